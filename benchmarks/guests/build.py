@@ -1,0 +1,138 @@
+"""Assemble and link the guest kernels, and write their manifest (``make guests``).
+
+Only who changes a guest needs this: the images are committed. The same sources and tools give the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+IMAGES = HERE / "images"
+MANIFEST = IMAGES / "manifest.json"
+
+
+@dataclass(frozen=True)
+class Guest:
+    """How one image is built and what it measures.
+
+    ``source`` is the NASM file, ``macros`` are defined on the assembler's command line, and ``regions[n]`` says what
+    one iteration of measured region ``n`` is (none for a guest that measures nothing).
+    """
+
+    source: str
+    regions: tuple[str, ...] = ()
+    macros: tuple[str, ...] = ()
+
+
+GUESTS: dict[str, Guest] = {
+    "alu": Guest("alu.asm", ("1000 passes over register arithmetic",)),
+    "callret": Guest("callret.asm", ("call and return in ring 3", "call and return in the kernel")),
+    "cr3switch": Guest("cr3switch.asm", ("write to CR3", "write to CR3, then one read of each of 16 pages")),
+    "divzero": Guest("divzero.asm", ("divide error and return",)),
+    "hello": Guest("hello.asm"),
+    "hello_pse": Guest("hello.asm", macros=("PAGING_PSE",)),
+    "irq": Guest("irq.asm", ("timer interrupt awaited in HLT",)),
+    "mix": Guest("mix.asm", ("sort of 128 items, primes below 8192, copy of 16 KB",)),
+    "pgfault": Guest("pgfault.asm", ("page fault answered by one new PTE",)),
+    "portio": Guest("portio.asm", ("IN from port 0x80", "OUT to port 0x80")),
+    "ptemod": Guest("ptemod.asm", ("store to a PTE in use", "store to a PTE, INVLPG, read through it")),
+    "stealth": Guest("stealth.asm"),
+    "syscall": Guest("syscall.asm", ("INT 0x80 and IRET", "SYSENTER and SYSEXIT")),
+}
+"""Image name -> how it is built."""
+
+
+class BuildError(Exception):
+    """The assembler or the linker refused; the message is what it said."""
+
+
+def run_tool(*command: str) -> str:
+    """Run one tool in the guests' folder and return its standard output.
+
+    Raises :class:`BuildError` with the tool's own words if it cannot be run or does not succeed.
+    """
+    try:
+        done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise BuildError(f"{command[0]}: {error}") from error
+    if done.returncode:
+        raise BuildError(f"{' '.join(command)}\n{done.stderr.strip()}")
+    return done.stdout
+
+
+def tool_versions() -> dict[str, str]:
+    """The first line that each tool says of itself, by tool name. Raises :class:`BuildError` if one is missing."""
+    return {
+        "nasm": run_tool("nasm", "-v").splitlines()[0].split(" compiled")[0],
+        "ld": run_tool("ld", "--version").splitlines()[0],
+    }
+
+
+def build_image(name: str, target: Path) -> None:
+    """Build the guest ``name`` (a key of :data:`GUESTS`) into the ELF32 file ``target``. Raises :class:`BuildError`."""
+    guest = GUESTS[name]
+    with tempfile.TemporaryDirectory() as folder:
+        linked_object = str(Path(folder) / f"{name}.o")
+        defines = [f"-D{macro}" for macro in guest.macros]
+        run_tool("nasm", "-f", "elf32", "-w+error", "-I", "lib/", *defines, "-o", linked_object, guest.source)
+        run_tool("ld", "-m", "elf_i386", "-n", "--build-id=none", "-T", "link.ld", "-o", str(target), linked_object)
+    target.chmod(0o644)
+
+
+def default_iterations(source: str) -> int:
+    """What a guest does without ``iterations=N`` on its command line, read from the text of its ``source`` file."""
+    found = re.search(r"^%define DEFAULT_ITERATIONS (\d+)$", (HERE / source).read_text(encoding="utf-8"), re.MULTILINE)
+    if found is None:
+        raise BuildError(f"{source}: no line '%define DEFAULT_ITERATIONS N'")
+    return int(found.group(1))
+
+
+def manifest_entry(name: str, image: Path) -> dict[str, object]:
+    """What the manifest says of one image: how it was built, what it measures, its size (bytes) and SHA-256."""
+    guest = GUESTS[name]
+    content = image.read_bytes()
+    return {
+        "image": image.name,
+        "source": guest.source,
+        "macros": list(guest.macros),
+        "regions": list(guest.regions),
+        "default_iterations": default_iterations(guest.source),
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+
+
+def build_all() -> None:
+    """Build every guest into :data:`IMAGES` and write :data:`MANIFEST`. Raises :class:`BuildError`."""
+    IMAGES.mkdir(exist_ok=True)
+    guests = {}
+    for name in GUESTS:
+        image = IMAGES / f"{name}.elf"
+        build_image(name, image)
+        guests[name] = manifest_entry(name, image)
+    manifest = {"schema_version": 1, "tools": tool_versions(), "guests": guests}
+    MANIFEST.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def main() -> int:
+    """Command line: no arguments. Exit status 0, or 1 if a tool refused."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    try:
+        build_all()
+    except BuildError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,381 @@
+"""Decoded code: blocks of micro-operations keyed by physical address, linear address and code context.
+
+A block holds instructions of one page up to the first that leaves the straight path. Nothing is reused piecemeal: when
+the arrays are full, or too much changed, all blocks are discarded at once. Cycles never depend on any of this.
+"""
+
+from ..isa.registers import CS
+from ..isa.vectors import GP
+from .decode import DECODED_OK, INVALID, NOT_IMPLEMENTED, TOO_LONG, TRUNCATED, decode
+from .fault import raise_fault
+from .jit import inline, kernel, load_32, store_32
+from .layout import (
+    BLOCK_INSTRUCTIONS,
+    BLOCK_UOPS,
+    CODE_SHIFT,
+    FIRST_BLOCK,
+    FRONT_MASK,
+    INSTRUCTION_UOPS,
+    JUMP_SLOTS,
+    MAX_BLOCKS,
+    MAX_INSTRUCTION,
+    MAX_UOPS,
+    N_BUCKETS,
+    NEVER,
+    OK,
+    SCRATCH_BLOCK,
+)
+from .lower import (
+    OP_FALL_THROUGH,
+    OP_PROBE,
+    OP_RAISE_GP,
+    OP_RAISE_UD,
+    OP_UNIMPLEMENTED,
+    lower,
+    new_uop,
+    single,
+)
+from .paging import translate
+from .physical import read_physical
+from .tables import NO_EVENT
+from .tlb import drop_front, front_fetch_fill
+
+M32 = 0xFFFFFFFF
+PAGE = 0xFFFFF000
+D_BIT = 1 << 2  # of a context's attributes
+MODE_SHIFT = 3
+MODE_VMM = 2
+
+
+@inline
+def bucket_of(physical, context):
+    """The hash bucket of a block."""
+    return (physical ^ (physical >> 14) ^ (context << 9)) & (N_BUCKETS - 1)
+
+
+@inline
+def page_bucket(physical):
+    """The hash bucket of a physical page."""
+    return (physical >> 12) & (N_BUCKETS - 1)
+
+
+@kernel
+def fetch_address(cpu, ram, gla):
+    """Translate an instruction fetch, touching the instruction TLB: (outcome, physical address)."""
+    user = int(cpu.cpl == 3)
+    slot = cpu.bank + ((gla >> 12) & FRONT_MASK)
+    if cpu.front_fetch[slot] == (gla & PAGE) | cpu.fetch_generation:
+        return OK, gla + cpu.fetch_addend[slot]
+    outcome, physical, rights = translate(cpu, ram, gla, 0, user, 1)
+    if outcome == OK:
+        front_fetch_fill(cpu, gla, physical - gla, user)
+    return outcome, physical
+
+
+@kernel
+def discard_all(cpu, ram, code, blocks, details):
+    """Forget every block, after its executions went to the ledger."""
+    settle(cpu, code, blocks, details)
+    for index in range(FIRST_BLOCK, code.block_count):
+        store_32(ram, cpu.code_map + (blocks[index].physical >> 12) * 4, 0)
+    code.block_count = FIRST_BLOCK
+    code.uop_count = BLOCK_UOPS
+    code.buckets[:] = 0
+    code.page_heads[:] = 0
+    for slot in range(JUMP_SLOTS):
+        code.jumps[slot].block = 0
+    cpu.flush_code = 0
+    cpu.code_write_count = 0
+
+
+@kernel
+def settle_block(cpu, block, details):
+    """Write the executions of one block to the ledger, instruction by instruction."""
+    n = block.executions
+    if n == 0:
+        return
+    block.executions = 0
+    for index in range(block.first, block.first + block.uop_count):
+        event = details[index].event
+        if event >= 0:
+            cpu.ledger_count[event, block.mode] += n
+            cpu.ledger_ticks[event, block.mode] += n * cpu.price[event]
+
+
+@kernel
+def settle(cpu, code, blocks, details):
+    """Bring the ledger up to date with all blocks."""
+    for index in range(SCRATCH_BLOCK, code.block_count):
+        settle_block(cpu, blocks[index], details)
+
+
+@kernel
+def discard_written(cpu, ram, code, blocks, details):
+    """Kill the blocks whose bytes were written; called at instruction boundaries."""
+    if cpu.flush_code == 1:
+        discard_all(cpu, ram, code, blocks, details)
+        return
+    for number in range(cpu.code_write_count):
+        discard_piece(cpu, ram, code, blocks, cpu.code_writes[number])
+    cpu.code_write_count = 0
+
+
+@kernel
+def discard_piece(cpu, ram, code, blocks, piece):
+    """Kill the blocks that overlap one 128-byte piece and rebuild its page's mask."""
+    first = piece << CODE_SHIFT
+    last = first + (1 << CODE_SHIFT)
+    head = page_bucket(first)
+    previous = 0
+    index = code.page_heads[head]
+    mask = 0
+    while index != 0:
+        block = blocks[index]
+        following = block.next_in_page
+        same_page = (block.physical ^ first) >> 12 == 0
+        if same_page and block.physical < last and block.end_physical > first:
+            block.ticks = NEVER
+            unlink(code, blocks, index)
+            if previous == 0:
+                code.page_heads[head] = following
+            else:
+                blocks[previous].next_in_page = following
+        else:
+            if same_page:
+                mask |= piece_mask(block.physical, block.end_physical)
+            previous = index
+        index = following
+    store_32(ram, cpu.code_map + (first >> 12) * 4, mask)
+
+
+@kernel
+def unlink(code, blocks, index):
+    """Take a dead block out of its hash bucket, so that chains stay short."""
+    block = blocks[index]
+    bucket = bucket_of(block.physical, block.context)
+    if code.buckets[bucket] == index:
+        code.buckets[bucket] = block.next_in_bucket
+        return
+    other = code.buckets[bucket]
+    while other != 0 and blocks[other].next_in_bucket != index:
+        other = blocks[other].next_in_bucket
+    if other != 0:
+        blocks[other].next_in_bucket = block.next_in_bucket
+
+
+@kernel
+def piece_mask(physical, end):
+    """The mask bits of the pieces that bytes physical..end-1 of one page touch."""
+    mask = 0
+    for piece in range(physical >> CODE_SHIFT, ((end - 1) >> CODE_SHIFT) + 1):
+        mask |= 1 << (piece & 31)
+    return mask
+
+
+@kernel
+def register_block(cpu, ram, code, blocks, index):
+    """Enter a new block into the hash and page chains, and mark its bytes as code."""
+    block = blocks[index]
+    bucket = bucket_of(block.physical, block.context)
+    block.next_in_bucket = code.buckets[bucket]
+    code.buckets[bucket] = index
+    head = page_bucket(block.physical)
+    block.next_in_page = code.page_heads[head]
+    code.page_heads[head] = index
+    address = cpu.code_map + (block.physical >> 12) * 4
+    mask = load_32(ram, address)
+    if mask == 0:
+        # Plain writes to this page must be seen from now on, through whatever linear address.
+        drop_front(cpu)
+    store_32(ram, address, mask | piece_mask(block.physical, block.end_physical))
+
+
+@kernel
+def fill_window(cpu, ram, d, physical, count):
+    """Copy instruction bytes that lie on one page into the decoder's window."""
+    for number in range(count):
+        d.window[number] = read_physical(cpu, ram, physical + number, 1)
+    d.available = count
+
+
+@kernel
+def start_block(cpu, code, blocks, index, first, physical):
+    """Initialise a block record at the current context and address."""
+    block = blocks[index]
+    block.physical = physical
+    block.rip = cpu.rip
+    block.ticks = 0
+    block.executions = 0
+    block.first = first
+    block.uop_count = 0
+    block.instructions = 0
+    block.counted = 0
+    block.context = cpu.context
+    block.mode = cpu.mode
+    block.links[0] = 0
+    block.links[1] = 0
+    block.end_physical = physical
+
+
+@kernel
+def replaced(why):
+    """The micro-operation that stands for an instruction which did not decode."""
+    if why == TOO_LONG:
+        return OP_RAISE_GP
+    if why == INVALID:
+        return OP_RAISE_UD
+    return OP_UNIMPLEMENTED
+
+
+@kernel
+def append_instruction(cpu, uops, details, block, d, why):
+    """Lower one decoded instruction into a block and book its price."""
+    i = block.first + block.uop_count
+    if why != DECODED_OK:
+        d.length = 0
+        d.has_memory = 0
+        d.next_rip = d.rip
+        end = single(uops, i, d, replaced(why))
+    elif d.rip + d.length - 1 > cpu.seg[CS].limit:
+        end = single(uops, i, d, OP_RAISE_GP)
+    elif cpu.probe_on == 1 and cpu.probe[d.row] != 0 and cpu.probe_skip == 0:
+        end = single(uops, i, d, OP_PROBE)
+        uops[i].imm = d.row
+    else:
+        end = lower(cpu, uops, i, d)
+    for number in range(i, end):
+        detail = details[number]
+        detail.rip = d.rip
+        detail.ticks_before = block.ticks
+        detail.event = NO_EVENT
+        detail.row = d.row
+        detail.number = block.instructions
+        detail.length = d.length
+        detail.last = int(number == end - 1)
+    if d.event >= 0:
+        details[i].event = d.event
+        block.ticks += cpu.price[d.event]
+    block.uop_count += end - i
+    block.instructions += 1
+    if cpu.mode != MODE_VMM:
+        block.counted += 1
+
+
+@kernel
+def end_block(uops, details, block, d):
+    """Close a block that does not end in a branch."""
+    i = block.first + block.uop_count
+    u = new_uop(uops, i, d, OP_FALL_THROUGH, 32)
+    u.target = d.next_rip
+    detail = details[i]
+    detail.rip = d.next_rip
+    detail.ticks_before = block.ticks
+    detail.event = NO_EVENT
+    detail.number = block.instructions
+    detail.length = 0
+    detail.last = 1
+    block.uop_count += 1
+
+
+@kernel
+def code_is_16_bit(cpu):
+    """Whether the code segment's D bit is clear: 16-bit code is not implemented yet."""
+    return cpu.contexts[cpu.context].attributes & D_BIT == 0
+
+
+@kernel
+def decode_one(cpu, ram, d, physical, gla):
+    """Decode at a physical address; an instruction that crosses its page is fetched through both: (outcome, why)."""
+    room = 0x1000 - (physical & 0xFFF)
+    fill_window(cpu, ram, d, physical, min(room, MAX_INSTRUCTION))
+    if code_is_16_bit(cpu):
+        return OK, NOT_IMPLEMENTED
+    why = decode(d)
+    if why != TRUNCATED:
+        return OK, why
+    outcome, second = fetch_address(cpu, ram, (gla + room) & M32)
+    if outcome != OK:
+        return outcome, why
+    for number in range(room, MAX_INSTRUCTION):
+        d.window[number] = read_physical(cpu, ram, second + number - room, 1)
+    d.available = MAX_INSTRUCTION
+    return OK, decode(d)
+
+
+@kernel
+def decode_single(cpu, ram, code, blocks, uops, details, physical):
+    """Decode the one instruction at cpu.rip into the scratch block: (outcome, block)."""
+    d = code.decoded[0]
+    settle_block(cpu, blocks[SCRATCH_BLOCK], details)
+    d.rip = cpu.rip
+    outcome, why = decode_one(cpu, ram, d, physical, (cpu.rip + cpu.seg[CS].seg_base) & M32)
+    if outcome != OK:
+        return outcome, 0
+    start_block(cpu, code, blocks, SCRATCH_BLOCK, 0, physical)
+    block = blocks[SCRATCH_BLOCK]
+    append_instruction(cpu, uops, details, block, d, why)
+    if d.ends_block == 0:
+        end_block(uops, details, block, d)
+    return OK, SCRATCH_BLOCK
+
+
+@kernel
+def decode_block(cpu, ram, code, blocks, uops, details, physical):
+    """Decode straight-line code from cpu.rip to the end of the block: (outcome, block).
+
+    An instruction that crosses the page is never kept: each execution must touch both pages' translations.
+    """
+    if code.block_count >= MAX_BLOCKS or code.uop_count + BLOCK_UOPS + INSTRUCTION_UOPS >= MAX_UOPS:
+        discard_all(cpu, ram, code, blocks, details)
+    d = code.decoded[0]
+    index = code.block_count
+    start_block(cpu, code, blocks, index, code.uop_count, physical)
+    block = blocks[index]
+    rip = cpu.rip
+    address = physical
+    page_end = (physical | 0xFFF) + 1
+    while True:
+        d.rip = rip
+        fill_window(cpu, ram, d, address, min(page_end - address, MAX_INSTRUCTION))
+        why = decode(d)
+        if why == TRUNCATED:
+            if block.instructions == 0:
+                return decode_single(cpu, ram, code, blocks, uops, details, physical)
+            break
+        if why != DECODED_OK and block.instructions > 0:
+            break
+        append_instruction(cpu, uops, details, block, d, why)
+        address += d.length
+        rip = d.next_rip
+        if d.ends_block == 1 or address >= page_end or rip != d.rip + d.length:
+            break
+        if block.instructions >= BLOCK_INSTRUCTIONS or block.uop_count >= BLOCK_UOPS - INSTRUCTION_UOPS:
+            break
+    if d.ends_block == 0 or why == TRUNCATED or (why != DECODED_OK and block.instructions > 1):
+        d.next_rip = rip
+        end_block(uops, details, block, d)
+    block.end_physical = address + int(address == physical)
+    code.block_count = index + 1
+    code.uop_count += block.uop_count
+    register_block(cpu, ram, code, blocks, index)
+    return OK, index
+
+
+@kernel
+def find_block(cpu, ram, code, blocks, uops, details):
+    """The block at cpu.rip in the current context, decoded if need be: (outcome, block)."""
+    if cpu.rip > cpu.seg[CS].limit:
+        return raise_fault(cpu, GP, 0), 0
+    gla = (cpu.rip + cpu.seg[CS].seg_base) & M32
+    outcome, physical = fetch_address(cpu, ram, gla)
+    if outcome != OK:
+        return outcome, 0
+    index = code.buckets[bucket_of(physical, cpu.context)]
+    while index != 0:
+        block = blocks[index]
+        if block.physical == physical and block.context == cpu.context and block.rip == cpu.rip:
+            return OK, index
+        index = block.next_in_bucket
+    if physical + MAX_INSTRUCTION > cpu.ram_last or code_is_16_bit(cpu) or cpu.probe_skip == 1:
+        return decode_single(cpu, ram, code, blocks, uops, details, physical)
+    return decode_block(cpu, ram, code, blocks, uops, details, physical)

@@ -1,0 +1,269 @@
+"""Decoding one instruction from a window of bytes (SDM volume 2, chapter 2): prefixes, opcode, ModRM, SIB, operands.
+
+32-bit address size only: an address-size prefix, and code whose D bit is clear, are not implemented yet.
+"""
+
+from ..isa.registers import DS, EBP, ESP, SS, ZERO
+from .jit import inline, kernel
+from .layout import MAX_INSTRUCTION
+from .tables import AP, IB, IW, IZ, JB, JZ, OFFSET, OPCODE_MAP, ROW_INFO, UNIMPLEMENTED_ROW
+
+# What decoding can end with.
+DECODED_OK, TRUNCATED, INVALID, NOT_IMPLEMENTED, TOO_LONG = range(5)
+
+M32 = 0xFFFFFFFF
+
+
+@inline
+def byte(d, position):
+    """The byte at a position of the window; the caller has checked that it is there."""
+    return int(d.window[position])
+
+
+@inline
+def signed_byte(d, position):
+    """A byte as a signed number."""
+    return (int(d.window[position]) ^ 0x80) - 0x80
+
+
+@inline
+def word(d, position):
+    """A little-endian word."""
+    return int(d.window[position]) | int(d.window[position + 1]) << 8
+
+
+@inline
+def doubleword(d, position):
+    """A little-endian doubleword."""
+    return word(d, position) | word(d, position + 2) << 16
+
+
+@kernel
+def missing(d, end):
+    """Why bytes up to `end` cannot be had: the instruction is too long, or its page ended."""
+    if end > MAX_INSTRUCTION:
+        return TOO_LONG
+    if end > d.available:
+        return TRUNCATED
+    return DECODED_OK
+
+
+@kernel
+def segment_override(value):
+    """The segment register that a prefix byte selects, -1 if it is not such a prefix."""
+    if value == 0x26 or value == 0x2E or value == 0x36 or value == 0x3E:
+        return (value >> 3) & 3
+    if value == 0x64 or value == 0x65:
+        return value - 0x60
+    return -1
+
+
+@kernel
+def decode_prefixes(d):
+    """Read the prefixes: (why it ended, position of the opcode)."""
+    position = 0
+    d.width = 32
+    d.override = -1
+    d.rep_prefix = 0
+    d.lock = 0
+    while True:
+        why = missing(d, position + 1)
+        if why != DECODED_OK:
+            return why, position
+        value = byte(d, position)
+        if value == 0x66:
+            d.width = 16
+        elif value == 0x67:
+            return NOT_IMPLEMENTED, position
+        elif value == 0xF0:
+            d.lock = 1
+        elif value == 0xF2 or value == 0xF3:
+            d.rep_prefix = value
+        elif segment_override(value) >= 0:
+            d.override = segment_override(value)
+        else:
+            return DECODED_OK, position
+        position += 1
+
+
+@kernel
+def decode_memory(d, position):
+    """The ModRM byte's memory operand, 32-bit forms (SDM volume 2, tables 2-2 and 2-3): (why, next position)."""
+    mod = d.modrm_mod
+    base = d.modrm_rm
+    d.index_register = ZERO
+    d.scale = 0
+    d.disp = 0
+    d.segment = DS
+    size = (0, 1, 4)[mod]
+    if d.modrm_rm == 4:
+        why = missing(d, position + 1)
+        if why != DECODED_OK:
+            return why, position
+        sib = byte(d, position)
+        position += 1
+        base = sib & 7
+        if (sib >> 3) & 7 != 4:
+            d.index_register = (sib >> 3) & 7
+            d.scale = sib >> 6
+    if mod == 0 and base == EBP:
+        base = ZERO
+        size = 4
+    why = missing(d, position + size)
+    if why != DECODED_OK:
+        return why, position
+    if size == 1:
+        d.disp = signed_byte(d, position)
+    elif size == 4:
+        d.disp = (doubleword(d, position) ^ 0x80000000) - 0x80000000
+    d.base_register = base
+    if base == ESP or base == EBP:
+        d.segment = SS
+    if d.override >= 0:
+        d.segment = d.override
+    return DECODED_OK, position + size
+
+
+@kernel
+def decode_immediate(d, code, sign, position):
+    """One immediate: (why, value, next position)."""
+    size = 1
+    if code == IW:
+        size = 2
+    elif code == IZ or code == JZ:
+        size = d.width >> 3
+    elif code == AP:
+        size = (d.width >> 3) + 2
+    elif code == OFFSET:
+        size = 4
+    why = missing(d, position + size)
+    if why != DECODED_OK:
+        return why, 0, position
+    end = position + size
+    if code == JB or (code == IB and sign == 1):
+        return DECODED_OK, signed_byte(d, position), end
+    if code == AP:
+        if d.width == 16:
+            return DECODED_OK, word(d, position) | word(d, position + 2) << 32, end
+        return DECODED_OK, doubleword(d, position) | word(d, position + 4) << 32, end
+    if size == 1:
+        return DECODED_OK, byte(d, position), end
+    if size == 2:
+        value = word(d, position)
+        if code == JZ:
+            value = (value ^ 0x8000) - 0x8000
+        return DECODED_OK, value, end
+    value = doubleword(d, position)
+    if code == JZ:
+        value = (value ^ 0x80000000) - 0x80000000
+    return DECODED_OK, value, end
+
+
+@kernel
+def decode(d):
+    """Decode the instruction in d.window at linear offset d.rip; returns DECODED_OK or why not.
+
+    On success d.length, d.next_rip, d.row and the operand fields are set.
+    """
+    # 1. Prefixes and opcode.
+    why, position = decode_prefixes(d)
+    if why != DECODED_OK:
+        return why
+    space = 0
+    opcode = byte(d, position)
+    position += 1
+    if opcode == 0x0F:
+        why = missing(d, position + 1)
+        if why != DECODED_OK:
+            return why
+        space = 1
+        opcode = byte(d, position)
+        position += 1
+    d.opcode = space << 8 | opcode
+    if d.rep_prefix == 0xF3 and OPCODE_MAP[space + 2, opcode, 0, 0] != 0:
+        space += 2
+    # 2. ModRM, when the rows at this opcode have it; the reg field and the form choose the row.
+    d.has_memory = 0
+    row = find_row(d, space, opcode, position)
+    if row == UNIMPLEMENTED_ROW:
+        return NOT_IMPLEMENTED
+    if row < 0:
+        return INVALID if row == INVALID_ROW else -row - TRUNCATION
+    d.row = row
+    info = ROW_INFO[row]
+    if info.modrm == 1:
+        position += 1
+        if d.has_memory == 1:
+            why, position = decode_memory(d, position)
+            if why != DECODED_OK:
+                return why
+    # 3. Immediates.
+    d.imm = 0
+    d.imm2 = 0
+    if info.immediate[0] != 0:
+        why, d.imm, position = decode_immediate(d, info.immediate[0], info.signed_byte, position)
+        if why == DECODED_OK and info.immediate[1] != 0:
+            why, d.imm2, position = decode_immediate(d, info.immediate[1], 0, position)
+        if why != DECODED_OK:
+            return why
+    if info.immediate[0] == OFFSET:
+        absolute_operand(d)
+    d.length = position
+    d.next_rip = (d.rip + position) & M32
+    return DECODED_OK
+
+
+INVALID_ROW = -2
+TRUNCATION = 10  # a row of -TRUNCATION - why says that the ModRM byte could not be had
+
+
+@kernel
+def find_row(d, space, opcode, position):
+    """The row at an opcode, reading the ModRM byte if the row says that there is one.
+
+    Returns the row, UNIMPLEMENTED_ROW, INVALID_ROW, or -TRUNCATION - why.
+    """
+    place = OPCODE_MAP[space, opcode, 0, 0]
+    if place == UNIMPLEMENTED_ROW:
+        return UNIMPLEMENTED_ROW
+    if place > 0 and ROW_INFO[place - 1].modrm == 0:
+        return place - 1
+    if not any_row(space, opcode):
+        return INVALID_ROW
+    why = missing(d, position + 1)
+    if why != DECODED_OK:
+        return -TRUNCATION - why
+    modrm = byte(d, position)
+    d.modrm_mod = modrm >> 6
+    d.modrm_reg = (modrm >> 3) & 7
+    d.modrm_rm = modrm & 7
+    # MOV to and from control and debug registers takes every mod as a register form.
+    control = int(space == 1 and opcode >= 0x20 and opcode <= 0x23)
+    d.has_memory = int(d.modrm_mod != 3 and control == 0)
+    place = OPCODE_MAP[space, opcode, d.modrm_reg, d.has_memory]
+    if place == 0:
+        return INVALID_ROW
+    return place - 1
+
+
+@kernel
+def any_row(space, opcode):
+    """Whether some reg field or form of an opcode has a row."""
+    for field in range(8):
+        if OPCODE_MAP[space, opcode, field, 0] != 0 or OPCODE_MAP[space, opcode, field, 1] != 0:
+            return True
+    return False
+
+
+@kernel
+def absolute_operand(d):
+    """The memory operand of MOV with an absolute offset (operand code O)."""
+    d.has_memory = 1
+    d.base_register = ZERO
+    d.index_register = ZERO
+    d.scale = 0
+    d.disp = (d.imm ^ 0x80000000) - 0x80000000
+    d.segment = DS
+    if d.override >= 0:
+        d.segment = d.override
+    d.imm = 0

@@ -1,0 +1,187 @@
+"""The seam between Python and machine code: the only module that imports Numba.
+
+Every jitted function of the project is made by `kernel`, `inline` or `entry`. With the JIT disabled
+(`NUMBA_DISABLE_JIT=1`) they are the identity and the byte accessors below are plain Python, so that the whole machine also runs under the
+interpreter. `X86VIRT_BOUNDSCHECK=1` compiles with bounds checks on; the accessors then go through ordinary indexing.
+
+The cache directory is keyed by a hash of all jitted sources, because Numba does not notice that a callee in another
+file has changed (numba#1833).
+"""
+
+import hashlib
+import os
+import pathlib
+import sys
+
+PACKAGE = pathlib.Path(__file__).resolve().parent.parent
+JITTED_FOLDERS = ("isa", "core")
+JITTED_FILES = ("vmm/fast.py",)
+
+JIT_DISABLED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+BOUNDSCHECK = os.environ.get("X86VIRT_BOUNDSCHECK", "0") not in ("", "0")
+
+
+def source_hash() -> str:
+    """The hash of every source that can end up in machine code, 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    files = [path for folder in JITTED_FOLDERS for path in sorted((PACKAGE / folder).rglob("*.py"))]
+    files += [PACKAGE / name for name in JITTED_FILES if (PACKAGE / name).exists()]
+    for path in files:
+        digest.update(path.relative_to(PACKAGE).as_posix().encode())
+        digest.update(path.read_bytes())
+    digest.update(b"boundscheck" if BOUNDSCHECK else b"")
+    return digest.hexdigest()[:16]
+
+
+def cache_folder() -> pathlib.Path:
+    """Where compiled code is kept: `$X86VIRT_CACHE`, else `x86virt` in the user's cache directory."""
+    root = os.environ.get("X86VIRT_CACHE")
+    if root is None:
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+        root = os.path.join(home, "x86virt")
+    return pathlib.Path(root)
+
+
+if "numba" not in sys.modules and not JIT_DISABLED:
+    os.environ["NUMBA_CACHE_DIR"] = str(cache_folder() / f"numba-{source_hash()}")
+
+if JIT_DISABLED:
+
+    def kernel(function):
+        """A function of the simulated hardware; compiled unless the JIT is disabled."""
+        return function
+
+    inline = entry = kernel
+
+else:
+    import numba
+    from llvmlite import ir
+    from numba.core import cgutils, codegen
+    from numba.extending import intrinsic
+
+    # `_nrt=False`: no reference counts on the arrays that are handed from function to function (design, section 4).
+    OPTIONS = dict(_nrt=False, error_model="numpy", boundscheck=BOUNDSCHECK, nogil=True)
+    INLINE, KERNEL, ENTRY = "inline", "kernel", "entry"
+    KIND: dict[str, str] = {}  # what each of our functions is, by the name of its code library
+
+    def _named(function, kind):
+        """Give a function a name that is unique in the package, and note its kind."""
+        function.__qualname__ = f"{function.__module__}.{function.__name__}"
+        KIND[function.__qualname__] = kind
+        return function
+
+    def kernel(function):
+        """A function of the simulated hardware; its callers call it, they do not inline it."""
+        return numba.njit(**OPTIONS)(_named(function, KERNEL))
+
+    def inline(function):
+        """A function compiled into each of its callers."""
+        return numba.njit(forceinline=True, **OPTIONS)(_named(function, INLINE))
+
+    def entry(function):
+        """A function that Python calls: all it needs is linked into it, and it is kept in the cache directory."""
+        return numba.njit(cache=True, **OPTIONS)(_named(function, ENTRY))
+
+    _finalize = codegen.CPUCodeLibrary.finalize
+
+    def _finalize_once(library):
+        """Optimize each function once, in place of Numba's way of optimizing every callee again in every caller.
+
+        The code of inlined callees is linked in first; kernels stay external symbols while the function is optimized,
+        and are linked, already optimized, into entries only. This makes compile time linear in the size of the core.
+        """
+        if library.name not in KIND:
+            _finalize(library)
+            return
+        library._raise_if_finalized()
+        kernels = {}
+        for callee in dict.fromkeys(library._linking_libraries):
+            library._reload_init.update(callee._reload_init)
+            kernels.update(getattr(callee, "kernels", {}))
+            if KIND.get(callee.name) == KERNEL:
+                kernels[callee] = None
+            else:
+                library._final_module.link_in(callee._get_module_for_linking(), preserve=True)
+        library.kernels = kernels
+        library._optimize_final_module()
+        if KIND[library.name] == ENTRY:
+            for callee in kernels:
+                library._final_module.link_in(callee._get_module_for_linking(), preserve=True)
+        library._final_module.verify()
+        library._finalize_final_module()
+
+    codegen.CPUCodeLibrary.finalize = _finalize_once
+
+
+if JIT_DISABLED or BOUNDSCHECK:
+
+    @inline
+    def load_8(memory, address):
+        """The byte at `address` of a byte array."""
+        return int(memory[address])
+
+    @inline
+    def load_16(memory, address):
+        """The little-endian word at `address`, at any alignment."""
+        return int(memory[address]) | int(memory[address + 1]) << 8
+
+    @inline
+    def load_32(memory, address):
+        """The little-endian doubleword at `address`, at any alignment."""
+        return (
+            int(memory[address])
+            | int(memory[address + 1]) << 8
+            | int(memory[address + 2]) << 16
+            | int(memory[address + 3]) << 24
+        )
+
+    @inline
+    def store_8(memory, address, value):
+        """Store the low byte of `value`."""
+        memory[address] = value & 0xFF
+
+    @inline
+    def store_16(memory, address, value):
+        """Store the low word of `value`, little-endian."""
+        memory[address] = value & 0xFF
+        memory[address + 1] = (value >> 8) & 0xFF
+
+    @inline
+    def store_32(memory, address, value):
+        """Store the low doubleword of `value`, little-endian."""
+        memory[address] = value & 0xFF
+        memory[address + 1] = (value >> 8) & 0xFF
+        memory[address + 2] = (value >> 16) & 0xFF
+        memory[address + 3] = (value >> 24) & 0xFF
+
+else:
+
+    def _loader(bits):
+        @intrinsic
+        def load(typing_context, memory, address):
+            def generate(context, builder, signature, arguments):
+                array = context.make_array(signature.args[0])(context, builder, arguments[0])
+                pointer = cgutils.pointer_add(builder, array.data, arguments[1], ir.IntType(bits).as_pointer())
+                value = builder.load(pointer)
+                value.align = 1
+                return builder.zext(value, ir.IntType(64))
+
+            return numba.types.int64(memory, numba.types.int64), generate
+
+        return load
+
+    def _storer(bits):
+        @intrinsic
+        def store(typing_context, memory, address, value):
+            def generate(context, builder, signature, arguments):
+                array = context.make_array(signature.args[0])(context, builder, arguments[0])
+                pointer = cgutils.pointer_add(builder, array.data, arguments[1], ir.IntType(bits).as_pointer())
+                builder.store(builder.trunc(arguments[2], ir.IntType(bits)), pointer).align = 1
+                return context.get_dummy_value()
+
+            return numba.types.void(memory, numba.types.int64, numba.types.int64), generate
+
+        return store
+
+    load_8, load_16, load_32 = _loader(8), _loader(16), _loader(32)
+    store_8, store_16, store_32 = _storer(8), _storer(16), _storer(32)

@@ -1,0 +1,287 @@
+"""Records of the simulated hardware: the processor, its TLBs and caches, decoded code, and outcome codes.
+
+Every integer that takes part in arithmetic is a signed 64-bit field ("i8"), because Numba turns a mixture of unsigned
+64-bit and signed integers into floating point; a 32-bit value is kept zero-extended. Field names avoid the names of
+NumPy attributes, which would read wrongly with the JIT disabled.
+"""
+
+import numpy as np
+
+from ..isa.events import N_EVENTS, N_MODES
+from ..isa.registers import N_REGISTER_SLOTS, N_SEGMENTS
+
+# -- outcomes of jitted calls -------------------------------------------------------------------------------------
+OK = 0  # go on
+FAULT = 1  # an exception is described by cpu.event_*; nothing of the instruction was committed
+RESTART = 2  # nothing was committed; execute this instruction again by itself
+UNIMPLEMENTED = 3  # the instruction is not implemented; cpu.rip is at it
+SHUTDOWN = 4  # triple fault
+BUDGET = 5  # cpu.budget ticks reached
+RETIRED_LIMIT = 6  # cpu.retired_limit guest instructions reached
+HOOK = 7  # control arrived at an address of the VMM's entry range
+PROBE = 8  # the next instruction's row is in the probe mask
+MARK = 9  # a region mark was executed
+BOARD = 10  # a device asks for attention: exit, shutdown, console
+HALTED_FOREVER = 11  # HLT with nothing that could wake it
+YIELD = 12  # internal work bound reached (host-side housekeeping)
+
+# Edges out of a block, as micro-operations report them.
+EDGE_FALL = 0
+EDGE_TAKEN = 1
+EDGE_INDIRECT = 2
+EDGE_SYSTEM = 3
+EDGE_FAULT = 16  # EDGE_FAULT + outcome
+
+# -- segments -----------------------------------------------------------------------------------------------------
+SEGMENT = np.dtype(
+    [
+        ("selector", "i8"),
+        ("access", "i8"),  # access rights as in a VMCS (isa.registers AR_*)
+        ("limit", "i8"),  # bytes, granularity applied
+        ("seg_base", "i8"),
+        ("read_last", "i8"),  # last offset that a plain read may touch, -1 when only the slow path can tell
+        ("write_last", "i8"),  # the same for a plain write
+    ]
+)
+
+# -- TLBs and caches ----------------------------------------------------------------------------------------------
+TLB_ENTRY = np.dtype(
+    [
+        ("page", "i8"),  # linear address >> 12 (or >> 22 for a large page)
+        ("frame", "i8"),  # physical address of the page
+        ("rights", "i8"),  # PTE_RW | PTE_US | PTE_D | PTE_G of the whole walk
+        ("generation", "i8"),  # valid if equal to the TLB's generation, or global; -1: invalid
+    ]
+)
+MAX_TLB_SETS = 128
+TLB_UNIT = np.dtype(
+    [("first", "i8"), ("sets", "i8"), ("ways", "i8"), ("shift", "i8"), ("victim", "i8", MAX_TLB_SETS)]
+)
+DTLB, DTLB_LARGE, DTLB_L2, ITLB, ITLB_LARGE, ITLB_L2 = range(6)
+N_TLB_UNITS = 6
+MAX_TLB_ENTRIES = 4096
+
+CACHE_LEVEL = np.dtype([("first", "i8"), ("sets", "i8"), ("ways", "i8"), ("line_shift", "i8")])
+MAX_CACHE_LINES = 1 << 18
+
+# The front cache is a direct-mapped strict subset of the modelled TLBs, banked by supervisor (0) and user (1).
+# A tag is the linear page address with the generation in its low 12 bits.
+FRONT_SLOTS = 256
+FRONT_SIZE = 2 * FRONT_SLOTS
+FRONT_MASK = FRONT_SLOTS - 1
+MAX_GENERATION = 0xFFF
+
+MAX_MODE_TABLE = 8
+MAX_CONTEXTS = 64
+CONTEXT = np.dtype([("cs_base", "i8"), ("cs_limit", "i8"), ("attributes", "i8")])
+CODE_WRITES = 64  # pending writes to pages that hold decoded code
+CODE_SHIFT = 7  # decoded code is tracked in pieces of 128 bytes
+
+MAX_ROWS = 1024
+
+CPU = np.dtype(
+    [
+        # architectural state
+        ("gpr", "i8", N_REGISTER_SLOTS),
+        ("rip", "i8"),
+        ("eflags", "i8"),  # all flags but the arithmetic ones, which the next two hold
+        ("flag_result", "i8"),  # see core/alu_flags.py
+        ("flag_carry", "i8"),
+        ("cr0", "i8"),
+        ("cr2", "i8"),
+        ("cr3", "i8"),
+        ("cr4", "i8"),
+        ("cpl", "i8"),
+        ("seg", SEGMENT, N_SEGMENTS),
+        ("gdtr_base", "i8"),
+        ("gdtr_limit", "i8"),
+        ("idtr_base", "i8"),
+        ("idtr_limit", "i8"),
+        ("sysenter_cs", "i8"),
+        ("sysenter_esp", "i8"),
+        ("sysenter_eip", "i8"),
+        ("tsc_offset", "i8"),  # cycles added to the tick counter by RDTSC
+        ("dr", "i8", 8),
+        ("shadow", "i8"),  # 1: interrupts are held off for one instruction (after STI, MOV SS, POP SS)
+        ("halted", "i8"),
+        # the event being raised or delivered (numbers of the VMCS interruption information)
+        ("event_vector", "i8"),
+        ("event_kind", "i8"),
+        ("event_error", "i8"),
+        ("event_has_error", "i8"),
+        ("event_length", "i8"),  # bytes of the instruction that raised a software event
+        # exit information, in VMCS terms
+        ("exit_reason", "i8"),
+        ("exit_qualification", "i8"),
+        ("exit_gla", "i8"),
+        ("exit_length", "i8"),
+        ("idt_vector", "i8"),  # the event that was being delivered when this one arose, -1 none
+        ("idt_kind", "i8"),
+        ("idt_error", "i8"),
+        # time and the ledger
+        ("ticks", "i8"),
+        ("limit_ticks", "i8"),  # the earlier of deadline and budget: blocks that reach it go by instruction
+        ("deadline", "i8"),
+        ("budget", "i8"),
+        ("timer", "i8"),  # the host's one-shot timer, in ticks; NEVER when idle
+        ("timer_vector", "i8"),
+        ("timer_pending", "i8"),
+        ("retired", "i8"),  # instructions retired outside the VMM's mode
+        ("retired_limit", "i8"),
+        ("mode", "i8"),
+        ("mode_table", "i8", MAX_MODE_TABLE),  # mode by root bit * 4 + CPL
+        ("ledger_count", "i8", (N_EVENTS, N_MODES)),
+        ("ledger_ticks", "i8", (N_EVENTS, N_MODES)),
+        ("price", "i8", N_EVENTS),  # ticks
+        # address translation
+        ("bank", "i8"),  # FRONT_SLOTS when CPL is 3, else 0
+        ("front_generation", "i8"),
+        ("fetch_generation", "i8"),
+        ("front_read", "i8", FRONT_SIZE),
+        ("front_write", "i8", FRONT_SIZE),
+        ("front_fetch", "i8", FRONT_SIZE),
+        ("read_addend", "i8", FRONT_SIZE),
+        ("write_addend", "i8", FRONT_SIZE),
+        ("fetch_addend", "i8", FRONT_SIZE),
+        ("tlb_generation", "i8"),
+        ("tlb_units", TLB_UNIT, N_TLB_UNITS),
+        ("tlb", TLB_ENTRY, MAX_TLB_ENTRIES),
+        ("cache_levels", CACHE_LEVEL, 3),
+        ("cache_lines", "i8", MAX_CACHE_LINES),  # physical address >> line_shift, plus 1; 0 = invalid
+        ("cache_all", "i8"),  # 1: data goes through the cache model too
+        ("ram_last", "i8"),  # last physical byte of RAM
+        # an address that a read-modify-write has translated for writing
+        ("rmw_first", "i8"),  # physical address of the first byte
+        ("rmw_split", "i8"),  # bytes on the first page, 0 when the operand does not cross
+        ("rmw_second", "i8"),  # physical address of the rest
+        # code
+        ("context", "i8"),  # index of the code context (CS base and limit, CPL, D bit, mode)
+        ("context_count", "i8"),
+        ("contexts", CONTEXT, MAX_CONTEXTS),
+        ("code_map", "i8"),  # offset behind RAM of one mask per page: bit n = bytes 128n..128n+127 hold decoded code
+        ("code_write_count", "i8"),
+        ("code_writes", "i8", CODE_WRITES),  # physical addresses >> CODE_SHIFT whose code is to be discarded
+        ("in_block", "i8"),  # 1 while later instructions of the block are already charged
+        ("uop_index", "i8"),  # where the last micro-operation loop stopped
+        ("flush_code", "i8"),  # 1: every decoded block is to be discarded
+        ("probe_on", "i8"),
+        ("probe_skip", "i8"),
+        ("probe", "i8", MAX_ROWS),  # rows whose execution in guest kernel mode is reported first
+        ("probe_row", "i8"),
+        ("hook_first", "i8"),  # linear range of VMM entry points; empty when first > last
+        ("hook_last", "i8"),
+        ("mark", "i8"),  # 1 region begins, 2 region ends
+        ("unimplemented_length", "i8"),
+        # features and identity, from the profile
+        ("cpuid_leaf1_eax", "i8"),
+        ("cpuid_leaf1_ebx", "i8"),
+        ("cpuid_leaf1_ecx", "i8"),
+        ("cpuid_leaf1_edx", "i8"),
+        ("cpuid_vendor", "i8", 3),  # EBX, EDX, ECX of leaf 0
+        ("cpuid_highest_leaf", "i8"),
+        ("ticks_at_reset", "i8"),
+    ]
+)
+NEVER = 1 << 62
+
+# -- decoded code -------------------------------------------------------------------------------------------------
+UOP = np.dtype(
+    [
+        ("op", "i8"),
+        ("dst", "i8"),
+        ("src", "i8"),
+        ("imm", "i8"),
+        ("base_register", "i8"),
+        ("index_register", "i8"),
+        ("scale", "i8"),
+        ("disp", "i8"),
+        ("segment", "i8"),
+        ("target", "i8"),  # branch target, or the address of the next instruction
+        ("dst_shift", "i8"),
+        ("src_shift", "i8"),
+        ("width", "i8"),  # bits: 8, 16 or 32
+        ("condition", "i8"),
+        ("unused", "i8", 2),  # 128 bytes
+    ]
+)
+DETAIL = np.dtype(  # one per micro-operation, read only when something leaves the straight path
+    [
+        ("rip", "i8"),  # of the instruction
+        ("ticks_before", "i8"),  # of the block's instructions before this one
+        ("event", "i8"),  # the ledger event that prices this instruction, -1 for a later micro-operation of it
+        ("row", "i8"),
+        ("number", "i8"),  # of the instruction in its block
+        ("length", "i8"),  # bytes
+        ("last", "i8"),  # 1 if the last micro-operation of its instruction
+    ]
+)
+BLOCK = np.dtype(
+    [
+        ("physical", "i8"),  # address of the first byte
+        ("rip", "i8"),
+        ("ticks", "i8"),  # of all its instructions; NEVER once it is dead
+        ("executions", "i8"),
+        ("first", "i8"),  # micro-operation index
+        ("uop_count", "i8"),
+        ("instructions", "i8"),
+        ("counted", "i8"),  # guest instructions among them: all, or none in the VMM's mode
+        ("context", "i8"),
+        ("mode", "i8"),
+        ("links", "i8", 2),  # block after EDGE_FALL and EDGE_TAKEN, 0 unknown
+        ("next_in_bucket", "i8"),
+        ("next_in_page", "i8"),
+        ("end_physical", "i8"),  # one past its last byte
+    ]
+)
+JUMP = np.dtype([("rip", "i8"), ("context", "i8"), ("block", "i8")])
+
+MAX_BLOCKS = 1 << 16
+MAX_UOPS = 1 << 18
+N_BUCKETS = 1 << 16
+JUMP_SLOTS = 1 << 12
+BLOCK_UOPS = 96  # micro-operations that one block may hold
+INSTRUCTION_UOPS = 6  # that one instruction may need
+BLOCK_INSTRUCTIONS = 32
+SCRATCH_BLOCK = 1  # decoded afresh for every instruction that executes by itself; block 0 is none
+FIRST_BLOCK = 2
+MAX_INSTRUCTION = 15  # bytes
+
+DECODED = np.dtype(  # one instruction, as the decoder leaves it
+    [
+        ("window", "u1", 16),  # its bytes, as far as they could be fetched
+        ("available", "i8"),  # bytes in the window
+        ("length", "i8"),
+        ("row", "i8"),
+        ("width", "i8"),  # operand size in bits, 16 or 32
+        ("segment", "i8"),  # of the memory operand
+        ("override", "i8"),  # segment override, -1 none
+        ("rep_prefix", "i8"),  # 0, 0xF2 or 0xF3
+        ("lock", "i8"),
+        ("modrm_mod", "i8"),
+        ("modrm_reg", "i8"),
+        ("modrm_rm", "i8"),
+        ("has_memory", "i8"),
+        ("base_register", "i8"),
+        ("index_register", "i8"),
+        ("scale", "i8"),
+        ("disp", "i8"),
+        ("imm", "i8"),
+        ("imm2", "i8"),
+        ("opcode", "i8"),
+        ("rip", "i8"),
+        ("next_rip", "i8"),
+        ("ends_block", "i8"),
+        ("event", "i8"),
+    ]
+)
+
+CODE = np.dtype(
+    [
+        ("block_count", "i8"),
+        ("uop_count", "i8"),
+        ("buckets", "i8", N_BUCKETS),  # first block by hash of physical address and context
+        ("page_heads", "i8", N_BUCKETS),  # first block by hash of the physical page
+        ("jumps", JUMP, JUMP_SLOTS),
+        ("decoded", DECODED, 1),
+    ]
+)

@@ -1,0 +1,318 @@
+"""Memory accesses of instructions: segment checks, translation, split accesses, and the fast paths in front of them.
+
+The slow functions are complete; the inlined `load_*` and `store_*` try the front cache first: the offset is within the
+segment, and one comparison of tags says that the page is translated for this privilege and the access stays on it.
+"""
+
+from ..isa.registers import AR_P, AR_S, AR_TYPE, AR_UNUSABLE, EFLAGS_AC, SS, TYPE_CODE, TYPE_EXPAND_DOWN, TYPE_WRITABLE
+from ..isa.registers import AR_DB, CR0_AM, PTE_D, TYPE_READABLE
+from ..isa.vectors import AC, GP, SS_FAULT
+from .cache import DATA, reference
+from .fault import raise_fault
+from .jit import inline, kernel, load_8 as byte_at, load_16 as word_at, load_32 as doubleword_at
+from .jit import store_8 as put_byte, store_16 as put_word, store_32 as put_doubleword
+from .layout import FRONT_MASK, OK, RESTART
+from .paging import translate
+from .physical import holds_code, page_holds_code, read_physical, write_physical
+from .tlb import front_read_fill, front_write_fill
+
+M32 = 0xFFFFFFFF
+PAGE = 0xFFFFF000
+
+
+@inline
+def effective_address(cpu, u):
+    """The offset that a micro-operation's memory operand names."""
+    return (cpu.gpr[u.base_register] + (cpu.gpr[u.index_register] << u.scale) + u.disp) & M32
+
+
+# -- slow paths -----------------------------------------------------------------------------------------------------
+
+
+@kernel
+def segment_fault(cpu, segment):
+    """#SS(0) for the stack segment, #GP(0) for every other."""
+    if segment == SS:
+        return raise_fault(cpu, SS_FAULT, 0)
+    return raise_fault(cpu, GP, 0)
+
+
+@kernel
+def check_segment(cpu, segment, offset, n, write):
+    """The type and limit checks on an access through a segment (SDM volume 3, sections 5.3 and 5.4)."""
+    cache = cpu.seg[segment]
+    access = cache.access
+    if access & AR_UNUSABLE != 0 or access & AR_S == 0 or access & AR_P == 0:
+        return raise_fault(cpu, GP, 0) if segment != SS else raise_fault(cpu, SS_FAULT, 0)
+    kind = access & AR_TYPE
+    if kind & TYPE_CODE != 0:
+        if write == 1 or kind & TYPE_READABLE == 0:
+            return segment_fault(cpu, segment)
+    elif write == 1 and kind & TYPE_WRITABLE == 0:
+        return segment_fault(cpu, segment)
+    last = offset + n - 1
+    if kind & TYPE_CODE == 0 and kind & TYPE_EXPAND_DOWN != 0:
+        highest = 0xFFFFFFFF
+        if access & AR_DB == 0:
+            highest = 0xFFFF
+        if offset <= cache.limit or last > highest:
+            return segment_fault(cpu, segment)
+    elif last > cache.limit:
+        return segment_fault(cpu, segment)
+    return OK
+
+
+@inline
+def alignment_checked(cpu, user):
+    """Whether accesses of this privilege are checked for alignment: CPL 3, CR0.AM and EFLAGS.AC."""
+    return user == 1 and cpu.eflags & EFLAGS_AC != 0 and cpu.cr0 & CR0_AM != 0
+
+
+@inline
+def check_alignment(cpu, gla, n, user):
+    """#AC(0) for a misaligned access where alignment is checked (SDM volume 3, section 6.15, interrupt 17)."""
+    if gla & (n - 1) != 0 and alignment_checked(cpu, user):
+        return raise_fault(cpu, AC, 0)
+    return OK
+
+
+@kernel
+def resolve_read(cpu, ram, gla, user):
+    """Translate for reading and fill the front cache: (outcome, physical address)."""
+    outcome, physical, rights = translate(cpu, ram, gla, 0, user, 0)
+    if outcome != OK:
+        return outcome, 0
+    if cpu.in_block == 1 and cpu.ticks >= cpu.limit_ticks:
+        return RESTART, 0
+    if cpu.cache_all == 1:
+        reference(cpu, physical, DATA)
+    elif (physical | 0xFFF) <= cpu.ram_last and not alignment_checked(cpu, user):
+        front_read_fill(cpu, gla, physical - gla, user)
+    return OK, physical
+
+
+@kernel
+def resolve_write(cpu, ram, gla, user):
+    """Translate for writing and fill the front cache: (outcome, physical address).
+
+    The front cache takes no page that holds decoded code. A store to such code from within a block restarts by
+    itself, so that the very next instruction is fetched anew.
+    """
+    outcome, physical, rights = translate(cpu, ram, gla, 1, user, 0)
+    if outcome != OK:
+        return outcome, 0
+    if cpu.in_block == 1 and cpu.ticks >= cpu.limit_ticks:
+        return RESTART, 0
+    if cpu.cache_all == 1:
+        reference(cpu, physical, DATA)
+    if (physical | 0xFFF) <= cpu.ram_last:
+        if page_holds_code(cpu, ram, physical):
+            if cpu.in_block == 1 and (holds_code(cpu, ram, physical) | holds_code(cpu, ram, physical | 3)) == 1:
+                return RESTART, 0
+        elif cpu.cache_all == 0 and rights & PTE_D != 0 and not alignment_checked(cpu, user):
+            front_write_fill(cpu, gla, physical - gla, user)
+    return OK, physical
+
+
+@kernel
+def read_linear(cpu, ram, gla, n, user):
+    """Read `n` bytes (1, 2 or 4) at a linear address: (outcome, value)."""
+    outcome, physical = resolve_read(cpu, ram, gla, user)
+    if outcome != OK:
+        return outcome, 0
+    head = 0x1000 - (gla & 0xFFF)
+    if head >= n:
+        return OK, read_physical(cpu, ram, physical, n)
+    second_page = (gla + head) & M32
+    outcome, second = resolve_read(cpu, ram, second_page, user)
+    if outcome != OK:
+        return outcome, 0
+    low = read_physical(cpu, ram, physical, head)
+    return OK, low | read_physical(cpu, ram, second, n - head) << (8 * head)
+
+
+@kernel
+def check_write_linear(cpu, ram, gla, n, user):
+    """Translate `n` bytes for writing without writing; leaves the physical addresses in cpu.rmw_*."""
+    outcome, physical = resolve_write(cpu, ram, gla, user)
+    if outcome != OK:
+        return outcome
+    cpu.rmw_first = physical
+    cpu.rmw_split = 0
+    head = 0x1000 - (gla & 0xFFF)
+    if head < n:
+        outcome, second = resolve_write(cpu, ram, (gla + head) & M32, user)
+        if outcome != OK:
+            return outcome
+        cpu.rmw_split = head
+        cpu.rmw_second = second
+    return OK
+
+
+@kernel
+def write_translated(cpu, ram, n, value):
+    """Store to the address that the last `check_write_linear` translated."""
+    head = cpu.rmw_split
+    if head == 0:
+        write_physical(cpu, ram, cpu.rmw_first, n, value)
+    else:
+        write_physical(cpu, ram, cpu.rmw_first, head, value)
+        write_physical(cpu, ram, cpu.rmw_second, n - head, value >> (8 * head))
+
+
+@kernel
+def read_translated(cpu, ram, n):
+    """Load from the address that the last `check_write_linear` translated."""
+    head = cpu.rmw_split
+    if head == 0:
+        return read_physical(cpu, ram, cpu.rmw_first, n)
+    low = read_physical(cpu, ram, cpu.rmw_first, head)
+    return low | read_physical(cpu, ram, cpu.rmw_second, n - head) << (8 * head)
+
+
+@kernel
+def write_linear(cpu, ram, gla, n, value, user):
+    """Write the low `n` bytes (1, 2 or 4) of `value` at a linear address."""
+    outcome = check_write_linear(cpu, ram, gla, n, user)
+    if outcome != OK:
+        return outcome
+    write_translated(cpu, ram, n, value)
+    return OK
+
+
+@kernel
+def segment_to_linear(cpu, segment, offset, n, write, user):
+    """Check an access through a segment and give its linear address: (outcome, gla)."""
+    outcome = check_segment(cpu, segment, offset, n, write)
+    if outcome != OK:
+        return outcome, 0
+    gla = (offset + cpu.seg[segment].seg_base) & M32
+    return check_alignment(cpu, gla, n, user), gla
+
+
+@kernel
+def read_segment(cpu, ram, segment, offset, n):
+    """Read `n` bytes through a segment at the current privilege: (outcome, value)."""
+    user = int(cpu.cpl == 3)
+    outcome, gla = segment_to_linear(cpu, segment, offset, n, 0, user)
+    if outcome != OK:
+        return outcome, 0
+    return read_linear(cpu, ram, gla, n, user)
+
+
+@kernel
+def write_segment(cpu, ram, segment, offset, n, value):
+    """Write `n` bytes through a segment at the current privilege."""
+    outcome = check_write_segment(cpu, ram, segment, offset, n)
+    if outcome != OK:
+        return outcome
+    write_translated(cpu, ram, n, value)
+    return OK
+
+
+@kernel
+def check_write_segment(cpu, ram, segment, offset, n):
+    """Everything about a write through a segment but the write; leaves the addresses in cpu.rmw_*."""
+    user = int(cpu.cpl == 3)
+    outcome, gla = segment_to_linear(cpu, segment, offset, n, 1, user)
+    if outcome != OK:
+        return outcome
+    return check_write_linear(cpu, ram, gla, n, user)
+
+
+@kernel
+def load_slow(cpu, ram, segment, offset, n, slot):
+    """Read through a segment into a register slot, zero-extended."""
+    outcome, value = read_segment(cpu, ram, segment, offset, n)
+    if outcome == OK:
+        cpu.gpr[slot] = value
+    return outcome
+
+
+# -- fast paths -----------------------------------------------------------------------------------------------------
+
+
+@inline
+def fast_read_address(cpu, segment, offset, n):
+    """The index into RAM of a plain read, or -1 when the slow path must look."""
+    cache = cpu.seg[segment]
+    if offset + (n - 1) > cache.read_last:
+        return -1
+    gla = (offset + cache.seg_base) & M32
+    slot = cpu.bank + ((gla >> 12) & FRONT_MASK)
+    if cpu.front_read[slot] != ((gla + (n - 1)) & PAGE) | cpu.front_generation:
+        return -1
+    return gla + cpu.read_addend[slot]
+
+
+@inline
+def fast_write_address(cpu, segment, offset, n):
+    """The index into RAM of a plain write, or -1 when the slow path must look."""
+    cache = cpu.seg[segment]
+    if offset + (n - 1) > cache.write_last:
+        return -1
+    gla = (offset + cache.seg_base) & M32
+    slot = cpu.bank + ((gla >> 12) & FRONT_MASK)
+    if cpu.front_write[slot] != ((gla + (n - 1)) & PAGE) | cpu.front_generation:
+        return -1
+    return gla + cpu.write_addend[slot]
+
+
+@inline
+def load_to_slot_8(cpu, ram, segment, offset, slot):
+    """Load a byte into a register slot, zero-extended."""
+    index = fast_read_address(cpu, segment, offset, 1)
+    if index < 0:
+        return load_slow(cpu, ram, segment, offset, 1, slot)
+    cpu.gpr[slot] = byte_at(ram, index)
+    return OK
+
+
+@inline
+def load_to_slot_16(cpu, ram, segment, offset, slot):
+    """Load a word into a register slot, zero-extended."""
+    index = fast_read_address(cpu, segment, offset, 2)
+    if index < 0:
+        return load_slow(cpu, ram, segment, offset, 2, slot)
+    cpu.gpr[slot] = word_at(ram, index)
+    return OK
+
+
+@inline
+def load_to_slot_32(cpu, ram, segment, offset, slot):
+    """Load a doubleword into a register slot."""
+    index = fast_read_address(cpu, segment, offset, 4)
+    if index < 0:
+        return load_slow(cpu, ram, segment, offset, 4, slot)
+    cpu.gpr[slot] = doubleword_at(ram, index)
+    return OK
+
+
+@inline
+def store_value_8(cpu, ram, segment, offset, value):
+    """Store a byte through a segment."""
+    index = fast_write_address(cpu, segment, offset, 1)
+    if index < 0:
+        return write_segment(cpu, ram, segment, offset, 1, value)
+    put_byte(ram, index, value)
+    return OK
+
+
+@inline
+def store_value_16(cpu, ram, segment, offset, value):
+    """Store a word through a segment."""
+    index = fast_write_address(cpu, segment, offset, 2)
+    if index < 0:
+        return write_segment(cpu, ram, segment, offset, 2, value)
+    put_word(ram, index, value)
+    return OK
+
+
+@inline
+def store_value_32(cpu, ram, segment, offset, value):
+    """Store a doubleword through a segment."""
+    index = fast_write_address(cpu, segment, offset, 4)
+    if index < 0:
+        return write_segment(cpu, ram, segment, offset, 4, value)
+    put_doubleword(ram, index, value)
+    return OK

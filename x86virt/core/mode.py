@@ -1,0 +1,116 @@
+"""Privilege, code context, the stack, and register write-back: what the system procedures share."""
+
+import numpy as np
+
+from ..isa.registers import AR_DB, CS, ESP, SS
+from .jit import inline, kernel
+from .layout import FRONT_SLOTS, MAX_CONTEXTS, OK
+from .memory import read_segment, write_segment
+
+MASK_32 = 0xFFFFFFFF
+ZERO_64 = np.int64(0)
+
+
+@inline
+def whole(field):
+    """A narrow unsigned field of a micro-operation as the 64-bit integer that every function takes."""
+    return field + ZERO_64
+
+
+@kernel
+def set_cpl(cpu, cpl):
+    """Enter privilege level `cpl`: the front cache's bank and the ledger's mode follow it."""
+    cpu.cpl = cpl
+    cpu.mode = cpu.mode_table[cpl]
+    if cpl == 3:
+        cpu.bank = FRONT_SLOTS
+    else:
+        cpu.bank = 0
+
+
+@kernel
+def find_context(cpu, cs_base, cs_limit, attributes):
+    """The index of a known code context, or -1."""
+    for index in range(cpu.context_count):
+        entry = cpu.contexts[index]
+        if entry.cs_base == cs_base and entry.cs_limit == cs_limit and entry.attributes == attributes:
+            return index
+    return -1
+
+
+@kernel
+def set_context(cpu):
+    """Find or add the code context that decoded blocks are keyed by; call it after CS, CPL, mode or probe changed.
+
+    attributes:  1:0 CPL   2 CS.D   5:3 mode   6 probe on
+    A full table starts anew, and `flush_code` asks the main loop to discard every decoded block.
+    """
+    code = cpu.seg[CS]
+    attributes = cpu.cpl | ((code.access & AR_DB) >> 12) | (cpu.mode << 3) | (cpu.probe_on << 6)
+    index = find_context(cpu, code.seg_base, code.limit, attributes)
+    if index < 0:
+        if cpu.context_count >= MAX_CONTEXTS:
+            cpu.context_count = 0
+            cpu.flush_code = 1
+        index = cpu.context_count
+        entry = cpu.contexts[index]
+        entry.cs_base = code.seg_base
+        entry.cs_limit = code.limit
+        entry.attributes = attributes
+        cpu.context_count = index + 1
+    cpu.context = index
+
+
+@kernel
+def write_register(cpu, slot, shift, width, value):
+    """Write an 8, 16 or 32-bit register; narrow writes keep the other bits of bits 31:0 (`shift` is 8 for AH to BH)."""
+    if width == 32:
+        cpu.gpr[slot] = value & MASK_32
+    elif width == 16:
+        cpu.gpr[slot] = (cpu.gpr[slot] & 0xFFFF0000) | (value & 0xFFFF)
+    elif shift == 8:
+        cpu.gpr[slot] = (cpu.gpr[slot] & 0xFFFF00FF) | ((value & 0xFF) << 8)
+    else:
+        cpu.gpr[slot] = (cpu.gpr[slot] & 0xFFFFFF00) | (value & 0xFF)
+
+
+@kernel
+def operand_bytes(width):
+    """Bytes of an operand of `width` bits."""
+    if width == 32:
+        return 4
+    if width == 16:
+        return 2
+    return 1
+
+
+@kernel
+def stack_mask(access):
+    """What a stack pointer wraps at: 32 bits if the B flag of the stack segment is set, else 16."""
+    if access & AR_DB:
+        return MASK_32
+    return 0xFFFF
+
+
+@kernel
+def set_stack_pointer(cpu, value):
+    """Load ESP, or only SP when the stack segment's B flag is clear."""
+    mask = stack_mask(cpu.seg[SS].access)
+    cpu.gpr[ESP] = (cpu.gpr[ESP] & ~mask & MASK_32) | (value & mask)
+
+
+@kernel
+def peek_stack(cpu, ram, displacement, n):
+    """Read `n` bytes at SS:ESP + displacement at the current CPL: (outcome, value). The stack pointer stays."""
+    offset = (cpu.gpr[ESP] + displacement) & stack_mask(cpu.seg[SS].access)
+    return read_segment(cpu, ram, SS, offset, n)
+
+
+@kernel
+def push(cpu, ram, n, value):
+    """Push `n` bytes at the current CPL; the stack pointer moves only if the write succeeded."""
+    pointer = cpu.gpr[ESP] - n
+    outcome = write_segment(cpu, ram, SS, pointer & stack_mask(cpu.seg[SS].access), n, value)
+    if outcome == OK:
+        set_stack_pointer(cpu, pointer)
+    return outcome

@@ -1,0 +1,75 @@
+"""IN and OUT: the permission that IOPL and the TSS's bitmap give, and the board behind the ports.
+
+SDM volume 1, section 18.5; volume 2, IN and OUT.
+"""
+
+from ..isa.registers import AR_S, AR_TYPE, EAX, EDX, EFLAGS_IOPL, EFLAGS_IOPL_SHIFT, TR, TYPE_TSS_32_BUSY
+from ..isa.vectors import GP
+from .board import port_read, port_write, timed_port
+from .fault import raise_fault
+from .jit import kernel
+from .layout import OK
+from .memory import read_linear
+from .mode import MASK_32, operand_bytes, whole, write_register
+
+IO_MAP_BASE = 102  # where a 32-bit TSS holds the offset of its I/O permission bitmap
+
+
+@kernel
+def check_port(cpu, ram, port, n):
+    """May `n` ports from `port` be used? Always if CPL <= IOPL, else if their bits in the TSS's bitmap are clear."""
+    if cpu.cpl <= (cpu.eflags & EFLAGS_IOPL) >> EFLAGS_IOPL_SHIFT:
+        return OK
+    # 1. Only a 32-bit TSS has a bitmap, and its limit must cover the bitmap's offset.
+    tss = cpu.seg[TR]
+    if tss.access & (AR_S | AR_TYPE) != TYPE_TSS_32_BUSY or tss.limit < IO_MAP_BASE + 1:
+        return raise_fault(cpu, GP, 0)
+    outcome, offset = read_linear(cpu, ram, (tss.seg_base + IO_MAP_BASE) & MASK_32, 2, 0)
+    if outcome != OK:
+        return outcome
+    # 2. Two bytes are always read, and both must lie within the limit.
+    offset += port >> 3
+    if offset + 1 > tss.limit:
+        return raise_fault(cpu, GP, 0)
+    outcome, bits = read_linear(cpu, ram, (tss.seg_base + offset) & MASK_32, 2, 0)
+    if outcome != OK:
+        return outcome
+    # 3. Every bit of the access must be clear.
+    if (bits >> (port & 7)) & ((1 << n) - 1):
+        return raise_fault(cpu, GP, 0)
+    return OK
+
+
+@kernel
+def port_of(cpu, u):
+    """The port that IN or OUT names."""
+    if u.condition == 1:
+        return cpu.gpr[EDX] & 0xFFFF
+    return u.imm & 0xFFFF
+
+
+@kernel
+def port_in(cpu, ram, board, u):
+    """IN AL/AX/EAX, imm8 or DX."""
+    port = port_of(cpu, u)
+    n = operand_bytes(whole(u.width))
+    outcome = check_port(cpu, ram, port, n)
+    if outcome != OK:
+        return outcome
+    write_register(cpu, EAX, 0, whole(u.width), port_read(board, port, n, cpu.ticks))
+    return OK
+
+
+@kernel
+def port_out(cpu, ram, board, u):
+    """OUT imm8 or DX, AL/AX/EAX. What asks for attention is noted on the board; a timer may have been programmed."""
+    port = port_of(cpu, u)
+    n = operand_bytes(whole(u.width))
+    outcome = check_port(cpu, ram, port, n)
+    if outcome != OK:
+        return outcome
+    board.attention |= port_write(board, port, n, cpu.gpr[EAX] & ((1 << (8 * n)) - 1), cpu.ticks)
+    if timed_port(port) != 0:
+        # The boundary looks at the deadlines anew once the limit is reached.
+        cpu.limit_ticks = min(cpu.limit_ticks, cpu.ticks)
+    return OK

@@ -1,0 +1,373 @@
+"""The loop: instruction boundaries, blocks, faults. One call runs the processor until something outside must act.
+
+At a boundary come, in this order: arrival at a VMM entry, limits of the call, due timers, interrupts. Between
+boundaries whole blocks run, each charged at its entry and refunded when it is left early. When a limit lies inside a
+block, its instructions go one at a time, so that no cycle count depends on how code was cut into blocks.
+"""
+
+from ..isa.events import EVENT_IDLE_HALT, EVENT_SYS_HLT_WAKE, MODE_IDLE
+from ..isa.registers import CS, EFLAGS_IF, EFLAGS_TF
+from ..isa.system_ops import SYSTEM_INT_N, SYSTEM_INTO
+from ..isa.vectors import DB, KIND_EXTERNAL
+from ._dispatch import execute
+from .board import board_advance, board_deadline, interrupt_acknowledge, interrupt_pending, reset_board
+from .charge import charge, charge_ticks
+from .code import decode_single, discard_written, fetch_address, find_block, settle
+from .deliver import deliver_event
+from .fault import raise_plain
+from .handlers import NUMBER
+from .jit import entry, inline, kernel
+from .layout import (
+    BOARD,
+    BUDGET,
+    EDGE_FAULT,
+    EDGE_INDIRECT,
+    EDGE_SYSTEM,
+    FAULT,
+    FRONT_MASK,
+    HALTED_FOREVER,
+    HOOK,
+    JUMP_SLOTS,
+    MARK,
+    NEVER,
+    OK,
+    RESTART,
+    RETIRED_LIMIT,
+    SCRATCH_BLOCK,
+)
+from .mode import set_context, set_cpl
+from .physical import note_code_write
+from .segment import segment_limits
+
+M32 = 0xFFFFFFFF
+PAGE = 0xFFFFF000
+DR6_BS = 1 << 14
+OP_SYSTEM = NUMBER["system_instruction"]
+
+
+@kernel
+def set_limit(cpu, board):
+    """The next tick at which blocks must not simply run on: a timer's edge, or the end of the budget."""
+    cpu.deadline = min(board_deadline(board), cpu.timer)
+    cpu.limit_ticks = min(cpu.deadline, cpu.budget)
+
+
+@kernel
+def advance_time(cpu, board):
+    """Let the devices and the host's one-shot timer see the present tick."""
+    board_advance(board, cpu.ticks)
+    if cpu.timer <= cpu.ticks:
+        cpu.timer = NEVER
+        cpu.timer_pending = 1
+    set_limit(cpu, board)
+
+
+@inline
+def interrupt_requested(cpu, board):
+    """Whether an external interrupt asks for service, masked or not by EFLAGS.IF."""
+    return cpu.timer_pending == 1 or interrupt_pending(board) == 1
+
+
+@kernel
+def take_interrupt(cpu, ram, board):
+    """Acknowledge and deliver the external interrupt that waits."""
+    if cpu.timer_pending == 1:
+        cpu.timer_pending = 0
+        cpu.event_vector = cpu.timer_vector
+    else:
+        cpu.event_vector = interrupt_acknowledge(board)
+    cpu.event_kind = KIND_EXTERNAL
+    cpu.event_error = 0
+    cpu.event_has_error = 0
+    return deliver_event(cpu, ram)
+
+
+@kernel
+def idle(cpu, board):
+    """Pass the time of a halted processor up to the next deadline or the end of the budget, in idle mode."""
+    until = cpu.limit_ticks
+    if cpu.deadline == NEVER and cpu.budget == NEVER:
+        return HALTED_FOREVER
+    if cpu.deadline == NEVER or cpu.eflags & EFLAGS_IF == 0:
+        return HALTED_FOREVER
+    if until > cpu.ticks:
+        charge_ticks(cpu, EVENT_IDLE_HALT, 1, until - cpu.ticks, MODE_IDLE)
+    return OK
+
+
+@kernel
+def wake(cpu):
+    """Leave the halted state."""
+    cpu.halted = 0
+    charge(cpu, EVENT_SYS_HLT_WAKE, 1)
+
+
+@inline
+def at_hook(cpu):
+    """Whether control has arrived at an entry point of the VMM."""
+    if cpu.cpl != 0:
+        return False
+    gla = (cpu.rip + cpu.seg[CS].seg_base) & M32
+    return cpu.hook_first <= gla <= cpu.hook_last
+
+
+@kernel
+def boundary(cpu, ram, board):
+    """What happens between two instructions; OK: the next instruction may execute."""
+    while True:
+        if at_hook(cpu):
+            return HOOK
+        if cpu.ticks >= cpu.limit_ticks:
+            advance_time(cpu, board)
+        if cpu.shadow == 0 and cpu.eflags & EFLAGS_IF != 0 and interrupt_requested(cpu, board):
+            if cpu.halted == 1:
+                wake(cpu)
+            outcome = take_interrupt(cpu, ram, board)
+            if outcome != OK:
+                return outcome
+            continue
+        if cpu.ticks >= cpu.budget:
+            return BUDGET
+        if cpu.retired >= cpu.retired_limit:
+            return RETIRED_LIMIT
+        if cpu.halted == 0:
+            return OK
+        outcome = idle(cpu, board)
+        if outcome != OK:
+            return outcome
+
+
+@kernel
+def refund(cpu, blocks, details, index):
+    """Take back what a block was charged for the instruction that did not complete and all behind it."""
+    block = blocks[index]
+    at = details[cpu.uop_index]
+    cpu.rip = at.rip
+    cpu.ticks -= block.ticks - at.ticks_before
+    if block.counted > 0:
+        cpu.retired -= block.counted - at.number
+    for number in range(block.first, block.first + block.uop_count):
+        detail = details[number]
+        if detail.number >= at.number and detail.event >= 0:
+            cpu.ledger_count[detail.event, block.mode] -= 1
+            cpu.ledger_ticks[detail.event, block.mode] -= cpu.price[detail.event]
+
+
+@kernel
+def single_step_trap(cpu, ram):
+    """#DB after an instruction that began with TF set (SDM volume 3, section 17.3.1.4)."""
+    cpu.dr[6] |= DR6_BS
+    raise_plain(cpu, DB)
+    return deliver_event(cpu, ram)
+
+
+@inline
+def enters_handler(u):
+    """Whether a micro-operation was INT n, INT3 or INTO, which clear TF and are not followed by a trap."""
+    return u.op == OP_SYSTEM and u.dst_shift >= SYSTEM_INT_N and u.dst_shift <= SYSTEM_INTO
+
+
+@inline
+def jump_slot(rip):
+    """The slot of the jump cache for an address."""
+    return (rip ^ (rip >> 12)) & (JUMP_SLOTS - 1)
+
+
+@inline
+def cached_jump(cpu, code, blocks):
+    """The block at cpu.rip if the jump cache knows it and the page is still translated as it was; else 0."""
+    jump = code.jumps[jump_slot(cpu.rip)]
+    index = jump.block
+    if index == 0 or jump.rip != cpu.rip or jump.context != cpu.context:
+        return 0
+    gla = (cpu.rip + cpu.seg[CS].seg_base) & M32
+    slot = cpu.bank + ((gla >> 12) & FRONT_MASK)
+    if cpu.front_fetch[slot] != (gla & PAGE) | cpu.fetch_generation:
+        return 0
+    if blocks[index].physical != gla + cpu.fetch_addend[slot] or blocks[index].ticks == NEVER:
+        return 0
+    return index
+
+
+@kernel
+def next_block(cpu, ram, code, blocks, uops, details):
+    """Find the block at cpu.rip the long way and remember it in the jump cache: (outcome, block)."""
+    outcome, index = find_block(cpu, ram, code, blocks, uops, details)
+    if outcome == OK and index != SCRATCH_BLOCK:
+        jump = code.jumps[jump_slot(cpu.rip)]
+        jump.rip = cpu.rip
+        jump.context = cpu.context
+        jump.block = index
+    return outcome, index
+
+
+@inline
+def fits(cpu, block):
+    """Whether a block may run whole: it is alive, ends before the limit, and within the retirement limit."""
+    return cpu.ticks + block.ticks < cpu.limit_ticks and cpu.retired + block.counted <= cpu.retired_limit
+
+
+@kernel
+def link(blocks, index, edge, target):
+    """Remember a direct successor on the same page, which needs no new look at the instruction TLB."""
+    if index == SCRATCH_BLOCK or target == SCRATCH_BLOCK:
+        return
+    if (blocks[index].rip ^ blocks[target].rip) >> 12 == 0 and (
+        blocks[index].physical ^ blocks[target].physical
+    ) >> 12 == 0:
+        blocks[index].links[edge] = target
+
+
+@kernel
+def step_block(cpu, ram, code, blocks, uops, details):
+    """Decode the instruction at cpu.rip by itself: (outcome, block)."""
+    outcome, physical = fetch_address(cpu, ram, (cpu.rip + cpu.seg[CS].seg_base) & M32)
+    if outcome != OK:
+        return outcome, 0
+    return decode_single(cpu, ram, code, blocks, uops, details, physical)
+
+
+@kernel
+def run_blocks(cpu, ram, board, code, blocks, uops, details, index):
+    """Run from block `index` until an edge needs the boundary: (edge, block that was left)."""
+    while True:
+        block = blocks[index]
+        if not fits(cpu, block):
+            return EDGE_INDIRECT, SCRATCH_BLOCK
+        cpu.ticks += block.ticks
+        cpu.retired += block.counted
+        block.executions += 1
+        cpu.in_block = 1
+        edge = execute(cpu, ram, board, uops, block.first)
+        if edge >= EDGE_SYSTEM:
+            cpu.in_block = 0
+            return edge, index
+        following = 0
+        if edge < EDGE_INDIRECT:
+            following = block.links[edge]
+        if following == 0:
+            following = cached_jump(cpu, code, blocks)
+        if following == 0:
+            cpu.in_block = 0
+            outcome, following = next_block(cpu, ram, code, blocks, uops, details)
+            if outcome != OK:
+                return EDGE_SYSTEM + outcome, index
+            if following == SCRATCH_BLOCK:
+                return EDGE_INDIRECT, SCRATCH_BLOCK
+            if edge < EDGE_INDIRECT:
+                link(blocks, index, edge, following)
+        index = following
+
+
+@kernel
+def run_single(cpu, ram, board, code, blocks, uops, details):
+    """Execute exactly one instruction: (edge, scratch block)."""
+    outcome, index = step_block(cpu, ram, code, blocks, uops, details)
+    if outcome != OK:
+        return EDGE_SYSTEM + outcome, index
+    block = blocks[index]
+    cpu.ticks += block.ticks
+    cpu.retired += block.counted
+    block.executions += 1
+    cpu.in_block = 0
+    edge = execute(cpu, ram, board, uops, block.first)
+    return edge, index
+
+
+@kernel
+def handle_fault(cpu, ram, blocks, details, edge, index):
+    """Deal with an outcome that left a block or a fetch: OK when the processor may go on."""
+    outcome = edge - EDGE_SYSTEM
+    if edge >= EDGE_FAULT:
+        outcome = edge - EDGE_FAULT
+        refund(cpu, blocks, details, index)
+    if outcome == FAULT:
+        return deliver_event(cpu, ram)
+    if outcome == RESTART:
+        return OK
+    return outcome
+
+
+@entry
+def run(state, ram, boards, codes, blocks, uops, details, single):
+    """Run until an outcome other than OK; `single` 1: one instruction by itself, then OK.
+
+    Returns an outcome of core/layout.py; the ledger is settled on return.
+    """
+    cpu = state[0]
+    board = boards[0]
+    code = codes[0]
+    set_limit(cpu, board)
+    outcome = OK
+    by_itself = single
+    while True:
+        # 1. The boundary.
+        if cpu.code_write_count > 0 or cpu.flush_code == 1:
+            discard_written(cpu, ram, code, blocks, details)
+        outcome = boundary(cpu, ram, board)
+        if outcome != OK:
+            break
+        if cpu.code_write_count > 0 or cpu.flush_code == 1:
+            discard_written(cpu, ram, code, blocks, details)
+        # 2. A block, or one instruction when something depends on its very end.
+        trap = cpu.eflags & EFLAGS_TF
+        index = 0
+        if by_itself == 0 and trap == 0 and cpu.shadow == 0 and cpu.probe_skip == 0:
+            outcome, index = next_block(cpu, ram, code, blocks, uops, details)
+            if outcome != OK:
+                outcome = handle_fault(cpu, ram, blocks, details, EDGE_SYSTEM + outcome, 0)
+                if outcome != OK:
+                    break
+                continue
+        if index > SCRATCH_BLOCK and fits(cpu, blocks[index]):
+            edge, index = run_blocks(cpu, ram, board, code, blocks, uops, details, index)
+        else:
+            cpu.shadow = 0
+            edge, index = run_single(cpu, ram, board, code, blocks, uops, details)
+            cpu.probe_skip = 0
+        # 3. How it ended.
+        if edge > EDGE_SYSTEM:
+            outcome = handle_fault(cpu, ram, blocks, details, edge, index)
+        elif trap != 0 and not enters_handler(uops[cpu.uop_index]):
+            outcome = single_step_trap(cpu, ram)
+        if outcome == OK and cpu.mark != 0:
+            outcome = MARK
+        if outcome == OK and board.attention != 0:
+            outcome = BOARD
+        if outcome != OK:
+            break
+        if by_itself == 1:
+            break
+    settle(cpu, code, blocks, details)
+    return outcome
+
+
+@entry
+def settle_all(state, codes, blocks, details):
+    """Bring the ledger up to date from Python."""
+    settle(state[0], codes[0], blocks, details)
+
+
+@entry
+def enter_level(state, cpl):
+    """Enter a privilege level from Python: the bank, the mode and the code context follow."""
+    set_cpl(state[0], cpl)
+    set_context(state[0])
+
+
+@entry
+def refresh_segment(state, segment):
+    """Recompute what the fast paths may touch after Python changed a segment's cache."""
+    segment_limits(state[0], segment)
+
+
+@entry
+def note_write(state, memory, physical):
+    """Python wrote RAM at `physical`: discard decoded code there."""
+    note_code_write(state[0], memory, physical)
+
+
+@entry
+def reset_devices(boards, ticks_per_second):
+    """Power on a board."""
+    reset_board(boards[0], ticks_per_second)

@@ -1,0 +1,92 @@
+"""String instructions. A repeated one stops between iterations when the deadline is reached, and restarts there."""
+
+from ..isa.events import (
+    EVENT_INS_REP_CMPS_ITERATION,
+    EVENT_INS_REP_LODS_BYTE,
+    EVENT_INS_REP_MOVS_BYTE,
+    EVENT_INS_REP_SCAS_ITERATION,
+    EVENT_INS_REP_STOS_BYTE,
+)
+from ..isa.registers import EAX, ECX, EDI, EFLAGS_DF, ES, ESI
+from ..isa.table.strings import CMPS, LODS, MOVS, SCAS, STOS
+from .alu import any_width_flags, borrows_of_subtract
+from .charge import charge
+from .jit import kernel
+from .layout import OK, RESTART
+from .memory import read_segment, write_segment
+from .mode import write_register
+
+M32 = 0xFFFFFFFF
+REPEAT_EQUAL, REPEAT_NOT_EQUAL = 0xF3, 0xF2
+
+
+@kernel
+def string_once(cpu, ram, u):
+    """One iteration of the string operation `u.condition`; nothing changes if it faults."""
+    operation = u.condition
+    n = u.width >> 3
+    mask = (1 << u.width) - 1
+    step = n
+    if cpu.eflags & EFLAGS_DF != 0:
+        step = -n
+    source = cpu.gpr[EAX] & mask
+    if operation == MOVS or operation == CMPS or operation == LODS:
+        outcome, source = read_segment(cpu, ram, u.segment, cpu.gpr[ESI], n)
+        if outcome != OK:
+            return outcome
+    if operation == MOVS or operation == STOS:
+        outcome = write_segment(cpu, ram, ES, cpu.gpr[EDI], n, source)
+        if outcome != OK:
+            return outcome
+    elif operation == CMPS or operation == SCAS:
+        outcome, other = read_segment(cpu, ram, ES, cpu.gpr[EDI], n)
+        if outcome != OK:
+            return outcome
+        result = (source - other) & mask
+        any_width_flags(cpu, result, borrows_of_subtract(source, other, result), u.width)
+    else:
+        write_register(cpu, EAX, 0, u.width, source)
+    if operation == MOVS or operation == CMPS or operation == LODS:
+        cpu.gpr[ESI] = (cpu.gpr[ESI] + step) & M32
+    if operation != LODS:
+        cpu.gpr[EDI] = (cpu.gpr[EDI] + step) & M32
+    return OK
+
+
+@kernel
+def charge_iteration(cpu, u):
+    """Price one iteration: by bytes for the moving ones, by iteration for the comparing ones."""
+    operation = u.condition
+    n = u.width >> 3
+    if operation == MOVS:
+        charge(cpu, EVENT_INS_REP_MOVS_BYTE, n)
+    elif operation == STOS:
+        charge(cpu, EVENT_INS_REP_STOS_BYTE, n)
+    elif operation == LODS:
+        charge(cpu, EVENT_INS_REP_LODS_BYTE, n)
+    elif operation == SCAS:
+        charge(cpu, EVENT_INS_REP_SCAS_ITERATION, 1)
+    else:
+        charge(cpu, EVENT_INS_REP_CMPS_ITERATION, 1)
+
+
+@kernel
+def string_repeat(cpu, ram, board, u):
+    """REP, REPE and REPNE (`u.imm`): one instruction of ECX iterations (SDM volume 2, REP).
+
+    At a deadline between iterations it asks to be restarted; at least one iteration is made each time.
+    """
+    while cpu.gpr[ECX] != 0:
+        outcome = string_once(cpu, ram, u)
+        if outcome != OK:
+            return outcome
+        charge_iteration(cpu, u)
+        cpu.gpr[ECX] = (cpu.gpr[ECX] - 1) & M32
+        if u.condition == CMPS or u.condition == SCAS:
+            equal = int(cpu.flag_result == 0)
+            if equal != int(u.imm == REPEAT_EQUAL):
+                break
+        if cpu.gpr[ECX] != 0 and (cpu.ticks >= cpu.limit_ticks or cpu.code_write_count > 0 or cpu.flush_code == 1):
+            return RESTART
+    cpu.rip = u.target
+    return OK

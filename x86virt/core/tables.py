@@ -1,0 +1,180 @@
+"""The instruction table as arrays for the jitted decoder: constants, built once from `x86virt.isa.table`.
+
+    OPCODE_MAP[map, opcode, reg, memory]   number of the row + 1, or 0 (no such instruction), or UNIMPLEMENTED_ROW
+    ROW_INFO[row]                          what the decoder and `lower` need to know of it
+
+Maps: 0 one-byte opcodes, 1 those behind 0F, 2 and 3 the same behind a mandatory F3.
+"""
+
+import numpy as np
+
+from ..isa.events import EVENT_ID
+from ..isa.registers import GENERAL_REGISTERS, SEGMENT_REGISTERS
+from ..isa.rows import CPL0, IMMEDIATES, Row
+from ..isa.system_ops import NUMBER as SYSTEM_NUMBER
+from ..isa.table import ROWS
+from .handlers import NUMBER
+
+# How a row becomes micro-operations (core/lower.py).
+(
+    BINARY, COMPARE, UNARY, SHIFT, SHIFT_DOUBLE, MOVE, EXTEND, LOAD_ADDRESS, EXCHANGE, PUSH, POP, SET_BYTE,
+    MOVE_CONDITION, ACCUMULATOR, PRODUCT_3, BIT_TEST, BIT_STRING, SCAN, SIMPLE, FAULTING, ENTER, STRING, STRING_BYTE,
+    BRANCH_CONDITION, BRANCH, BRANCH_LOOP, CALL, JUMP_INDIRECT, CALL_INDIRECT, RETURN, SYSTEM, SYSTEM_VALUE,
+) = range(32)  # fmt: skip
+
+# Operand kinds.
+NONE, E, G, I, S, C, D, M, R, Z, ACC, CL, DX, ONE, O, J, A = range(17)  # noqa: E741
+FIXED = 17  # a fixed register, numbered from here: FIXED + EAX ...
+
+OPERAND_CODES = {
+    "Eb": (E, 8), "Ew": (E, 16), "Ev": (E, 0), "Gb": (G, 8), "Gw": (G, 16), "Gv": (G, 0), "Ib": (I, 8),
+    "Iw": (I, 16), "Iz": (I, 0), "Ibs": (I, 0), "Sw": (S, 16), "Cd": (C, 32), "Dd": (D, 32), "Rd": (R, 32),
+    "M": (M, 0), "Mb": (M, 8), "Mp": (M, 0), "Ms": (M, 0), "Mq": (M, 0), "Zb": (Z, 8), "Zv": (Z, 0), "AL": (ACC, 8),
+    "rAX": (ACC, 0), "CL": (CL, 8), "DX": (DX, 16), "1": (ONE, 8), "Ob": (O, 8), "Ov": (O, 0), "Jb": (J, 8),
+    "Jz": (J, 0), "Ap": (A, 0),
+    **{f"R{number}": (FIXED + number, 0) for number in range(len(GENERAL_REGISTERS))},
+    **{name.upper(): (NONE, 0) for name in SEGMENT_REGISTERS},
+}  # fmt: skip
+IMMEDIATE_CODE = {name: number + 1 for number, name in enumerate(IMMEDIATES)}
+IB, IW, IZ, JB, JZ, AP, OFFSET = (IMMEDIATE_CODE[name] for name in IMMEDIATES)
+
+# System operations that only read state into an operand or a stack slot: the block goes on behind them.
+VALUES = {
+    "SLDT", "STR", "SMSW", "SGDT", "SIDT", "VERR", "VERW", "LAR", "LSL", "ARPL", "PUSHF", "PUSH_SREG",
+    "SREG_TO_REGISTER", "CR_TO_REGISTER", "DR_TO_REGISTER",
+}  # fmt: skip
+
+LOWERING = {
+    **{name: (BINARY, f"{name}_32", f"{name}_narrow") for name in ("add", "or", "adc", "sbb", "and", "sub", "xor")},
+    **{name: (COMPARE, f"{name}_32", f"{name}_narrow") for name in ("cmp", "test")},
+    **{name: (UNARY, f"{name}_32", f"{name}_narrow") for name in ("inc", "dec", "neg", "not")},
+    **{name: (SHIFT, name, name) for name in ("shl", "shr", "sar", "rol", "ror", "rcl", "rcr")},
+    **{name: (SHIFT_DOUBLE, name, name) for name in ("shld", "shrd")},
+    "mov": (MOVE, "mov_32", "mov_narrow"),
+    "movzx": (EXTEND, "zero_extend", "zero_extend"),
+    "movsx": (EXTEND, "sign_extend_to_32", "sign_extend_to_32"),
+    "lea": (LOAD_ADDRESS, "lea", "lea"),
+    "xchg": (EXCHANGE, "xchg", "xchg"),
+    "push": (PUSH, "push_32", "push_16"),
+    "pop": (POP, "pop_32", "pop_16"),
+    "setcc": (SET_BYTE, "setcc", "setcc"),
+    "cmovcc": (MOVE_CONDITION, "cmovcc", "cmovcc"),
+    "mul": (ACCUMULATOR, "multiply_accumulator", "multiply_accumulator"),
+    "div": (ACCUMULATOR, "divide_accumulator", "divide_accumulator"),
+    "imul": (BINARY, "imul_32", "imul_narrow"),
+    "imul3": (PRODUCT_3, "imul3_32", "imul3_narrow"),
+    "bit_test": (BIT_TEST, "bit_test", "bit_test"),
+    "bit_string": (BIT_STRING, "bit_test", "bit_test"),
+    "bit_scan": (SCAN, "bit_scan", "bit_scan"),
+    "xadd": (BINARY, "xadd", "xadd"),
+    "cmpxchg": (BINARY, "cmpxchg", "cmpxchg"),
+    **{name: (SIMPLE, name, name) for name in ("cbw", "cwd", "nop", "lahf", "sahf")},
+    "flag": (SIMPLE, "flag_operation", "flag_operation"),
+    "bswap": (UNARY, "bswap", "bswap"),
+    **{name: (FAULTING, name, name) for name in ("pusha", "popa", "leave", "xlat", "cmpxchg8b")},
+    "enter": (ENTER, "enter", "enter"),
+    "string": (STRING, "string_once", "string_repeat"),
+    "string_byte": (STRING_BYTE, "string_once", "string_repeat"),
+    "jcc": (BRANCH_CONDITION, "jo", "jo"),
+    "jmp": (BRANCH, "jmp", "jmp"),
+    "loop": (BRANCH_LOOP, "loop", "loop"),
+    "call": (CALL, "call", "near_16"),
+    "jmp_indirect": (JUMP_INDIRECT, "jmp_indirect", "near_16"),
+    "call_indirect": (CALL_INDIRECT, "call_indirect", "near_16"),
+    "ret": (RETURN, "ret", "near_16"),
+    **{f"system:{name}": (SYSTEM, "system_instruction", "system_instruction") for name in SYSTEM_NUMBER},
+    **{f"system:{name}": (SYSTEM_VALUE, "system_value", "system_value") for name in VALUES},
+}
+
+# Instructions of the processors that the simulator does not have yet: they stop the machine by name.
+UNIMPLEMENTED_ONE_BYTE = {
+    0x27, 0x2F, 0x37, 0x3F,  # DAA DAS AAA AAS
+    0x62, 0x6C, 0x6D, 0x6E, 0x6F,  # BOUND INS OUTS
+    0x9B, 0xD4, 0xD5, 0xD6, 0xF1,  # WAIT AAM AAD SALC INT1
+    *range(0xD8, 0xE0),  # x87
+}  # fmt: skip
+UNIMPLEMENTED_TWO_BYTE = {0x33, 0xAA, 0xAE, 0x0D, 0x18}  # RDPMC, RSM, FXSAVE group, prefetch hints
+UNIMPLEMENTED_ROW = -1
+MAP_TWO_BYTE, MAP_F3 = 1, 2
+
+ROW = np.dtype(
+    [
+        ("lowering", "i8"),
+        ("op_32", "i8"),
+        ("op_narrow", "i8"),
+        ("kind", "i8", 3),
+        ("operand_width", "i8", 3),  # 0: the operand size
+        ("immediate", "i8", 2),
+        ("modrm", "i8"),
+        ("signed_byte", "i8"),  # an 8-bit immediate is sign-extended to the operand size
+        ("event", "i8"),
+        ("event_memory", "i8"),
+        ("event_kernel", "i8"),
+        ("kernel_only", "i8"),
+        ("lockable", "i8"),
+        ("condition", "i8"),
+        ("system", "i8"),
+    ]
+)
+NO_EVENT = -1
+
+
+def event_number(name: str) -> int:
+    """The number of a ledger event, NO_EVENT for an empty name."""
+    return EVENT_ID[name] if name else NO_EVENT
+
+
+def fill_row(info: np.void, row: Row) -> None:
+    """Translate one row of the table."""
+    lowering, wide, narrow = LOWERING[row.operation]
+    info["lowering"], info["op_32"], info["op_narrow"] = lowering, NUMBER[wide], NUMBER[narrow]
+    for place, code in enumerate(row.operands):
+        info["kind"][place], info["operand_width"][place] = OPERAND_CODES[code]
+    for place, name in enumerate(row.immediates):
+        info["immediate"][place] = IMMEDIATE_CODE[name]
+    info["modrm"] = int(row.modrm != "")
+    info["signed_byte"] = int("Ibs" in row.operands)
+    info["event"], info["event_memory"] = event_number(row.cost), event_number(row.cost_memory)
+    info["event_kernel"] = event_number(row.cost_kernel)
+    info["kernel_only"] = int(row.privilege == CPL0)
+    info["lockable"] = int(row.lockable)
+    info["condition"] = row.condition
+    if row.operation.startswith("system:"):
+        info["system"] = SYSTEM_NUMBER[row.operation.split(":")[1]]
+
+
+def places(row: Row) -> list[tuple[int, int, int, int]]:
+    """Where in OPCODE_MAP a row stands."""
+    opcode = list(row.opcode)
+    space = 0
+    if opcode[0] == 0xF3:
+        space, opcode = MAP_F3, opcode[1:]
+    if opcode[0] == 0x0F:
+        space, opcode = space + MAP_TWO_BYTE, opcode[1:]
+    numbers = range(opcode[0], opcode[0] + 8) if "+r" in row.encoding else (opcode[0],)
+    fields = (int(row.modrm),) if row.modrm.isdigit() else range(8)
+    forms = (0, 1)
+    if any(code.startswith("M") for code in row.operands):
+        forms = (1,)
+    return [(space, number, field, form) for number in numbers for field in fields for form in forms]
+
+
+def build() -> tuple[np.ndarray, np.ndarray]:
+    """OPCODE_MAP and ROW_INFO; two rows at one place are an error."""
+    opcode_map = np.zeros((4, 256, 8, 2), np.int64)
+    for number in UNIMPLEMENTED_ONE_BYTE:
+        opcode_map[0, number] = UNIMPLEMENTED_ROW
+    for number in UNIMPLEMENTED_TWO_BYTE:
+        opcode_map[MAP_TWO_BYTE, number] = UNIMPLEMENTED_ROW
+    info = np.zeros(len(ROWS), ROW)
+    for number, row in enumerate(ROWS):
+        fill_row(info[number], row)
+        for place in places(row):
+            if opcode_map[place] != 0:
+                raise ValueError(f"{row.name}: encoding {row.encoding} is taken twice")
+            opcode_map[place] = number + 1
+    return opcode_map, info
+
+
+OPCODE_MAP, _INFO = build()
+ROW_INFO = _INFO.view(np.recarray)

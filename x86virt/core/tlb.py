@@ -1,0 +1,167 @@
+"""The modelled TLBs, and the front cache that is a strict subset of them.
+
+Replacement is first-in first-out within a set, which needs no write on a hit, so that a hit in the front cache and a
+hit in the model are the same thing. A flush is one increment of the generation; global entries outlive it.
+"""
+
+from ..isa.registers import PTE_G
+from .jit import inline, kernel
+from .layout import (
+    DTLB,
+    DTLB_LARGE,
+    FRONT_MASK,
+    FRONT_SIZE,
+    FRONT_SLOTS,
+    ITLB,
+    ITLB_LARGE,
+    MAX_GENERATION,
+    N_TLB_UNITS,
+)
+
+
+@kernel
+def drop_front(cpu):
+    """Forget the front cache for data; the modelled TLBs keep their entries."""
+    cpu.front_generation += 1
+    if cpu.front_generation > MAX_GENERATION:
+        cpu.front_generation = 1
+        for slot in range(FRONT_SIZE):
+            cpu.front_read[slot] = 0
+            cpu.front_write[slot] = 0
+
+
+@kernel
+def drop_fetch_front(cpu):
+    """Forget the front cache for instruction fetch."""
+    cpu.fetch_generation += 1
+    if cpu.fetch_generation > MAX_GENERATION:
+        cpu.fetch_generation = 1
+        for slot in range(FRONT_SIZE):
+            cpu.front_fetch[slot] = 0
+
+
+@kernel
+def flush_tlb(cpu, keep_global):
+    """Flush all TLBs; global entries stay if `keep_global`."""
+    drop_front(cpu)
+    drop_fetch_front(cpu)
+    cpu.tlb_generation += 1
+    if keep_global == 0:
+        for unit in range(N_TLB_UNITS):
+            geometry = cpu.tlb_units[unit]
+            for index in range(geometry.first, geometry.first + geometry.sets * geometry.ways):
+                cpu.tlb[index].generation = -1
+
+
+@inline
+def is_valid(cpu, entry):
+    """Whether a TLB entry is live: of this generation, or global and not invalidated."""
+    return entry.generation == cpu.tlb_generation or (entry.generation >= 0 and entry.rights & PTE_G != 0)
+
+
+@kernel
+def find(cpu, unit, gla):
+    """The index of the valid entry that translates `gla` in one TLB, or -1."""
+    geometry = cpu.tlb_units[unit]
+    if geometry.ways == 0:
+        return -1
+    page = gla >> geometry.shift
+    first = geometry.first + (page % geometry.sets) * geometry.ways
+    for index in range(first, first + geometry.ways):
+        entry = cpu.tlb[index]
+        if entry.page == page and is_valid(cpu, entry):
+            return index
+    return -1
+
+
+@kernel
+def insert(cpu, unit, gla, frame, rights):
+    """Fill an entry, evicting the oldest of its set; returns its index, -1 if the unit does not exist."""
+    geometry = cpu.tlb_units[unit]
+    if geometry.ways == 0:
+        return -1
+    page = gla >> geometry.shift
+    selected = page % geometry.sets
+    way = cpu.tlb_units[unit].victim[selected]
+    next_way = way + 1
+    if next_way >= geometry.ways:
+        next_way = 0
+    cpu.tlb_units[unit].victim[selected] = next_way
+    index = geometry.first + selected * geometry.ways + way
+    entry = cpu.tlb[index]
+    if entry.generation >= 0:
+        forget_front(cpu, unit, entry.page)
+    entry.page = page
+    entry.frame = frame
+    entry.rights = rights
+    entry.generation = cpu.tlb_generation
+    return index
+
+
+@kernel
+def forget_front(cpu, unit, page):
+    """Drop what the front cache holds of a page that left a first-level TLB; second levels are not what it mirrors."""
+    if unit == DTLB:
+        drop_data_slots(cpu, page)
+    elif unit == ITLB:
+        drop_fetch_slots(cpu, page)
+    elif unit == DTLB_LARGE:
+        drop_front(cpu)
+    elif unit == ITLB_LARGE:
+        drop_fetch_front(cpu)
+
+
+@inline
+def drop_data_slots(cpu, page):
+    """Drop the data slots of a 4 KB page in both banks."""
+    slot = page & FRONT_MASK
+    cpu.front_read[slot] = 0
+    cpu.front_write[slot] = 0
+    cpu.front_read[slot + FRONT_SLOTS] = 0
+    cpu.front_write[slot + FRONT_SLOTS] = 0
+
+
+@inline
+def drop_fetch_slots(cpu, page):
+    """Drop the fetch slots of a 4 KB page in both banks."""
+    slot = page & FRONT_MASK
+    cpu.front_fetch[slot] = 0
+    cpu.front_fetch[slot + FRONT_SLOTS] = 0
+
+
+@kernel
+def invalidate_page(cpu, gla):
+    """INVLPG: drop every entry for the page, global or not (SDM volume 3, section 4.10.4.1)."""
+    for unit in range(N_TLB_UNITS):
+        index = find(cpu, unit, gla)
+        if index >= 0:
+            cpu.tlb[index].generation = -1
+            forget_front(cpu, unit, cpu.tlb[index].page)
+    drop_data_slots(cpu, gla >> 12)
+    drop_fetch_slots(cpu, gla >> 12)
+
+
+@inline
+def front_read_fill(cpu, gla, addend, user):
+    """Remember a translation for plain reads."""
+    slot = (user * FRONT_SLOTS) + ((gla >> 12) & FRONT_MASK)
+    cpu.front_read[slot] = (gla & 0xFFFFF000) | cpu.front_generation
+    cpu.read_addend[slot] = addend
+
+
+@inline
+def front_write_fill(cpu, gla, addend, user):
+    """Remember a translation for plain writes: the page is dirty and holds no decoded code."""
+    slot = (user * FRONT_SLOTS) + ((gla >> 12) & FRONT_MASK)
+    cpu.front_write[slot] = (gla & 0xFFFFF000) | cpu.front_generation
+    cpu.write_addend[slot] = addend
+
+
+@inline
+def front_fetch_fill(cpu, gla, addend, user):
+    """Remember a translation for instruction fetch."""
+    slot = (user * FRONT_SLOTS) + ((gla >> 12) & FRONT_MASK)
+    cpu.front_fetch[slot] = (gla & 0xFFFFF000) | cpu.fetch_generation
+    cpu.fetch_addend[slot] = addend
+
+

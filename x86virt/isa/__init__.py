@@ -1,0 +1,1 @@
+"""The instruction set as data: registers, vectors, instruction rows, events. Imports nothing of the project."""

@@ -1,0 +1,512 @@
+"""The events of the ledger, each declared once: what is counted, where it belongs, and which profile key prices it.
+
+An event's number is its place in `EVENTS`. Jitted code uses the constants at the end of this file, which follow one
+rule: `ins.alu_rr` is `EVENT_INS_ALU_RR`. They are written out so that readers, mypy and Numba see plain integers; a
+test proves them complete and current, and `constant_name` is the rule itself.
+
+Units: counts are in the event's `unit`, prices in cycles, the ledger's time in ticks (1 cycle = 64 ticks).
+"""
+
+from dataclasses import dataclass
+
+TICKS_PER_CYCLE = 64
+
+MODE_GUEST_USER = 0
+MODE_GUEST_KERNEL = 1
+MODE_VMM = 2
+MODE_IDLE = 3
+N_MODES = 4
+MODE_NAMES = ("guest_user", "guest_kernel", "vmm", "idle")
+
+DOMAINS = {
+    "instruction": "instructions and the latency of their own data",
+    "walk": "the TLB and the walks of page tables",
+    "transition": "changes of privilege: deliveries, returns, gates, system calls",
+    "vmm": "the VMM's own software",
+    "translator": "binary translation: units, chaining, callouts",
+    "device": "ports, device registers, interrupt controllers",
+    "idle": "halted time and the way out of it",
+}
+
+RULES = {
+    "value": "a price is the value of the key",
+    "inverse": "a price is one divided by the value of the key, which is a rate",
+    "above": "a price is the value of the key less that of the key `above`",
+    "free": "a price is exactly 0",
+    "dynamic": "whoever charges the event says how long it took",
+}
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of the ledger: name, domain (of `DOMAINS`), unit of its count, meaning, and how one of it is priced.
+
+    `price` is the profile key that prices one of it, in cycles, by the rule named `rule` (of `RULES`); it is None
+    where no key does (`free`, `dynamic`).
+    """
+
+    name: str
+    domain: str
+    unit: str
+    sentence: str
+    price: str | None
+    rule: str = "value"
+    above: str = ""
+
+    @property
+    def fixed(self) -> bool:
+        """Whether every one of it costs the same under a given profile."""
+        return self.rule != "dynamic"
+
+
+# Each priced by the key of its own name.
+_INSTRUCTIONS = {
+    "ins.nop": "A NOP.",
+    "ins.pause": "A PAUSE (REP NOP).",
+    "ins.mov_rr": "A move between general registers or of an immediate, sign and zero extension included.",
+    "ins.alu_rr": "ADD, SUB, AND, OR, XOR, CMP, TEST, INC, DEC, NEG or NOT on registers.",
+    "ins.alu_ri": "The same operations with an immediate operand.",
+    "ins.adc_rr": "ADC or SBB on registers.",
+    "ins.alu_load": "An arithmetic operation with a memory source.",
+    "ins.alu_rmw": "An arithmetic operation that reads and writes memory.",
+    "ins.load": "A move from memory to a register.",
+    "ins.store": "A move of a register or an immediate to memory.",
+    "ins.lea": "A LEA.",
+    "ins.shift_imm": "A shift or rotate by an immediate count.",
+    "ins.shift_cl": "A shift or rotate by CL.",
+    "ins.shld": "A SHLD or SHRD.",
+    "ins.imul": "An IMUL with two or three operands.",
+    "ins.mul": "A MUL or IMUL with one operand.",
+    "ins.div32": "A DIV.",
+    "ins.idiv32": "An IDIV.",
+    "ins.cmov": "A CMOVcc.",
+    "ins.bswap": "A BSWAP.",
+    "ins.bt": "A BT.",
+    "ins.bts": "A BTS, BTR or BTC.",
+    "ins.bsf": "A BSF or BSR.",
+    "ins.setcc": "A SETcc.",
+    "ins.cbw": "A CBW, CWDE, CWD or CDQ.",
+    "ins.flag": "A CLC, STC or CMC.",
+    "ins.sahf": "A SAHF or LAHF.",
+    "ins.xchg_rr": "An XCHG of two registers.",
+    "ins.xadd": "An XADD without LOCK.",
+    "ins.xlat": "An XLAT.",
+    "ins.push": "A PUSH of a register, an immediate or memory.",
+    "ins.pop": "A POP to a register or memory.",
+    "ins.pusha": "A PUSHA.",
+    "ins.popa": "A POPA.",
+    "ins.enter": "An ENTER.",
+    "ins.leave": "A LEAVE.",
+    "ins.pushf": "A PUSHF at a CPL above 0.",
+    "ins.popf_cpl3": "A POPF at a CPL above 0.",
+    "ins.cld": "A CLD.",
+    "ins.std": "A STD.",
+    "ins.lods": "A LODS without REP.",
+    "ins.stos": "A STOS without REP.",
+    "ins.movs": "A MOVS without REP.",
+    "ins.scas": "A SCAS without REP.",
+    "ins.cmps": "A CMPS without REP.",
+    "ins.rep_start": "The start of a string instruction with REP, whatever its count.",
+    "ins.cmpxchg_rr": "A CMPXCHG without LOCK.",
+    "ins.cmpxchg8b": "A CMPXCHG8B without LOCK.",
+    "ins.xchg_mem": "An XCHG with memory, which locks by itself.",
+    "ins.lock_add_mem": "Any other read-modify-write with LOCK.",
+    "ins.rdtsc": "An RDTSC.",
+    "ins.cpuid_leaf0": "A CPUID of any leaf but 1.",
+    "ins.cpuid_leaf1": "A CPUID of leaf 1.",
+    "ins.lfence": "An LFENCE.",
+    "ins.mfence": "An MFENCE.",
+    "ins.jmp_taken": "A direct JMP.",
+    "ins.jmp_indirect": "A JMP through a register or memory.",
+    "ins.jcc_predicted": "A Jcc or JECXZ, taken or not.",
+    "ins.loop": "A LOOP, LOOPE or LOOPNE.",
+    "ins.call": "A near CALL.",
+    "ins.ret": "A near RET.",
+    "ins.into": "An INTO that does not trap.",
+    "ins.lds": "An LDS, LES, LFS, LGS or LSS.",
+}
+
+# System instructions that leave the CPL as it is.
+_SYSTEM_INSTRUCTIONS = {
+    "sys.mov_cr0_write": "A MOV to CR0 or an LMSW.",
+    "sys.mov_cr2_write": "A MOV to CR2.",
+    "sys.mov_cr3_write": "A MOV to CR3, the flush included and the refills not.",
+    "sys.mov_cr4_write": "A MOV to CR4.",
+    "sys.mov_cr8_write": "A MOV to CR8 (task priority).",
+    "sys.mov_from_cr": "A MOV from a control register.",
+    "sys.clts": "A CLTS.",
+    "sys.invlpg": "An INVLPG.",
+    "sys.cli": "A CLI.",
+    "sys.sti": "An STI.",
+    "sys.popf_cpl0": "A POPF at CPL 0.",
+    "sys.pushf_cpl0": "A PUSHF at CPL 0.",
+    "sys.lgdt": "An LGDT.",
+    "sys.lidt": "An LIDT.",
+    "sys.lldt": "An LLDT.",
+    "sys.ltr": "An LTR.",
+    "sys.store_desc_reg": "An SGDT, SIDT, SLDT, STR or SMSW.",
+    "sys.lar_lsl_verr_verw": "A LAR, LSL, VERR or VERW.",
+    "sys.mov_sreg": "A MOV to a segment register.",
+    "sys.pop_sreg": "A POP of a segment register.",
+    "sys.push_sreg": "A PUSH of a segment register, or a MOV from one.",
+    "sys.far_jmp_same_cpl": "A far JMP to a code segment at the same CPL.",
+    "sys.far_call_same_cpl": "A far CALL at the same CPL.",
+    "sys.far_ret_same_cpl": "A far RET to the same CPL.",
+    "sys.rdmsr": "An RDMSR.",
+    "sys.wrmsr": "A WRMSR.",
+    "sys.wbinvd": "A WBINVD.",
+}
+
+# An inner-ring delivery of an exception has its own price; at the same CPL they share one.
+_TRANSITIONS = {
+    "sys.int_n_cpl3_to_cpl0": "An INT n or INT3 delivered to an inner ring.",
+    "sys.int_n_same_cpl": "An INT n or INT3 delivered at the same CPL.",
+    "sys.iret_cpl0_to_cpl3": "An IRET to an outer ring.",
+    "sys.iret_same_cpl": "An IRET to the same CPL.",
+    "sys.sysenter": "A SYSENTER.",
+    "sys.sysexit": "A SYSEXIT.",
+    "sys.syscall": "A SYSCALL.",
+    "sys.sysret": "A SYSRET.",
+    "sys.exc_de": "The delivery of a divide error exception (#DE) to an inner ring.",
+    "sys.exc_db": "The delivery of a debug exception (#DB) to an inner ring.",
+    "sys.exc_bp": "The delivery of a breakpoint exception (#BP) to an inner ring.",
+    "sys.exc_of": "The delivery of an overflow exception (#OF) to an inner ring.",
+    "sys.exc_br": "The delivery of a bound range exception (#BR) to an inner ring.",
+    "sys.exc_ud": "The delivery of an invalid opcode exception (#UD) to an inner ring.",
+    "sys.exc_nm": "The delivery of a device not available exception (#NM) to an inner ring.",
+    "sys.exc_df": "The delivery of a double fault exception (#DF) to an inner ring.",
+    "sys.exc_ts": "The delivery of an invalid TSS exception (#TS) to an inner ring.",
+    "sys.exc_np": "The delivery of a segment not present exception (#NP) to an inner ring.",
+    "sys.exc_ss": "The delivery of a stack fault exception (#SS) to an inner ring.",
+    "sys.exc_gp": "The delivery of a general protection exception (#GP) to an inner ring.",
+    "sys.exc_pf": "The delivery of a page fault exception (#PF) to an inner ring.",
+    "sys.exc_mf": "The delivery of a floating-point error exception (#MF) to an inner ring.",
+    "sys.exc_ac": "The delivery of an alignment check exception (#AC) to an inner ring.",
+    "sys.exc_same_cpl": "The delivery of any exception at the same CPL.",
+    "sys.ext_interrupt_delivery": "The delivery of an external interrupt: recognition to handler's first instruction.",
+    "sys.far_call_gate_up": "A far CALL through a call gate to an inner ring.",
+    "sys.far_ret_outer": "A far RET to an outer ring.",
+    "sys.task_switch": "A hardware task switch.",
+}
+
+# Every port of this board lies behind the LPC bridge.
+_DEVICE_ACCESSES = {
+    "sys.in_port_lpc": "An IN from a port behind the LPC bridge (all ports of this board).",
+    "sys.out_port_lpc": "An OUT to a port behind the LPC bridge (all ports of this board).",
+    "sys.in_port_chipset": "An IN from a port of the chipset (PCI configuration, ACPI timer).",
+    "sys.mmio_uncached_read": "A read of an uncached device register.",
+    "sys.lapic_mmio_access": "An access to a register of the local APIC.",
+}
+
+# Paths of the VMM: a witness gives a base and a cost per item, so the ticks vary.
+_VMM_PATHS = {
+    "vmm.trap_dispatch": "The VMM's entry code, from its gate to the handler of the exit.",
+    "vmm.emulate_flags": "Emulation of CLI, STI, PUSHF or POPF on virtual flags.",
+    "vmm.emulate_control_register": "Emulation of MOV to or from a control register, LMSW or CLTS.",
+    "vmm.emulate_descriptor_table": "Emulation of LGDT, LIDT, LLDT or LTR.",
+    "vmm.emulate_segment": "Emulation of a segment-register load.",
+    "vmm.emulate_far_transfer": "Emulation of IRET or of a far transfer.",
+    "vmm.emulate_port": "Emulation of IN, OUT, INS or OUTS up to the device.",
+    "vmm.emulate_msr": "Emulation of RDMSR or WRMSR.",
+    "vmm.emulate_halt": "Emulation of HLT.",
+    "vmm.emulate_invlpg": "Emulation of INVLPG.",
+    "vmm.emulate_system_call": "Emulation of SYSENTER or SYSEXIT.",
+    "vmm.reflect": "The delivery of an exception or interrupt to the guest through its own IDT.",
+    "vmm.shadow_fill": "A shadow page-table entry made from the guest's.",
+    "vmm.shadow_flush": "Shadow page tables dropped.",
+    "vmm.descriptor_shadow": "A guest descriptor checked and copied to the shadow table.",
+    "vmm.device_request": "A request served by an emulated device.",
+    "vmm.resume": "The VMM's exit code, up to its IRET.",
+}
+
+# Where a reference was found, and the key whose latency, less that of an L1 hit, it adds.
+_LEVELS = {
+    "l2": ("in the L2 cache", "mem.l2_load"),
+    "l3": ("in the L3 cache", "mem.l3_load"),
+    "memory": ("in memory", "mem.dram_load"),
+}
+
+# Who made the reference: the event's domain and what it is. L1 hits are part of what made them and have no event.
+_REFERENCES = {
+    "walk": ("walk", "A page-table reference"),
+    "vmm": ("vmm", "A reference of the VMM to its structures"),
+    "data": ("instruction", "A data reference (cache model `all`)"),
+}
+
+
+def _own_key(domain: str, unit: str, sentences: dict[str, str]) -> tuple[Event, ...]:
+    return tuple(Event(name, domain, unit, sentence, name) for name, sentence in sentences.items())
+
+
+def _references() -> tuple[Event, ...]:
+    return tuple(
+        Event(
+            f"{who}.reference_{level}",
+            domain,
+            "reference",
+            f"{what} found {where}: the latency above an L1 hit.",
+            key,
+            "above",
+            "mem.l1d_load",
+        )
+        for who, (domain, what) in _REFERENCES.items()
+        for level, (where, key) in _LEVELS.items()
+    )
+
+
+EVENTS: tuple[Event, ...] = (
+    *_own_key("instruction", "instruction", _INSTRUCTIONS),
+    Event(
+        "ins.rep_movs_byte",
+        "instruction",
+        "byte",
+        "A byte copied by REP MOVS.",
+        "ins.rep_movs_bytes_per_cycle",
+        "inverse",
+    ),
+    Event(
+        "ins.rep_stos_byte",
+        "instruction",
+        "byte",
+        "A byte stored by REP STOS.",
+        "ins.rep_stos_bytes_per_cycle",
+        "inverse",
+    ),
+    Event(
+        "ins.rep_lods_byte",
+        "instruction",
+        "byte",
+        "A byte loaded by REP LODS.",
+        "ins.rep_lods_bytes_per_cycle",
+        "inverse",
+    ),
+    Event(
+        "ins.rep_scas_iteration",
+        "instruction",
+        "iteration",
+        "An iteration of REP SCAS, priced as a SCAS.",
+        "ins.scas",
+    ),
+    Event(
+        "ins.rep_cmps_iteration",
+        "instruction",
+        "iteration",
+        "An iteration of REP CMPS, priced as a CMPS.",
+        "ins.cmps",
+    ),
+    Event(
+        "ins.mark",
+        "instruction",
+        "instruction",
+        "A marker of the measured region; no processor executes it, so it is free.",
+        None,
+        "free",
+    ),
+    *_own_key("instruction", "instruction", _SYSTEM_INSTRUCTIONS),
+    *_own_key("transition", "transition", _TRANSITIONS),
+    *_own_key("device", "access", _DEVICE_ACCESSES),
+    Event(
+        "sys.ipi_send_to_handler",
+        "device",
+        "interrupt",
+        "An interprocessor interrupt, from the write to the remote handler.",
+        "sys.ipi_send_to_handler",
+    ),
+    Event("sys.hlt_wake", "idle", "wake", "The way out of the halted state, before the delivery.", "sys.hlt_wake"),
+    Event("idle.halt", "idle", "halt", "Time halted, until the next event.", None, "dynamic"),
+    Event(
+        "walk.native",
+        "walk",
+        "walk",
+        "A page walk after a TLB miss, its references counted as L1 hits.",
+        "tlb.walk_native_cached",
+    ),
+    Event(
+        "walk.tlb_l2_hit",
+        "walk",
+        "hit",
+        "A miss of the first TLB level that hits the second.",
+        "tlb.l2_hit_penalty",
+    ),
+    *_references(),
+    Event(
+        "vmm.unpriced_hook",
+        "vmm",
+        "call",
+        "A hook's own work that no VMM path prices; results that contain it are flagged.",
+        "vmm.unpriced_hook",
+    ),
+    *(Event(name, "vmm", "path", sentence, None, "dynamic") for name, sentence in _VMM_PATHS.items()),
+)
+
+
+N_EVENTS = len(EVENTS)
+EVENT_ID = {event.name: number for number, event in enumerate(EVENTS)}
+
+
+def constant_name(event: str) -> str:
+    """The name of an event's constant: `ins.alu_rr` is `EVENT_INS_ALU_RR`."""
+    return "EVENT_" + event.upper().replace(".", "_")
+
+
+EVENT_INS_NOP = 0
+EVENT_INS_PAUSE = 1
+EVENT_INS_MOV_RR = 2
+EVENT_INS_ALU_RR = 3
+EVENT_INS_ALU_RI = 4
+EVENT_INS_ADC_RR = 5
+EVENT_INS_ALU_LOAD = 6
+EVENT_INS_ALU_RMW = 7
+EVENT_INS_LOAD = 8
+EVENT_INS_STORE = 9
+EVENT_INS_LEA = 10
+EVENT_INS_SHIFT_IMM = 11
+EVENT_INS_SHIFT_CL = 12
+EVENT_INS_SHLD = 13
+EVENT_INS_IMUL = 14
+EVENT_INS_MUL = 15
+EVENT_INS_DIV32 = 16
+EVENT_INS_IDIV32 = 17
+EVENT_INS_CMOV = 18
+EVENT_INS_BSWAP = 19
+EVENT_INS_BT = 20
+EVENT_INS_BTS = 21
+EVENT_INS_BSF = 22
+EVENT_INS_SETCC = 23
+EVENT_INS_CBW = 24
+EVENT_INS_FLAG = 25
+EVENT_INS_SAHF = 26
+EVENT_INS_XCHG_RR = 27
+EVENT_INS_XADD = 28
+EVENT_INS_XLAT = 29
+EVENT_INS_PUSH = 30
+EVENT_INS_POP = 31
+EVENT_INS_PUSHA = 32
+EVENT_INS_POPA = 33
+EVENT_INS_ENTER = 34
+EVENT_INS_LEAVE = 35
+EVENT_INS_PUSHF = 36
+EVENT_INS_POPF_CPL3 = 37
+EVENT_INS_CLD = 38
+EVENT_INS_STD = 39
+EVENT_INS_LODS = 40
+EVENT_INS_STOS = 41
+EVENT_INS_MOVS = 42
+EVENT_INS_SCAS = 43
+EVENT_INS_CMPS = 44
+EVENT_INS_REP_START = 45
+EVENT_INS_CMPXCHG_RR = 46
+EVENT_INS_CMPXCHG8B = 47
+EVENT_INS_XCHG_MEM = 48
+EVENT_INS_LOCK_ADD_MEM = 49
+EVENT_INS_RDTSC = 50
+EVENT_INS_CPUID_LEAF0 = 51
+EVENT_INS_CPUID_LEAF1 = 52
+EVENT_INS_LFENCE = 53
+EVENT_INS_MFENCE = 54
+EVENT_INS_JMP_TAKEN = 55
+EVENT_INS_JMP_INDIRECT = 56
+EVENT_INS_JCC_PREDICTED = 57
+EVENT_INS_LOOP = 58
+EVENT_INS_CALL = 59
+EVENT_INS_RET = 60
+EVENT_INS_INTO = 61
+EVENT_INS_LDS = 62
+EVENT_INS_REP_MOVS_BYTE = 63
+EVENT_INS_REP_STOS_BYTE = 64
+EVENT_INS_REP_LODS_BYTE = 65
+EVENT_INS_REP_SCAS_ITERATION = 66
+EVENT_INS_REP_CMPS_ITERATION = 67
+EVENT_INS_MARK = 68
+EVENT_SYS_MOV_CR0_WRITE = 69
+EVENT_SYS_MOV_CR2_WRITE = 70
+EVENT_SYS_MOV_CR3_WRITE = 71
+EVENT_SYS_MOV_CR4_WRITE = 72
+EVENT_SYS_MOV_CR8_WRITE = 73
+EVENT_SYS_MOV_FROM_CR = 74
+EVENT_SYS_CLTS = 75
+EVENT_SYS_INVLPG = 76
+EVENT_SYS_CLI = 77
+EVENT_SYS_STI = 78
+EVENT_SYS_POPF_CPL0 = 79
+EVENT_SYS_PUSHF_CPL0 = 80
+EVENT_SYS_LGDT = 81
+EVENT_SYS_LIDT = 82
+EVENT_SYS_LLDT = 83
+EVENT_SYS_LTR = 84
+EVENT_SYS_STORE_DESC_REG = 85
+EVENT_SYS_LAR_LSL_VERR_VERW = 86
+EVENT_SYS_MOV_SREG = 87
+EVENT_SYS_POP_SREG = 88
+EVENT_SYS_PUSH_SREG = 89
+EVENT_SYS_FAR_JMP_SAME_CPL = 90
+EVENT_SYS_FAR_CALL_SAME_CPL = 91
+EVENT_SYS_FAR_RET_SAME_CPL = 92
+EVENT_SYS_RDMSR = 93
+EVENT_SYS_WRMSR = 94
+EVENT_SYS_WBINVD = 95
+EVENT_SYS_INT_N_CPL3_TO_CPL0 = 96
+EVENT_SYS_INT_N_SAME_CPL = 97
+EVENT_SYS_IRET_CPL0_TO_CPL3 = 98
+EVENT_SYS_IRET_SAME_CPL = 99
+EVENT_SYS_SYSENTER = 100
+EVENT_SYS_SYSEXIT = 101
+EVENT_SYS_SYSCALL = 102
+EVENT_SYS_SYSRET = 103
+EVENT_SYS_EXC_DE = 104
+EVENT_SYS_EXC_DB = 105
+EVENT_SYS_EXC_BP = 106
+EVENT_SYS_EXC_OF = 107
+EVENT_SYS_EXC_BR = 108
+EVENT_SYS_EXC_UD = 109
+EVENT_SYS_EXC_NM = 110
+EVENT_SYS_EXC_DF = 111
+EVENT_SYS_EXC_TS = 112
+EVENT_SYS_EXC_NP = 113
+EVENT_SYS_EXC_SS = 114
+EVENT_SYS_EXC_GP = 115
+EVENT_SYS_EXC_PF = 116
+EVENT_SYS_EXC_MF = 117
+EVENT_SYS_EXC_AC = 118
+EVENT_SYS_EXC_SAME_CPL = 119
+EVENT_SYS_EXT_INTERRUPT_DELIVERY = 120
+EVENT_SYS_FAR_CALL_GATE_UP = 121
+EVENT_SYS_FAR_RET_OUTER = 122
+EVENT_SYS_TASK_SWITCH = 123
+EVENT_SYS_IN_PORT_LPC = 124
+EVENT_SYS_OUT_PORT_LPC = 125
+EVENT_SYS_IN_PORT_CHIPSET = 126
+EVENT_SYS_MMIO_UNCACHED_READ = 127
+EVENT_SYS_LAPIC_MMIO_ACCESS = 128
+EVENT_SYS_IPI_SEND_TO_HANDLER = 129
+EVENT_SYS_HLT_WAKE = 130
+EVENT_IDLE_HALT = 131
+EVENT_WALK_NATIVE = 132
+EVENT_WALK_TLB_L2_HIT = 133
+EVENT_WALK_REFERENCE_L2 = 134
+EVENT_WALK_REFERENCE_L3 = 135
+EVENT_WALK_REFERENCE_MEMORY = 136
+EVENT_VMM_REFERENCE_L2 = 137
+EVENT_VMM_REFERENCE_L3 = 138
+EVENT_VMM_REFERENCE_MEMORY = 139
+EVENT_DATA_REFERENCE_L2 = 140
+EVENT_DATA_REFERENCE_L3 = 141
+EVENT_DATA_REFERENCE_MEMORY = 142
+EVENT_VMM_UNPRICED_HOOK = 143
+EVENT_VMM_TRAP_DISPATCH = 144
+EVENT_VMM_EMULATE_FLAGS = 145
+EVENT_VMM_EMULATE_CONTROL_REGISTER = 146
+EVENT_VMM_EMULATE_DESCRIPTOR_TABLE = 147
+EVENT_VMM_EMULATE_SEGMENT = 148
+EVENT_VMM_EMULATE_FAR_TRANSFER = 149
+EVENT_VMM_EMULATE_PORT = 150
+EVENT_VMM_EMULATE_MSR = 151
+EVENT_VMM_EMULATE_HALT = 152
+EVENT_VMM_EMULATE_INVLPG = 153
+EVENT_VMM_EMULATE_SYSTEM_CALL = 154
+EVENT_VMM_REFLECT = 155
+EVENT_VMM_SHADOW_FILL = 156
+EVENT_VMM_SHADOW_FLUSH = 157
+EVENT_VMM_DESCRIPTOR_SHADOW = 158
+EVENT_VMM_DEVICE_REQUEST = 159
+EVENT_VMM_RESUME = 160

@@ -1,0 +1,65 @@
+"""Register numbers and control bits, under the names of the Intel SDM (volume 3, chapters 2 to 6)."""
+
+# General registers, in the order of the encoding.
+EAX, ECX, EDX, EBX, ESP, EBP, ESI, EDI = range(8)
+GENERAL_REGISTERS = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
+N_GENERAL = 16  # long mode's r8 to r15 are reserved from the start
+
+# Slots of the register array behind the general registers: micro-operation temporaries and a register that reads zero.
+TEMPORARY_0, TEMPORARY_1, ZERO = 16, 17, 18
+N_REGISTER_SLOTS = 20
+
+# Segment registers, in the order of the encoding; then the two system segments.
+ES, CS, SS, DS, FS, GS, LDTR, TR = range(8)
+SEGMENT_REGISTERS = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr")
+N_SEGMENTS = 8
+
+# EFLAGS (volume 1, section 3.4.3).
+EFLAGS_CF, EFLAGS_FIXED, EFLAGS_PF, EFLAGS_AF = 1 << 0, 1 << 1, 1 << 2, 1 << 4
+EFLAGS_ZF, EFLAGS_SF, EFLAGS_TF, EFLAGS_IF = 1 << 6, 1 << 7, 1 << 8, 1 << 9
+EFLAGS_DF, EFLAGS_OF, EFLAGS_IOPL, EFLAGS_NT = 1 << 10, 1 << 11, 3 << 12, 1 << 14
+EFLAGS_RF, EFLAGS_VM, EFLAGS_AC = 1 << 16, 1 << 17, 1 << 18
+EFLAGS_VIF, EFLAGS_VIP, EFLAGS_ID = 1 << 19, 1 << 20, 1 << 21
+EFLAGS_IOPL_SHIFT = 12
+EFLAGS_ARITHMETIC = EFLAGS_CF | EFLAGS_PF | EFLAGS_AF | EFLAGS_ZF | EFLAGS_SF | EFLAGS_OF
+# Every bit that a 32-bit processor of the P6 family implements.
+EFLAGS_IMPLEMENTED = 0x003F7FD5
+
+# Control registers (volume 3, section 2.5).
+CR0_PE, CR0_MP, CR0_EM, CR0_TS, CR0_ET, CR0_NE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 4, 1 << 5
+CR0_WP, CR0_AM, CR0_NW, CR0_CD, CR0_PG = 1 << 16, 1 << 18, 1 << 29, 1 << 30, 1 << 31
+CR0_IMPLEMENTED = CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG
+CR4_VME, CR4_PVI, CR4_TSD, CR4_DE, CR4_PSE, CR4_PAE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 4, 1 << 5
+CR4_MCE, CR4_PGE, CR4_PCE = 1 << 6, 1 << 7, 1 << 8
+CR3_ADDRESS = 0xFFFFF000
+
+# Page-directory and page-table entries, 32-bit paging (volume 3, section 4.3).
+PTE_P, PTE_RW, PTE_US, PTE_PWT, PTE_PCD = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 4
+PTE_A, PTE_D, PTE_PS, PTE_G = 1 << 5, 1 << 6, 1 << 7, 1 << 8
+PTE_ADDRESS = 0xFFFFF000
+PDE_4M_ADDRESS = 0xFFC00000
+PDE_4M_RESERVED = 0x003FE000  # bits 21:13 without PSE-36
+
+# Page-fault error code (volume 3, section 4.7).
+PF_P, PF_W, PF_U, PF_RSVD, PF_I = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 4
+
+# Error code of a selector fault (volume 3, section 6.13).
+ERROR_EXT, ERROR_IDT, ERROR_TI = 1 << 0, 1 << 1, 1 << 2
+
+# Segment access rights, in the layout of a VMCS guest segment field (volume 3, table 24-2).
+#   3:0 type  4 S  6:5 DPL  7 P  12 AVL  13 L  14 D/B  15 G  16 unusable
+AR_TYPE, AR_S, AR_DPL, AR_P = 0xF, 1 << 4, 3 << 5, 1 << 7
+AR_AVL, AR_L, AR_DB, AR_G, AR_UNUSABLE = 1 << 12, 1 << 13, 1 << 14, 1 << 15, 1 << 16
+AR_DPL_SHIFT = 5
+
+# Type bits of a code or data descriptor (volume 3, table 3-1), and system descriptor types (table 3-2).
+TYPE_ACCESSED, TYPE_WRITABLE, TYPE_EXPAND_DOWN, TYPE_CODE = 1, 2, 4, 8
+TYPE_READABLE, TYPE_CONFORMING = 2, 4
+TYPE_TSS_16, TYPE_LDT, TYPE_TSS_16_BUSY, TYPE_CALL_GATE_16, TYPE_TASK_GATE = 1, 2, 3, 4, 5
+TYPE_INTERRUPT_GATE_16, TYPE_TRAP_GATE_16 = 6, 7
+TYPE_TSS_32, TYPE_TSS_32_BUSY, TYPE_CALL_GATE_32 = 9, 11, 12
+TYPE_INTERRUPT_GATE_32, TYPE_TRAP_GATE_32 = 14, 15
+
+# Model-specific registers that the machine has.
+MSR_TSC, MSR_APIC_BASE = 0x10, 0x1B
+MSR_SYSENTER_CS, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP = 0x174, 0x175, 0x176

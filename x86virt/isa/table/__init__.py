@@ -1,0 +1,13 @@
+"""The instruction table: every row of every chapter, in a fixed order. A row's number is its place in ROWS."""
+
+from ..rows import Row
+from . import arithmetic, control, shifts, strings, system, transfer
+
+ROWS: tuple[Row, ...] = (
+    *transfer.ROWS,
+    *arithmetic.ROWS,
+    *shifts.ROWS,
+    *strings.ROWS,
+    *control.ROWS,
+    *system.ROWS,
+)

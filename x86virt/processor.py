@@ -1,0 +1,156 @@
+"""The processor from Python: its arrays, reset, the profile's geometry, and one call into the jitted loop."""
+
+import numpy as np
+
+from .core import layout
+from .core.board import BOARD
+from .core.layout import BLOCK, CODE, CPU, DETAIL, MAX_BLOCKS, MAX_UOPS, NEVER, UOP
+from .core.run import enter_level, note_write, refresh_segment, reset_devices, run, settle_all
+from .isa.events import MODE_GUEST_KERNEL, MODE_GUEST_USER
+from .isa.registers import AR_DB, AR_G, AR_P, AR_S, AR_UNUSABLE, CR0_ET, CS, EFLAGS_FIXED, LDTR, N_SEGMENTS, TR
+from .isa.registers import TYPE_TSS_32_BUSY
+from .ledger import Ledger
+from .profile import Profile
+
+PAGE_BYTES = 4096
+CODE_MASK_BYTES = 4  # behind RAM, one mask of decoded code per page
+FLAT_CODE = AR_S | AR_P | AR_DB | AR_G | 0xB
+FLAT_DATA = AR_S | AR_P | AR_DB | AR_G | 0x3
+
+# The profile keys of each TLB unit, in the order of core/layout.py: entries, ways, bits of page offset.
+TLB_KEYS = (
+    ("tlb.dtlb_4k_l1_entries", "tlb.dtlb_4k_l1_ways", 12),
+    ("tlb.dtlb_large_entries", "tlb.dtlb_large_ways", 22),
+    ("tlb.dtlb_4k_l2_entries", "tlb.dtlb_4k_l2_ways", 12),
+    ("tlb.itlb_4k_entries", "tlb.itlb_4k_ways", 12),
+    ("tlb.itlb_large_entries", "tlb.itlb_large_ways", 22),
+    ("tlb.itlb_4k_l2_entries", "tlb.itlb_4k_l2_ways", 12),
+)
+CACHE_KEYS = (("cache.l1d_kb", "cache.l1d_ways"), ("cache.l2_kb", "cache.l2_ways"), ("cache.l3_kb", "cache.l3_ways"))
+
+
+def record_array(dtype: np.dtype, length: int = 1) -> np.recarray:
+    """A zeroed array of records whose fields are attributes."""
+    return np.zeros(length, dtype).view(np.recarray)
+
+
+class Processor:
+    """One processor with its RAM and board.
+
+    `ram_bytes` is the size of RAM, a multiple of a page. The arrays are shared with the jitted code: `cpu` and `board`
+    are records that read and write through.
+    """
+
+    def __init__(self, profile: Profile, ram_bytes: int, cache_model: str = "tables") -> None:
+        self.profile = profile
+        self.ram_bytes = ram_bytes
+        pages = ram_bytes // PAGE_BYTES
+        self.memory = np.zeros(ram_bytes + pages * CODE_MASK_BYTES, np.uint8)
+        self.state = record_array(CPU)
+        self.boards = record_array(BOARD)
+        self.codes = record_array(CODE)
+        self.blocks = record_array(BLOCK, MAX_BLOCKS)
+        self.uops = record_array(UOP, MAX_UOPS)
+        self.details = record_array(DETAIL, MAX_UOPS)
+        self.cpu = self.state[0]
+        self.board = self.boards[0]
+        self.cpu.cache_all = int(cache_model == "all")
+        self._load_profile()
+        self.reset()
+
+    @property
+    def ram(self) -> np.ndarray:
+        """RAM alone, as bytes."""
+        return self.memory[: self.ram_bytes]
+
+    def _load_profile(self) -> None:
+        """Prices, identity and the geometry of TLBs and caches."""
+        cpu, profile = self.cpu, self.profile
+        cpu.price[:] = profile.prices()
+        first = 0
+        for unit, (entries_key, ways_key, shift) in enumerate(TLB_KEYS):
+            entries = profile.integer(entries_key)
+            ways = profile.integer(ways_key) or entries
+            self.set_tlb_unit(unit, first, entries, ways, shift)
+            first += entries
+        first = 0
+        line_bytes = profile.integer("cache.line_bytes")
+        for level, (size_key, ways_key) in enumerate(CACHE_KEYS):
+            geometry = cpu.cache_levels[level]
+            lines = profile.integer(size_key) * 1024 // line_bytes
+            ways = profile.integer(ways_key) if lines else 0
+            geometry.first, geometry.ways, geometry.line_shift = first, ways, line_bytes.bit_length() - 1
+            geometry.sets = lines // ways if ways else 1
+            first += lines
+        cpu.cpuid_leaf1_eax = profile.cpuid_signature()
+        cpu.cpuid_leaf1_edx = profile.integer("cpuid.features")
+        cpu.cpuid_highest_leaf = 1
+        vendor = str(profile["cpuid.vendor"]).encode()
+        cpu.cpuid_vendor[:] = np.frombuffer(vendor, "<u4").astype(np.int64)
+
+    def set_tlb_unit(self, unit: int, first: int, entries: int, ways: int, shift: int) -> None:
+        """Give one TLB its place, sets and ways; 0 entries make it absent."""
+        geometry = self.cpu.tlb_units[unit]
+        geometry.first, geometry.shift = first, shift
+        geometry.ways = ways if entries else 0
+        geometry.sets = entries // ways if entries else 1
+
+    def reset(self) -> None:
+        """Power on, in the state that a Multiboot loader hands over: flat protected mode, ring 0, interrupts off."""
+        cpu = self.cpu
+        cpu.ram_last = self.ram_bytes - 1
+        cpu.code_map = self.ram_bytes
+        cpu.eflags = EFLAGS_FIXED
+        cpu.flag_result = 1
+        cpu.cr0 = CR0_ET | 1
+        cpu.idt_vector = -1
+        cpu.timer = cpu.budget = cpu.deadline = NEVER
+        cpu.retired_limit = NEVER
+        cpu.hook_first, cpu.hook_last = 1, 0
+        cpu.front_generation = cpu.fetch_generation = cpu.tlb_generation = 1
+        cpu.tlb["generation"] = -1
+        self.codes[0].block_count = layout.FIRST_BLOCK
+        self.codes[0].uop_count = layout.BLOCK_UOPS
+        cpu.mode_table[:4] = (MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_USER)
+        for segment in range(N_SEGMENTS):
+            self.set_segment(segment, 0, 0, 0xFFFFFFFF, FLAT_CODE if segment == CS else FLAT_DATA)
+        self.set_segment(LDTR, 0, 0, 0, AR_UNUSABLE)
+        self.set_segment(TR, 0, 0, 0xFFFF, AR_P | TYPE_TSS_32_BUSY)
+        enter_level(self.state, 0)
+        reset_devices(self.boards, 64 * self.clock_hz)
+
+    @property
+    def clock_hz(self) -> int:
+        """Cycles per second."""
+        return round(float(self.profile["cpu.mhz"]) * 1_000_000)
+
+    def set_segment(self, segment: int, selector: int, base: int, limit: int, access: int) -> None:
+        """Load a segment's selector and cache without any check."""
+        cache = self.cpu.seg[segment]
+        cache.selector, cache.seg_base, cache.limit, cache.access = selector, base, limit, access
+        refresh_segment(self.state, segment)
+
+    def write_physical(self, address: int, octets: bytes) -> None:
+        """Write RAM, discarding decoded code there."""
+        end = address + len(octets)
+        for piece in range(address >> layout.CODE_SHIFT, ((end - 1) >> layout.CODE_SHIFT) + 1):
+            note_write(self.state, self.memory, max(address, piece << layout.CODE_SHIFT))
+        self.memory[address:end] = np.frombuffer(octets, np.uint8)
+
+    def read_physical(self, address: int, length: int) -> bytes:
+        """Read RAM."""
+        return self.memory[address : min(address + length, self.ram_bytes)].tobytes()
+
+    def run(self, single: bool = False) -> int:
+        """Run until an outcome (core/layout.py); `single`: one instruction."""
+        return int(
+            run(self.state, self.memory, self.boards, self.codes, self.blocks, self.uops, self.details, int(single))
+        )
+
+    def settle(self) -> None:
+        """Bring the ledger up to date."""
+        settle_all(self.state, self.codes, self.blocks, self.details)
+
+    def ledger(self) -> Ledger:
+        """The ledger as it stands; its arrays are the processor's own."""
+        return Ledger(self.cpu.ledger_count, self.cpu.ledger_ticks)

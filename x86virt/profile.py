@@ -1,0 +1,402 @@
+"""Processor profiles: what a processor's events cost, how its TLB and caches are shaped, and how each number is known.
+
+A profile is a TOML file with one table per key of `x86virt.profile_schema.SCHEMA`:
+
+    title = "my processor"            # optional
+    inherits = "p4_prescott"          # optional: another profile by name, or a file relative to this one
+
+    [sys.sysenter]
+    value = 130                       # cycles here; the schema says the unit of each key
+    evidence = "estimated"            # read, recalled, estimated or witness
+    source = "derived from ..."
+    low = 100                         # optional interval
+    high = 220
+
+Without `inherits` every key must be there. A value without evidence or source does not load. Numbers are read as
+decimals and priced exactly: ticks = 64 x value, rounded half to even.
+"""
+
+import difflib
+import hashlib
+import os
+import pathlib
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from x86virt.isa.events import EVENT_ID, EVENTS, TICKS_PER_CYCLE
+from x86virt.profile_schema import SCHEMA, Key
+
+FOLDER = pathlib.Path(__file__).resolve().parent / "profiles"
+EVIDENCE = ("read", "recalled", "estimated", "witness")
+FIELDS = ("value", "unit", "evidence", "source", "low", "high", "note", "published", "rule")
+TOP_LEVEL = ("title", "inherits")
+
+MAXIMUM_FILE_BYTES = 1 << 20
+MAXIMUM_TEXT = 4000
+MAXIMUM_INHERITANCE = 8
+MAXIMUM_DIGITS = 30
+MAXIMUM = {"price": 10**9, "geometry": 1 << 20, "clock": 10**6, "feature": 1, "identity": 0xFFFFFFFF}
+
+
+class ProfileError(ValueError):
+    """A profile that does not load. Its text is one line: where, what, and what to do."""
+
+    def __init__(self, where: str, what: str, advice: str) -> None:
+        super().__init__(" ".join(f"{where}: {what}; {advice}".split()))
+        self.where = where
+        self.what = what
+        self.advice = advice
+
+
+@dataclass(frozen=True)
+class Value:
+    """One value of a profile. `exact` is a number's exact value; it is None for a text."""
+
+    key: Key
+    value: int | float | str
+    exact: Fraction | None
+    evidence: str
+    source: str
+    low: float | None = None
+    high: float | None = None
+    published: float | None = None
+    rule: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One processor: its name, title, file, and a `Value` for every key of the schema."""
+
+    name: str
+    title: str
+    path: pathlib.Path
+    values: Mapping[str, Value]
+
+    def __getitem__(self, key: str) -> int | float | str:
+        """The value of a key, in the unit that the schema gives. Raises KeyError for a key that the schema lacks."""
+        return self.values[key].value
+
+    def integer(self, key: str) -> int:
+        """The value of a geometry, feature or identity key as an integer."""
+        value = self[key]
+        if not isinstance(value, int):
+            raise TypeError(f"{key} is not an integer: {value!r}")
+        return value
+
+    def price_ticks(self, event: str) -> int:
+        """What one fixed-price event costs, in ticks: 64 x cycles rounded half to even.
+
+        Raises KeyError for an unknown event and ValueError for one whose ticks whoever charges it decides.
+        """
+        described = EVENTS[EVENT_ID[event]]
+        if not described.fixed:
+            raise ValueError(f"{event} has no fixed price")
+        return _ticks(described.rule, described.price, described.above, self.values)
+
+    def prices(self) -> np.ndarray:
+        """Ticks of one event by event number: int64, shape (N_EVENTS,); 0 where there is no fixed price."""
+        return np.array([self.price_ticks(event.name) if event.fixed else 0 for event in EVENTS], dtype=np.int64)
+
+    def cpuid_signature(self) -> int:
+        """Leaf 1 EAX: family, model and stepping as CPUID encodes them (Intel SDM volume 2, CPUID)."""
+        family, model = self.integer("cpuid.family"), self.integer("cpuid.model")
+        extended_family = max(family - 15, 0)
+        return (
+            extended_family << 20
+            | (model >> 4) << 16
+            | min(family, 15) << 8
+            | (model & 15) << 4
+            | self.integer("cpuid.stepping")
+        )
+
+    def digest(self) -> str:
+        """A hash of all values (not of sources or notes): what tables made under this profile are keyed by."""
+        exact = {key: value.value if value.exact is None else value.exact for key, value in self.values.items()}
+        lines = (f"{key}={exact[key]}" for key in sorted(exact))
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def profile_names() -> list[str]:
+    """The names of the built-in profiles, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load_profile(name_or_path: str | os.PathLike[str]) -> Profile:
+    """The built-in profile of that name, or the profile in that `.toml` file.
+
+    Raises ProfileError, whose text is one line, for a name or file that is not there and for anything wrong in it.
+    """
+    path = _locate(name_or_path, None)
+    title, values = _load(path, ())
+    missing = [key for key in SCHEMA if key not in values]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ProfileError(
+            _show(path), f"missing key {missing[0]}{more}", f"add a table [{missing[0]}], or inherit a built-in profile"
+        )
+    _check_together(path, values)
+    return Profile(path.stem, title or path.stem, path, MappingProxyType({key: values[key] for key in SCHEMA}))
+
+
+def near_matches(word: str, known: Iterable[str]) -> str:
+    """`, did you mean A or B?` for a misspelt word, else an empty string."""
+    near = difflib.get_close_matches(word[:100], list(known), n=3, cutoff=0.6)
+    return f", did you mean {' or '.join(near)}?" if near else ""
+
+
+def _show(value: object) -> str:
+    """A short, printable, one-line form of anything, for an error's text."""
+    text = str(value)
+    text = text if text.isprintable() else repr(text)
+    return text if len(text) <= 200 else text[:200] + "..."
+
+
+def _locate(name_or_path: str | os.PathLike[str], relative_to: pathlib.Path | None) -> pathlib.Path:
+    text = os.fspath(name_or_path)
+    names = profile_names()
+    if text in names:
+        return FOLDER / f"{text}.toml"
+    is_file_name = isinstance(name_or_path, os.PathLike) or "/" in text or os.sep in text or text.endswith(".toml")
+    if not is_file_name:
+        advice = f"use one of {', '.join(names)}, or the path of a .toml file{near_matches(text, names)}"
+        raise ProfileError(f"profile {_show(text)}", "no such profile", advice)
+    return pathlib.Path(text) if relative_to is None else relative_to / text
+
+
+def _load(path: pathlib.Path, above: tuple[pathlib.Path, ...]) -> tuple[str, dict[str, Value]]:
+    """Title and values of a file, those that it inherits included."""
+    where = _show(path)
+    resolved = _resolve(path)
+    if resolved in above:
+        raise ProfileError(where, "this profile inherits itself", "break the circle of `inherits`")
+    if len(above) >= MAXIMUM_INHERITANCE:
+        raise ProfileError(where, f"more than {MAXIMUM_INHERITANCE} levels of `inherits`", "inherit more directly")
+    document = _parse(path)
+    title, parent = document.pop("title", ""), document.pop("inherits", None)
+    _check_text(f"{where}: title", title, allow_empty=True)
+    values: dict[str, Value] = {}
+    if parent is not None:
+        _check_text(f"{where}: inherits", parent, allow_empty=False)
+        values = _load(_locate(parent, path.parent), (*above, resolved))[1]
+    values.update(_read_tables(where, document))
+    return title, values
+
+
+def _resolve(path: pathlib.Path) -> pathlib.Path:
+    try:
+        return path.resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ProfileError(_show(path), f"cannot be opened ({_show(error)})", "give the path of a .toml file") from None
+
+
+def _parse(path: pathlib.Path) -> dict[str, Any]:
+    where = _show(path)
+    try:
+        if not path.exists():
+            raise ProfileError(where, "no such file", f"give a .toml file or one of {', '.join(profile_names())}")
+        if not path.is_file():
+            raise ProfileError(where, "not a regular file", "give the path of a .toml file")
+        with open(path, "rb") as file:
+            content = file.read(MAXIMUM_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ProfileError):
+            raise
+        raise ProfileError(where, f"cannot be read ({_show(error)})", "give the path of a .toml file") from None
+    if len(content) > MAXIMUM_FILE_BYTES:
+        raise ProfileError(where, "larger than 1 MB", "this is not a profile: give a TOML file with one table per key")
+    try:
+        return tomllib.loads(content.decode("utf-8"), parse_float=_decimal)
+    except UnicodeDecodeError as error:
+        raise ProfileError(where, f"byte {error.start} is not UTF-8", "save the file as UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise ProfileError(where, f"not TOML: {_show(error)}", "correct the file there") from None
+
+
+def _decimal(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise ValueError(f"the number {text[:40]} is out of range") from None
+
+
+def _read_tables(where: str, document: dict[str, Any]) -> dict[str, Value]:
+    values = {}
+    prefixes = {key.split(".")[0] for key in SCHEMA}
+    for prefix, tables in document.items():
+        if prefix not in prefixes or not isinstance(tables, dict):
+            hint = near_matches(prefix, (*prefixes, *TOP_LEVEL))
+            raise ProfileError(where, f"unknown key {_show(prefix)}", f"remove it, or correct its name{hint}")
+        for name, table in tables.items():
+            values[f"{prefix}.{name}"] = _read_table(where, f"{prefix}.{name}", table)
+    return values
+
+
+def _read_table(where: str, name: str, table: Any) -> Value:
+    if name not in SCHEMA:
+        hint = near_matches(name, SCHEMA)
+        raise ProfileError(where, f"unknown key {_show(name)}", f"remove it, or correct its name{hint}")
+    where = f"{where}: {name}"
+    key = SCHEMA[name]
+    if not isinstance(table, dict):
+        raise ProfileError(where, "not a table", f"write [{name}] and under it value, evidence and source")
+    for field in table:
+        if field not in FIELDS:
+            hint = near_matches(field, FIELDS)
+            raise ProfileError(where, f"unknown field {_show(field)}", f"remove it, or correct its name{hint}")
+    for field in ("value", "evidence", "source"):
+        if field not in table:
+            raise ProfileError(where, f"{field} is missing", _advice_for(field))
+    for field in ("evidence", "source"):
+        _check_text(f"{where}: {field}", table[field], allow_empty=False)
+    for field in ("note", "rule", "unit"):
+        _check_text(f"{where}: {field}", table.get(field, ""), allow_empty=True)
+    if table["evidence"] not in EVIDENCE:
+        hint = near_matches(table["evidence"], EVIDENCE)
+        raise ProfileError(where, f"unknown evidence {_show(table['evidence'])}", _advice_for("evidence") + hint)
+    if table.get("unit", key.unit) != key.unit:
+        raise ProfileError(where, f"the unit is {key.unit}, not {_show(table['unit'])}", "convert the value")
+    return _make_value(where, key, table)
+
+
+def _advice_for(field: str) -> str:
+    return {
+        "value": "give the number",
+        "evidence": f"say how it is known, one of {', '.join(EVIDENCE)}",
+        "source": "say where the number comes from",
+    }[field]
+
+
+def _make_value(where: str, key: Key, table: dict[str, Any]) -> Value:
+    texts: dict[str, Any] = {field: table.get(field, "") for field in ("evidence", "source", "note", "rule")}
+    if key.is_text:
+        value = table["value"]
+        if not isinstance(value, str) or len(value) != 12 or not (value.isascii() and value.isprintable()):
+            raise ProfileError(where, f"wrong value {_show(value)}", 'give 12 ASCII characters, such as "GenuineIntel"')
+        for field in ("low", "high", "published"):
+            if field in table:
+                raise ProfileError(where, f"a text has no {field}", "remove it")
+        return Value(key, value, None, **texts)
+    exact = _number(where, key, table["value"], "value")
+    others = {
+        field: _number(where, key, table[field], field) for field in ("low", "high", "published") if field in table
+    }
+    if not others.get("low", exact) <= exact <= others.get("high", exact):
+        raise ProfileError(where, "the value lies outside low and high", "correct the value or the interval")
+    value = int(exact) if exact.denominator == 1 else float(exact)
+    texts |= {name: float(number) for name, number in others.items()}
+    return Value(key, value, exact, **texts)
+
+
+def _number(where: str, key: Key, value: Any, field: str) -> Fraction:
+    """The exact value of a number that the key's kind allows."""
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        raise ProfileError(where, f"{field} is {_show(value)}, which is not a number", f"give a number ({key.unit})")
+    if isinstance(value, Decimal) and not value.is_finite():
+        raise ProfileError(where, f"{field} is {value}", f"give a finite number ({key.unit})")
+    shown = _show(value) if isinstance(value, Decimal) else _show(hex(value) if abs(value) > 1 << 64 else value)
+    if value < 0:
+        raise ProfileError(where, f"{field} {shown} is negative", f"give a number of 0 or more ({key.unit})")
+    if value > MAXIMUM[key.kind]:
+        raise ProfileError(where, f"{field} {shown} is absurdly large", f"at most {MAXIMUM[key.kind]} ({key.unit})")
+    if isinstance(value, Decimal) and _digits(value) > MAXIMUM_DIGITS:
+        raise ProfileError(where, f"{field} {shown} has too many digits", f"at most {MAXIMUM_DIGITS}")
+    exact = Fraction(value)
+    if key.kind in ("geometry", "feature", "identity") and exact.denominator != 1:
+        raise ProfileError(where, f"{field} {shown} is not a whole number", f"give a whole number ({key.unit})")
+    if exact == 0 and (key.kind == "clock" or key.unit == "bytes per cycle"):
+        raise ProfileError(where, f"{field} is 0", f"give a number above 0 ({key.unit})")
+    if key.unit == "bytes per cycle" and not Fraction(1, 1000) <= exact <= 1000:
+        raise ProfileError(where, f"{field} {shown} is absurd", f"between 0.001 and 1000 ({key.unit})")
+    return exact
+
+
+def _digits(value: Decimal) -> int:
+    """How many digits a decimal needs when written without an exponent."""
+    _, digits, exponent = value.as_tuple()
+    return max(len(digits) + max(int(exponent), 0), -int(exponent))
+
+
+def _check_text(where: str, value: Any, allow_empty: bool) -> None:
+    if not isinstance(value, str) or len(value) > MAXIMUM_TEXT:
+        raise ProfileError(where, f"{_show(value)} is not a text of at most {MAXIMUM_TEXT} characters", "write a text")
+    if not allow_empty and not value.strip():
+        raise ProfileError(where, "empty", "write a text")
+
+
+# What several keys must be together: (entries, ways) of a TLB, (kilobytes, ways) of a cache.
+_TLBS = (
+    ("tlb.itlb_4k_entries", "tlb.itlb_4k_ways"),
+    ("tlb.itlb_4k_l2_entries", "tlb.itlb_4k_l2_ways"),
+    ("tlb.itlb_large_entries", "tlb.itlb_large_ways"),
+    ("tlb.dtlb_4k_l1_entries", "tlb.dtlb_4k_l1_ways"),
+    ("tlb.dtlb_4k_l2_entries", "tlb.dtlb_4k_l2_ways"),
+    ("tlb.dtlb_large_entries", "tlb.dtlb_large_ways"),
+)
+_CACHES = (("cache.l1d_kb", "cache.l1d_ways"), ("cache.l2_kb", "cache.l2_ways"), ("cache.l3_kb", "cache.l3_ways"))
+_MAY_BE_ABSENT = ("tlb.itlb_4k_l2_entries", "tlb.dtlb_4k_l2_entries", "cache.l3_kb")
+
+
+def _check_together(path: pathlib.Path, values: Mapping[str, Value]) -> None:
+    """Refuse values that are right one by one and cannot be one processor."""
+    where = _show(path)
+    number = {
+        key: int(value.value)
+        for key, value in values.items()
+        if value.key.kind in ("geometry", "identity", "feature") and not value.key.is_text
+    }
+    line = number["cache.line_bytes"]
+    if not 16 <= line <= 4096 or not _is_power_of_two(line):
+        raise ProfileError(f"{where}: cache.line_bytes", f"{line} bytes", "give a power of two from 16 to 4096")
+    for entries, ways in _TLBS:
+        _check_sets(where, entries, number[entries], number[ways] or number[entries])
+    for kilobytes, ways in _CACHES:
+        _check_sets(where, kilobytes, number[kilobytes] * 1024 // line, number[ways])
+    if number["cpuid.family"] > 270 or number["cpuid.model"] > 255 or number["cpuid.stepping"] > 15:
+        raise ProfileError(
+            f"{where}: cpuid", "no CPUID signature can hold these", "family <= 270, model <= 255, stepping <= 15"
+        )
+    if number["cpuid.physical_address_bits"] != 32:
+        raise ProfileError(f"{where}: cpuid.physical_address_bits", "only 32 is simulated", "give 32")
+    for event in EVENTS:
+        if event.rule == "above" and _exact(values, event.price) < _exact(values, event.above):
+            raise ProfileError(f"{where}: {event.price}", f"below {event.above}", "a lower level cannot be faster")
+
+
+def _check_sets(where: str, key: str, entries: int, ways: int) -> None:
+    if entries == 0 and key in _MAY_BE_ABSENT:
+        return
+    if entries == 0 or ways == 0 or entries % ways or not _is_power_of_two(entries // ways):
+        what = f"{entries} entries in {ways} ways do not make a power of two of sets"
+        raise ProfileError(f"{where}: {key}", what, "correct the size or the ways")
+
+
+def _is_power_of_two(number: int) -> bool:
+    return number > 0 and number & (number - 1) == 0
+
+
+def _exact(values: Mapping[str, Value], key: str | None) -> Fraction:
+    """The exact value of a key that holds a number."""
+    exact = values[key].exact if key is not None else None
+    if exact is None:
+        raise TypeError(f"{key} is not a number")
+    return exact
+
+
+def _ticks(rule: str, price: str | None, above: str, values: Mapping[str, Value]) -> int:
+    """The price of one event by its rule (`x86virt.isa.events.RULES`), in ticks."""
+    if rule == "free":
+        return 0
+    cycles = _exact(values, price)
+    if rule == "inverse":
+        cycles = 1 / cycles
+    elif rule == "above":
+        cycles -= _exact(values, above)
+    return round(cycles * TICKS_PER_CYCLE)

@@ -1,0 +1,131 @@
+"""The keys of a processor profile, each declared once: what it is, its unit, its kind, and who reads it.
+
+A key that prices the event of its own name takes its sentence from that event. Every other key is written out here.
+`reader` is empty for a key that the simulator reads today (it is *live*: changing it alone changes a price or a
+behaviour); otherwise it names the part that will read it.
+"""
+
+from dataclasses import dataclass
+
+from x86virt.isa.events import EVENTS
+
+KINDS = {
+    "price": "a number of cycles, or the rate that a price is made from",
+    "geometry": "a whole number that shapes a TLB, a cache or an address",
+    "clock": "a frequency",
+    "feature": "0 or 1",
+    "identity": "a whole number or a text that CPUID reports",
+}
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key: its name, kind (of `KINDS`), unit, meaning, and the later part that will read it (empty when live)."""
+
+    name: str
+    kind: str
+    unit: str
+    sentence: str
+    reader: str = ""
+
+    @property
+    def live(self) -> bool:
+        """Whether something in the simulator reads it yet."""
+        return not self.reader
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its value is a text and not a number."""
+        return self.unit == "text"
+
+
+# Keys that price an event of their own name and are not live, with the part that will charge it.
+_LATER_EVENTS = {
+    "ins.lfence": "SSE2",
+    "ins.mfence": "SSE2",
+    "sys.mov_cr8_write": "long mode",
+    "sys.syscall": "long mode",
+    "sys.sysret": "long mode",
+    "sys.exc_mf": "the floating-point unit",
+    "sys.exc_ac": "alignment checks",
+    "sys.task_switch": "hardware task switches",
+    "sys.in_port_chipset": "the PCI host bridge",
+    "sys.mmio_uncached_read": "memory-mapped devices",
+    "sys.lapic_mmio_access": "the local APIC",
+    "sys.ipi_send_to_handler": "several processors",
+}
+
+_HARDWARE_VIRTUALIZATION = "VT-x and SVM"
+
+_WRITTEN_OUT = (
+    Key("cpu.mhz", "clock", "MHz", "The core clock, which the time-stamp counter follows."),
+    Key("ins.rep_movs_bytes_per_cycle", "price", "bytes per cycle", "The rate of REP MOVS in the L1 cache."),
+    Key("ins.rep_stos_bytes_per_cycle", "price", "bytes per cycle", "The rate of REP STOS in the L1 cache."),
+    Key("ins.rep_lods_bytes_per_cycle", "price", "bytes per cycle", "The rate of REP LODS in the L1 cache."),
+    Key("mem.l1d_load", "price", "cycles", "The latency of a load that hits the L1 data cache."),
+    Key("mem.l2_load", "price", "cycles", "The latency of a load that hits the L2 cache."),
+    Key("mem.l3_load", "price", "cycles", "The latency of a load that hits the L3 cache; never charged without one."),
+    Key("mem.dram_load", "price", "cycles", "The latency of a load from memory."),
+    Key("cache.line_bytes", "geometry", "bytes", "The line size of every cache level."),
+    Key("cache.l1d_kb", "geometry", "KB", "The size of the L1 data cache."),
+    Key("cache.l1d_ways", "geometry", "ways", "The ways of the L1 data cache."),
+    Key("cache.l1i_kb", "geometry", "KB", "The size of the L1 instruction cache.", "an instruction-cache model"),
+    Key("cache.l2_kb", "geometry", "KB", "The size of the L2 cache."),
+    Key("cache.l2_ways", "geometry", "ways", "The ways of the L2 cache."),
+    Key("cache.l3_kb", "geometry", "KB", "The size of the L3 cache; 0 = none."),
+    Key("cache.l3_ways", "geometry", "ways", "The ways of the L3 cache; 0 with a size of 0."),
+    Key("tlb.itlb_4k_entries", "geometry", "entries", "First-level instruction TLB: entries for 4 KB pages."),
+    Key("tlb.itlb_4k_ways", "geometry", "ways", "Its ways; 0 = fully associative."),
+    Key("tlb.itlb_4k_l2_entries", "geometry", "entries", "Second-level instruction TLB, 4 KB pages; 0 = none."),
+    Key("tlb.itlb_4k_l2_ways", "geometry", "ways", "Its ways; 0 = fully associative or absent."),
+    Key("tlb.itlb_large_entries", "geometry", "entries", "Instruction TLB: entries for large pages."),
+    Key("tlb.itlb_large_ways", "geometry", "ways", "Its ways; 0 = fully associative."),
+    Key("tlb.dtlb_4k_l1_entries", "geometry", "entries", "First-level data TLB: entries for 4 KB pages."),
+    Key("tlb.dtlb_4k_l1_ways", "geometry", "ways", "Its ways; 0 = fully associative."),
+    Key("tlb.dtlb_4k_l2_entries", "geometry", "entries", "Second-level data TLB, 4 KB pages; 0 = none."),
+    Key("tlb.dtlb_4k_l2_ways", "geometry", "ways", "Its ways; 0 = fully associative or absent."),
+    Key("tlb.dtlb_large_entries", "geometry", "entries", "Data TLB: entries for large pages."),
+    Key("tlb.dtlb_large_ways", "geometry", "ways", "Its ways; 0 = fully associative."),
+    Key("tlb.l2_hit_penalty", "price", "cycles", "The extra cycles of a hit in the second TLB level."),
+    Key("tlb.walk_native_cached", "price", "cycles", "A page walk whose entries are in the cache."),
+    Key("cpuid.vendor", "identity", "text", "The vendor string, 12 characters."),
+    Key("cpuid.family", "identity", "number", "The displayed family (extended family added)."),
+    Key("cpuid.model", "identity", "number", "The displayed model (extended model in bits 7:4)."),
+    Key("cpuid.stepping", "identity", "number", "The stepping."),
+    Key("cpuid.features", "identity", "bit mask", "Leaf 1 EDX: what the simulated machine offers of this processor."),
+    Key("cpuid.physical_address_bits", "geometry", "bits", "The width of a physical address in 32-bit paging."),
+    Key("pipe.mispredict", "price", "cycles", "A mispredicted branch.", "a branch predictor"),
+    Key(
+        "pipe.cpi_kernel_typical",
+        "price",
+        "cycles",
+        "Cycles per instruction of typical kernel code with warm caches.",
+        "VMM paths whose published length is a number of instructions",
+    ),
+    Key("virt.entry", "price", "cycles", "A VM entry (VMRESUME, VMRUN).", _HARDWARE_VIRTUALIZATION),
+    Key("virt.launch", "price", "cycles", "A VMLAUNCH.", _HARDWARE_VIRTUALIZATION),
+    Key("virt.exit_vmcall", "price", "cycles", "A VM exit by VMCALL.", _HARDWARE_VIRTUALIZATION),
+    Key("virt.exit_cpuid", "price", "cycles", "A VM exit by CPUID.", _HARDWARE_VIRTUALIZATION),
+    Key("virt.exit_pf", "price", "cycles", "A VM exit by a page fault.", _HARDWARE_VIRTUALIZATION),
+    Key("virt.exit_io", "price", "cycles", "A VM exit by port I/O.", _HARDWARE_VIRTUALIZATION),
+    Key("virt.exit_ept", "price", "cycles", "A VM exit by an EPT violation.", _HARDWARE_VIRTUALIZATION),
+    Key("virt.ctl_read", "price", "cycles", "A read of the VMCS (VMREAD) or VMCB.", _HARDWARE_VIRTUALIZATION),
+    Key("virt.ctl_write", "price", "cycles", "A write of the VMCS (VMWRITE) or VMCB.", _HARDWARE_VIRTUALIZATION),
+    Key("virt.ptrld", "price", "cycles", "A VMPTRLD, or a VMLOAD.", _HARDWARE_VIRTUALIZATION),
+    Key("virt.clear", "price", "cycles", "A VMCLEAR, or a VMSAVE.", _HARDWARE_VIRTUALIZATION),
+    Key("virt.ptrst", "price", "cycles", "A VMPTRST.", _HARDWARE_VIRTUALIZATION),
+    Key("virt.on", "price", "cycles", "A VMXON.", _HARDWARE_VIRTUALIZATION),
+    Key("virt.off", "price", "cycles", "A VMXOFF.", _HARDWARE_VIRTUALIZATION),
+    Key("virt.roundtrip_min", "price", "cycles", "The shortest exit and entry.", "`validate`, as a cross-check"),
+    Key("feature.hw_virt", "feature", "flag", "Whether VT-x or SVM is there.", _HARDWARE_VIRTUALIZATION),
+    Key("feature.nested_paging", "feature", "flag", "Whether EPT or NPT is there.", _HARDWARE_VIRTUALIZATION),
+    Key("feature.tlb_vm_tag", "feature", "flag", "Whether the TLB has VPID or ASID tags.", _HARDWARE_VIRTUALIZATION),
+)
+
+_OWN_EVENTS = tuple(
+    Key(event.name, "price", "cycles", event.sentence, _LATER_EVENTS.get(event.name, ""))
+    for event in EVENTS
+    if event.price == event.name
+)
+
+SCHEMA: dict[str, Key] = {key.name: key for key in (*_OWN_EVENTS, *_WRITTEN_OUT)}
