@@ -66,7 +66,7 @@ def set_segment(cpu, segment, selector, base, limit, kind, dpl, db=1):
     entry.access = kind | 1 << 4 | dpl << 5 | 1 << 7 | db << 14
     entry.limit = limit
     entry.seg_base = base
-    plain = not (kind & 0xC == 4)
+    plain = kind & 0xC != 4
     entry.read_last = limit if plain and (kind & 8 == 0 or kind & 2) else -1
     entry.write_last = limit if plain and kind & 0xA == 2 else -1
 

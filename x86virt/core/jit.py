@@ -70,13 +70,24 @@ else:
         KIND[function.__qualname__] = kind
         return function
 
+    def _specialise_once(dispatcher):
+        """Compile a function for the types of its arguments, not anew for each constant that some caller passes."""
+        template_for = dispatcher.get_call_template
+
+        def get_call_template(arguments, keywords):
+            widened = {name: numba.types.unliteral(kind) for name, kind in keywords.items()}
+            return template_for([numba.types.unliteral(kind) for kind in arguments], widened)
+
+        dispatcher.get_call_template = get_call_template
+        return dispatcher
+
     def kernel(function):
         """A function of the simulated hardware; its callers call it, they do not inline it."""
-        return numba.njit(**OPTIONS)(_named(function, KERNEL))
+        return _specialise_once(numba.njit(**OPTIONS)(_named(function, KERNEL)))
 
     def inline(function):
         """A function compiled into each of its callers."""
-        return numba.njit(forceinline=True, **OPTIONS)(_named(function, INLINE))
+        return _specialise_once(numba.njit(forceinline=True, **OPTIONS)(_named(function, INLINE)))
 
     def entry(function):
         """A function that Python calls: all it needs is linked into it, and it is kept in the cache directory."""
@@ -105,7 +116,8 @@ else:
         library.kernels = kernels
         library._optimize_final_module()
         if KIND[library.name] == ENTRY:
-            for callee in kernels:
+            # Callers before callees: a definition that nothing refers to yet would not be linked.
+            for callee in reversed(kernels):
                 library._final_module.link_in(callee._get_module_for_linking(), preserve=True)
         library._final_module.verify()
         library._finalize_final_module()
