@@ -4,11 +4,30 @@ import numpy as np
 
 from .core import layout
 from .core.board import BOARD
+from .core.entries import (
+    enter_level,
+    note_write,
+    refresh_segment,
+    reset_devices,
+    settle_all,
+)
 from .core.layout import BLOCK, CODE, CPU, DETAIL, MAX_BLOCKS, MAX_UOPS, NEVER, UOP
-from .core.run import enter_level, note_write, refresh_segment, reset_devices, run, settle_all
+from .core.run import run
 from .isa.events import MODE_GUEST_KERNEL, MODE_GUEST_USER
-from .isa.registers import AR_DB, AR_G, AR_P, AR_S, AR_UNUSABLE, CR0_ET, CS, EFLAGS_FIXED, LDTR, N_SEGMENTS, TR
-from .isa.registers import TYPE_TSS_32_BUSY
+from .isa.registers import (
+    AR_DB,
+    AR_G,
+    AR_P,
+    AR_S,
+    AR_UNUSABLE,
+    CR0_ET,
+    CS,
+    EFLAGS_FIXED,
+    LDTR,
+    N_SEGMENTS,
+    TR,
+    TYPE_TSS_32_BUSY,
+)
 from .ledger import Ledger
 from .profile import Profile
 
@@ -146,6 +165,11 @@ class Processor:
         return int(
             run(self.state, self.memory, self.boards, self.codes, self.blocks, self.uops, self.details, int(single))
         )
+
+    def look_up(self, gla: int) -> int | None:
+        """The physical address of a linear one as translated now, without any effect; None if it is not."""
+        physical = int(look_up(self.state, self.memory, gla))
+        return None if physical < 0 else physical
 
     def settle(self) -> None:
         """Bring the ledger up to date."""

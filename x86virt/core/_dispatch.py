@@ -65,6 +65,8 @@ from .branch import (
     raise_general_protection,
     ret,
 )
+from .jit import inline
+from .layout import EDGE_FAULT, EDGE_SYSTEM, OK
 from .shift import (
     bit_scan,
     bit_test,
@@ -104,9 +106,9 @@ from .transfer import (
     lahf,
     lea,
     leave,
+    load_8,
     load_16,
     load_32,
-    load_8,
     load_for_update,
     mov_32,
     mov_narrow,
@@ -122,9 +124,9 @@ from .transfer import (
     sahf,
     setcc,
     sign_extend_to_32,
+    store_8,
     store_16,
     store_32,
-    store_8,
     store_update,
     xchg,
     xlat,
@@ -133,8 +135,6 @@ from .transfer import (
 from .value import (
     system_value,
 )
-from .jit import inline
-from .layout import EDGE_FAULT, EDGE_SYSTEM, OK
 
 
 @inline

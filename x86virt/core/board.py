@@ -12,7 +12,16 @@ PIT and 0x61 advance the board themselves. Accesses wider than a byte are split 
 import numpy as np
 
 from .jit import kernel
-from .pic import PIC, acknowledge, pic_read, pic_write, reset_pic, selected_input, set_line, signal_cascade
+from .pic import (
+    PIC,
+    acknowledge,
+    pic_read,
+    pic_write,
+    reset_pic,
+    selected_input,
+    set_line,
+    signal_cascade,
+)
 from .pit import (
     CHANNEL,
     NEVER,

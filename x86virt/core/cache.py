@@ -5,7 +5,11 @@ section 5). Which references go through the model is `cpu.cache_all`: page table
 only when it is 1. Not modelled: instruction fetch, write-back traffic, prefetching.
 """
 
-from ..isa.events import EVENT_DATA_REFERENCE_L2, EVENT_VMM_REFERENCE_L2, EVENT_WALK_REFERENCE_L2
+from ..isa.events import (
+    EVENT_DATA_REFERENCE_L2,
+    EVENT_VMM_REFERENCE_L2,
+    EVENT_WALK_REFERENCE_L2,
+)
 from .charge import charge
 from .jit import kernel
 

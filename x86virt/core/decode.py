@@ -6,7 +6,18 @@
 from ..isa.registers import DS, EBP, ESP, SS, ZERO
 from .jit import inline, kernel
 from .layout import MAX_INSTRUCTION
-from .tables import AP, IB, IW, IZ, JB, JZ, OFFSET, OPCODE_MAP, ROW_INFO, UNIMPLEMENTED_ROW
+from .tables import (
+    AP,
+    IB,
+    IW,
+    IZ,
+    JB,
+    JZ,
+    OFFSET,
+    OPCODE_MAP,
+    ROW_INFO,
+    UNIMPLEMENTED_ROW,
+)
 
 # What decoding can end with.
 DECODED_OK, TRUNCATED, INVALID, NOT_IMPLEMENTED, TOO_LONG = range(5)

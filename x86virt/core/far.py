@@ -42,7 +42,14 @@ from .fault import raise_fault
 from .iret import enter_outer, peek_outer_stack, read_return_code, read_return_stack
 from .jit import kernel
 from .layout import OK, UNIMPLEMENTED
-from .mode import MASK_32, peek_stack, set_context, set_cpl, set_stack_pointer, stack_mask
+from .mode import (
+    MASK_32,
+    peek_stack,
+    set_context,
+    set_cpl,
+    set_stack_pointer,
+    stack_mask,
+)
 from .segment import (
     SELECTOR_INDEX,
     access_of,

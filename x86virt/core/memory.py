@@ -4,13 +4,31 @@ The slow functions are complete; the inlined `load_*` and `store_*` try the fron
 segment, and one comparison of tags says that the page is translated for this privilege and the access stays on it.
 """
 
-from ..isa.registers import AR_P, AR_S, AR_TYPE, AR_UNUSABLE, EFLAGS_AC, SS, TYPE_CODE, TYPE_EXPAND_DOWN, TYPE_WRITABLE
-from ..isa.registers import AR_DB, CR0_AM, PTE_D, TYPE_READABLE
+from ..isa.registers import (
+    AR_DB,
+    AR_P,
+    AR_S,
+    AR_TYPE,
+    AR_UNUSABLE,
+    CR0_AM,
+    EFLAGS_AC,
+    PTE_D,
+    SS,
+    TYPE_CODE,
+    TYPE_EXPAND_DOWN,
+    TYPE_READABLE,
+    TYPE_WRITABLE,
+)
 from ..isa.vectors import AC, GP, SS_FAULT
 from .cache import DATA, reference
 from .fault import raise_fault
-from .jit import inline, kernel, load_8 as byte_at, load_16 as word_at, load_32 as doubleword_at
-from .jit import store_8 as put_byte, store_16 as put_word, store_32 as put_doubleword
+from .jit import inline, kernel
+from .jit import load_8 as byte_at
+from .jit import load_16 as word_at
+from .jit import load_32 as doubleword_at
+from .jit import store_8 as put_byte
+from .jit import store_16 as put_word
+from .jit import store_32 as put_doubleword
 from .layout import FRONT_MASK, OK, RESTART
 from .paging import translate
 from .physical import holds_code, page_holds_code, read_physical, write_physical
@@ -107,7 +125,8 @@ def resolve_write(cpu, ram, gla, user):
         reference(cpu, physical, DATA)
     if (physical | 0xFFF) <= cpu.ram_last:
         if page_holds_code(cpu, ram, physical):
-            if cpu.in_block == 1 and (holds_code(cpu, ram, physical) | holds_code(cpu, ram, physical | 3)) == 1:
+            last = min(physical + 3, physical | 0xFFF)  # an operand has four bytes at most
+            if cpu.in_block == 1 and (holds_code(cpu, ram, physical) | holds_code(cpu, ram, last)) == 1:
                 return RESTART, 0
         elif cpu.cache_all == 0 and rights & PTE_D != 0 and not alignment_checked(cpu, user):
             front_write_fill(cpu, gla, physical - gla, user)

@@ -1,20 +1,11 @@
 """Privilege, code context, the stack, and register write-back: what the system procedures share."""
 
-import numpy as np
-
 from ..isa.registers import AR_DB, CS, ESP, SS
 from .jit import inline, kernel
 from .layout import FRONT_SLOTS, MAX_CONTEXTS, OK
 from .memory import read_segment, write_segment
 
 MASK_32 = 0xFFFFFFFF
-ZERO_64 = np.int64(0)
-
-
-@inline
-def whole(field):
-    """A narrow unsigned field of a micro-operation as the 64-bit integer that every function takes."""
-    return field + ZERO_64
 
 
 @kernel
@@ -84,7 +75,7 @@ def operand_bytes(width):
     return 1
 
 
-@kernel
+@inline
 def stack_mask(access):
     """What a stack pointer wraps at: 32 bits if the B flag of the stack segment is set, else 16."""
     if access & AR_DB:
@@ -92,7 +83,7 @@ def stack_mask(access):
     return 0xFFFF
 
 
-@kernel
+@inline
 def set_stack_pointer(cpu, value):
     """Load ESP, or only SP when the stack segment's B flag is clear."""
     mask = stack_mask(cpu.seg[SS].access)

@@ -27,7 +27,7 @@ from .cache import WALK, reference
 from .charge import charge
 from .fault import raise_fault
 from .jit import inline, kernel
-from .layout import DTLB, DTLB_LARGE, DTLB_L2, FAULT, OK
+from .layout import DTLB, DTLB_L2, DTLB_LARGE, FAULT, OK
 from .physical import read_physical, write_physical
 from .tlb import find, insert
 
@@ -183,3 +183,19 @@ def is_large(cpu, index, fetch):
     """Whether a TLB index lies in the unit for large pages."""
     unit = cpu.tlb_units[DTLB_LARGE + fetch * ITLB_OFFSET]
     return unit.first <= index < unit.first + unit.sets * unit.ways
+
+
+@kernel
+def peek_translation(cpu, ram, gla):
+    """Walk for a report: the physical address, or -1; nothing is charged, marked or filled."""
+    if cpu.cr0 & CR0_PG == 0:
+        return gla
+    pde = read_physical(cpu, ram, (cpu.cr3 & CR3_ADDRESS) | (gla >> 22) << 2, 4)
+    if pde & PTE_P == 0:
+        return -1
+    if pde & PTE_PS != 0 and cpu.cr4 & CR4_PSE != 0:
+        return (pde & PDE_4M_ADDRESS) | (gla & 0x3FFFFF)
+    pte = read_physical(cpu, ram, (pde & PTE_ADDRESS) | ((gla >> 12) & 0x3FF) << 2, 4)
+    if pte & PTE_P == 0:
+        return -1
+    return (pte & PTE_ADDRESS) | (gla & 0xFFF)

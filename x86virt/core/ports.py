@@ -3,14 +3,23 @@
 SDM volume 1, section 18.5; volume 2, IN and OUT.
 """
 
-from ..isa.registers import AR_S, AR_TYPE, EAX, EDX, EFLAGS_IOPL, EFLAGS_IOPL_SHIFT, TR, TYPE_TSS_32_BUSY
+from ..isa.registers import (
+    AR_S,
+    AR_TYPE,
+    EAX,
+    EDX,
+    EFLAGS_IOPL,
+    EFLAGS_IOPL_SHIFT,
+    TR,
+    TYPE_TSS_32_BUSY,
+)
 from ..isa.vectors import GP
 from .board import port_read, port_write, timed_port
 from .fault import raise_fault
 from .jit import kernel
 from .layout import OK
 from .memory import read_linear
-from .mode import MASK_32, operand_bytes, whole, write_register
+from .mode import MASK_32, operand_bytes, write_register
 
 IO_MAP_BASE = 102  # where a 32-bit TSS holds the offset of its I/O permission bitmap
 
@@ -52,11 +61,11 @@ def port_of(cpu, u):
 def port_in(cpu, ram, board, u):
     """IN AL/AX/EAX, imm8 or DX."""
     port = port_of(cpu, u)
-    n = operand_bytes(whole(u.width))
+    n = operand_bytes(u.width)
     outcome = check_port(cpu, ram, port, n)
     if outcome != OK:
         return outcome
-    write_register(cpu, EAX, 0, whole(u.width), port_read(board, port, n, cpu.ticks))
+    write_register(cpu, EAX, 0, u.width, port_read(board, port, n, cpu.ticks))
     return OK
 
 
@@ -64,7 +73,7 @@ def port_in(cpu, ram, board, u):
 def port_out(cpu, ram, board, u):
     """OUT imm8 or DX, AL/AX/EAX. What asks for attention is noted on the board; a timer may have been programmed."""
     port = port_of(cpu, u)
-    n = operand_bytes(whole(u.width))
+    n = operand_bytes(u.width)
     outcome = check_port(cpu, ram, port, n)
     if outcome != OK:
         return outcome

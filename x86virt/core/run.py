@@ -5,12 +5,21 @@ boundaries whole blocks run, each charged at its entry and refunded when it is l
 block, its instructions go one at a time, so that no cycle count depends on how code was cut into blocks.
 """
 
-from ..isa.events import EVENT_IDLE_HALT, EVENT_SYS_HLT_WAKE, MODE_IDLE
+from ..isa.events import (
+    EVENT_IDLE_HALT,
+    EVENT_SYS_HLT_WAKE,
+    MODE_IDLE,
+)
 from ..isa.registers import CS, EFLAGS_IF, EFLAGS_TF
 from ..isa.system_ops import SYSTEM_INT_N, SYSTEM_INTO
 from ..isa.vectors import DB, KIND_EXTERNAL
 from ._dispatch import execute
-from .board import board_advance, board_deadline, interrupt_acknowledge, interrupt_pending, reset_board
+from .board import (
+    board_advance,
+    board_deadline,
+    interrupt_acknowledge,
+    interrupt_pending,
+)
 from .charge import charge, charge_ticks
 from .code import decode_single, discard_written, fetch_address, find_block, settle
 from .deliver import deliver_event
@@ -35,9 +44,6 @@ from .layout import (
     RETIRED_LIMIT,
     SCRATCH_BLOCK,
 )
-from .mode import set_context, set_cpl
-from .physical import note_code_write
-from .segment import segment_limits
 
 M32 = 0xFFFFFFFF
 PAGE = 0xFFFFF000
@@ -91,14 +97,15 @@ def idle(cpu, board):
     if cpu.deadline == NEVER or cpu.eflags & EFLAGS_IF == 0:
         return HALTED_FOREVER
     if until > cpu.ticks:
-        charge_ticks(cpu, EVENT_IDLE_HALT, 1, until - cpu.ticks, MODE_IDLE)
+        charge_ticks(cpu, EVENT_IDLE_HALT, 0, until - cpu.ticks, MODE_IDLE)
     return OK
 
 
 @kernel
 def wake(cpu):
-    """Leave the halted state."""
+    """Leave the halted state; the halt is counted here, once, into however many pieces its time was cut."""
     cpu.halted = 0
+    charge_ticks(cpu, EVENT_IDLE_HALT, 1, 0, MODE_IDLE)
     charge(cpu, EVENT_SYS_HLT_WAKE, 1)
 
 
@@ -300,6 +307,7 @@ def run(state, ram, boards, codes, blocks, uops, details, single):
     set_limit(cpu, board)
     outcome = OK
     by_itself = single
+    restarted = 0
     while True:
         # 1. The boundary.
         if cpu.code_write_count > 0 or cpu.flush_code == 1:
@@ -312,7 +320,7 @@ def run(state, ram, boards, codes, blocks, uops, details, single):
         # 2. A block, or one instruction when something depends on its very end.
         trap = cpu.eflags & EFLAGS_TF
         index = 0
-        if by_itself == 0 and trap == 0 and cpu.shadow == 0 and cpu.probe_skip == 0:
+        if by_itself == 0 and restarted == 0 and trap == 0 and cpu.shadow == 0 and cpu.probe_skip == 0:
             outcome, index = next_block(cpu, ram, code, blocks, uops, details)
             if outcome != OK:
                 outcome = handle_fault(cpu, ram, blocks, details, EDGE_SYSTEM + outcome, 0)
@@ -325,9 +333,12 @@ def run(state, ram, boards, codes, blocks, uops, details, single):
             cpu.shadow = 0
             edge, index = run_single(cpu, ram, board, code, blocks, uops, details)
             cpu.probe_skip = 0
-        # 3. How it ended.
+        # 3. How it ended. An instruction that asked for it is executed again by itself; under TF, every iteration traps.
+        restarted = int(edge == EDGE_FAULT + RESTART)
         if edge > EDGE_SYSTEM:
             outcome = handle_fault(cpu, ram, blocks, details, edge, index)
+            if restarted == 1 and trap != 0:
+                outcome = single_step_trap(cpu, ram)
         elif trap != 0 and not enters_handler(uops[cpu.uop_index]):
             outcome = single_step_trap(cpu, ram)
         if outcome == OK and cpu.mark != 0:
@@ -340,34 +351,3 @@ def run(state, ram, boards, codes, blocks, uops, details, single):
             break
     settle(cpu, code, blocks, details)
     return outcome
-
-
-@entry
-def settle_all(state, codes, blocks, details):
-    """Bring the ledger up to date from Python."""
-    settle(state[0], codes[0], blocks, details)
-
-
-@entry
-def enter_level(state, cpl):
-    """Enter a privilege level from Python: the bank, the mode and the code context follow."""
-    set_cpl(state[0], cpl)
-    set_context(state[0])
-
-
-@entry
-def refresh_segment(state, segment):
-    """Recompute what the fast paths may touch after Python changed a segment's cache."""
-    segment_limits(state[0], segment)
-
-
-@entry
-def note_write(state, memory, physical):
-    """Python wrote RAM at `physical`: discard decoded code there."""
-    note_code_write(state[0], memory, physical)
-
-
-@entry
-def reset_devices(boards, ticks_per_second):
-    """Power on a board."""
-    reset_board(boards[0], ticks_per_second)

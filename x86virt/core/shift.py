@@ -4,7 +4,7 @@ Flags that the manual leaves undefined follow what the processors of the P6 fami
 oracles; the instruction table names them, and the tests mask them.
 """
 
-from .alu import destination_narrow, sign_extend, sign_extend_32, write_narrow
+from .alu import destination_narrow, sign_extend, sign_extend_32
 from .flags import arithmetic_flags, carry_flag, set_arithmetic_flags, set_carry
 from .jit import inline, kernel
 from .mode import write_register

@@ -7,11 +7,11 @@ from ..isa.events import (
     EVENT_INS_REP_SCAS_ITERATION,
     EVENT_INS_REP_STOS_BYTE,
 )
-from ..isa.registers import EAX, ECX, EDI, EFLAGS_DF, ES, ESI
+from ..isa.registers import EAX, ECX, EDI, EFLAGS_DF, EFLAGS_TF, ES, ESI
 from ..isa.table.strings import CMPS, LODS, MOVS, SCAS, STOS
 from .alu import any_width_flags, borrows_of_subtract
 from .charge import charge
-from .jit import kernel
+from .jit import inline, kernel
 from .layout import OK, RESTART
 from .memory import read_segment, write_segment
 from .mode import write_register
@@ -70,6 +70,17 @@ def charge_iteration(cpu, u):
         charge(cpu, EVENT_INS_REP_CMPS_ITERATION, 1)
 
 
+@inline
+def must_stop(cpu):
+    """Whether something waits between two iterations: a deadline, stale code, or the trap of single-stepping."""
+    return (
+        cpu.ticks >= cpu.limit_ticks
+        or cpu.code_write_count > 0
+        or cpu.flush_code == 1
+        or cpu.eflags & EFLAGS_TF != 0
+    )
+
+
 @kernel
 def string_repeat(cpu, ram, board, u):
     """REP, REPE and REPNE (`u.imm`): one instruction of ECX iterations (SDM volume 2, REP).
@@ -86,7 +97,7 @@ def string_repeat(cpu, ram, board, u):
             equal = int(cpu.flag_result == 0)
             if equal != int(u.imm == REPEAT_EQUAL):
                 break
-        if cpu.gpr[ECX] != 0 and (cpu.ticks >= cpu.limit_ticks or cpu.code_write_count > 0 or cpu.flush_code == 1):
+        if cpu.gpr[ECX] != 0 and must_stop(cpu):
             return RESTART
     cpu.rip = u.target
     return OK

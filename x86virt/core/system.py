@@ -109,7 +109,14 @@ from ..isa.system_ops import (
     SYSTEM_WBINVD,
     SYSTEM_WRMSR,
 )
-from ..isa.vectors import BP, GP, KIND_SOFTWARE_EXCEPTION, KIND_SOFTWARE_INTERRUPT, OF, UD
+from ..isa.vectors import (
+    BP,
+    GP,
+    KIND_SOFTWARE_EXCEPTION,
+    KIND_SOFTWARE_INTERRUPT,
+    OF,
+    UD,
+)
 from .deliver import software_interrupt
 from .far import far_call, far_jump, far_return
 from .fault import raise_fault, raise_plain
@@ -127,7 +134,6 @@ from .mode import (
     set_cpl,
     set_stack_pointer,
     stack_mask,
-    whole,
     write_register,
 )
 from .ports import port_in, port_out
@@ -182,13 +188,13 @@ def sti(cpu):
 @kernel
 def pushf(cpu, ram, u):
     """PUSHF and PUSHFD: the image has RF and VM clear."""
-    return push(cpu, ram, operand_bytes(whole(u.width)), get_eflags(cpu) & ~(EFLAGS_RF | EFLAGS_VM))
+    return push(cpu, ram, operand_bytes(u.width), get_eflags(cpu) & ~(EFLAGS_RF | EFLAGS_VM))
 
 
 @kernel
 def popf(cpu, ram, u):
     """POPF and POPFD: what the CPL may not change stays; RF is cleared."""
-    n = operand_bytes(whole(u.width))
+    n = operand_bytes(u.width)
     outcome, image = peek_stack(cpu, ram, 0, n)
     if outcome != OK:
         return outcome
@@ -253,10 +259,10 @@ def flag_instruction(cpu, ram, board, u):
 def load_table(cpu, ram, u):
     """LGDT and LIDT: a 16-bit limit, then the base (24 bits of it with 16-bit operands)."""
     offset = effective_address(cpu, u)
-    outcome, limit = read_segment(cpu, ram, whole(u.segment), offset, 2)
+    outcome, limit = read_segment(cpu, ram, u.segment, offset, 2)
     if outcome != OK:
         return outcome
-    outcome, table_base = read_segment(cpu, ram, whole(u.segment), (offset + 2) & MASK_32, 4)
+    outcome, table_base = read_segment(cpu, ram, u.segment, (offset + 2) & MASK_32, 4)
     if outcome != OK:
         return outcome
     if u.width == 16:
@@ -274,10 +280,10 @@ def load_table(cpu, ram, u):
 def store_table(cpu, ram, u, limit, table_base):
     """SGDT and SIDT: all 32 bits of the base, at any operand size (as processors since the 80386 do)."""
     offset = effective_address(cpu, u)
-    outcome = write_segment(cpu, ram, whole(u.segment), offset, 2, limit)
+    outcome = write_segment(cpu, ram, u.segment, offset, 2, limit)
     if outcome != OK:
         return outcome
-    return write_segment(cpu, ram, whole(u.segment), (offset + 2) & MASK_32, 4, table_base)
+    return write_segment(cpu, ram, u.segment, (offset + 2) & MASK_32, 4, table_base)
 
 
 @kernel
@@ -310,7 +316,7 @@ def table_instruction(cpu, ram, u):
         value = cpu.seg[TR].selector
     else:  # SYSTEM_SMSW; a 32-bit register receives all of CR0
         value = cpu.cr0
-    write_register(cpu, whole(u.dst), 0, whole(u.width), value)
+    write_register(cpu, u.dst, 0, u.width, value)
     return OK
 
 
@@ -681,7 +687,7 @@ def load_access_or_limit(cpu, ram, u, types):
         value = high & 0x00FFFF00
         if u.dst_shift == SYSTEM_LSL:
             value = limit_of(low, high)
-        write_register(cpu, whole(u.dst), 0, whole(u.width), value)
+        write_register(cpu, u.dst, 0, u.width, value)
     set_zero_flag(cpu, found)
     return OK
 
@@ -722,7 +728,7 @@ def register_to_sreg(cpu, ram, u):
     """MOV Sreg, r/m16. Loading SS holds interrupts off for one instruction. CS is #UD."""
     if u.condition == CS:
         return raise_plain(cpu, UD)
-    outcome = load_segment_register(cpu, ram, whole(u.condition), cpu.gpr[u.src])
+    outcome = load_segment_register(cpu, ram, u.condition, cpu.gpr[u.src])
     if outcome == OK and u.condition == SS:
         cpu.shadow = 1
     return outcome
@@ -731,13 +737,13 @@ def register_to_sreg(cpu, ram, u):
 @kernel
 def pop_sreg(cpu, ram, u):
     """POP Sreg: the stack pointer moves in the size of the stack that was popped from."""
-    n = operand_bytes(whole(u.width))
+    n = operand_bytes(u.width)
     outcome, selector = peek_stack(cpu, ram, 0, n)
     if outcome != OK:
         return outcome
     mask = stack_mask(cpu.seg[SS].access)
     pointer = (cpu.gpr[ESP] & ~mask & MASK_32) | ((cpu.gpr[ESP] + n) & mask)
-    outcome = load_segment_register(cpu, ram, whole(u.condition), selector)
+    outcome = load_segment_register(cpu, ram, u.condition, selector)
     if outcome != OK:
         return outcome
     cpu.gpr[ESP] = pointer
@@ -752,9 +758,9 @@ def load_far_pointer(cpu, ram, u):
     outcome, selector, offset = read_far_pointer(cpu, ram, u)
     if outcome != OK:
         return outcome
-    outcome = load_segment_register(cpu, ram, whole(u.condition), selector)
+    outcome = load_segment_register(cpu, ram, u.condition, selector)
     if outcome == OK:
-        write_register(cpu, whole(u.dst), 0, whole(u.width), offset)
+        write_register(cpu, u.dst, 0, u.width, offset)
     return outcome
 
 
@@ -777,10 +783,10 @@ def selector_instruction(cpu, ram, u):
     if op == SYSTEM_REGISTER_TO_SREG:
         return register_to_sreg(cpu, ram, u)
     if op == SYSTEM_SREG_TO_REGISTER:
-        write_register(cpu, whole(u.dst), 0, whole(u.width), cpu.seg[u.condition].selector)
+        write_register(cpu, u.dst, 0, u.width, cpu.seg[u.condition].selector)
         return OK
     if op == SYSTEM_PUSH_SREG:
-        return push(cpu, ram, operand_bytes(whole(u.width)), cpu.seg[u.condition].selector)
+        return push(cpu, ram, operand_bytes(u.width), cpu.seg[u.condition].selector)
     if op == SYSTEM_POP_SREG:
         return pop_sreg(cpu, ram, u)
     return load_far_pointer(cpu, ram, u)
@@ -793,11 +799,11 @@ def selector_instruction(cpu, ram, u):
 def read_far_pointer(cpu, ram, u):
     """Read m16:32 (or m16:16): (outcome, selector, offset)."""
     address = effective_address(cpu, u)
-    n = operand_bytes(whole(u.width))
-    outcome, offset = read_segment(cpu, ram, whole(u.segment), address, n)
+    n = operand_bytes(u.width)
+    outcome, offset = read_segment(cpu, ram, u.segment, address, n)
     if outcome != OK:
         return outcome, 0, 0
-    outcome, selector = read_segment(cpu, ram, whole(u.segment), (address + n) & MASK_32, 2)
+    outcome, selector = read_segment(cpu, ram, u.segment, (address + n) & MASK_32, 2)
     return outcome, selector, offset
 
 

@@ -9,7 +9,7 @@ Maps: 0 one-byte opcodes, 1 those behind 0F, 2 and 3 the same behind a mandatory
 import numpy as np
 
 from ..isa.events import EVENT_ID
-from ..isa.registers import GENERAL_REGISTERS, SEGMENT_REGISTERS
+from ..isa.registers import GENERAL_REGISTERS, LDTR, SEGMENT_REGISTERS
 from ..isa.rows import CPL0, IMMEDIATES, Row
 from ..isa.system_ops import NUMBER as SYSTEM_NUMBER
 from ..isa.table import ROWS
@@ -93,7 +93,7 @@ UNIMPLEMENTED_ONE_BYTE = {
     0x9B, 0xD4, 0xD5, 0xD6, 0xF1,  # WAIT AAM AAD SALC INT1
     *range(0xD8, 0xE0),  # x87
 }  # fmt: skip
-UNIMPLEMENTED_TWO_BYTE = {0x33, 0xAA, 0xAE, 0x0D, 0x18}  # RDPMC, RSM, FXSAVE group, prefetch hints
+UNIMPLEMENTED_TWO_BYTE = {0x33, 0xAA, 0xAE, 0x0D, *range(0x18, 0x1F)}  # RDPMC, RSM, FXSAVE group, hints
 UNIMPLEMENTED_ROW = -1
 MAP_TWO_BYTE, MAP_F3 = 1, 2
 
@@ -153,6 +153,8 @@ def places(row: Row) -> list[tuple[int, int, int, int]]:
         space, opcode = space + MAP_TWO_BYTE, opcode[1:]
     numbers = range(opcode[0], opcode[0] + 8) if "+r" in row.encoding else (opcode[0],)
     fields = (int(row.modrm),) if row.modrm.isdigit() else range(8)
+    if "Sw" in row.operands:
+        fields = range(LDTR)  # the two numbers behind GS name no segment register
     forms = (0, 1)
     if any(code.startswith("M") for code in row.operands):
         forms = (1,)

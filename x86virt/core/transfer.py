@@ -1,6 +1,6 @@
 """Moves, loads and stores, the stack, and what works on whole operands (SDM volume 2)."""
 
-from ..isa.registers import AR_DB, EBP, EDX, EFLAGS_DF, ESP, SS
+from ..isa.registers import EBP, EDX, EFLAGS_DF, ESP, SS
 from .alu import condition_holds, divide, multiply, sign_extend
 from .fault import raise_plain
 from .flags import arithmetic_flags, carry_flag, set_arithmetic_flags, set_carry
@@ -20,7 +20,7 @@ from .memory import (
     write_segment,
     write_translated,
 )
-from .mode import write_register
+from .mode import set_stack_pointer, stack_mask, write_register
 
 M32 = 0xFFFFFFFF
 DIVIDE_ERROR = 0
@@ -177,24 +177,9 @@ def bit_offset(cpu, u):
 
 
 @inline
-def stack_mask(cpu):
-    """The width of the stack pointer: SS.B."""
-    if cpu.seg[SS].access & AR_DB != 0:
-        return M32
-    return 0xFFFF
-
-
-@inline
-def set_stack_pointer(cpu, value):
-    """Write ESP, or SP when the stack segment is a 16-bit one."""
-    mask = stack_mask(cpu)
-    cpu.gpr[ESP] = (cpu.gpr[ESP] & ~mask) | (value & mask)
-
-
-@inline
 def push_32(cpu, ram, u):
     """PUSH of a doubleword."""
-    top = (cpu.gpr[ESP] - 4) & stack_mask(cpu)
+    top = (cpu.gpr[ESP] - 4) & stack_mask(cpu.seg[SS].access)
     outcome = store_value_32(cpu, ram, SS, top, cpu.gpr[u.src] + u.imm)
     if outcome == OK:
         set_stack_pointer(cpu, top)
@@ -204,7 +189,7 @@ def push_32(cpu, ram, u):
 @kernel
 def push_16(cpu, ram, u):
     """PUSH of a word."""
-    top = (cpu.gpr[ESP] - 2) & stack_mask(cpu)
+    top = (cpu.gpr[ESP] - 2) & stack_mask(cpu.seg[SS].access)
     outcome = store_value_16(cpu, ram, SS, top, cpu.gpr[u.src] + u.imm)
     if outcome == OK:
         set_stack_pointer(cpu, top)
@@ -214,7 +199,7 @@ def push_16(cpu, ram, u):
 @inline
 def pop_32(cpu, ram, u):
     """POP of a doubleword into a slot; POP ESP keeps the value popped."""
-    top = cpu.gpr[ESP] & stack_mask(cpu)
+    top = cpu.gpr[ESP] & stack_mask(cpu.seg[SS].access)
     outcome = load_to_slot_32(cpu, ram, SS, top, u.dst)
     if outcome == OK and u.dst != ESP:
         set_stack_pointer(cpu, top + 4)
@@ -224,7 +209,7 @@ def pop_32(cpu, ram, u):
 @kernel
 def pop_16(cpu, ram, u):
     """POP of a word into a register."""
-    top = cpu.gpr[ESP] & stack_mask(cpu)
+    top = cpu.gpr[ESP] & stack_mask(cpu.seg[SS].access)
     outcome, value = read_segment(cpu, ram, SS, top, 2)
     if outcome == OK:
         set_stack_pointer(cpu, top + 2)
@@ -237,7 +222,7 @@ def pop_memory(cpu, ram, u):
     """POP to memory: the address is computed with the stack pointer already raised."""
     n = u.width >> 3
     old = cpu.gpr[ESP]
-    top = old & stack_mask(cpu)
+    top = old & stack_mask(cpu.seg[SS].access)
     outcome, value = read_segment(cpu, ram, SS, top, n)
     if outcome != OK:
         return outcome
@@ -252,9 +237,9 @@ def pop_memory(cpu, ram, u):
 def pusha(cpu, ram, u):
     """PUSHA and PUSHAD; a write that faults leaves ESP as it was."""
     n = u.width >> 3
-    top = cpu.gpr[ESP] & stack_mask(cpu)
+    top = cpu.gpr[ESP] & stack_mask(cpu.seg[SS].access)
     for register in range(8):
-        top = (top - n) & stack_mask(cpu)
+        top = (top - n) & stack_mask(cpu.seg[SS].access)
         outcome = write_segment(cpu, ram, SS, top, n, cpu.gpr[register])
         if outcome != OK:
             return outcome
@@ -266,7 +251,7 @@ def pusha(cpu, ram, u):
 def popa(cpu, ram, u):
     """POPA and POPAD: all eight are read before any register changes; the image of ESP is discarded."""
     n = u.width >> 3
-    mask = stack_mask(cpu)
+    mask = stack_mask(cpu.seg[SS].access)
     top = cpu.gpr[ESP] & mask
     for index in range(8):
         outcome, value = read_segment(cpu, ram, SS, (top + index * n) & mask, n)
@@ -284,7 +269,7 @@ def popa(cpu, ram, u):
 def leave(cpu, ram, u):
     """LEAVE."""
     n = u.width >> 3
-    top = cpu.gpr[EBP] & stack_mask(cpu)
+    top = cpu.gpr[EBP] & stack_mask(cpu.seg[SS].access)
     outcome, value = read_segment(cpu, ram, SS, top, n)
     if outcome == OK:
         write_register(cpu, EBP, 0, u.width, value)
@@ -298,7 +283,7 @@ def enter(cpu, ram, u):
     n = u.width >> 3
     size = u.imm & 0xFFFF
     level = (u.imm >> 16) & 31
-    mask = stack_mask(cpu)
+    mask = stack_mask(cpu.seg[SS].access)
     top = (cpu.gpr[ESP] - n) & mask
     outcome = write_segment(cpu, ram, SS, top, n, cpu.gpr[EBP])
     if outcome != OK:
@@ -353,14 +338,14 @@ def xlat(cpu, ram, u):
 def cmpxchg8b(cpu, ram, u):
     """CMPXCHG8B: EDX:EAX against the quadword; equal: it := ECX:EBX, ZF := 1. Written in either case."""
     offset = effective_address(cpu, u)
-    outcome = check_write_segment(cpu, ram, u.segment, (offset + 4) & M32, 4)
-    if outcome != OK:
-        return outcome
-    high = read_translated(cpu, ram, 4)
     outcome = check_write_segment(cpu, ram, u.segment, offset, 4)
     if outcome != OK:
         return outcome
     low = read_translated(cpu, ram, 4)
+    outcome = check_write_segment(cpu, ram, u.segment, (offset + 4) & M32, 4)
+    if outcome != OK:
+        return outcome
+    high = read_translated(cpu, ram, 4)
     others = arithmetic_flags(cpu) & ~(1 << 6)
     if low == cpu.gpr[0] and high == cpu.gpr[EDX]:
         set_arithmetic_flags(cpu, others | 1 << 6)

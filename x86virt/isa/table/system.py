@@ -103,8 +103,8 @@ ROWS: tuple[Row, ...] = (
     # far transfers
     insn("JMPF", "EA ap", "Ap", "system:JMP_FAR", "", "far jump", capstone="ljmp", **LOADS),
     insn("CALLF", "9A ap", "Ap", "system:CALL_FAR", "", "far call; pushes CS, whose RPL is the ring", capstone="lcall", **LEAK),
-    insn("JMPF", "FF /5", "Mp", "system:JMP_FAR_INDIRECT", "", "far jump through memory", capstone="ljmp", **LOADS),
-    insn("CALLF", "FF /3", "Mp", "system:CALL_FAR_INDIRECT", "", "far call through memory", capstone="lcall", **LEAK),
+    insn("JMPF", "FF /5", "Mp", "system:JMP_FAR_INDIRECT", "", "far jump through memory", capstone="jmp", **LOADS),
+    insn("CALLF", "FF /3", "Mp", "system:CALL_FAR_INDIRECT", "", "far call through memory", capstone="call", **LEAK),
     insn("RETF", "CB", "", "system:RET_FAR", "", "far return", capstone="retf", **LOADS),
     insn("RETF", "CA iw", "Iw", "system:RET_FAR", "", "far return and release parameters", capstone="retf", **LOADS),
 )

@@ -28,7 +28,7 @@ ROWS: tuple[Row, ...] = (
     insn("NOP", "90", "", "nop", "ins.nop", "no operation"),
     insn("PAUSE", "F3 90", "", "nop", "ins.pause", "no operation, for spin loops"),
     *(insn("XCHG", f"{0x90 + r:02X}", f"R{r},rAX", "xchg", "ins.xchg_rr", "exchange with the accumulator") for r in range(1, 8)),
-    insn("NOP", "0F 1F /0", "Ev", "nop", "ins.nop", "no operation with an operand that is not accessed"),
+    insn("NOP", "0F 1F /r", "Ev", "nop", "ins.nop", "no operation with an operand that is not accessed"),
     insn("PUSH", "50+r", "Zv", "push", "ins.push", "push a register"),
     insn("PUSH", "68 iz", "Iz", "push", "ins.push", "push an immediate"),
     insn("PUSH", "6A ib", "Ibs", "push", "ins.push", "push an immediate"),

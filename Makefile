@@ -1,0 +1,75 @@
+# Everything a user or developer does, with nothing installed but Python 3.11 or later, make and a network for pip.
+#
+#   make bench       set up, and print what a system call costs on the bare machine and under trap-and-emulate
+#   make test        set up, check style and types, run all tests
+#   make speed       measure the emulator itself
+#   make guests      assemble the guest kernels again (needs nasm and GNU ld)
+#   make help        this text
+
+.PHONY: help bench speed test lint check guests gen profiles wheel clean clean-cache
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The first Python that is new enough; `make PYTHON=/path/to/python` decides otherwise.
+PYTHON ?= $(shell for python in python3 python3.15 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+# A venv without pip of its own (no ensurepip on the system) is served by the pip outside.
+PIP = $$(if $(BIN)/python -m pip --version >/dev/null 2>&1; then echo $(BIN)/python -m pip; \
+	else echo $(PYTHON) -m pip --python $(BIN)/python; fi) --disable-pip-version-check --quiet
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or later found; install one, or: make PYTHON=/path/to/it" >&2; exit 2; }
+	@echo "setting up $(VENV) with $$($(PYTHON) --version)" >&2
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m venv --without-pip --clear $(VENV)
+
+$(VENV)/installed: pyproject.toml | $(BIN)/python
+	@echo "installing x86virt and what it needs" >&2
+	@$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/installed-test: pyproject.toml | $(BIN)/python
+	@echo "installing x86virt and what its tests need" >&2
+	@$(PIP) install --editable '.[test]'
+	@touch $@ $(VENV)/installed
+
+bench: $(VENV)/installed
+	@$(BIN)/x86virt bench syscall --strategy native --strategy trap-and-emulate
+
+speed: $(VENV)/installed
+	@$(BIN)/x86virt bench speed
+
+lint: $(VENV)/installed-test
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+test: lint
+	@$(BIN)/python -m pytest
+
+# Generated files are current: the dispatch, the profiles.
+check: $(VENV)/installed-test
+	@$(BIN)/python -m x86virt.core.generate --check
+	@$(BIN)/python benchmarks/reference/make_profiles.py --check
+
+gen: $(VENV)/installed
+	@$(BIN)/python -m x86virt.core.generate
+
+profiles: $(VENV)/installed
+	@$(BIN)/python benchmarks/reference/make_profiles.py
+
+guests: $(VENV)/installed
+	@$(BIN)/python benchmarks/guests/build.py
+
+wheel: $(BIN)/python
+	@$(PIP) wheel --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Machine code that was compiled by earlier runs.
+clean-cache:
+	rm -rf "$${X86VIRT_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/x86virt}"

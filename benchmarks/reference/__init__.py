@@ -1,0 +1,1 @@
+"""Published figures, and the script that makes the profiles from them."""

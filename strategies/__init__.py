@@ -1,0 +1,1 @@
+"""The built-in strategies. Each module is the chapter on its technique."""

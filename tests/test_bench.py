@@ -1,0 +1,127 @@
+"""Benchmark suites: rows that name real regions, figures that add up, and tables that show them."""
+
+import json
+from typing import Any
+
+import pytest
+
+from x86virt.api import DEFAULT_PROFILE, bench, make_setup
+from x86virt.cli import main
+from x86virt.guests import guests
+from x86virt.isa.events import MODE_NAMES
+from x86virt.profile import load_profile
+from x86virt.speed import Loop, measure_loop, show_speed, without_sysenter
+from x86virt.suites import suite
+
+BOTH = ("native", "trap-and-emulate")
+
+
+@pytest.mark.parametrize("name", ["syscall", "micro"])
+def test_every_benchmark_names_a_region_that_its_guest_has(name: str) -> None:
+    for benchmark in suite(name):
+        assert 0 <= benchmark.region < len(guests()[benchmark.guest].regions)
+        assert benchmark.iterations > 0 and benchmark.sentence
+    names = [benchmark.name for benchmark in suite(name)]
+    assert len(set(names)) == len(names)
+
+
+def test_micro_holds_every_region_of_every_guest() -> None:
+    held = {(benchmark.guest, benchmark.region) for benchmark in suite("micro")}
+    assert held == {(guest.name, number) for guest in guests().values() for number in range(len(guest.regions))}
+
+
+def test_figures_of_a_row_add_up() -> None:
+    rows = bench("syscall", BOTH, iterations=50)
+    assert [(row.benchmark, row.strategy) for row in rows] == [(b, s) for b in ("int80", "sysenter") for s in BOTH]
+    for row in rows:
+        assert row.outcome == "done" and row.iterations == 50
+        assert row.cycles is not None and row.cycles_per_iteration == row.cycles / 50
+        assert set(row.modes) == set(MODE_NAMES)
+        assert sum(row.modes.values()) == pytest.approx(row.cycles_per_iteration, rel=1e-12)
+        assert sum(cell.cycles for cell in row.events.values()) == pytest.approx(row.cycles_per_iteration, rel=1e-9)
+
+
+def test_the_bare_machine_pays_the_profile_for_a_system_call() -> None:
+    """INT 0x80 and IRET once each an iteration, at the prices of the profile, and no time in a VMM."""
+    profile = load_profile(DEFAULT_PROFILE)
+    row = bench("syscall", ["native"], iterations=40)[0]
+    for event in ("sys.int_n_cpl3_to_cpl0", "sys.iret_cpl0_to_cpl3"):
+        assert row.events[event].count == 1
+        assert row.events[event].cycles == profile[event]
+    assert row.modes["vmm"] == 0 and row.ratio_to_native == 1
+
+
+def test_trap_and_emulate_costs_more_and_says_where() -> None:
+    native, trapped = bench("syscall", BOTH, iterations=40)[:2]
+    assert trapped.cycles_per_iteration is not None and native.cycles_per_iteration is not None
+    assert trapped.ratio_to_native == trapped.cycles_per_iteration / native.cycles_per_iteration > 2
+    assert trapped.modes["vmm"] > native.cycles_per_iteration
+    assert trapped.events["vmm.trap_dispatch"].count >= 2, "the INT, and the IRET of the guest's kernel"
+
+
+def test_iterations_do_not_change_what_one_costs() -> None:
+    few, many = (bench("syscall", ["native"], iterations=number)[0] for number in (64, 640))
+    assert few.cycles_per_iteration == pytest.approx(many.cycles_per_iteration, rel=0.01)
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    capsys.readouterr()
+    status = main(arguments)
+    return status, *capsys.readouterr()
+
+
+def test_the_table_of_the_syscall_suite(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = answer(capsys, "bench", "syscall", "--iterations", "30")
+    assert status == 0
+    for words in ("p4_prescott", *BOTH, "cycles per round trip", "(x ", "guest user", "guest kernel", "VMM"):
+        assert words in out
+    for event in ("sys.int_n_cpl3_to_cpl0", "sys.iret_cpl0_to_cpl3", "vmm.trap_dispatch"):
+        assert event in out
+    assert "syscall under native" in err and "syscall under native" not in out
+
+
+def test_bench_json_has_the_agreed_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = answer(capsys, "bench", "syscall", "-s", "native", "--iterations", "10", "--json", "-")
+    document: dict[str, Any] = json.loads(out)
+    assert status == 0 and document["schema_version"] == 1
+    for row in document["rows"]:
+        assert set(row) == {
+            "suite", "benchmark", "strategy", "profile", "iterations", "cycles", "cycles_per_iteration",
+            "ratio_to_native", "modes", "events", "outcome",
+        }  # fmt: skip
+        assert all(set(cell) == {"count", "cycles"} for cell in row["events"].values())
+
+
+def test_a_suite_that_runs_out_of_budget_has_status_4(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = answer(capsys, "bench", "syscall", "-s", "native", "--max-cycles", "1000")
+    assert status == 4
+    assert "budget" in out
+
+
+def test_micro_runs_every_guest_on_the_bare_machine() -> None:
+    rows = bench("micro", ["native"], iterations=3)
+    assert {row.outcome for row in rows} == {"done"}
+    assert all(row.cycles_per_iteration for row in rows)
+
+
+def test_speed_rows() -> None:
+    row = measure_loop(make_setup("native"), Loop("syscall", "syscall", 200, "round trip", has_sysenter=False))
+    assert row.outcome == "done" and row.seconds > 0
+    assert row.events_per_second == 200 / row.seconds
+    assert row.guest_mips is not None and row.guest_mips > 0 and row.exits_per_second is None
+    assert set(row.as_json()) >= {"suite", "benchmark", "strategy", "profile", "guest_mips", "events_per_second"}
+    assert show_speed([row])
+
+
+def test_exits_are_counted_under_a_vmm() -> None:
+    row = measure_loop(make_setup("trap-and-emulate"), Loop("syscall", "syscall", 50, "trip", has_sysenter=False))
+    assert row.outcome == "done"
+    assert row.exits_per_second is not None and row.exits_per_second > 2 * 50 / row.seconds
+
+
+def test_a_processor_without_sysenter_differs_in_that_bit_only() -> None:
+    profile = load_profile(DEFAULT_PROFILE)
+    changed = without_sysenter(profile)
+    assert profile.integer("cpuid.features") - changed.integer("cpuid.features") == 1 << 11
+    assert {key for key in profile.values if profile.values[key] != changed.values[key]} == {"cpuid.features"}
+    assert changed.digest() != profile.digest()

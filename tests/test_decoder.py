@@ -1,0 +1,303 @@
+"""The decoder against Capstone 5: length and mnemonic of every row in every operand form, and of random bytes."""
+
+import itertools
+
+import capstone
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from x86virt.core.decode import DECODED_OK, INVALID, NOT_IMPLEMENTED, TOO_LONG
+from x86virt.core.entries import decode_bytes
+from x86virt.core.layout import CODE
+from x86virt.isa.registers import SEGMENT_REGISTERS
+from x86virt.isa.rows import Row
+from x86virt.isa.table import ROWS
+
+ADDRESS = 0x1000
+WHY = ("ok", "truncated", "invalid", "not implemented", "too long")
+PREFIX_WORDS = {"rep", "repe", "repne", "repz", "repnz", "lock", "bnd", "notrack", "xacquire", "xrelease", "data16"}
+# Capstone's other names, and those that follow the operand size.
+SYNONYMS = {
+    "sal": "shl", "insd": "ins", "pushaw": "pusha", "pushal": "pusha", "popaw": "popa", "popal": "popa", "cwde": "cbw",
+    "cdq": "cwd", "pushfd": "pushf", "popfd": "popf", "iretd": "iret", "ljmp": "jmpf", "lcall": "callf", "xlatb": "xlat",
+    "retfq": "retf", "jcxz": "jecxz",
+}  # fmt: skip
+STRINGS = ("movs", "cmps", "stos", "lods", "scas")
+CODES = np.zeros(1, CODE).view(np.recarray)
+DECODED = CODES["decoded"][0][0]
+ENGINE = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32)
+
+
+def decode(octets: bytes) -> tuple[str, int, str]:
+    """What the core's decoder makes of up to 15 bytes: why it ended, length, the row's mnemonic."""
+    window = octets[:16].ljust(16, b"\0")
+    DECODED["window"] = np.frombuffer(window, np.uint8)
+    DECODED["available"] = min(len(octets), 15)
+    DECODED["rip"] = ADDRESS
+    why = decode_bytes(CODES)
+    if why != DECODED_OK:
+        return WHY[why], 0, ""
+    return WHY[why], int(DECODED["length"]), ROWS[int(DECODED["row"])].mnemonic.lower()
+
+
+def canonical(mnemonic: str) -> str:
+    """A mnemonic of Capstone under our name."""
+    name = mnemonic
+    if name[:-1] in STRINGS and name[-1] in "bwd":
+        return name[:-1]
+    return SYNONYMS.get(name, name)
+
+
+def disassemble(octets: bytes) -> tuple[int, str]:
+    """Capstone's answer: length and canonical mnemonic; length 0 if it refuses."""
+    for _, length, mnemonic, operands in ENGINE.disasm_lite(octets, ADDRESS, 1):
+        words = f"{mnemonic} {operands}".split()
+        while len(words) > 1 and words[0] in PREFIX_WORDS:
+            words = words[1:]
+        name = canonical(words[0])
+        if name in ("jmp", "call") and is_far_indirect(octets):
+            name += "f"
+        return length, name
+    return 0, ""
+
+
+def is_far_indirect(octets: bytes) -> bool:
+    """FF /3 and FF /5, which Capstone calls by the name of the near forms."""
+    _, rest = strip(octets)
+    return rest[0] == 0xFF and rest[1] >> 3 & 7 in (3, 5)
+
+
+# -- every row ------------------------------------------------------------------------------------------------------
+
+REGISTER_FORMS = tuple(0xC0 | reg << 3 | rm for reg, rm in itertools.product(range(8), range(8)))
+MEMORY_FORMS = tuple(mod << 6 | reg << 3 | rm for mod, reg, rm in itertools.product(range(3), range(8), range(8)))
+SIBS = (0x00, 0x24, 0x25, 0x4D, 0x63, 0x9C, 0xE5, 0xFF)
+
+
+def after_modrm(modrm: int, sib: int) -> bytes:
+    """The SIB byte and displacement that a ModRM byte asks for (SDM volume 2, tables 2-2 and 2-3)."""
+    mod, rm = modrm >> 6, modrm & 7
+    if mod == 3:
+        return b""
+    tail = bytes([sib]) if rm == 4 else b""
+    no_base = mod == 0 and (rm == 5 or (rm == 4 and sib & 7 == 5))
+    return tail + bytes(range(0x81, 0x85))[: 4 if mod == 2 or no_base else mod]
+
+
+def modrm_forms(row: Row) -> list[bytes]:
+    """Every ModRM byte (with SIB and displacement) that the row accepts."""
+    if not row.modrm:
+        return [b""]
+    modrms = MEMORY_FORMS if any(code.startswith("M") for code in row.operands) else REGISTER_FORMS + MEMORY_FORMS
+    if "Rd" in row.operands:
+        modrms = REGISTER_FORMS
+    if row.modrm.isdigit():
+        modrms = tuple(modrm for modrm in modrms if modrm >> 3 & 7 == int(row.modrm))
+    if "Sw" in row.operands:
+        modrms = tuple(modrm for modrm in modrms if modrm >> 3 & 7 < 6)
+    if "Cd" in row.operands:
+        modrms = tuple(modrm for modrm in modrms if modrm >> 3 & 7 in (0, 2, 3, 4))
+    sibs = {modrm: SIBS if modrm & 7 == 4 and modrm >> 6 != 3 else (0,) for modrm in modrms}
+    return [bytes([modrm]) + after_modrm(modrm, sib) for modrm in modrms for sib in sibs[modrm]]
+
+
+def immediates(row: Row, width: int) -> bytes:
+    """Immediate bytes of the row at an operand size."""
+    operand = width // 8
+    sizes = {"ib": 1, "iw": 2, "iz": operand, "jb": 1, "jz": operand, "ap": operand + 2, "o": 4}
+    return bytes(range(0x91, 0x91 + sum(sizes[name] for name in row.immediates)))
+
+
+def opcodes(row: Row) -> list[bytes]:
+    """The opcode bytes, once for each register in the opcode."""
+    if "+r" not in row.encoding:
+        return [bytes(row.opcode)]
+    *head, last = row.opcode
+    return [bytes([*head, last + register]) for register in range(8)]
+
+
+def encodings(row: Row, width: int) -> list[bytes]:
+    """Every operand form of a row at an operand size, without other prefixes."""
+    prefix = b"\x66" if width == 16 else b""
+    if row.opcode[0] == 0xF3:
+        return [prefix + bytes(row.opcode)]
+    return [prefix + op + form + immediates(row, width) for op in opcodes(row) for form in modrm_forms(row)]
+
+
+def expected(row: Row) -> str:
+    """The mnemonic that Capstone should give."""
+    return canonical(row.mnemonic.lower())
+
+
+@pytest.mark.parametrize("width", (16, 32))
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.name}-{row.encoding.replace(' ', '')}")
+def test_every_form_of_a_row_has_the_length_and_name_that_capstone_gives(row: Row, width: int) -> None:
+    """Registers, all ModRM and SIB shapes, immediates, with and without an operand-size prefix."""
+    for octets in encodings(row, width):
+        ours = decode(octets.ljust(15, b"\xcc"))
+        theirs = disassemble(octets.ljust(15, b"\xcc"))
+        reason = excuse(octets, ours, theirs)
+        assert reason or ours == ("ok", *theirs), f"{octets.hex()}: ours {ours}, Capstone {theirs}"
+        assert ours == ("ok", len(octets), row.mnemonic.lower()), f"{octets.hex()}: {ours}"
+        assert reason or theirs[1] == expected(row), f"{octets.hex()}: {theirs}"
+
+
+PREFIXES = (b"\x26", b"\x2e", b"\x36", b"\x3e", b"\x64", b"\x65", b"\xf0", b"\xf2", b"\xf3")
+
+
+@pytest.mark.parametrize("prefix", PREFIXES, ids=bytes.hex)
+def test_prefixes_add_their_length_and_keep_the_name(prefix: bytes) -> None:
+    """Segment overrides, LOCK, REP: each row's first and last form behind each prefix."""
+    for row in ROWS:
+        forms = encodings(row, 32)
+        for octets in (forms[0], forms[-1]):
+            check(prefix + octets)
+
+
+@pytest.mark.parametrize(
+    "prefix", (b"\x66\x2e", b"\x2e\x66", b"\xf3\x64\x66", b"\x64\x65\x36", b"\x66\x66\x66"), ids=bytes.hex
+)
+def test_several_prefixes(prefix: bytes) -> None:
+    """Combinations in any order, repeated ones included."""
+    for row in ROWS:
+        check(prefix + encodings(row, 32)[0])
+
+
+@pytest.mark.parametrize("number, prefix", list(zip(("es", "cs", "ss", "ds", "fs", "gs"), PREFIXES, strict=False)))
+def test_the_last_segment_prefix_wins(number: str, prefix: bytes) -> None:
+    """The memory operand's segment is that of the last override."""
+    assert decode(b"\x65" + prefix + b"\x8b\x45\x08")[0] == "ok"
+    assert SEGMENT_REGISTERS[int(DECODED["segment"])] == number
+
+
+@pytest.mark.parametrize(
+    "octets, segment",
+    [
+        ("8b00", "ds"),
+        ("8b4508", "ss"),
+        ("8b0424", "ss"),
+        ("8b0428", "ds"),
+        ("8b0425" + "00" * 4, "ds"),
+        ("8b446500", "ss"),
+    ],
+)
+def test_the_default_segment_follows_the_base_register(octets: str, segment: str) -> None:
+    """EBP and ESP as base mean SS, as index not (SDM volume 1, table 3-5)."""
+    assert decode(bytes.fromhex(octets))[0] == "ok"
+    assert SEGMENT_REGISTERS[int(DECODED["segment"])] == segment
+
+
+@pytest.mark.parametrize("count", (14, 15, 20))
+def test_an_instruction_beyond_fifteen_bytes_is_too_long(count: int) -> None:
+    """14 prefixes and NOP fit, 15 do not."""
+    why, length, _ = decode(b"\x66" * count + b"\x90")
+    assert (why, length) == (("ok", 15) if count == 14 else (WHY[TOO_LONG], 0))
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.encoding.replace(" ", ""))
+def test_a_window_that_ends_early_is_truncated(row: Row) -> None:
+    """Every proper prefix of an encoding asks for more bytes, never reads beyond them."""
+    octets = encodings(row, 32)[-1]
+    for length in range(1, len(octets)):
+        if octets[:length] in (b"\xf3",) or decode(octets)[1] == len(octets):
+            assert decode(octets[:length])[0] == "truncated", octets[:length].hex()
+
+
+# -- random bytes ---------------------------------------------------------------------------------------------------
+
+
+def strip(octets: bytes) -> tuple[bytes, bytes]:
+    """Prefixes and the rest."""
+    for position, value in enumerate(octets):
+        if value not in b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3":
+            return octets[:position], octets[position:]
+    return octets, b""
+
+
+def excuse(octets: bytes, ours: tuple[str, int, str], theirs: tuple[int, str]) -> str:
+    """Why the two may differ on these bytes; an empty string if they may not."""
+    prefixes, rest = strip(octets)
+    if ours[0] == WHY[NOT_IMPLEMENTED]:
+        return "the simulator says by name that it lacks the instruction"
+    if not rest:
+        return "prefixes alone"
+    two = rest[0] == 0x0F and len(rest) > 1
+    modrm = rest[2 if two else 1] if len(rest) > (2 if two else 1) else 0
+    for holds, reason in DIFFERENCES:
+        if holds(prefixes, rest, two, modrm, ours, theirs):
+            return reason
+    return ""
+
+
+NEWER = {*range(0x10, 0x18), *range(0x28, 0x30), *range(0x50, 0x80), *range(0xC2, 0xC7), *range(0xD0, 0x100), 0xB8}
+NEWER |= {0x05, 0x07, 0x0A, 0x0C, 0x0E, 0x0F, 0x24, 0x26, 0x36, 0x37, 0x38, 0x39, 0x3A, 0xA6, 0xA7, 0x04, 0xB9, 0xFF}
+# (condition on prefixes, bytes from the opcode, two-byte opcode, ModRM, our answer, Capstone's), reason
+DIFFERENCES = (
+    (
+        lambda p, r, two, m, o, t: o[0] == WHY[INVALID] and two and r[1] in NEWER,
+        "MMX, SSE, VMX and later opcodes, and SYSCALL, which CPUID does not offer here",
+    ),
+    (
+        lambda p, r, two, m, o, t: o[0] == WHY[INVALID] and two and r[1] in (0x01, 0xC7) and t[0] > 0,
+        "0F 01 and 0F C7 forms of later processors (VMX, SVM, XSAVE, RDRAND)",
+    ),
+    (
+        lambda p, r, two, m, o, t: o[0] == WHY[INVALID] and r[0] in (0xC4, 0xC5, 0x8F, 0xC6, 0xC7) and not two,
+        "VEX, XOP and TSX encodings, which are #UD here",
+    ),
+    (
+        lambda p, r, two, m, o, t: o[0] == "ok" and b"\xf0"[0] in p and t[0] == 0,
+        "Capstone refuses LOCK where the processor raises #UD: lowering does that, not the decoder",
+    ),
+    (
+        lambda p, r, two, m, o, t: two and r[1] in (0xBC, 0xBD) and 0xF3 in p and t[1] in ("tzcnt", "lzcnt"),
+        "F3 BSF and BSR are TZCNT and LZCNT on later processors only",
+    ),
+    (
+        lambda p, r, two, m, o, t: two and r[1] in (0xBC, 0xBD) and 0xF2 in p and t[0] == 0,
+        "Capstone refuses F2 before BSF and BSR; the processor ignores it",
+    ),
+    (
+        lambda p, r, two, m, o, t: o[2] == "pause" and r[0] == 0x90 and t[0] == 0,
+        "Capstone refuses PAUSE with an operand-size prefix",
+    ),
+    (
+        lambda p, r, two, m, o, t: two and r[1] == 0x09 and t[1] == "wbnoinvd",
+        "F3 WBINVD is WBNOINVD on later processors only",
+    ),
+    (
+        lambda p, r, two, m, o, t: two and 0x20 <= r[1] <= 0x23 and (m < 0xC0 or m >> 3 & 7 in (1, 5, 6, 7)),
+        "MOV CR and DR take any mod as a register form; Capstone differs on mod and on absent registers",
+    ),
+)
+
+
+def check(octets: bytes) -> None:
+    """Ours and Capstone's answers agree, or an excuse is on the list."""
+    padded = octets[:15].ljust(15, b"\xcc")
+    ours, theirs = decode(padded), disassemble(padded)
+    agree = ours == ("ok", *theirs) if theirs[0] else ours[0] in (WHY[INVALID], WHY[TOO_LONG])
+    assert agree or excuse(padded, ours, theirs), f"{padded.hex()}: ours {ours}, Capstone {theirs}"
+
+
+@given(st.binary(min_size=15, max_size=15))
+def test_random_bytes(octets: bytes) -> None:
+    """Hypothesis' bytes."""
+    check(octets)
+
+
+@pytest.mark.parametrize("first", range(256), ids="{:02x}".format)
+def test_random_bytes_behind_each_opcode(first: int) -> None:
+    """Each first byte, and each byte behind 0F and 66 0F, with many random tails."""
+    random = np.random.default_rng(first)
+    for head in (
+        bytes([first]),
+        bytes([0x0F, first]),
+        bytes([0x66, first]),
+        bytes([0xF3, 0x0F, first]),
+        bytes([0xF2, first]),
+    ):
+        for _ in range(40):
+            check(head + random.bytes(15))

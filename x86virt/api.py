@@ -1,0 +1,155 @@
+"""The library calls behind the command line: `run`, `bench` and `compare`."""
+
+import contextlib
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .errors import StrategyError, UnsupportedError
+from .guests import find_guest
+
+if TYPE_CHECKING:  # the command line must answer --help without NumPy and Numba
+    from .equivalence import Comparison
+    from .loader import Image
+    from .machine import Region, RunResult
+    from .profile import Profile
+    from .suites import Row
+    from .vmm import Strategy
+
+DEFAULT_PROFILE = "p4_prescott"
+DEFAULT_MEMORY_BYTES = 16 << 20
+DEFAULT_MAX_CYCLES = 20_000_000_000
+DONE = ("halted", "exited 0")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a guest runs on: a strategy, a profile, the guest's RAM in bytes, the budget in cycles, the cache model."""
+
+    strategy: "type[Strategy]"
+    profile: "Profile"
+    memory_bytes: int = DEFAULT_MEMORY_BYTES
+    max_cycles: int | None = DEFAULT_MAX_CYCLES
+    cache_model: str = "tables"
+
+    @property
+    def name(self) -> str:
+        """The strategy's name."""
+        return str(self.strategy.name)
+
+    def run(self, image: "Image", command_line: str = "") -> "RunResult":
+        """Boot the image on a new machine and run it to its end.
+
+        Raises ImageError if it does not fit, UnsupportedError if the strategy cannot run it.
+        """
+        from .machine import Machine
+
+        with strategy_errors(self.name):
+            machine = Machine(self.strategy(), self.profile, self.memory_bytes, self.cache_model)
+            machine.load(image, command_line)
+            return machine.run(self.max_cycles)
+
+
+@contextlib.contextmanager
+def strategy_errors(name: str) -> Iterator[None]:
+    """Turn what a VMM cannot do into UnsupportedError, and an exit that it has no hook for into StrategyError."""
+    from .vmm.exits import Unsupported, VmmError
+
+    try:
+        yield
+    except Unsupported as error:
+        raise UnsupportedError(f"strategy {name}", str(error), "run this guest under another strategy") from error
+    except VmmError as error:
+        raise StrategyError(f"strategy {name}", str(error), "complete the strategy") from error
+
+
+def make_setup(
+    strategy: "str | type[Strategy]" = "native",
+    profile: "str | pathlib.Path | Profile" = DEFAULT_PROFILE,
+    memory_bytes: int = DEFAULT_MEMORY_BYTES,
+    max_cycles: int | None = DEFAULT_MAX_CYCLES,
+    cache_model: str = "tables",
+) -> Setup:
+    """A setup from names. Raises StrategyError or ProfileError."""
+    from .profile import Profile, load_profile
+    from .vmm.registry import find_strategy
+
+    chosen = find_strategy(strategy) if isinstance(strategy, str) else strategy
+    loaded = profile if isinstance(profile, Profile) else load_profile(profile)
+    return Setup(chosen, loaded, memory_bytes, max_cycles, cache_model)
+
+
+def run(
+    guest: str | pathlib.Path,
+    strategy: "str | type[Strategy]" = "native",
+    profile: "str | pathlib.Path | Profile" = DEFAULT_PROFILE,
+    command_line: str = "",
+    **options: int | str | None,
+) -> "RunResult":
+    """Run a guest (a shipped one's name or a path); `options` are those of `make_setup`.
+
+    Raises UserError (its text is one line) for anything wrong in what was given, UnsupportedError if the strategy
+    cannot run this guest or profile.
+    """
+    return make_setup(strategy, profile, **options).run(find_guest(guest), command_line)  # type: ignore[arg-type]
+
+
+def bench(
+    suite_name: str = "syscall",
+    strategies: "Sequence[str | type[Strategy]] | None" = None,
+    profile: "str | pathlib.Path | Profile" = DEFAULT_PROFILE,
+    iterations: int | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> "list[Row]":
+    """The rows of a suite (any but `speed`) under the given strategies, all of them if none is given."""
+    from .suites import measure, suite
+    from .vmm.registry import strategy_names
+
+    benchmarks = suite(suite_name)
+    setups = [make_setup(strategy, profile) for strategy in strategies or strategy_names()]
+    return measure(benchmarks, setups, iterations, progress)
+
+
+def compare(
+    guest: str | pathlib.Path,
+    strategy: "str | type[Strategy]" = "trap-and-emulate",
+    profile: "str | pathlib.Path | Profile" = DEFAULT_PROFILE,
+    command_line: str = "",
+    memory_bytes: int = DEFAULT_MEMORY_BYTES,
+    max_cycles: int | None = DEFAULT_MAX_CYCLES,
+) -> "Comparison":
+    """Run a guest on the bare machine and under a strategy, in lock step (equivalence E1)."""
+    setup = make_setup(strategy, profile, memory_bytes, max_cycles)
+    return compare_setup(setup, find_guest(guest), command_line)
+
+
+def compare_setup(setup: Setup, image: "Image", command_line: str = "") -> "Comparison":
+    """The bare machine and a setup in lock step."""
+    from .equivalence import compare_runs
+
+    with strategy_errors(setup.name):
+        return compare_runs(
+            image,
+            setup.strategy,
+            setup.profile,
+            command_line=command_line,
+            memory_bytes=setup.memory_bytes,
+            max_cycles=setup.max_cycles,
+        )
+
+
+def run_setup(setup: Setup, guest: str, command_line: str) -> "tuple[str, dict[int, Region]]":
+    """Run a benchmark's guest: `done` and its regions by number, or why there are none."""
+    try:
+        result = setup.run(find_guest(guest), command_line)
+    except UnsupportedError as error:
+        return f"unsupported: {error.what}", {}
+    if not passed(result.outcome, result.exit_code):
+        return result.outcome, {}
+    return "done", {region.number: region for region in result.regions}
+
+
+def passed(outcome: str, exit_code: int | None) -> bool:
+    """Whether a guest ended well: it shut down or left with the verdict 0."""
+    return outcome in DONE and not exit_code

@@ -1,0 +1,60 @@
+"""What there is to choose from: the tables of `x86virt list`."""
+
+from collections.abc import Callable, Sequence
+
+Table = tuple[Sequence[str], list[Sequence[object]]]
+
+
+def catalogue(what: str) -> Table:
+    """Column names and rows of one list. Raises KeyError for a list that there is not."""
+    return LISTS[what]()
+
+
+def _guests() -> Table:
+    from .guests import guests
+
+    rows = [(guest.name, guest.default_iterations, "; ".join(guest.regions) or "-") for guest in guests().values()]
+    return ("guest", "default_iterations", "regions"), list(rows)
+
+
+def _strategies() -> Table:
+    from .vmm.registry import find_strategy, strategy_names
+
+    rows = []
+    for name in strategy_names():
+        lines = (find_strategy(name).__doc__ or "").strip().splitlines()
+        rows.append((name, lines[0] if lines else ""))
+    return ("strategy", "description"), list(rows)
+
+
+def _profiles() -> Table:
+    from .profile import load_profile, profile_names
+
+    profiles = [load_profile(name) for name in profile_names()]
+    return ("profile", "processor", "mhz"), [(profile.name, profile.title, profile["cpu.mhz"]) for profile in profiles]
+
+
+def _suites() -> Table:
+    from .suites import SUITE_SENTENCES, suite
+
+    rows = []
+    for name, sentence in SUITE_SENTENCES.items():
+        names = "host speed" if name == "speed" else ", ".join(benchmark.name for benchmark in suite(name))
+        rows.append((name, sentence, names))
+    return ("suite", "about", "benchmarks"), list(rows)
+
+
+def _events() -> Table:
+    from .isa.events import EVENTS
+
+    rows = [(event.name, event.domain, event.unit, event.price or event.rule, event.sentence) for event in EVENTS]
+    return ("event", "domain", "unit", "price", "meaning"), list(rows)
+
+
+LISTS: dict[str, Callable[[], Table]] = {
+    "guests": _guests,
+    "strategies": _strategies,
+    "profiles": _profiles,
+    "suites": _suites,
+    "events": _events,
+}

@@ -1,0 +1,155 @@
+"""What Python may call of the hardware besides `run`: each function is an entry, compiled whole and kept in the cache."""
+
+from ..isa.events import (
+    EVENT_SYS_INVLPG,
+    EVENT_SYS_LAPIC_MMIO_ACCESS,
+    EVENT_SYS_MOV_CR3_WRITE,
+    MODE_VMM,
+)
+from .board import (
+    board_advance,
+    board_deadline,
+    interrupt_acknowledge,
+    interrupt_pending,
+    port_read,
+    port_write,
+    reset_board,
+)
+from .cache import VMM, reference
+from .charge import charge, charge_ticks
+from .code import settle
+from .decode import decode
+from .flags import get_eflags, set_eflags
+from .jit import entry
+from .mode import set_context, set_cpl
+from .paging import peek_translation
+from .physical import note_code_write
+from .segment import segment_limits
+from .tlb import flush_tlb, invalidate_page
+
+
+@entry
+def settle_all(state, codes, blocks, details):
+    """Bring the ledger up to date from Python."""
+    settle(state[0], codes[0], blocks, details)
+
+
+@entry
+def enter_level(state, cpl):
+    """Enter a privilege level from Python: the bank, the mode and the code context follow."""
+    set_cpl(state[0], cpl)
+    set_context(state[0])
+
+
+@entry
+def refresh_segment(state, segment):
+    """Recompute what the fast paths may touch after Python changed a segment's cache."""
+    segment_limits(state[0], segment)
+
+
+@entry
+def note_write(state, memory, physical):
+    """Python wrote RAM at `physical`: discard decoded code there."""
+    note_code_write(state[0], memory, physical)
+
+
+@entry
+def reset_devices(boards, ticks_per_second):
+    """Power on a board."""
+    reset_board(boards[0], ticks_per_second)
+
+
+# -- what a VMM's software does with the processor, from Python; each is priced as the instruction it stands for -------
+
+
+@entry
+def vmm_write_cr3(state, value):
+    """MOV CR3 by the VMM: a new root, and a flush that spares global entries."""
+    cpu = state[0]
+    charge(cpu, EVENT_SYS_MOV_CR3_WRITE, 1)
+    cpu.cr3 = value
+    flush_tlb(cpu, 1)
+
+
+@entry
+def vmm_invlpg(state, gla):
+    """INVLPG by the VMM."""
+    charge(state[0], EVENT_SYS_INVLPG, 1)
+    invalidate_page(state[0], gla)
+
+
+@entry
+def vmm_program_timer(state, deadline):
+    """Set the host's one-shot timer to a tick; NEVER stops it."""
+    cpu = state[0]
+    charge(cpu, EVENT_SYS_LAPIC_MMIO_ACCESS, 1)
+    cpu.timer = deadline
+    cpu.timer_pending = 0
+
+
+@entry
+def vmm_charge(state, event, items, ticks):
+    """Charge a path of the VMM: its ticks were computed from the witness table."""
+    charge_ticks(state[0], event, items, ticks, MODE_VMM)
+
+
+@entry
+def vmm_reference(state, physical):
+    """A live reference of the VMM to a structure in machine RAM: what lies above an L1 hit is charged."""
+    reference(state[0], physical, VMM)
+
+
+@entry
+def device_read(boards, port, width_bytes, now):
+    """IN from a virtual board at a tick."""
+    return port_read(boards[0], port, width_bytes, now)
+
+
+@entry
+def device_write(boards, port, width_bytes, value, now):
+    """OUT to a virtual board at a tick."""
+    board = boards[0]
+    board.attention |= port_write(board, port, width_bytes, value, now)
+
+
+@entry
+def device_advance(boards, now):
+    """Let virtual devices see a tick; 1 if they request an interrupt."""
+    board_advance(boards[0], now)
+    return interrupt_pending(boards[0])
+
+
+@entry
+def device_deadline(boards):
+    """The next tick at which a virtual device can raise an interrupt, NEVER if none."""
+    return board_deadline(boards[0])
+
+
+@entry
+def device_acknowledge(boards):
+    """Acknowledge the interrupt that a virtual board requests; returns its vector."""
+    return interrupt_acknowledge(boards[0])
+
+
+@entry
+def decode_bytes(codes):
+    """Decode the instruction in the decoder's window; returns a DECODED outcome (core/decode.py)."""
+    return decode(codes[0].decoded[0])
+
+
+@entry
+def set_all_eflags(state, value):
+    """Write EFLAGS from Python."""
+    set_eflags(state[0], value)
+
+
+@entry
+def all_eflags(state):
+    """Read EFLAGS from Python."""
+    return get_eflags(state[0])
+
+
+@entry
+def look_up(state, memory, gla):
+    """The physical address that a linear one translates to now, without any effect; -1 if it does not."""
+    return peek_translation(state[0], memory, gla)

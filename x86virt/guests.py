@@ -1,0 +1,58 @@
+"""The guests that are shipped: found by name through the manifest, or an image of the user's own by its path."""
+
+import functools
+import json
+import os
+import pathlib
+from dataclasses import dataclass
+
+from .errors import GuestError, near_matches
+from .loader import Image, load_image
+
+PACKAGE = pathlib.Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A shipped guest: its image, what one iteration of each measured region is, and its default iterations."""
+
+    name: str
+    path: pathlib.Path
+    regions: tuple[str, ...]
+    default_iterations: int
+    sha256: str
+
+
+def benchmarks_folder() -> pathlib.Path:
+    """The folder `benchmarks/`, inside the installed package or beside it in a checkout."""
+    inside = PACKAGE / "benchmarks"
+    return inside if inside.is_dir() else PACKAGE.parent / "benchmarks"
+
+
+@functools.cache
+def guests() -> dict[str, Guest]:
+    """All shipped guests by name, from `benchmarks/guests/images/manifest.json`."""
+    images = benchmarks_folder() / "guests" / "images"
+    manifest = json.loads((images / "manifest.json").read_text(encoding="utf-8"))
+    return {
+        name: Guest(
+            name, images / entry["image"], tuple(entry["regions"]), entry["default_iterations"], entry["sha256"]
+        )
+        for name, entry in sorted(manifest["guests"].items())
+    }
+
+
+def find_guest(name_or_path: str | os.PathLike[str]) -> Image:
+    """The image of a shipped guest, or of the file at that path. Raises GuestError or ImageError.
+
+    A name without a slash or a dot is a guest's; a file of that name in the current folder is given as `./name`.
+    """
+    text = os.fspath(name_or_path)
+    known = guests()
+    if text in known:
+        return load_image(known[text].path)
+    looks_like_path = isinstance(name_or_path, os.PathLike) or os.sep in text or "/" in text or "." in text
+    if looks_like_path or os.path.isfile(text):
+        return load_image(name_or_path)
+    advice = f"use one of {', '.join(known)}, or the path of an image{near_matches(text, known)}"
+    raise GuestError(f"guest {text!r}" if not text else f"guest {text}", "no such guest", advice)

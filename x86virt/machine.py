@@ -1,0 +1,256 @@
+"""The machine: a processor with RAM and a board, a guest, and the strategy under which it runs."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .core import layout as core
+from .core.entries import reset_devices
+from .isa.registers import EAX, EDX
+from .ledger import Ledger
+from .loader import Image, prepare_boot
+from .processor import Processor
+from .profile import Profile
+from .vmm import layout as vmm_layout
+from .vmm.exits import VmmError
+from .vmm.probe import Divergence, Probe
+from .vmm.reflect import TripleFault
+from .vmm.strategy import Strategy
+from .vmm.vm import VirtualMachine
+
+DEFAULT_MEMORY = 16 << 20
+TICKS = 64
+
+
+@dataclass
+class Region:
+    """A measured region of a guest: its number, iterations, and the part of the ledger that fell into it."""
+
+    number: int
+    iterations: int
+    instructions: int
+    ticks: int
+    ledger: Ledger
+    exits: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass
+class RunResult:
+    """How a run ended and what it cost (ticks are sixty-fourths of a cycle)."""
+
+    outcome: str
+    exit_code: int | None
+    instructions: int
+    ticks: int
+    ledger: Ledger
+    regions: list[Region]
+    console: bytes
+    exits: dict[str, tuple[int, int]]
+    divergences: list[Divergence]
+    unpriced: int = 0
+
+
+class Machine:
+    """One host with one guest.
+
+    `memory_bytes` is the guest's RAM. Under a VMM the machine has 4 MB more, where the VMM lives.
+    """
+
+    def __init__(
+        self, strategy: Strategy, profile: Profile, memory_bytes: int = DEFAULT_MEMORY, cache_model: str = "tables"
+    ) -> None:
+        self.strategy, self.profile, self.memory_bytes = strategy, profile, memory_bytes
+        host_bytes = memory_bytes + (vmm_layout.VMM_BYTES if strategy.needs_vmm else 0)
+        self.processor = Processor(profile, host_bytes, cache_model)
+        self.retired_limit = core.NEVER
+        self.vm = VirtualMachine(self, strategy.kernel_ring) if strategy.needs_vmm else None
+        self.probe = Probe(self) if strategy.needs_vmm else None
+        self.regions: list[Region] = []
+        self._console = bytearray()
+        self._outcome: str | None = None
+        self._open: tuple[int, int, int, Ledger, dict[str, tuple[int, int]]] | None = None
+
+    @property
+    def boards(self) -> np.recarray:
+        """The devices that the guest sees: the machine's own, or the virtual ones."""
+        return self.processor.boards if self.vm is None else self.vm.boards
+
+    # -- loading --------------------------------------------------------------------------------------------------
+
+    def load(self, image: Image, command_line: str = "") -> None:
+        """Put a guest into RAM as a Multiboot loader does, and start the strategy."""
+        loaded = prepare_boot(image, self.memory_bytes, command_line)
+        for address, octets in loaded.writes:
+            self.write_guest(address, octets)
+        if self.vm is None:
+            cpu = self.processor.cpu
+            cpu.rip, cpu.gpr[0], cpu.gpr[3] = loaded.entry, loaded.eax, loaded.ebx
+        else:
+            reset_devices(self.vm.boards, TICKS * self.processor.clock_hz)
+            self.vm.start(loaded.entry, loaded.eax, loaded.ebx)
+        if self.probe is not None:
+            self.probe.arm()
+        self.strategy.setup(self)
+
+    def write_guest(self, gpa: int, octets: bytes) -> None:
+        """Write guest-physical memory."""
+        if self.vm is None:
+            self.processor.write_physical(gpa, octets)
+            return
+        while octets:
+            room = 0x1000 - (gpa & 0xFFF)
+            address = self.vm.guest.machine_address(gpa)
+            if address is not None:
+                self.processor.write_physical(address, octets[:room])
+            gpa, octets = gpa + room, octets[room:]
+
+    # -- running --------------------------------------------------------------------------------------------------
+
+    def stop(self, outcome: str) -> None:
+        """End the run with an outcome."""
+        if self._outcome is None:
+            self._outcome = outcome
+
+    def run(self, max_cycles: int | None = None) -> RunResult:
+        """Run to the end, or until `max_cycles` cycles have passed since power on."""
+        self.advance(core.NEVER, max_cycles)
+        return self.result()
+
+    def advance(self, retired_limit: int, max_cycles: int | None = None) -> bool:
+        """Run until `retired_limit` guest instructions have retired in all (True) or the run has ended (False)."""
+        cpu = self.processor.cpu
+        self.retired_limit = retired_limit
+        cpu.retired_limit = retired_limit
+        cpu.budget = core.NEVER if max_cycles is None else max_cycles * TICKS
+        try:
+            while self._outcome is None:
+                outcome = self.processor.run()
+                if outcome == core.RETIRED_LIMIT:
+                    return True
+                self.act(outcome)
+        except TripleFault:
+            self.stop("triple_fault")
+        except VmmError as error:
+            self.stop(f"unsupported: {error}")
+        return False
+
+    def act(self, outcome: int) -> None:
+        """Do what an outcome of the processor asks for."""
+        if outcome == core.MARK:
+            self.on_mark()
+        elif outcome == core.BOARD:
+            self.on_board()
+        elif outcome == core.HOOK and self.vm is not None:
+            self.vm.handle_hook()
+            if self.vm.boards[0].attention:
+                self.on_board()
+        elif outcome == core.PROBE and self.probe is not None:
+            self.probe.report()
+        elif outcome == core.BUDGET:
+            self.stop("budget")
+        elif outcome == core.SHUTDOWN:
+            self.stop("triple_fault")
+        elif outcome == core.HALTED_FOREVER:
+            self.stop("halted_forever")
+        elif outcome == core.UNIMPLEMENTED:
+            self.stop(self.unimplemented())
+        else:
+            raise AssertionError(f"unexpected outcome {outcome} of the processor")
+
+    def unimplemented(self) -> str:
+        """The outcome that names an instruction which the simulator does not have."""
+        cpu = self.processor.cpu
+        octets = self.bytes_at(int(cpu.rip) + int(cpu.seg[1].seg_base) & 0xFFFFFFFF, 8)
+        return f"unimplemented: {octets.hex(' ')} at {int(cpu.rip):#x}"
+
+    def bytes_at(self, gla: int, count: int) -> bytes:
+        """Bytes at a linear address as the processor translates it now, without any effect; fewer at a hole."""
+        octets = bytearray()
+        for place in range(count):
+            physical = self.processor.look_up((gla + place) & 0xFFFFFFFF)
+            if physical is None:
+                break
+            octets += self.processor.read_physical(physical, 1)
+        return bytes(octets)
+
+    def on_board(self) -> None:
+        """A device asked for attention: exit code, shutdown, console."""
+        board = self.boards[0]
+        board.attention = 0
+        self.drain_console()
+        if board.exit_requested and board.exit_code:
+            self.stop(f"exited {int(board.exit_code)}")
+        elif board.shutdown_requested:
+            self.stop("halted")
+
+    def drain_console(self) -> None:
+        """Take the console's bytes."""
+        board = self.boards[0]
+        self._console += bytes(board.console[: int(board.console_length)])
+        board.console_length = 0
+
+    def console(self) -> bytes:
+        """All text so far."""
+        self.drain_console()
+        return bytes(self._console)
+
+    # -- measuring ------------------------------------------------------------------------------------------------
+
+    def ledger(self) -> Ledger:
+        """The ledger as it stands, a copy."""
+        self.processor.settle()
+        return self.processor.ledger().snapshot()
+
+    def exits(self) -> dict[str, tuple[int, int]]:
+        """Exits so far: reason -> (count, ticks)."""
+        return {} if self.vm is None else {reason: (row[0], row[1]) for reason, row in self.vm.exits.items()}
+
+    def on_mark(self) -> None:
+        """A region begins or ends."""
+        cpu = self.processor.cpu
+        began = cpu.mark == 1
+        cpu.mark = 0
+        if began:
+            self._open = (int(cpu.gpr[EDX]), int(cpu.ticks), int(cpu.retired), self.ledger(), self.exits())
+        elif self._open is not None:
+            number, ticks, retired, ledger, exits = self._open
+            self._open = None
+            self.regions.append(
+                Region(
+                    number=number,
+                    iterations=int(cpu.gpr[EAX]),
+                    instructions=int(cpu.retired) - retired,
+                    ticks=int(cpu.ticks) - ticks,
+                    ledger=self.ledger() - ledger,
+                    exits=subtract(self.exits(), exits),
+                )
+            )
+
+    def result(self) -> RunResult:
+        """The result so far; conservation is checked."""
+        ledger = self.ledger()
+        cpu = self.processor.cpu
+        ledger.check_conservation(int(cpu.ticks))
+        board = self.boards[0]
+        return RunResult(
+            outcome=self._outcome or "running",
+            exit_code=int(board.exit_code) if board.exit_requested else None,
+            instructions=int(cpu.retired),
+            ticks=int(cpu.ticks),
+            ledger=ledger,
+            regions=self.regions,
+            console=self.console(),
+            exits=self.exits(),
+            divergences=[] if self.probe is None else self.probe.divergences,
+            unpriced=0 if self.vm is None else self.vm.unpriced,
+        )
+
+
+def subtract(after: dict[str, tuple[int, int]], before: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """Exits between two looks."""
+    rows = {}
+    for reason, (count, ticks) in after.items():
+        earlier = before.get(reason, (0, 0))
+        if count != earlier[0]:
+            rows[reason] = (count - earlier[0], ticks - earlier[1])
+    return rows

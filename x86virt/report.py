@@ -1,0 +1,171 @@
+"""Tables for people: one run, a benchmark suite, a comparison. Nothing is computed here."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from .suites import Row
+
+if TYPE_CHECKING:
+    from .machine import RunResult
+
+MODE_LABELS = {"guest_user": "guest user", "guest_kernel": "guest kernel", "vmm": "VMM", "idle": "idle"}
+MOST_EVENTS = 40
+
+
+def number(value: float | int | None, digits: int = 2) -> str:
+    """A number with thousands separated, whole numbers without decimals; `-` for none."""
+    if value is None:
+        return "-"
+    if float(value).is_integer():
+        return f"{int(value):,}"
+    return f"{value:,.{digits}f}"
+
+
+def plain_table(columns: Sequence[str], left: int = 1) -> Table:
+    """A table whose first `left` columns hold words and the others numbers."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for place, column in enumerate(columns):
+        if place < left:
+            table.add_column(column, overflow="fold")
+        else:
+            table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def show_suite(rows: Sequence[Row]) -> RenderableType:
+    """All benchmarks of a suite: few of them at full length, many as one line each."""
+    names = list(dict.fromkeys(row.benchmark for row in rows))
+    if len(names) > 2:
+        return _summary(names, rows)
+    return Group(*(show_benchmark([row for row in rows if row.benchmark == name]) for name in names))
+
+
+def show_benchmark(rows: Sequence[Row]) -> RenderableType:
+    """One benchmark under several strategies: cycles of one iteration, where they went, and by which events."""
+    first = rows[0]
+    title = f"{first.suite} {first.benchmark}: {first.sentence}; {first.profile}, {first.iterations} iterations"
+    table = plain_table(["one iteration", *(row.strategy for row in rows)])
+    table.add_row("cycles per round trip", *(_with_ratio(row) for row in rows), style="bold")
+    for mode, label in MODE_LABELS.items():
+        if any(row.modes.get(mode) for row in rows):
+            table.add_row(f"  of which {label}", *(_mode(row, mode) for row in rows))
+    table.add_section()
+    table.add_row("events: count, cycles", *("" for _ in rows))
+    for event in _events(rows):
+        table.add_row(f"  {event}", *(_event(row, event) for row in rows))
+    return Group(Text(title, style="bold"), table, *_remarks(rows))
+
+
+def _with_ratio(row: Row) -> str:
+    if not row.measured:
+        return "-"
+    ratio = "" if row.ratio_to_native is None or row.strategy == "native" else f"  (x {row.ratio_to_native:.2f})"
+    return number(row.cycles_per_iteration) + ratio
+
+
+def _mode(row: Row, mode: str) -> str:
+    return number(row.modes.get(mode, 0)) if row.measured else "-"
+
+
+def _events(rows: Sequence[Row]) -> list[str]:
+    """The events of all rows, the most expensive first; what costs nothing and happens once a region is left out."""
+    weight: dict[str, tuple[float, float]] = {}
+    for row in rows:
+        for event, cell in row.events.items():
+            if cell.cycles == 0 and cell.count < 0.5:
+                continue
+            before = weight.get(event, (0.0, 0.0))
+            weight[event] = (max(before[0], cell.cycles), max(before[1], cell.count))
+    return sorted(weight, key=lambda event: (-weight[event][0], -weight[event][1], event))[:MOST_EVENTS]
+
+
+def _event(row: Row, event: str) -> str:
+    cell = row.events.get(event)
+    return "" if cell is None else f"{number(cell.count)}  {number(cell.cycles):>9}"
+
+
+def _remarks(rows: Iterable[Row]) -> list[Text]:
+    lines = [Text(f"{row.strategy}: {row.outcome}") for row in rows if not row.measured]
+    lines += [
+        Text(f"{row.strategy}: contains hooks' work that no VMM path prices (vmm.unpriced_hook)")
+        for row in rows
+        if "vmm.unpriced_hook" in row.events
+    ]
+    return lines
+
+
+def _summary(names: Sequence[str], rows: Sequence[Row]) -> RenderableType:
+    strategies = list(dict.fromkeys(row.strategy for row in rows))
+    columns = ["benchmark", "one iteration", *strategies]
+    title = Text(f"{rows[0].suite}, {rows[0].profile}: cycles per iteration", style="bold")
+    table = plain_table(columns, left=2)
+    by_place = {(row.benchmark, row.strategy): row for row in rows}
+    for name in names:
+        of_name = [by_place[name, strategy] for strategy in strategies]
+        table.add_row(name, of_name[0].sentence, *(_with_ratio(row) for row in of_name))
+    remarks = [Text(f"{row.benchmark}, {row.strategy}: {row.outcome}") for row in rows if not row.measured]
+    return Group(title, table, *remarks)
+
+
+def show_run(title: str, result: "RunResult") -> RenderableType:
+    """What one run did: outcome, totals, the events that took most of the time, exits by reason."""
+    from .ledger import as_cycles
+
+    modes = result.ledger.ticks_by_mode()
+    facts = plain_table([title, ""])
+    facts.add_row("outcome", result.outcome)
+    if result.exit_code is not None:
+        facts.add_row("exit code", str(result.exit_code))
+    facts.add_row("guest instructions", number(result.instructions))
+    facts.add_row("cycles", number(as_cycles(result.ticks)))
+    for mode, label in MODE_LABELS.items():
+        if modes[mode]:
+            facts.add_row(f"  of which {label}", number(as_cycles(modes[mode])))
+    parts: list[RenderableType] = [facts, _formula(result)]
+    exits = exits_of(result)
+    if exits:
+        table = plain_table(["VM exits by reason", "count", "cycles"])
+        for reason, cell in exits.items():
+            table.add_row(reason, number(cell["count"]), number(cell["cycles"]))
+        parts.append(table)
+    if result.divergences:
+        parts.append(Text(f"{len(result.divergences)} executions of sensitive unprivileged instructions differed:"))
+        parts += [Text(f"  {line}") for line in divergence_lines(result.divergences)]
+    return Group(*parts)
+
+
+def divergence_lines(divergences: Sequence[object], most: int = 20) -> list[str]:
+    """Divergences as lines, the first `most` of them."""
+    lines = [str(divergence) for divergence in divergences[:most]]
+    if len(divergences) > most:
+        lines.append(f"and {len(divergences) - most} more")
+    return lines
+
+
+def exits_of(result: "RunResult") -> Mapping[str, Mapping[str, float]]:
+    """VM exits by reason: `{reason: {count, cycles}}`, a view of the events and not a part of their sum."""
+    exits = getattr(result, "exits", {})
+    return exits() if callable(exits) else exits
+
+
+def _formula(result: "RunResult") -> Table:
+    table = plain_table(["event", "count", "cycles", "cycles each", "share"])
+    total = max(result.ticks, 1) / 64
+    for row in result.ledger.formula()[:15]:
+        latency = "-" if row.latency is None else number(float(row.latency))
+        cycles = float(row.cycles)
+        table.add_row(row.event, number(row.frequency), number(cycles), latency, f"{100 * cycles / total:.1f} %")
+    return table
+
+
+def make_console() -> Console:
+    """A console that is plain, and as wide as its tables, when it is not a terminal."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    if console.is_terminal:
+        return console
+    return Console(highlight=False, markup=False, emoji=False, width=200, color_system=None)

@@ -1,0 +1,191 @@
+"""How fast the emulator itself is, in host time: the only figures of the project that depend on the host.
+
+All models are on: TLB, caches, ledger. Each figure is the best of three runs of one guest, timed from the first
+instruction to the last; what a guest does before and after its loop is less than a thousandth of it.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from .api import Setup, passed
+from .errors import UnsupportedError
+from .guests import find_guest
+from .host import machine_name
+from .report import number, plain_table
+
+if TYPE_CHECKING:
+    from .profile import Profile
+
+REPEATS = 3
+CPUID_SEP = 1 << 11
+NATIVE = "native"
+
+
+@dataclass(frozen=True)
+class Loop:
+    """One measured loop: a guest, its iterations, whether SYSENTER is there, and what one event is."""
+
+    name: str
+    guest: str
+    iterations: int
+    event: str
+    has_sysenter: bool = True
+
+
+NATIVE_LOOPS = (
+    Loop("alu", "alu", 20_000, "pass of 1000"),
+    Loop("mix", "mix", 1_000, "sort, sieve and copy"),
+    Loop("syscall", "syscall", 1_000_000, "INT 0x80 round trip", has_sysenter=False),
+    Loop("pgfault", "pgfault", 1_000_000, "page fault"),
+)
+VMM_LOOPS = (
+    Loop("alu", "alu", 20_000, "pass of 1000"),
+    Loop("syscall", "syscall", 20_000, "INT 0x80 round trip", has_sysenter=False),
+    Loop("portio", "portio", 20_000, "IN and OUT"),
+)
+
+
+@dataclass(frozen=True)
+class SpeedRow:
+    """One figure. `guest_mips`: million guest instructions a second of host time; `exits_per_second`: VM exits."""
+
+    benchmark: str
+    strategy: str
+    profile: str
+    iterations: int
+    outcome: str
+    seconds: float
+    event: str = ""
+    guest_mips: float | None = None
+    events_per_second: float | None = None
+    exits_per_second: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The row as `bench speed --json` prints it."""
+        return {
+            "suite": "speed",
+            "benchmark": self.benchmark,
+            "strategy": self.strategy,
+            "profile": self.profile,
+            "iterations": self.iterations,
+            "seconds": self.seconds,
+            "guest_mips": self.guest_mips,
+            "event": self.event,
+            "events_per_second": self.events_per_second,
+            "exits_per_second": self.exits_per_second,
+            "outcome": self.outcome,
+        }
+
+
+def measure_speed(setups: Sequence[Setup], cold: bool, progress: Callable[[str], None]) -> list[SpeedRow]:
+    """All figures for the setups, the start of a warm process, and with `cold` the compilation from nothing."""
+    rows = []
+    for setup in setups:
+        for loop in NATIVE_LOOPS if setup.name == NATIVE else VMM_LOOPS:
+            progress(f"{loop.guest} under {setup.name}, {setup.profile.name}, best of {REPEATS}")
+            rows.append(measure_loop(setup, loop))
+    profile = setups[0].profile.name
+    if cold:
+        progress("one start from an empty cache of compiled code")
+        with tempfile.TemporaryDirectory(prefix="x86virt-cold-") as folder:
+            rows.append(start_row("cold start", profile, folder, 1))
+    progress("starts from a warm cache")
+    rows.append(start_row("warm start", profile, None, REPEATS))
+    return rows
+
+
+def measure_loop(setup: Setup, loop: Loop) -> SpeedRow:
+    """The best of three runs of a loop; a short run before them compiles and warms."""
+    chosen = replace(setup, max_cycles=None)
+    if not loop.has_sysenter:
+        chosen = replace(chosen, profile=without_sysenter(setup.profile))
+    image = find_guest(loop.guest)
+    best, result = 0.0, None
+    try:
+        chosen.run(image, "iterations=1")
+        for _ in range(REPEATS):
+            started = time.perf_counter()
+            result = chosen.run(image, f"iterations={loop.iterations}")
+            seconds = time.perf_counter() - started
+            best = min(best or seconds, seconds)
+    except UnsupportedError as error:
+        return _row(setup, loop, f"unsupported: {error.what}", 0.0)
+    assert result is not None
+    if not passed(result.outcome, result.exit_code):
+        return _row(setup, loop, result.outcome, best)
+    exits = sum(cell["count"] for cell in _exits(result).values())
+    return replace(
+        _row(setup, loop, "done", best),
+        guest_mips=result.instructions / best / 1e6,
+        events_per_second=loop.iterations / best,
+        exits_per_second=exits / best if exits else None,
+    )
+
+
+def _exits(result: Any) -> Any:
+    from .report import exits_of
+
+    return exits_of(result)
+
+
+def _row(setup: Setup, loop: Loop, outcome: str, seconds: float) -> SpeedRow:
+    return SpeedRow(loop.name, setup.name, setup.profile.name, loop.iterations, outcome, seconds, event=loop.event)
+
+
+def without_sysenter(profile: "Profile") -> "Profile":
+    """The same processor without CPUID.SEP, for which the `syscall` guest leaves its second region out."""
+    features = profile.values["cpuid.features"]
+    value = int(features.value) & ~CPUID_SEP
+    changed = replace(features, value=value, exact=type(features.exact)(value))
+    return replace(profile, values=MappingProxyType({**profile.values, "cpuid.features": changed}))
+
+
+def start_row(name: str, profile: str, cache: str | None, repeats: int) -> SpeedRow:
+    """The best time of a whole process `x86virt run hello`; `cache` is the folder for compiled code, if not the usual."""
+    environment = dict(os.environ)
+    if cache is not None:
+        environment["X86VIRT_CACHE"] = cache
+        environment.pop("NUMBA_CACHE_DIR", None)
+    command = [sys.executable, "-m", "x86virt", "run", "hello"]
+    best, outcome = 0.0, "done"
+    for _ in range(repeats):
+        started = time.perf_counter()
+        finished = subprocess.run(command, env=environment, check=False, capture_output=True)
+        seconds = time.perf_counter() - started
+        best = min(best or seconds, seconds)
+        if finished.returncode:
+            outcome = f"exit status {finished.returncode}"
+    return SpeedRow(name, NATIVE, profile, 1, outcome, best, "`x86virt run hello`")
+
+
+def show_speed(rows: Sequence[SpeedRow]) -> RenderableType:
+    """The figures as a table."""
+    table = plain_table(
+        ["benchmark", "strategy", "million guest instructions / s", "events / s", "event", "VM exits / s", "seconds"],
+        left=2,
+    )
+    for row in rows:
+        table.add_row(
+            row.benchmark,
+            row.strategy,
+            number(row.guest_mips, 1),
+            number(_whole(row.events_per_second)),
+            row.event if row.outcome == "done" else row.outcome,
+            number(_whole(row.exits_per_second)),
+            number(row.seconds, 2),
+        )
+    return Group(Text(f"speed of the emulator on {machine_name()}, best of {REPEATS}", style="bold"), table)
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else round(value)

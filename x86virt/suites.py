@@ -1,0 +1,185 @@
+"""The benchmark suites: each benchmark is a row that names a guest and one of its measured regions.
+
+`measure` runs the guests and gives a `Row` for every benchmark and strategy. Counts and cycles of a row are per
+iteration unless they say otherwise; regions mark themselves, so that set-up is not counted.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .errors import SuiteError, near_matches, show
+from .guests import guests
+
+if TYPE_CHECKING:
+    from .api import Setup
+    from .ledger import Ledger
+    from .machine import Region
+
+NATIVE = "native"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One benchmark: region number `region` of a guest, run `iterations` times; the sentence says what one is."""
+
+    suite: str
+    name: str
+    guest: str
+    region: int
+    iterations: int
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """How often an event happened in one iteration, and the cycles that it took."""
+
+    count: float
+    cycles: float
+
+
+@dataclass
+class Row:
+    """What one benchmark gave under one strategy.
+
+    `cycles` is the whole region's; `cycles_per_iteration`, `modes` (cycles by mode) and `events` are per iteration.
+    `outcome` is `done`, or why there are no figures.
+    """
+
+    suite: str
+    benchmark: str
+    sentence: str
+    strategy: str
+    profile: str
+    iterations: int
+    outcome: str
+    cycles: float | None = None
+    cycles_per_iteration: float | None = None
+    ratio_to_native: float | None = None
+    modes: dict[str, float] = field(default_factory=dict)
+    events: dict[str, Cell] = field(default_factory=dict)
+    by_mode: dict[str, dict[str, Cell]] = field(default_factory=dict)
+
+    @property
+    def measured(self) -> bool:
+        """Whether there are figures."""
+        return self.cycles is not None
+
+    def as_json(self) -> dict[str, Any]:
+        """The row as `bench --json` prints it."""
+        return {
+            "suite": self.suite,
+            "benchmark": self.benchmark,
+            "strategy": self.strategy,
+            "profile": self.profile,
+            "iterations": self.iterations,
+            "cycles": self.cycles,
+            "cycles_per_iteration": self.cycles_per_iteration,
+            "ratio_to_native": self.ratio_to_native,
+            "modes": self.modes,
+            "events": {name: {"count": cell.count, "cycles": cell.cycles} for name, cell in self.events.items()},
+            "outcome": self.outcome,
+        }
+
+
+SYSCALL = (
+    Benchmark("syscall", "int80", "syscall", 0, 1000, "a null system call by INT 0x80, interrupt gate and IRET"),
+    Benchmark("syscall", "sysenter", "syscall", 1, 1000, "a null system call by SYSENTER, STI and SYSEXIT"),
+)
+MICRO_ITERATIONS = {"pgfault": 256, "mix": 5, "irq": 20}  # else the guest's default
+SUITE_SENTENCES = {
+    "syscall": "the system call round trip",
+    "micro": "one event each: calls, faults, page tables, ports, address spaces, interrupts",
+    "speed": "the emulator itself, in host time",
+}
+
+
+def suite_names() -> list[str]:
+    """The names of all suites."""
+    return list(SUITE_SENTENCES)
+
+
+def suite(name: str) -> tuple[Benchmark, ...]:
+    """The benchmarks of a suite (`speed` has its own module). Raises SuiteError."""
+    if name == "syscall":
+        return SYSCALL
+    if name == "micro":
+        return tuple(_micro())
+    names = suite_names()
+    advice = f"use one of {', '.join(names)}{near_matches(name, names)}"
+    raise SuiteError(f"suite {show(name)}", "no such suite", advice)
+
+
+def _micro() -> Iterable[Benchmark]:
+    """Every measured region of every shipped guest."""
+    for guest in guests().values():
+        iterations = MICRO_ITERATIONS.get(guest.name, guest.default_iterations)
+        for number, sentence in enumerate(guest.regions):
+            name = guest.name if len(guest.regions) == 1 else f"{guest.name}.{number}"
+            yield Benchmark("micro", name, guest.name, number, iterations, sentence)
+
+
+def measure(
+    benchmarks: Sequence[Benchmark],
+    setups: "Sequence[Setup]",
+    iterations: int | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> list[Row]:
+    """Run the benchmarks under every setup; `iterations` replaces each benchmark's own number.
+
+    A guest runs once for all of its regions. Benchmarks come in the order given, strategies within each.
+    """
+    from .api import run_setup
+
+    regions: dict[tuple[str, int, int], tuple[str, dict[int, Region]]] = {}
+    rows = []
+    for benchmark in benchmarks:
+        count = iterations or benchmark.iterations
+        row_of_native = None
+        for number, setup in enumerate(setups):
+            key = (benchmark.guest, count, number)
+            if key not in regions:
+                progress(f"{benchmark.guest} under {setup.name}, {setup.profile.name}")
+                regions[key] = run_setup(setup, benchmark.guest, f"iterations={count}")
+            row = _row(benchmark, setup, count, *regions[key])
+            if setup.name == NATIVE:
+                row_of_native = row
+            rows.append(_with_ratio(row, row_of_native))
+    return rows
+
+
+def _row(benchmark: Benchmark, setup: "Setup", iterations: int, outcome: str, regions: "dict[int, Region]") -> Row:
+    row = Row(benchmark.suite, benchmark.name, benchmark.sentence, setup.name, setup.profile.name, iterations, outcome)
+    region = regions.get(benchmark.region)
+    if outcome != "done" or region is None:
+        row.outcome = outcome if outcome != "done" else f"region {benchmark.region} was not reached"
+        return row
+    row.iterations = region.iterations
+    fill(row, region.ledger, region.ticks)
+    return row
+
+
+def fill(row: Row, ledger: "Ledger", ticks: int) -> None:
+    """Put the figures of a region's ledger into its row."""
+    from .ledger import as_cycles
+
+    per_tick = 1 / (64 * max(row.iterations, 1))
+    row.cycles = as_cycles(ticks)
+    row.cycles_per_iteration = ticks * per_tick
+    row.modes = {mode: ticks * per_tick for mode, ticks in ledger.ticks_by_mode().items()}
+    for event, cells in ledger.as_json().items():
+        of_mode = {
+            mode: Cell(cell["count"] / max(row.iterations, 1), cell["cycles"] / max(row.iterations, 1))
+            for mode, cell in cells.items()
+        }
+        row.by_mode[event] = of_mode
+        row.events[event] = Cell(
+            sum(cell.count for cell in of_mode.values()), sum(cell.cycles for cell in of_mode.values())
+        )
+
+
+def _with_ratio(row: Row, native: Row | None) -> Row:
+    if native is not None and native.cycles_per_iteration and row.cycles_per_iteration is not None:
+        row.ratio_to_native = row.cycles_per_iteration / native.cycles_per_iteration
+    return row

@@ -1,0 +1,604 @@
+"""One sensitive instruction, performed on the virtual processor (SDM volume 2, a function each).
+
+Every function first charges its class of work, then checks what the guest's processor would check (raising GuestFault
+with nothing changed), then changes the virtual state. `HANDLERS` says which class each system operation belongs to.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..isa.registers import (
+    CR0_CD,
+    CR0_EM,
+    CR0_ET,
+    CR0_IMPLEMENTED,
+    CR0_MP,
+    CR0_NW,
+    CR0_PE,
+    CR0_PG,
+    CR0_TS,
+    CR3_ADDRESS,
+    CR4_DE,
+    CR4_PGE,
+    CR4_PSE,
+    CR4_TSD,
+    EAX,
+    ECX,
+    EDX,
+    EFLAGS_AC,
+    EFLAGS_ARITHMETIC,
+    EFLAGS_DF,
+    EFLAGS_ID,
+    EFLAGS_IF,
+    EFLAGS_IOPL,
+    EFLAGS_NT,
+    EFLAGS_RF,
+    EFLAGS_TF,
+    EFLAGS_VM,
+    MSR_APIC_BASE,
+    MSR_SYSENTER_CS,
+    MSR_SYSENTER_EIP,
+    MSR_SYSENTER_ESP,
+    MSR_TSC,
+    SS,
+)
+from ..isa.vectors import GP, KIND_SOFTWARE_INTERRUPT, NP, UD
+from .exits import GuestFault, Unsupported
+from .instruction import Instruction, effective_address
+from .layout import FIRST_VMM_SELECTOR
+from .segments import (
+    check_code_jump,
+    check_code_return,
+    check_data_load,
+    check_stack_load,
+    descriptor_of,
+    error_code,
+    mark_accessed,
+)
+
+if TYPE_CHECKING:
+    from .vm import VirtualMachine
+
+M32 = 0xFFFFFFFF
+APIC_BASE_DISABLED = 0xFEE00100
+BUSY = 2 << 8  # in a TSS descriptor's high doubleword
+CR4_OFFERED = CR4_TSD | CR4_DE | CR4_PSE | CR4_PGE
+# What a return may load into EFLAGS at any privilege; IOPL and IF are decided by CPL and IOPL.
+LOADABLE = EFLAGS_ARITHMETIC | EFLAGS_TF | EFLAGS_DF | EFLAGS_NT | EFLAGS_AC | EFLAGS_ID | EFLAGS_RF
+
+
+def privileged(vm: "VirtualMachine") -> None:
+    """#GP(0) unless the virtual CPL is 0."""
+    if vm.vcpu.cpl != 0:
+        raise GuestFault(GP, 0)
+
+
+def by_iopl(vm: "VirtualMachine") -> None:
+    """#GP(0) unless the virtual CPL is within the virtual IOPL."""
+    if vm.vcpu.cpl > vm.vcpu.iopl:
+        raise GuestFault(GP, 0)
+
+
+# -- flags, halt ------------------------------------------------------------------------------------------------------
+
+
+def cli(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """CLI."""
+    vm.charge("emulate_flags", 1)
+    by_iopl(vm)
+    vm.vcpu.interrupt_flag = 0
+
+
+def sti(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """STI: interrupts stay held off for one more instruction if they were off."""
+    vm.charge("emulate_flags", 1)
+    by_iopl(vm)
+    if not vm.vcpu.interrupt_flag:
+        vm.hold_interrupts()
+    vm.vcpu.interrupt_flag = 1
+
+
+def hlt(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """HLT."""
+    vm.charge("emulate_halt", 1)
+    privileged(vm)
+    vm.vcpu.halted = 1
+
+
+# -- control registers, tables, MSRs -----------------------------------------------------------------------------------
+
+
+def mov_to_cr(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """MOV CR0, CR2, CR3, CR4."""
+    vm.charge("emulate_control_register", 1)
+    privileged(vm)
+    value = vm.register(instruction.rm)
+    {0: write_cr0, 2: write_cr2, 3: write_cr3, 4: write_cr4}[instruction.reg](vm, value)
+
+
+def write_cr0(vm: "VirtualMachine", value: int) -> None:
+    """MOV CR0: paging may go on or off, WP may change; either way the shadow starts anew."""
+    value = (value & CR0_IMPLEMENTED) | CR0_ET
+    if value & (CR0_PG | CR0_PE) == CR0_PG or value & (CR0_NW | CR0_CD) == CR0_NW:
+        raise GuestFault(GP, 0)
+    if not value & CR0_PE:
+        raise Unsupported("the guest leaves protected mode: real mode is not virtualized yet")
+    if value & (CR0_EM | CR0_TS | CR0_MP):
+        vm.processor.cpu.cr0 = (vm.processor.cpu.cr0 & ~(CR0_EM | CR0_TS | CR0_MP)) | value & (CR0_EM | CR0_TS | CR0_MP)
+    vm.vcpu.cr0 = value
+    vm.flush_shadow()
+
+
+def write_cr2(vm: "VirtualMachine", value: int) -> None:
+    """MOV CR2."""
+    vm.vcpu.cr2 = value
+
+
+def write_cr3(vm: "VirtualMachine", value: int) -> None:
+    """MOV CR3."""
+    vm.vcpu.cr3 = value & M32
+    vm.flush_shadow()
+
+
+def write_cr4(vm: "VirtualMachine", value: int) -> None:
+    """MOV CR4."""
+    if value & ~CR4_OFFERED:
+        raise GuestFault(GP, 0)
+    vm.vcpu.cr4 = value
+    # RDTSC under CR4.TSD must trap at ring 3 as the guest asked.
+    vm.processor.cpu.cr4 = vm.processor.cpu.cr4 & ~CR4_TSD | value & CR4_TSD
+    vm.flush_shadow()
+
+
+def mov_from_cr(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """MOV from CR0, CR2, CR3, CR4."""
+    vm.charge("emulate_control_register", 1)
+    privileged(vm)
+    vcpu = vm.vcpu
+    values = {0: vcpu.cr0, 2: vcpu.cr2, 3: vcpu.cr3, 4: vcpu.cr4}
+    if instruction.reg not in values:
+        raise GuestFault(UD)
+    vm.set_register(instruction.rm, values[instruction.reg])
+
+
+def mov_to_dr(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """MOV to a debug register; enabling a breakpoint is not virtualized yet."""
+    vm.charge("emulate_control_register", 1)
+    privileged(vm)
+    value = vm.register(instruction.rm)
+    number = debug_register(vm, instruction)
+    if number == 7 and value & 0x20FF:
+        raise Unsupported("the guest enables a hardware breakpoint: debug registers are not virtualized yet")
+    if number == 6:
+        value = (value & 0xEFFF) | 0xFFFF0FF0
+    elif number == 7:
+        value = (value & 0xFFFF2FFF) | 0x400
+    vm.vcpu.dr[number] = value & M32
+
+
+def debug_register(vm: "VirtualMachine", instruction: Instruction) -> int:
+    """DR4 and DR5 are DR6 and DR7 unless CR4.DE forbids them."""
+    number = instruction.reg
+    if number in (4, 5):
+        if vm.vcpu.cr4 & CR4_DE:
+            raise GuestFault(UD)
+        number += 2
+    return number
+
+
+def mov_from_dr(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """MOV from a debug register."""
+    vm.charge("emulate_control_register", 1)
+    privileged(vm)
+    vm.set_register(instruction.rm, int(vm.vcpu.dr[debug_register(vm, instruction)]))
+
+
+def clts(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """CLTS."""
+    vm.charge("emulate_control_register", 1)
+    privileged(vm)
+    vm.vcpu.cr0 = vm.vcpu.cr0 & ~CR0_TS
+    vm.processor.cpu.cr0 &= ~CR0_TS
+
+
+def lmsw(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """LMSW: MP, EM and TS change, PE can only be set."""
+    vm.charge("emulate_control_register", 1)
+    privileged(vm)
+    value = source_word(vm, instruction)
+    changeable = CR0_MP | CR0_EM | CR0_TS
+    vm.vcpu.cr0 = (vm.vcpu.cr0 & ~changeable) | value & (changeable | CR0_PE)
+    vm.processor.cpu.cr0 = (vm.processor.cpu.cr0 & ~changeable) | value & changeable
+
+
+def invlpg(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """INVLPG."""
+    vm.charge("emulate_invlpg", 1)
+    privileged(vm)
+    gla = vm.segment_base(instruction.segment) + effective_address(vm, instruction) & M32
+    vm.shadow.drop(gla)
+    vm.invalidate(gla)
+
+
+def wbinvd(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """WBINVD and INVD: the guest's caches are the machine's, which stay coherent."""
+    vm.charge("emulate_control_register", 1)
+    privileged(vm)
+
+
+def load_table(vm: "VirtualMachine", instruction: Instruction) -> tuple[int, int]:
+    """The limit and base operand of LGDT and LIDT."""
+    offset = effective_address(vm, instruction)
+    limit = vm.read_operand(instruction.segment, offset, 2)
+    base = vm.read_operand(instruction.segment, offset + 2 & M32, 4)
+    return limit, base & 0xFFFFFF if instruction.width == 16 else base
+
+
+def lgdt(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """LGDT: the shadow of the old table is dropped."""
+    vm.charge("emulate_descriptor_table", 1)
+    privileged(vm)
+    limit, base = load_table(vm, instruction)
+    if limit >= FIRST_VMM_SELECTOR:
+        raise Unsupported(f"a guest GDT of {limit + 1} bytes reaches the VMM's own descriptors: use a smaller one")
+    vm.vcpu.gdtr_limit, vm.vcpu.gdtr_base = limit, base
+    vm.drop_descriptors()
+
+
+def lidt(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """LIDT: gates are read from the guest's memory when they are used, so nothing is shadowed here but their DPL."""
+    vm.charge("emulate_descriptor_table", 1)
+    privileged(vm)
+    vm.vcpu.idtr_limit, vm.vcpu.idtr_base = load_table(vm, instruction)
+    vm.close_gates()
+
+
+def lldt(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """LLDT. The processor's own LDTR stays null: what the guest loads from its LDT is not virtualized yet."""
+    vm.charge("emulate_descriptor_table", 1)
+    privileged(vm)
+    selector = source_word(vm, instruction)
+    vcpu = vm.vcpu
+    if selector & 0xFFFC == 0:
+        vcpu.ldtr, vcpu.ldtr_base, vcpu.ldtr_limit, vcpu.ldtr_access = selector, 0, 0, 1 << 16
+        return
+    raise Unsupported("the guest loads an LDT: local descriptor tables are not virtualized yet")
+
+
+def ltr(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """LTR: the guest's TSS descriptor becomes busy; the processor keeps the VMM's TSS."""
+    vm.charge("emulate_descriptor_table", 1)
+    privileged(vm)
+    selector = source_word(vm, instruction)
+    if selector & 4:
+        raise GuestFault(GP, error_code(selector))
+    gla, descriptor = descriptor_of(vm, selector)
+    if descriptor.is_segment or descriptor.kind not in (1, 9):
+        raise GuestFault(GP, error_code(selector))
+    if not descriptor.is_present:
+        raise GuestFault(NP, error_code(selector))
+    vm.write_descriptor(gla + 5, 1, (descriptor.high | BUSY) >> 8 & 0xFF)
+    vcpu = vm.vcpu
+    vcpu.tr, vcpu.tr_base, vcpu.tr_limit = selector, descriptor.base, descriptor.limit
+    vcpu.tr_access = descriptor.access | 2
+
+
+def rdmsr(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """RDMSR."""
+    vm.charge("emulate_msr", 1)
+    privileged(vm)
+    vcpu = vm.vcpu
+    values: dict[int, int] = {
+        MSR_TSC: vm.time_stamp(),
+        MSR_APIC_BASE: APIC_BASE_DISABLED,
+        MSR_SYSENTER_CS: vcpu.sysenter_cs,
+        MSR_SYSENTER_ESP: vcpu.sysenter_esp,
+        MSR_SYSENTER_EIP: vcpu.sysenter_eip,
+    }
+    number = vm.register(ECX)
+    if number not in values:
+        raise GuestFault(GP, 0)
+    vm.set_register(EAX, values[number] & M32)
+    vm.set_register(EDX, values[number] >> 32 & M32)
+
+
+def wrmsr(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """WRMSR."""
+    vm.charge("emulate_msr", 1)
+    privileged(vm)
+    number, low, high = vm.register(ECX), vm.register(EAX), vm.register(EDX)
+    vcpu = vm.vcpu
+    if number == MSR_SYSENTER_CS:
+        vcpu.sysenter_cs = low
+        vm.open_sysenter()
+    elif number == MSR_SYSENTER_ESP:
+        vcpu.sysenter_esp = low
+    elif number == MSR_SYSENTER_EIP:
+        vcpu.sysenter_eip = low
+    elif number == MSR_TSC:
+        vm.processor.cpu.tsc_offset = (low | high << 32) - (vm.processor.cpu.ticks >> 6)
+    elif number == MSR_APIC_BASE and (low, high) == (APIC_BASE_DISABLED, 0):
+        return
+    elif number == MSR_APIC_BASE:
+        raise Unsupported("the guest enables or moves its local APIC, which it does not have yet")
+    else:
+        raise GuestFault(GP, 0)
+
+
+def rdtsc(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """RDTSC where CR4.TSD made it trap."""
+    vm.charge("emulate_msr", 1)
+    if vm.vcpu.cr4 & CR4_TSD and vm.vcpu.cpl != 0:
+        raise GuestFault(GP, 0)
+    vm.set_register(EAX, vm.time_stamp() & M32)
+    vm.set_register(EDX, vm.time_stamp() >> 32 & M32)
+
+
+# -- ports ------------------------------------------------------------------------------------------------------------
+
+
+def port_of(vm: "VirtualMachine", instruction: Instruction) -> int:
+    """The port that IN or OUT names."""
+    return vm.register(EDX) & 0xFFFF if instruction.row.condition == 1 else instruction.imm & 0xFFFF
+
+
+def port_bytes(instruction: Instruction) -> int:
+    """Bytes of a port access."""
+    return 1 if "AL" in instruction.row.operands else instruction.width // 8
+
+
+def check_port(vm: "VirtualMachine", port: int, n: int) -> None:
+    """IOPL, or the permission bitmap of the guest's TSS (SDM volume 1, section 18.5)."""
+    vcpu = vm.vcpu
+    if vcpu.cpl <= vcpu.iopl:
+        return
+    if vcpu.tr_access & 0x1F != 11 or vcpu.tr_limit < 103:
+        raise GuestFault(GP, 0)
+    offset = vm.guest.read(vcpu.tr_base + 102, 2) + (port >> 3)
+    if offset + 1 > vcpu.tr_limit:
+        raise GuestFault(GP, 0)
+    if vm.guest.read(vcpu.tr_base + offset, 2) >> (port & 7) & (1 << n) - 1:
+        raise GuestFault(GP, 0)
+
+
+def port_in(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """IN from a virtual device."""
+    vm.charge("emulate_port", 1)
+    port, n = port_of(vm, instruction), port_bytes(instruction)
+    check_port(vm, port, n)
+    value = vm.device_read(port, n)
+    mask = (1 << 8 * n) - 1
+    vm.set_register(EAX, vm.register(EAX) & ~mask & M32 | value & mask)
+
+
+def port_out(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """OUT to a virtual device."""
+    vm.charge("emulate_port", 1)
+    port, n = port_of(vm, instruction), port_bytes(instruction)
+    check_port(vm, port, n)
+    vm.device_write(port, n, vm.register(EAX) & (1 << 8 * n) - 1)
+
+
+# -- segments and far transfers ------------------------------------------------------------------------------------------
+
+
+def source_word(vm: "VirtualMachine", instruction: Instruction) -> int:
+    """A 16-bit source operand: register or memory."""
+    if instruction.has_memory:
+        return vm.read_operand(instruction.segment, effective_address(vm, instruction), 2)
+    return vm.register(instruction.rm) & 0xFFFF
+
+
+def load_segment(vm: "VirtualMachine", segment: int, selector: int) -> bool:
+    """Load a segment register; False: the shadow now has the descriptor, and the instruction is to be retried."""
+    if segment == SS:
+        gla, descriptor = check_stack_load(vm, selector, vm.vcpu.cpl)
+        mark_accessed(vm, gla, descriptor)
+        vm.vcpu.frame.ss = vm.vcpu.hardware_selector(selector)
+        vm.make_loadable(vm.vcpu.frame.ss)
+        return True
+    check_data_load(vm, selector)
+    if not vm.descriptors.install(selector):
+        raise Unsupported(f"selector {selector:#x} cannot be loaded deprivileged as the guest's processor would")
+    return False
+
+
+def mov_to_sreg(vm: "VirtualMachine", instruction: Instruction) -> bool:
+    """MOV to a segment register."""
+    vm.charge("emulate_segment", 1)
+    done = load_segment(vm, instruction.reg, source_word(vm, instruction))
+    if done:
+        vm.hold_interrupts()
+    return done
+
+
+def pop_sreg(vm: "VirtualMachine", instruction: Instruction) -> bool:
+    """POP into a segment register."""
+    vm.charge("emulate_segment", 1)
+    n = instruction.width // 8
+    selector = vm.read_operand(SS, vm.vcpu.frame.esp, n) & 0xFFFF
+    done = load_segment(vm, instruction.row.condition, selector)
+    if done:
+        vm.vcpu.frame.esp = vm.vcpu.frame.esp + n & M32
+        vm.hold_interrupts()
+    return done
+
+
+def load_far_pointer(vm: "VirtualMachine", instruction: Instruction) -> bool:
+    """LDS, LES, LSS, LFS, LGS."""
+    vm.charge("emulate_segment", 1)
+    n = instruction.width // 8
+    offset = effective_address(vm, instruction)
+    value = vm.read_operand(instruction.segment, offset, n)
+    selector = vm.read_operand(instruction.segment, offset + n & M32, 2)
+    if not load_segment(vm, instruction.row.condition, selector):
+        return False
+    vm.set_register(instruction.reg, value, instruction.width)
+    return True
+
+
+def far_pointer(vm: "VirtualMachine", instruction: Instruction) -> tuple[int, int]:
+    """Selector and offset of a far jump or call."""
+    if instruction.width != 32:
+        raise Unsupported("a far transfer with a 16-bit operand")
+    if instruction.has_memory:
+        offset = effective_address(vm, instruction)
+        target = vm.read_operand(instruction.segment, offset, 4)
+        return vm.read_operand(instruction.segment, offset + 4 & M32, 2), target
+    return instruction.imm >> 32 & 0xFFFF, instruction.imm & M32
+
+
+def jmp_far(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """A far jump to a code segment at the same CPL; gates and task switches are not virtualized yet."""
+    vm.charge("emulate_far_transfer", 1)
+    selector, target = far_pointer(vm, instruction)
+    enter_code(vm, selector, target)
+
+
+def enter_code(vm: "VirtualMachine", selector: int, target: int) -> None:
+    """Check and load CS:EIP for a far jump or call."""
+    refuse_gates(vm, selector)
+    gla, descriptor = check_code_jump(vm, selector)
+    if target > descriptor.limit:
+        raise GuestFault(GP, 0)
+    mark_accessed(vm, gla, descriptor)
+    frame = vm.vcpu.frame
+    frame.cs = vm.vcpu.hardware_selector(selector & ~3 | vm.vcpu.cpl)
+    frame.eip = target
+    vm.make_loadable(frame.cs)
+
+
+def refuse_gates(vm: "VirtualMachine", selector: int) -> None:
+    """Call gates, task gates and TSSs are not virtualized yet."""
+    if selector & 0xFFFC:
+        _, descriptor = descriptor_of(vm, selector)
+        if not descriptor.is_segment and descriptor.kind in (1, 3, 4, 5, 9, 11, 12):
+            raise Unsupported("a far transfer through a gate or to a TSS: not virtualized yet")
+
+
+def call_far(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """A far call to a code segment at the same CPL."""
+    vm.charge("emulate_far_transfer", 1)
+    selector, target = far_pointer(vm, instruction)
+    frame = vm.vcpu.frame
+    old_cs, after = vm.vcpu.virtual_selector(frame.cs), frame.eip + instruction.length & M32
+    refuse_gates(vm, selector)
+    gla, descriptor = check_code_jump(vm, selector)
+    if target > descriptor.limit:
+        raise GuestFault(GP, 0)
+    vm.write_operand(SS, frame.esp - 8 & M32, 4, after)
+    vm.write_operand(SS, frame.esp - 4 & M32, 4, old_cs)
+    frame.esp = frame.esp - 8 & M32
+    enter_code(vm, selector, target)
+
+
+def ret_far(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """A far return to the same or an outer ring."""
+    vm.charge("emulate_far_transfer", 1)
+    if instruction.width != 32:
+        raise Unsupported("a far return with a 16-bit operand")
+    esp = vm.vcpu.frame.esp
+    eip = vm.read_operand(SS, esp, 4)
+    selector = vm.read_operand(SS, esp + 4 & M32, 4) & 0xFFFF
+    return_to(vm, eip, selector, esp + 8, instruction.imm & 0xFFFF, None)
+
+
+def iret(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """IRETD to the same or an outer ring: the way in which a guest kernel's IF comes back."""
+    vm.charge("emulate_far_transfer", 1)
+    vcpu = vm.vcpu
+    if instruction.width != 32 or vcpu.frame.eflags & EFLAGS_NT:
+        raise Unsupported("IRET with a 16-bit operand or from a nested task")
+    esp = vcpu.frame.esp
+    eip = vm.read_operand(SS, esp, 4)
+    selector = vm.read_operand(SS, esp + 4 & M32, 4) & 0xFFFF
+    image = vm.read_operand(SS, esp + 8 & M32, 4)
+    if image & EFLAGS_VM and vcpu.cpl == 0:
+        raise Unsupported("a return to virtual-8086 mode")
+    return_to(vm, eip, selector, esp + 12, 0, image)
+
+
+def return_to(vm: "VirtualMachine", eip: int, selector: int, esp: int, release: int, image: int | None) -> None:
+    """The rest of RETF and IRET (SDM volume 2): check everything, then load CS:EIP, the stack and EFLAGS."""
+    vcpu, frame = vm.vcpu, vm.vcpu.frame
+    gla, code = check_code_return(vm, selector)
+    outer = selector & 3 > vcpu.cpl
+    if outer:
+        esp = esp + release & M32
+        new_esp = vm.read_operand(SS, esp, 4)
+        new_ss = vm.read_operand(SS, esp + 4 & M32, 4) & 0xFFFF
+        stack_gla, stack = check_stack_load(vm, new_ss, selector & 3)
+    if eip > code.limit:
+        raise GuestFault(GP, 0)
+    if selector & 3 not in (0, 3):
+        raise Unsupported(f"a return to guest ring {selector & 3}: this VMM gives guests rings 0 and 3")
+    flags = vcpu.virtual_flags(frame.eflags)
+    if image is not None:
+        mask = LOADABLE
+        if vcpu.cpl <= vcpu.iopl:
+            mask |= EFLAGS_IF
+        if vcpu.cpl == 0:
+            mask |= EFLAGS_IOPL
+        flags = flags & ~mask | image & mask
+    mark_accessed(vm, gla, code)
+    if outer:
+        mark_accessed(vm, stack_gla, stack)
+        vm.set_virtual_cpl(selector & 3)
+        frame.esp = new_esp + (release if image is None else 0) & M32
+        frame.ss = vcpu.hardware_selector(new_ss)
+        vm.make_loadable(frame.ss)
+    else:
+        frame.esp = esp + release & M32
+    frame.cs = vcpu.hardware_selector(selector)
+    frame.eip = eip
+    frame.eflags = vcpu.load_flags(flags & ~EFLAGS_RF)
+    vm.make_loadable(frame.cs)
+
+
+def int_n(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """INT n whose gate the processor did not open: delivered to the guest as its own processor would."""
+    vm.software_interrupt(instruction.imm & 0xFF, KIND_SOFTWARE_INTERRUPT, instruction.length)
+
+
+def sysexit(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """SYSEXIT: to ring 3 at EDX with the stack of ECX, through flat segments."""
+    vm.charge("emulate_system_call", 1)
+    privileged(vm)
+    selector = vm.vcpu.sysenter_cs & 0xFFFC
+    if selector == 0:
+        raise GuestFault(GP, 0)
+    vm.enter_flat(selector + 16, 3, vm.register(EDX), vm.register(ECX))
+
+
+Handler = Callable[["VirtualMachine", Instruction], "bool | None"]
+# A handler of an instruction that goes on behind itself; False: retry it.
+SEQUENTIAL: dict[str, Handler] = {
+    "CLI": cli, "STI": sti, "HLT": hlt, "REGISTER_TO_CR": mov_to_cr, "CR_TO_REGISTER": mov_from_cr,
+    "REGISTER_TO_DR": mov_to_dr, "DR_TO_REGISTER": mov_from_dr, "CLTS": clts, "LMSW": lmsw, "INVLPG": invlpg,
+    "WBINVD": wbinvd, "INVD": wbinvd, "LGDT": lgdt, "LIDT": lidt, "LLDT": lldt, "LTR": ltr, "RDMSR": rdmsr,
+    "WRMSR": wrmsr, "RDTSC": rdtsc, "IN": port_in, "OUT": port_out, "REGISTER_TO_SREG": mov_to_sreg,
+    "POP_SREG": pop_sreg, "LOAD_FAR_POINTER": load_far_pointer,
+}  # fmt: skip
+# Control transfers, which set EIP themselves.
+TRANSFERS: dict[str, Handler] = {
+    "JMP_FAR": jmp_far, "JMP_FAR_INDIRECT": jmp_far, "CALL_FAR": call_far, "CALL_FAR_INDIRECT": call_far,
+    "RET_FAR": ret_far, "IRET": iret, "INT_N": int_n, "SYSEXIT": sysexit,
+}  # fmt: skip
+
+
+def emulate(vm: "VirtualMachine", instruction: Instruction) -> bool:
+    """Perform the instruction on the virtual processor; False if it is none that the VMM emulates.
+
+    Counts it as retired, unless it is to be retried.
+    """
+    operation = instruction.operation
+    if operation in SEQUENTIAL:
+        if SEQUENTIAL[operation](vm, instruction) is not False:
+            vm.vcpu.frame.eip = vm.vcpu.frame.eip + instruction.length & M32
+            vm.retire()
+        return True
+    if operation in TRANSFERS:
+        TRANSFERS[operation](vm, instruction)
+        vm.retire()
+        return True
+    return False

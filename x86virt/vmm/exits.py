@@ -1,0 +1,46 @@
+"""What an exit tells a strategy: the same fields for every technique, in VMCS terms."""
+
+from dataclasses import dataclass
+
+# Reasons of the software techniques: the vector that brought control to the VMM decides.
+REASON_OF_VECTOR = {
+    0: "divide_error", 1: "debug", 3: "breakpoint", 4: "overflow", 5: "bound", 6: "invalid_opcode",
+    7: "device_not_available", 8: "double_fault", 10: "invalid_tss", 11: "segment_not_present", 12: "stack_fault",
+    13: "general_protection", 14: "page_fault", 16: "x87_error", 17: "alignment_check", 18: "machine_check",
+}  # fmt: skip
+ERROR_CODE_VECTORS = frozenset({8, 10, 11, 12, 13, 14, 17})
+
+
+@dataclass
+class Exit:
+    """One arrival of control at the VMM.
+
+    `reason` names the hook: `on_general_protection` and so on. `qualification` is the error code of an exception (the
+    VMCS field of the same meaning), `gla` the linear address of a page fault, `length` the instruction's bytes where
+    the emulator knows them, `vector` the vector, -1 for SYSENTER.
+    """
+
+    reason: str
+    vector: int
+    qualification: int = 0
+    gla: int = 0
+    gpa: int = 0
+    length: int = 0
+    rip: int = 0
+    cpl: int = 0
+
+
+class VmmError(Exception):
+    """The VMM cannot go on: one line that says what, where, and what to try."""
+
+
+class Unsupported(VmmError):
+    """The guest uses something that this VMM does not virtualize yet; the outcome names it."""
+
+
+class GuestFault(Exception):
+    """An exception that an emulated access or instruction raises in the guest."""
+
+    def __init__(self, vector: int, error: int | None = None, cr2: int | None = None) -> None:
+        super().__init__(vector, error, cr2)
+        self.vector, self.error, self.cr2 = vector, error, cr2

@@ -1,0 +1,94 @@
+"""The instruction at which the guest trapped: fetched through its own tables, decoded by the processor's decoder."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..core.decode import DECODED_OK, TRUNCATED
+from ..core.entries import decode_bytes
+from ..core.layout import MAX_INSTRUCTION
+from ..isa.registers import CS, ZERO
+from ..isa.rows import Row
+from ..isa.table import ROWS
+
+if TYPE_CHECKING:
+    from .vm import VirtualMachine
+
+
+@dataclass
+class Instruction:
+    """One decoded instruction: its table row and operand fields (widths in bits, lengths in bytes)."""
+
+    row: Row
+    octets: bytes
+    width: int
+    reg: int
+    rm: int
+    has_memory: bool
+    segment: int
+    base: int
+    index: int
+    scale: int
+    disp: int
+    imm: int
+
+    @property
+    def length(self) -> int:
+        """Bytes."""
+        return len(self.octets)
+
+    @property
+    def operation(self) -> str:
+        """The system operation, an empty string for other instructions."""
+        return self.row.operation.removeprefix("system:") if self.row.operation.startswith("system:") else ""
+
+
+def fetch(vm: "VirtualMachine", count: int) -> bytes:
+    """Up to `count` instruction bytes at the guest's CS:EIP."""
+    base = vm.virtual_segment(CS).base
+    user = vm.vcpu.cpl == 3
+    octets = bytearray()
+    for place in range(count):
+        octets.append(vm.guest.read(base + vm.vcpu.frame.eip + place, 1, user))
+    return bytes(octets)
+
+
+def decode_at_trap(vm: "VirtualMachine") -> Instruction | None:
+    """Decode the trapping instruction; None if its bytes are none that the table knows."""
+    page_room = 0x1000 - (vm.virtual_segment(CS).base + vm.vcpu.frame.eip & 0xFFF)
+    for count in (min(page_room, MAX_INSTRUCTION), MAX_INSTRUCTION):
+        octets = fetch(vm, count)
+        decoded = vm.processor.codes[0].decoded[0]
+        decoded.window[: len(octets)] = list(octets)
+        decoded.available = len(octets)
+        decoded.rip = vm.vcpu.frame.eip
+        why = decode_bytes(vm.processor.codes)
+        if why == DECODED_OK:
+            return from_record(decoded, octets)
+        if why != TRUNCATED:
+            return None
+    return None
+
+
+def from_record(decoded, octets: bytes) -> Instruction:
+    """Copy the decoder's record."""
+    return Instruction(
+        row=ROWS[int(decoded.row)],
+        octets=octets[: int(decoded.length)],
+        width=int(decoded.width),
+        reg=int(decoded.modrm_reg),
+        rm=int(decoded.modrm_rm),
+        has_memory=bool(decoded.has_memory),
+        segment=int(decoded.segment),
+        base=int(decoded.base_register),
+        index=int(decoded.index_register),
+        scale=int(decoded.scale),
+        disp=int(decoded.disp),
+        imm=int(decoded.imm),
+    )
+
+
+def effective_address(vm: "VirtualMachine", instruction: Instruction) -> int:
+    """The offset of the memory operand."""
+    base = 0 if instruction.base == ZERO else vm.register(instruction.base)
+    index = 0 if instruction.index == ZERO else vm.register(instruction.index)
+    return (base + (index << instruction.scale) + instruction.disp) & 0xFFFFFFFF

@@ -1,0 +1,124 @@
+"""The probe: which sensitive unprivileged instructions executed deprivileged with another effect than on the bare
+machine, and with which.
+
+It belongs to the simulator, costs the guest nothing and changes no state. Rows marked `silent` in the instruction table
+make the jitted call return before they execute; the probe executes the instruction once on a bare machine that is put
+into the guest's virtual state, lets the real one execute it deprivileged, and compares what the guest can see.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..core.entries import enter_level, set_all_eflags
+from ..core.layout import NEVER
+from ..isa.events import MODE_GUEST_KERNEL, MODE_GUEST_USER
+from ..isa.registers import GENERAL_REGISTERS, SEGMENT_REGISTERS
+from ..isa.table import ROWS
+from ..processor import Processor
+from .state import VirtualState, bare_state
+
+if TYPE_CHECKING:
+    from ..machine import Machine
+
+SILENT = tuple(number for number, row in enumerate(ROWS) if row.silent)
+MODE_NAME = {MODE_GUEST_KERNEL: "guest_kernel", MODE_GUEST_USER: "guest_user"}
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """One field of the guest's state that an instruction left different than the bare machine would have."""
+
+    n: int  # guest instructions retired before it
+    rip: int
+    row: str
+    mode: str
+    field: str
+    got: str
+    bare: str
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """As strategies declare it: (row, virtual mode, field)."""
+        return self.row, self.mode, self.field
+
+
+class BareTwin:
+    """A bare machine that can be put into a virtual state and executes one instruction."""
+
+    def __init__(self, machine: "Machine") -> None:
+        self.processor = Processor(machine.profile, machine.memory_bytes)
+        self.machine = machine
+
+    def console(self) -> bytes:
+        """The twin has no console of its own."""
+        return self.machine.console()
+
+    def enter(self, state: VirtualState) -> None:
+        """Take over a virtual state."""
+        processor = self.processor
+        cpu = processor.cpu
+        processor.reset()
+        processor.ram[:] = state.memory
+        for number, name in enumerate(GENERAL_REGISTERS):
+            cpu.gpr[number] = state.registers[name]
+        for name in ("cr0", "cr2", "cr3", "cr4", "gdtr_base", "gdtr_limit", "idtr_base", "idtr_limit"):
+            cpu[name] = state.registers[name]
+        for name in ("sysenter_cs", "sysenter_esp", "sysenter_eip"):
+            cpu[name] = state.registers[name]
+        for number, name in enumerate(SEGMENT_REGISTERS):
+            segment = state.segments[name]
+            processor.set_segment(number, segment.selector, segment.base, segment.limit, segment.access)
+        set_all_eflags(processor.state, state.registers["eflags"])
+        cpu.rip = state.registers["eip"]
+        cpu.shadow = 1  # the instruction must execute before any interrupt
+        enter_level(processor.state, state.registers["cpl"])
+
+    def step(self) -> VirtualState:
+        """Execute one instruction and give the state behind it."""
+        self.processor.run(single=True)
+        return bare_state(self)  # type: ignore[arg-type]
+
+
+class Probe:
+    """Watches the silent rows of one machine."""
+
+    def __init__(self, machine: "Machine") -> None:
+        self.machine = machine
+        self.divergences: list[Divergence] = []
+        self.twin: BareTwin | None = None
+
+    def arm(self) -> None:
+        """Set the mask of rows."""
+        cpu = self.machine.processor.cpu
+        cpu.probe[np.array(SILENT)] = 1
+        cpu.probe_on = 1
+        enter_level(self.machine.processor.state, int(cpu.cpl))
+
+    def report(self) -> None:
+        """A probed instruction is about to execute: execute it on the twin and deprivileged, log what differs."""
+        machine = self.machine
+        vm = machine.vm
+        assert vm is not None
+        cpu = machine.processor.cpu
+        before = machine.strategy.virtual_state(machine)
+        n, rip, row, mode = int(cpu.retired), int(cpu.rip), ROWS[int(cpu.probe_row)].name, MODE_NAME[int(cpu.mode)]
+        if self.twin is None:
+            self.twin = BareTwin(machine)
+        self.twin.enter(before)
+        expected = self.twin.step()
+        cpu.probe_skip = 1
+        cpu.retired_limit = NEVER
+        outcome = machine.processor.run(single=True)
+        cpu.retired_limit = machine.retired_limit
+        if int(cpu.cpl) == 0:  # it trapped after all: the VMM performs it, nothing was silent
+            machine.act(outcome) if outcome else None
+            return
+        got = machine.strategy.virtual_state(machine)
+        expected.devices = got.devices
+        for field, mine, bare in got.differences(expected):
+            name = field.split("[")[0]
+            self.divergences.append(Divergence(n, rip, row, mode, name, mine, bare))
+        if outcome:
+            machine.act(outcome)

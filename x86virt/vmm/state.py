@@ -1,0 +1,109 @@
+"""The state S that equivalence is about: what the guest can know of its processor, memory and devices."""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..core.entries import all_eflags
+from ..isa.registers import GENERAL_REGISTERS, SEGMENT_REGISTERS
+
+if TYPE_CHECKING:
+    from ..machine import Machine
+
+# Fields of board records that a guest can come to know; the console is compared as text.
+BOARD_FIELDS = ("pic", "system_control", "post_code", "exit_requested", "exit_code", "shutdown_requested")
+
+
+@dataclass(frozen=True)
+class SegmentState:
+    """A segment register: selector and the cache behind it, access rights in the layout of a VMCS."""
+
+    selector: int
+    base: int
+    limit: int
+    access: int
+
+
+@dataclass
+class VirtualState:
+    """General registers, EIP, EFLAGS, segments, control and table registers, MSRs; memory, console, devices."""
+
+    registers: dict[str, int]
+    segments: dict[str, SegmentState]
+    memory: np.ndarray = field(repr=False)  # guest RAM, bytes by guest-physical address
+    console: bytes = b""
+    devices: bytes = b""
+
+    def digest(self) -> str:
+        """A hash of everything."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(repr(sorted(self.registers.items())).encode())
+        digest.update(repr(sorted(self.segments.items())).encode())
+        digest.update(self.console)
+        digest.update(self.devices)
+        digest.update(np.ascontiguousarray(self.memory).view(np.uint8))
+        return digest.hexdigest()
+
+    def differences(self, other: "VirtualState") -> list[tuple[str, str, str]]:
+        """(field, mine, the other's) where the two differ; memory by its first differing bytes."""
+        rows = [
+            (name, f"{value:#x}", f"{other.registers[name]:#x}")
+            for name, value in self.registers.items()
+            if value != other.registers[name]
+        ]
+        rows += [
+            (name, str(value), str(other.segments[name]))
+            for name, value in self.segments.items()
+            if value != other.segments[name]
+        ]
+        if self.console != other.console:
+            rows.append(("console", repr(self.console[-60:]), repr(other.console[-60:])))
+        if self.devices != other.devices:
+            rows.append(("devices", self.devices.hex(), other.devices.hex()))
+        for place in np.nonzero(self.memory != other.memory)[0][:8]:
+            rows.append((f"memory[{place:#x}]", f"{self.memory[place]:#04x}", f"{other.memory[place]:#04x}"))
+        return rows
+
+
+def devices_of(board) -> bytes:
+    """The devices' registers, as bytes."""
+    return b"".join(np.asarray(board[name]).tobytes() for name in BOARD_FIELDS)
+
+
+def bare_state(machine: "Machine") -> VirtualState:
+    """S of a guest on the bare machine: the processor's own."""
+    processor = machine.processor
+    cpu = processor.cpu
+    registers = {name: int(cpu.gpr[number]) for number, name in enumerate(GENERAL_REGISTERS)}
+    registers |= {
+        "eip": int(cpu.rip),
+        "eflags": int(all_eflags(processor.state)),
+        "cpl": int(cpu.cpl),
+        "cr0": int(cpu.cr0),
+        "cr2": int(cpu.cr2),
+        "cr3": int(cpu.cr3),
+        "cr4": int(cpu.cr4),
+        "gdtr_base": int(cpu.gdtr_base),
+        "gdtr_limit": int(cpu.gdtr_limit),
+        "idtr_base": int(cpu.idtr_base),
+        "idtr_limit": int(cpu.idtr_limit),
+        "sysenter_cs": int(cpu.sysenter_cs),
+        "sysenter_esp": int(cpu.sysenter_esp),
+        "sysenter_eip": int(cpu.sysenter_eip),
+    }
+    segments = {}
+    for number, name in enumerate(SEGMENT_REGISTERS):
+        cache = cpu.seg[number]
+        segments[name] = segment_state(
+            int(cache.selector), int(cache.seg_base), int(cache.limit), int(cache.access)
+        )
+    return VirtualState(registers, segments, processor.ram, machine.console(), devices_of(processor.board))
+
+
+def segment_state(selector: int, base: int, limit: int, access: int) -> SegmentState:
+    """A segment register; nothing but the selector of an unusable one can be known."""
+    if access & 1 << 16:
+        return SegmentState(selector, 0, 0, 1 << 16)
+    return SegmentState(selector, base, limit, access)

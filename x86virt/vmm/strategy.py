@@ -1,0 +1,47 @@
+"""What a strategy is: three choices, the ring it gives the guest's kernel, and a hook for each reason to exit."""
+
+from typing import TYPE_CHECKING, ClassVar
+
+from .exits import Exit, VmmError
+from .state import VirtualState, bare_state
+
+if TYPE_CHECKING:
+    from ..machine import Machine
+
+
+class Strategy:
+    """A way to run a guest. Subclass it, name it, and write the `on_<reason>` hooks that your technique needs.
+
+    A hook gets the machine's virtual machine and the exit; when it returns, the guest is resumed. A reason without a
+    hook goes to `on_exit`, whose default explains what is missing.
+    """
+
+    name: ClassVar[str] = ""
+    processor: ClassVar[str] = "native"  # native, trap_and_emulate, binary_translation, paravirtual, vtx, svm
+    memory: ClassVar[str] = "native"  # native, shadow, validated, nested
+    devices: ClassVar[str] = "native"  # native, emulated, split
+    kernel_ring: ClassVar[int] = 0
+    # What the guest can see differently than on the bare machine: (instruction row, virtual mode, field).
+    known_divergences: ClassVar[frozenset[tuple[str, str, str]]] = frozenset()
+    paths: ClassVar[tuple[str, ...]] = ()  # paths of the VMM that it may charge
+    needs_vmm: ClassVar[bool] = False  # whether the machine carries a VMM below the guest
+
+    def setup(self, machine: "Machine") -> None:
+        """Called once, when the guest has been loaded and before it starts."""
+
+    def on_exit(self, vm, exit: Exit) -> None:
+        """Every reason that has no hook of its own."""
+        raise VmmError(
+            f"{self.name or type(self).__name__}: no hook for exit '{exit.reason}' at eip {exit.rip:#x}, "
+            f"cpl {exit.cpl}, bytes {vm.bytes_at_trap()} ({vm.text_at_trap()}): write on_{exit.reason}(self, vm, exit)"
+        )
+
+    def handle(self, vm, exit: Exit) -> None:
+        """Call the hook for an exit."""
+        getattr(self, f"on_{exit.reason}", self.on_exit)(vm, exit)
+
+    def virtual_state(self, machine: "Machine") -> VirtualState:
+        """The guest's state as this technique really holds it (design, section 2a)."""
+        if machine.vm is None:
+            return bare_state(machine)
+        return machine.vm.virtual_state()

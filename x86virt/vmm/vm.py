@@ -1,0 +1,632 @@
+"""A virtual machine under a VMM of the software kind: its region in machine RAM, entry and exit, virtual devices.
+
+The guest's frames are machine frames in descending order (the p2m says which), so that nothing can take guest-physical
+for machine addresses. A trap is an ordinary delivery through the VMM's IDT; the jitted call returns when it lands on an
+entry. To resume, the VMM writes the frame back on its stack and lets the processor execute the IRETD in its region.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..core.board import BOARD
+from ..core.entries import (
+    all_eflags,
+    device_acknowledge,
+    device_advance,
+    device_deadline,
+    device_read,
+    device_write,
+    enter_level,
+    set_all_eflags,
+    vmm_charge,
+    vmm_invlpg,
+    vmm_program_timer,
+    vmm_reference,
+    vmm_write_cr3,
+)
+from ..core.layout import NEVER
+from ..isa.events import EVENT_ID, EVENT_VMM_UNPRICED_HOOK, MODE_GUEST_KERNEL, MODE_GUEST_USER, MODE_VMM
+from ..isa.registers import (
+    AR_UNUSABLE,
+    CR0_ET,
+    CR0_PE,
+    CR0_PG,
+    CR0_WP,
+    CR4_PGE,
+    CR4_PSE,
+    CS,
+    DS,
+    EFLAGS_FIXED,
+    EFLAGS_IF,
+    EFLAGS_TF,
+    ES,
+    ESP,
+    FS,
+    GENERAL_REGISTERS,
+    GS,
+    LDTR,
+    SEGMENT_REGISTERS,
+    SS,
+    TR,
+    TYPE_TSS_32_BUSY,
+)
+from ..isa.vectors import BP, DB, GP, KIND_EXTERNAL, KIND_SOFTWARE_INTERRUPT, PF, SS_FAULT
+from . import layout
+from .emulate import emulate
+from .exits import ERROR_CODE_VECTORS, REASON_OF_VECTOR, Exit, GuestFault, Unsupported
+from .guest_memory import GuestMemory
+from .instruction import Instruction, decode_at_trap, fetch
+from .prices import PathPrices
+from .reflect import deliver, read_gate, reflect
+from .shadow_descriptors import Descriptor, ShadowDescriptors
+from .shadow_pages import ShadowPages
+from .state import SegmentState, VirtualState, devices_of, segment_state
+from .vcpu import Frame, VirtualCpu
+
+if TYPE_CHECKING:
+    from ..machine import Machine
+
+M32 = 0xFFFFFFFF
+PAGE = 4096
+FLAT_CODE = SegmentState(0, 0, M32, 0xC09B)
+FLAT_DATA = SegmentState(0, 0, M32, 0xC093)
+GATE_PRESENT = 0x8E00
+IRETD, STI, HLT = 0xCF, 0xFB, 0xF4
+
+
+class VirtualMachine:
+    """One guest with one virtual processor, and the parts of a VMM that software techniques share."""
+
+    def __init__(self, machine: "Machine", ring: int) -> None:
+        self.machine, self.ring = machine, ring
+        self.processor = machine.processor
+        self.prices = PathPrices(machine.profile)
+        frames = machine.memory_bytes // PAGE
+        first = layout.VMM_BYTES // PAGE
+        self.p2m = np.arange(first + frames - 1, first - 1, -1, dtype=np.int64)
+        self.boards = np.zeros(1, BOARD).view(np.recarray)
+        self.guest = GuestMemory(self)
+        region = self.processor.memory[layout.VCPU_RECORD : layout.VCPU_RECORD + layout.VCPU.itemsize]
+        self.vcpu = VirtualCpu(region, ring)
+        self.traced_frames: set[int] = set()
+        self.own_step = False  # TF is the VMM's, to get control after one instruction
+        self.open_frames: set[int] = set()  # traced frames that one instruction may write
+        self.updating_descriptor = False
+        self.table_written = False
+        self.unpriced = 0
+        self.exits: dict[str, list[int]] = {}
+        self.shadow = ShadowPages(self)
+        self.descriptors = ShadowDescriptors(self, ring)
+        self.open_vectors: set[int] = set()
+
+    # -- the region -----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def region_address(offset: int) -> int:
+        """The machine address of a place in the VMM's region, which begins at machine address 0."""
+        return offset
+
+    def reference(self, address: int) -> None:
+        """A live reference of the VMM: latency above L1 is charged."""
+        vmm_reference(self.processor.state, address)
+
+    def charge(self, path: str, items: int) -> None:
+        """Charge a path of the VMM by the witness table of the profile."""
+        event = EVENT_ID[f"vmm.{path}"]
+        ticks = self.prices.ticks(path, items)
+        if ticks is None:
+            self.unpriced += 1
+            event, ticks = EVENT_VMM_UNPRICED_HOOK, int(self.processor.cpu.price[EVENT_VMM_UNPRICED_HOOK])
+        vmm_charge(self.processor.state, event, items, ticks)
+
+    def write_region(self, offset: int, octets: bytes) -> None:
+        """Write into the VMM's region."""
+        self.processor.write_physical(self.region_address(offset), octets)
+
+    def build_region(self) -> None:
+        """Fill GDT, IDT, TSS and the code with which the VMM resumes and idles."""
+        self.write_region(layout.P2M, self.p2m.astype("<u4").tobytes())
+        flat = {
+            layout.VMM_CODE_SELECTOR: Descriptor(0x0000FFFF, 0x00CF9B00),
+            layout.VMM_DATA_SELECTOR: Descriptor(0x0000FFFF, 0x00CF9300),
+            layout.VMM_TSS_SELECTOR: self.tss_descriptor(),
+        }
+        for selector, descriptor in flat.items():
+            self.descriptors.write(selector, descriptor)
+        self.descriptors.detach(layout.DETACHED_CODE_SELECTOR, Descriptor(0x0000FFFF, 0x00CF9B00))
+        for selector in (layout.DETACHED_STACK_SELECTOR, layout.BOOT_DATA_SELECTOR):
+            self.descriptors.detach(selector, Descriptor(0x0000FFFF, 0x00CF9300))
+        tss = bytearray(layout.TSS_BYTES)
+        tss[layout.TSS_ESP0 : layout.TSS_ESP0 + 4] = (layout.VMM_BASE + layout.STACK_TOP).to_bytes(4, "little")
+        tss[layout.TSS_SS0 : layout.TSS_SS0 + 2] = layout.VMM_DATA_SELECTOR.to_bytes(2, "little")
+        tss[layout.TSS_IO_MAP : layout.TSS_IO_MAP + 2] = layout.TSS_BYTES.to_bytes(2, "little")
+        self.write_region(layout.TSS, bytes(tss))
+        for vector in range(256):
+            self.write_gate(vector, 0)
+        self.write_region(layout.RESUME, bytes([IRETD]))
+        self.write_region(layout.IDLE, bytes([STI, HLT]))
+
+    def tss_descriptor(self) -> Descriptor:
+        """The VMM's TSS."""
+        base = layout.VMM_BASE + layout.TSS
+        low = (layout.TSS_BYTES - 1) | (base & 0xFFFF) << 16
+        return Descriptor(low, base & 0xFF000000 | base >> 16 & 0xFF | (0x80 | TYPE_TSS_32_BUSY) << 8)
+
+    def write_gate(self, vector: int, dpl: int) -> None:
+        """An interrupt gate of the VMM's IDT to the entry of its vector."""
+        target = layout.VMM_BASE + layout.ENTRIES + vector * layout.ENTRY_BYTES
+        low = layout.VMM_CODE_SELECTOR << 16 | target & 0xFFFF
+        high = target & 0xFFFF0000 | GATE_PRESENT | dpl << 13
+        self.write_region(layout.IDT + 8 * vector, low.to_bytes(4, "little") + high.to_bytes(4, "little"))
+
+    def start(self, entry: int, eax: int, ebx: int) -> None:
+        """Put the processor under the VMM, the guest at its first instruction."""
+        self.build_region()
+        cpu = self.processor.cpu
+        cpu.cr0 = CR0_ET | CR0_PE | CR0_PG | CR0_WP
+        cpu.cr3 = self.shadow.root
+        cpu.cr4 = CR4_PSE | CR4_PGE
+        cpu.gdtr_base, cpu.gdtr_limit = layout.VMM_BASE + layout.GDT, 0xFFFF
+        cpu.idtr_base, cpu.idtr_limit = layout.VMM_BASE + layout.IDT, 256 * 8 - 1
+        cpu.mode_table[:4] = (MODE_VMM, MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_USER)
+        cpu.hook_first = layout.VMM_BASE + layout.ENTRIES
+        cpu.hook_last = layout.VMM_BASE + layout.RESUME - 1
+        cpu.timer_vector = layout.HOST_TIMER_VECTOR
+        set_segment = self.processor.set_segment
+        last = layout.VMM_BASE - 1
+        for segment in (DS, ES, FS, GS):
+            set_segment(segment, layout.BOOT_DATA_SELECTOR | self.ring, 0, last, 0xC093 | self.ring << 5)
+        set_segment(CS, layout.VMM_CODE_SELECTOR, 0, M32, 0xC09B)
+        set_segment(SS, layout.VMM_DATA_SELECTOR, 0, M32, 0xC093)
+        set_segment(LDTR, 0, 0, 0, AR_UNUSABLE)
+        set_segment(TR, layout.VMM_TSS_SELECTOR, layout.VMM_BASE + layout.TSS, layout.TSS_BYTES - 1, 0x8B)
+        enter_level(self.processor.state, 0)
+        self.vcpu.reset()
+        cpu.gpr[0], cpu.gpr[3] = eax, ebx
+        self.vcpu.frame = Frame(
+            eip=entry,
+            cs=layout.DETACHED_CODE_SELECTOR | self.ring,
+            eflags=EFLAGS_FIXED | EFLAGS_IF,
+            esp=0,
+            ss=layout.DETACHED_STACK_SELECTOR | self.ring,
+        )
+        self.resume()
+
+    # -- entry and exit -------------------------------------------------------------------------------------------
+
+    def read_exit(self) -> Exit:
+        """What brought control here: the entry's vector, the error code, the frame on the stack."""
+        cpu = self.processor.cpu
+        entry = int(cpu.rip) - layout.VMM_BASE - layout.ENTRIES
+        if entry == layout.SYSENTER_ENTRY:
+            self.vcpu.frame.eflags = int(all_eflags(self.processor.state)) | EFLAGS_IF
+            return Exit("system_call", -1, cpl=self.vcpu.cpl)
+        vector = entry // layout.ENTRY_BYTES
+        stack = int(cpu.gpr[ESP]) - layout.VMM_BASE
+        error = 0
+        if vector in ERROR_CODE_VECTORS:
+            error = int.from_bytes(self.processor.read_physical(self.region_address(stack), 4), "little")
+            stack += 4
+        if stack + 20 == layout.STACK_TOP:  # from the guest; an interrupt of the idle VMM pushed no stack pointer
+            self.vcpu.frame = Frame.from_octets(self.processor.read_physical(self.region_address(stack), 20))
+        stepped = self.own_step
+        if stepped:
+            self.vcpu.frame.eflags &= ~EFLAGS_TF
+        if self.open_frames and vector != PF:
+            self.close_frames()
+        gla = int(cpu.cr2) if vector == PF else 0
+        if vector == layout.HOST_TIMER_VECTOR:
+            reason = "host_timer"
+        elif vector == DB and stepped:
+            reason = "own_step"
+        else:
+            reason = REASON_OF_VECTOR.get(vector, "software_interrupt")
+        return Exit(reason, vector, error, gla, rip=self.vcpu.frame.eip, cpl=self.vcpu.cpl)
+
+    def resume(self) -> None:
+        """Let the processor return to the guest: the frame goes on the stack, EIP to the IRETD."""
+        if self.table_written:
+            self.resynchronise()
+        if self.vcpu.halted and not self.wait_over():
+            return
+        self.take_virtual_interrupt()
+        cpu = self.processor.cpu
+        frame = self.vcpu.frame
+        stack = layout.STACK_TOP - 20
+        image = frame.eflags | (EFLAGS_TF if self.own_step else 0)
+        self.write_region(stack, Frame(frame.eip, frame.cs, image, frame.esp, frame.ss).octets())
+        self.enter_vmm_code(layout.RESUME, layout.VMM_BASE + stack)
+        self.program_timer()
+        cpu.retired_limit = self.machine.retired_limit
+
+    def enter_vmm_code(self, offset: int, stack: int) -> None:
+        """Go on in the VMM's own code at an offset of its region."""
+        cpu = self.processor.cpu
+        cpu.rip = layout.VMM_BASE + offset
+        cpu.gpr[ESP] = stack
+        set_all_eflags(self.processor.state, EFLAGS_FIXED)
+
+    def leave_vmm(self) -> None:
+        """The processor stopped while the guest runs: take its frame from the registers."""
+        cpu = self.processor.cpu
+        if cpu.cpl == 0:
+            return
+        self.vcpu.frame = Frame(
+            eip=int(cpu.rip),
+            cs=int(cpu.seg[CS].selector),
+            eflags=int(all_eflags(self.processor.state)) & ~(EFLAGS_TF if self.own_step else 0),
+            esp=int(cpu.gpr[ESP]),
+            ss=int(cpu.seg[SS].selector),
+        )
+
+    def handle_hook(self) -> None:
+        """One exit: read it, charge the dispatch, let the strategy act, resume."""
+        before = int(self.processor.cpu.ticks)
+        exit = self.read_exit()
+        self.charge("trap_dispatch", 1)
+        self.machine.strategy.handle(self, exit)
+        self.resume()
+        row = self.exits.setdefault(exit.reason, [0, 0])
+        row[0] += 1
+        row[1] += int(self.processor.cpu.ticks) - before
+
+    # -- the guest's registers and segments -----------------------------------------------------------------------
+
+    def register(self, number: int) -> int:
+        """A general register of the guest; ESP is in the frame."""
+        return self.vcpu.frame.esp if number == ESP else int(self.processor.cpu.gpr[number])
+
+    def set_register(self, number: int, value: int, width: int = 32) -> None:
+        """Write a general register of the guest, 16 or 32 bits wide."""
+        if width == 16:
+            value = self.register(number) & 0xFFFF0000 | value & 0xFFFF
+        if number == ESP:
+            self.vcpu.frame.esp = value & M32
+        else:
+            self.processor.cpu.gpr[number] = value & M32
+
+    def virtual_segment(self, segment: int) -> SegmentState:
+        """A segment register as the guest has it, decompressed from what the hardware holds."""
+        vcpu = self.vcpu
+        cache = self.processor.cpu.seg[segment]
+        hardware = {CS: vcpu.frame.cs, SS: vcpu.frame.ss}.get(segment, int(cache.selector))
+        own = segment in (CS, SS) or hardware & 0xFFF8 >= layout.FIRST_VMM_SELECTOR
+        selector = vcpu.virtual_selector(hardware) if own else hardware
+        if segment not in (CS, SS) and int(cache.access) & AR_UNUSABLE:
+            return segment_state(selector, 0, 0, AR_UNUSABLE)
+        original = self.descriptors.original(hardware)
+        if original is None:
+            raise Unsupported(f"segment {SEGMENT_REGISTERS[segment]} holds selector {selector:#x}, whose origin is lost")
+        return SegmentState(selector, original.base, original.limit, original.access)
+
+    def segment_base(self, segment: int) -> int:
+        """The base of a segment."""
+        return self.virtual_segment(segment).base
+
+    def stack_base(self) -> int:
+        """The base of the guest's stack segment."""
+        return self.segment_base(SS)
+
+    def read_operand(self, segment: int, offset: int, n: int) -> int:
+        """Read memory as an operand of the emulated instruction: segment and page checks at the virtual CPL."""
+        return self.guest.read(self.checked(segment, offset, n), n, self.vcpu.cpl == 3)
+
+    def write_operand(self, segment: int, offset: int, n: int, value: int) -> None:
+        """Write memory as an operand of the emulated instruction."""
+        self.guest.write(self.checked(segment, offset, n), n, value, self.vcpu.cpl == 3)
+
+    def checked(self, segment: int, offset: int, n: int) -> int:
+        """The linear address of an operand within its segment's limit."""
+        state = self.virtual_segment(segment)
+        if state.access & AR_UNUSABLE or offset + n - 1 > state.limit:
+            raise GuestFault(SS_FAULT if segment == SS else GP, 0)
+        return state.base + offset & M32
+
+    def set_virtual_cpl(self, cpl: int) -> None:
+        """Enter a virtual privilege level."""
+        if cpl != self.vcpu.cpl:
+            self.vcpu.cpl = cpl
+            self.descriptors.on_virtual_cpl_change()
+
+    def make_loadable(self, selector: int) -> None:
+        """See to it that the processor's IRET can load a selector."""
+        self.descriptors.install(selector)
+
+    def enter_flat(self, selector: int, cpl: int, eip: int, esp: int) -> None:
+        """SYSENTER and SYSEXIT: flat segments whatever the tables say; here the tables must say so too."""
+        for number, flat in ((selector, FLAT_CODE), (selector + 8, FLAT_DATA)):
+            found = self.descriptors.guest_descriptor(number)
+            access = flat.access | cpl << 5
+            if found is None or (found[1].base, found[1].limit) != (0, M32) or found[1].access | 1 != access:
+                raise Unsupported(f"SYSENTER and SYSEXIT with descriptors at {selector:#x} that are not flat")
+        self.set_virtual_cpl(cpl)
+        frame = self.vcpu.frame
+        frame.cs = self.vcpu.hardware_selector(selector & ~3 | cpl)
+        frame.ss = self.vcpu.hardware_selector(selector + 8 & ~3 | cpl)
+        frame.eip, frame.esp = eip & M32, esp & M32
+        self.make_loadable(frame.cs)
+        self.make_loadable(frame.ss)
+
+    # -- shadows --------------------------------------------------------------------------------------------------
+
+    def flush_shadow(self) -> None:
+        """Drop the shadow page tables and load the root anew, which flushes the TLB but the VMM's global entries."""
+        self.charge("shadow_flush", 1)
+        self.shadow.clear()
+        vmm_write_cr3(self.processor.state, self.shadow.root)
+        self.check_table_pages()
+
+    def check_table_pages(self) -> None:
+        """In a new address space the guest's GDT may lie in other frames, or in pages not accessed yet: then its
+        descriptors must trap again."""
+        if not self.descriptors.originals:
+            return
+        try:
+            translation = self.guest.walk(self.vcpu.gdtr_base, False, False, mark=False)
+        except GuestFault:
+            self.drop_descriptors()
+            return
+        if translation.gpa >> 12 not in self.traced_frames or not translation.accessed:
+            self.drop_descriptors()
+
+    def invalidate(self, gla: int) -> None:
+        """INVLPG on the processor."""
+        vmm_invlpg(self.processor.state, gla)
+
+    def trace_linear(self, gla: int, n: int) -> None:
+        """Trace the guest frames that hold `n` bytes at a linear address."""
+        for address in {gla & M32, gla + n - 1 & M32}:
+            frame = self.guest.walk(address, False, False, mark=False).gpa >> 12
+            if frame not in self.traced_frames:
+                self.traced_frames.add(frame)
+                self.shadow.protect_frame(frame)
+
+    def write_descriptor(self, gla: int, n: int, value: int) -> None:
+        """Set an accessed or busy bit in the guest's table, which changes nothing that is shadowed."""
+        self.updating_descriptor = True
+        self.guest.write(gla, n, value)
+        self.updating_descriptor = False
+
+    def on_guest_frame_written(self, frame: int) -> None:
+        """The VMM itself wrote a guest frame; what a traced one holds is looked at before the guest goes on."""
+        if frame in self.traced_frames and not self.updating_descriptor:
+            self.table_written = True
+
+    def drop_descriptors(self) -> None:
+        """Forget the shadowed descriptors and stop tracing their table; CS and SS keep what they were loaded from."""
+        self.charge("descriptor_shadow", 1)
+        self.detach_running()
+        self.descriptors.drop()
+        self.traced_frames.clear()
+
+    def detach_running(self) -> None:
+        """Move the running CS and SS to selectors of the VMM, since the guest's table no longer stands behind them."""
+        vcpu, frame = self.vcpu, self.vcpu.frame
+        code, stack = self.descriptors.original(frame.cs), self.descriptors.original(frame.ss)
+        if code is not None and frame.cs & 0xFFF8 < layout.FIRST_VMM_SELECTOR:
+            vcpu.detached_cs = vcpu.virtual_selector(frame.cs)
+            self.descriptors.detach(layout.DETACHED_CODE_SELECTOR, code)
+            frame.cs = layout.DETACHED_CODE_SELECTOR | frame.cs & 3
+        if stack is not None and frame.ss & 0xFFF8 < layout.FIRST_VMM_SELECTOR:
+            vcpu.detached_ss = vcpu.virtual_selector(frame.ss)
+            self.descriptors.detach(layout.DETACHED_STACK_SELECTOR, stack)
+            frame.ss = layout.DETACHED_STACK_SELECTOR | frame.ss & 3
+
+    def close_frames(self) -> None:
+        """The instruction that could write traced frames is over: protect them again, drop what it changed."""
+        for frame in self.open_frames:
+            self.shadow.protect_frame(frame)
+        self.open_frames.clear()
+        self.resynchronise()
+
+    def resynchronise(self) -> None:
+        """Drop the shadowed descriptors that the guest's table no longer holds."""
+        self.table_written = False
+        changed = self.descriptors.changed()
+        if not changed:
+            return
+        self.charge("descriptor_shadow", len(changed))
+        if {self.vcpu.frame.cs >> 3, self.vcpu.frame.ss >> 3} & set(changed):
+            self.detach_running()
+        for index in changed:
+            self.descriptors.forget(index)
+
+    def shadow_fault(self, exit: Exit) -> None:
+        """A page fault of the processor: the guest's own, a missing shadow entry, or a traced frame."""
+        write, user = bool(exit.qualification & 2), bool(exit.qualification & 4)
+        translation = self.guest.walk(exit.gla, write, user)
+        self.charge("shadow_fill", 1)
+        frame = translation.gpa >> 12
+        if write and frame in self.traced_frames:
+            self.open_frames.add(frame)
+        self.shadow.fill(exit.gla, translation, write)
+
+    # -- events to the guest --------------------------------------------------------------------------------------
+
+    def inject_exception(self, fault: GuestFault) -> None:
+        """Deliver a fault to the guest."""
+        if fault.cr2 is not None:
+            self.vcpu.cr2 = fault.cr2
+        reflect(self, fault.vector, fault.error)
+
+    def reflect_exit(self, exit: Exit) -> None:
+        """Deliver the exception that caused an exit to the guest as it is."""
+        reflect(self, exit.vector, exit.qualification if exit.vector in ERROR_CODE_VECTORS else None)
+
+    def software_interrupt(self, vector: int, kind: int, length: int) -> None:
+        """INT n of the guest, EIP still at it. A fault in its delivery is raised with EIP there."""
+        frame = self.vcpu.frame
+        eip = frame.eip
+        read_gate(self, vector, kind)
+        frame.eip = eip + length & M32
+        try:
+            self.charge("reflect", 1)
+            self.deliver_software(vector, kind)
+        except GuestFault:
+            frame.eip = eip
+            raise
+        if self.gate_dpl(vector) == 3:
+            self.open_gate(vector)
+
+    def gate_dpl(self, vector: int) -> int:
+        """The DPL of the guest's own gate."""
+        return self.guest.read(self.vcpu.idtr_base + 8 * vector + 4, 4) >> 13 & 3
+
+    def deliver_open_gate(self, exit: Exit) -> None:
+        """INT n came through a gate that was opened to ring 3. EIP is behind it; the guest's gate decides now."""
+        frame = self.vcpu.frame
+        try:
+            self.charge("reflect", 1)
+            self.deliver_software(exit.vector)
+        except GuestFault as fault:
+            # It did not retire after all: EIP goes back to it, and its gate is closed until the guest opens it again.
+            self.processor.cpu.retired -= 1
+            frame.eip = frame.eip - (1 if exit.vector == BP else 2) & M32
+            self.write_gate(exit.vector, 0)
+            self.open_vectors.discard(exit.vector)
+            self.inject_exception(fault)
+
+    def enter_system_call(self) -> None:
+        """SYSENTER of the guest: ring 0 at the guest's own entry, with IF clear."""
+        self.charge("emulate_system_call", 1)
+        vcpu = self.vcpu
+        vcpu.interrupt_flag = 0
+        self.enter_flat(vcpu.sysenter_cs & 0xFFFC, 0, vcpu.sysenter_eip, vcpu.sysenter_esp)
+
+    def emulate(self, instruction: Instruction) -> bool:
+        """Perform a sensitive instruction on the virtual processor; False if it is none."""
+        return emulate(self, instruction)
+
+    def deliver_software(self, vector: int, kind: int = KIND_SOFTWARE_INTERRUPT) -> None:
+        """Deliver a software interrupt whose EIP is already behind the instruction."""
+        deliver(self, vector, None, kind)
+
+    def hold_interrupts(self) -> None:
+        """The interrupt shadow of STI, MOV SS and POP SS: it ends when one more instruction has retired."""
+        self.vcpu.shadow_count = int(self.processor.cpu.retired) + 1
+
+    def interrupts_held(self) -> bool:
+        """Whether the interrupt shadow still covers the next instruction."""
+        return self.vcpu.shadow_count == int(self.processor.cpu.retired)
+
+    def take_virtual_interrupt(self) -> None:
+        """Deliver a virtual interrupt if one waits and the guest's window is open; see that the window is noticed."""
+        self.own_step = bool(self.open_frames) and not self.vcpu.frame.eflags & EFLAGS_TF
+        if self.open_frames:
+            return
+        pending = device_advance(self.boards, self.processor.cpu.ticks)
+        if not pending or not self.vcpu.interrupt_flag:
+            return
+        if self.interrupts_held():
+            self.own_step = not self.vcpu.frame.eflags & EFLAGS_TF
+            return
+        self.vcpu.halted = 0
+        vector = device_acknowledge(self.boards)
+        self.charge("device_request", 1)
+        reflect(self, vector, None, KIND_EXTERNAL)
+
+    def program_timer(self) -> None:
+        """Set the host's one-shot timer to the earliest virtual deadline, if it is not set to it."""
+        deadline = device_deadline(self.boards)
+        if self.processor.cpu.timer != deadline:
+            vmm_program_timer(self.processor.state, deadline)
+
+    def wait_over(self) -> bool:
+        """The guest is halted: True once an interrupt wakes it; else the VMM idles with HLT until its timer."""
+        pending = device_advance(self.boards, self.processor.cpu.ticks)
+        if not self.vcpu.interrupt_flag:
+            self.machine.stop("halted_forever")
+            return False
+        if pending:
+            self.vcpu.halted = 0
+            return True
+        if device_deadline(self.boards) == NEVER:
+            self.machine.stop("halted_forever")
+            return False
+        self.program_timer()
+        self.enter_vmm_code(layout.IDLE, layout.VMM_BASE + layout.STACK_TOP - 20)
+        return False
+
+    def retire(self) -> None:
+        """Count an emulated guest instruction."""
+        self.processor.cpu.retired += 1
+
+    # -- SYSENTER and gates ---------------------------------------------------------------------------------------
+
+    def open_sysenter(self) -> None:
+        """Point the processor's SYSENTER at the VMM while the guest's is usable."""
+        cpu = self.processor.cpu
+        cpu.sysenter_cs = layout.VMM_CODE_SELECTOR if self.vcpu.sysenter_cs & 0xFFFC else 0
+        cpu.sysenter_eip = layout.VMM_BASE + layout.ENTRIES + layout.SYSENTER_ENTRY
+        cpu.sysenter_esp = layout.VMM_BASE + layout.STACK_TOP - 20
+
+    def open_gate(self, vector: int) -> None:
+        """Let ring 3 of the guest use INT n without a detour: its own gate has DPL 3. Never for exceptions' vectors."""
+        if (vector >= 32 or vector in (3, 4)) and vector != layout.HOST_TIMER_VECTOR and vector not in self.open_vectors:
+            self.open_vectors.add(vector)
+            self.write_gate(vector, 3)
+
+    def close_gates(self) -> None:
+        """Close every gate that was opened: the guest has another IDT."""
+        for vector in self.open_vectors:
+            self.write_gate(vector, 0)
+        self.open_vectors.clear()
+
+    # -- devices, time, reports -----------------------------------------------------------------------------------
+
+    def device_read(self, port: int, n: int) -> int:
+        """IN from a virtual device."""
+        self.charge("device_request", 1)
+        return int(device_read(self.boards, port, n, self.processor.cpu.ticks))
+
+    def device_write(self, port: int, n: int, value: int) -> None:
+        """OUT to a virtual device."""
+        self.charge("device_request", 1)
+        device_write(self.boards, port, n, value, self.processor.cpu.ticks)
+
+    def time_stamp(self) -> int:
+        """What RDTSC reads now, in cycles."""
+        return int(self.processor.cpu.ticks >> 6) + int(self.processor.cpu.tsc_offset)
+
+    def instruction(self) -> Instruction | None:
+        """The instruction at which the guest trapped."""
+        return decode_at_trap(self)
+
+    def bytes_at_trap(self) -> str:
+        """Its bytes in hexadecimal, for reports."""
+        try:
+            return fetch(self, 8).hex(" ")
+        except GuestFault:
+            return "not readable"
+
+    def text_at_trap(self) -> str:
+        """Its disassembly, for reports."""
+        from ..disassembly import disassemble
+
+        try:
+            return disassemble(fetch(self, 15), self.vcpu.frame.eip)
+        except GuestFault:
+            return "not readable"
+
+    def guest_ram(self) -> np.ndarray:
+        """Guest RAM in guest-physical order, a copy."""
+        pages = self.processor.ram.reshape(-1, PAGE)
+        return pages[self.p2m].reshape(-1)
+
+    def virtual_state(self) -> VirtualState:
+        """S, read from what the VMM and the hardware hold."""
+        self.leave_vmm()
+        vcpu = self.vcpu
+        registers = {name: self.register(number) for number, name in enumerate(GENERAL_REGISTERS)}
+        registers |= {"eip": vcpu.frame.eip, "eflags": vcpu.virtual_flags(vcpu.frame.eflags)}
+        names = ("cpl", "cr0", "cr2", "cr3", "cr4", "gdtr_base", "gdtr_limit", "idtr_base", "idtr_limit")
+        names += ("sysenter_cs", "sysenter_esp", "sysenter_eip")
+        registers |= {name: getattr(vcpu, name) for name in names}
+        segments = {
+            name: self.virtual_segment(number) for number, name in enumerate(SEGMENT_REGISTERS) if number < LDTR
+        }
+        segments["ldtr"] = segment_state(vcpu.ldtr, vcpu.ldtr_base, vcpu.ldtr_limit, vcpu.ldtr_access)
+        segments["tr"] = segment_state(vcpu.tr, vcpu.tr_base, vcpu.tr_limit, vcpu.tr_access)
+        return VirtualState(registers, segments, self.guest_ram(), self.machine.console(), devices_of(self.boards[0]))
+
