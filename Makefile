@@ -44,7 +44,6 @@ speed: $(VENV)/installed
 
 lint: $(VENV)/installed-test
 	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
 test: lint

@@ -87,7 +87,7 @@ def test_bench_json_has_the_agreed_keys(capsys: pytest.CaptureFixture[str]) -> N
     for row in document["rows"]:
         assert set(row) == {
             "suite", "benchmark", "strategy", "profile", "iterations", "cycles", "cycles_per_iteration",
-            "ratio_to_native", "modes", "events", "outcome",
+            "ratio_to_native", "modes", "events", "exits", "outcome",
         }  # fmt: skip
         assert all(set(cell) == {"count", "cycles"} for cell in row["events"].values())
 

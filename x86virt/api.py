@@ -127,15 +127,18 @@ def compare(
 def compare_setup(setup: Setup, image: "Image", command_line: str = "") -> "Comparison":
     """The bare machine and a setup in lock step."""
     from .equivalence import compare_runs
+    from .vmm.registry import find_strategy
 
+    native = find_strategy("native")
     with strategy_errors(setup.name):
         return compare_runs(
             image,
-            setup.strategy,
+            setup.strategy(),
+            native(),
             setup.profile,
-            command_line=command_line,
-            memory_bytes=setup.memory_bytes,
-            max_cycles=setup.max_cycles,
+            setup.memory_bytes,
+            command_line,
+            setup.max_cycles,
         )
 
 

@@ -21,6 +21,7 @@ from .errors import UnsupportedError, UserError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from .equivalence import Comparison
     from .machine import RunResult
 
 SCHEMA_VERSION = 1
@@ -211,7 +212,7 @@ def compare_command(
         runs.append(run_object(image.name, setup, comparison.other))
         differences[setup.name] = {
             "equal": comparison.equal,
-            "checkpoints": checkpoint_count(comparison.checkpoints),
+            "checkpoints": comparison.checkpoints,
             "report": list(comparison.report),
             "divergences": [str(divergence) for divergence in comparison.divergences],
         }
@@ -225,16 +226,11 @@ def compare_command(
     return status if equal else STATUS_DIFFERENT
 
 
-def checkpoint_count(checkpoints: Any) -> int:
-    """How many checkpoints were compared."""
-    return checkpoints if isinstance(checkpoints, int) else len(checkpoints)
-
-
-def show_comparison(setup: Setup, comparison: Any) -> None:
+def show_comparison(setup: Setup, comparison: "Comparison") -> None:
     """What a comparison found."""
-    verdict = "the same" if comparison.equal else "DIFFERENT"
-    count = checkpoint_count(comparison.checkpoints)
-    click.echo(f"{setup.name}, {setup.profile.name}: {verdict} as native at {count} checkpoints and the end")
+    verdict = "the same as native" if comparison.equal else "DIFFERENT"
+    where = f"at {comparison.checkpoints} checkpoints and the end" if comparison.equal else "from native"
+    click.echo(f"{setup.name}, {setup.profile.name}: {verdict} {where}")
     for line in comparison.report:
         click.echo(f"  {line}")
 

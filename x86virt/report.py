@@ -1,6 +1,6 @@
 """Tables for people: one run, a benchmark suite, a comparison. Nothing is computed here."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -8,7 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from .suites import Row
+from .suites import Cell, Row
 
 if TYPE_CHECKING:
     from .machine import RunResult
@@ -57,7 +57,13 @@ def show_benchmark(rows: Sequence[Row]) -> RenderableType:
     table.add_section()
     table.add_row("events: count, cycles", *("" for _ in rows))
     for event in _events(rows):
-        table.add_row(f"  {event}", *(_event(row, event) for row in rows))
+        table.add_row(f"  {event}", *(_cell(row.events.get(event)) for row in rows))
+    reasons = list(dict.fromkeys(reason for row in rows for reason in row.exits))
+    if reasons:
+        table.add_section()
+        table.add_row("VM exits by reason (a view of the above)", *("" for _ in rows))
+    for reason in reasons:
+        table.add_row(f"  {reason}", *(_cell(row.exits.get(reason)) for row in rows))
     return Group(Text(title, style="bold"), table, *_remarks(rows))
 
 
@@ -84,8 +90,7 @@ def _events(rows: Sequence[Row]) -> list[str]:
     return sorted(weight, key=lambda event: (-weight[event][0], -weight[event][1], event))[:MOST_EVENTS]
 
 
-def _event(row: Row, event: str) -> str:
-    cell = row.events.get(event)
+def _cell(cell: Cell | None) -> str:
     return "" if cell is None else f"{number(cell.count)}  {number(cell.cycles):>9}"
 
 
@@ -147,10 +152,11 @@ def divergence_lines(divergences: Sequence[object], most: int = 20) -> list[str]
     return lines
 
 
-def exits_of(result: "RunResult") -> Mapping[str, Mapping[str, float]]:
+def exits_of(result: "RunResult") -> dict[str, dict[str, float]]:
     """VM exits by reason: `{reason: {count, cycles}}`, a view of the events and not a part of their sum."""
-    exits = getattr(result, "exits", {})
-    return exits() if callable(exits) else exits
+    from .ledger import as_cycles
+
+    return {reason: {"count": count, "cycles": as_cycles(ticks)} for reason, (count, ticks) in result.exits.items()}
 
 
 def _formula(result: "RunResult") -> Table:

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -145,13 +146,13 @@ def _row(setup: Setup, loop: Loop, outcome: str, seconds: float) -> SpeedRow:
 def without_sysenter(profile: "Profile") -> "Profile":
     """The same processor without CPUID.SEP, for which the `syscall` guest leaves its second region out."""
     features = profile.values["cpuid.features"]
-    value = int(features.value) & ~CPUID_SEP
-    changed = replace(features, value=value, exact=type(features.exact)(value))
+    value = profile.integer("cpuid.features") & ~CPUID_SEP
+    changed = replace(features, value=value, exact=Fraction(value))
     return replace(profile, values=MappingProxyType({**profile.values, "cpuid.features": changed}))
 
 
 def start_row(name: str, profile: str, cache: str | None, repeats: int) -> SpeedRow:
-    """The best time of a whole process `x86virt run hello`; `cache` is the folder for compiled code, if not the usual."""
+    """The best time of a whole process `x86virt run hello`; `cache`: another folder for compiled code."""
     environment = dict(os.environ)
     if cache is not None:
         environment["X86VIRT_CACHE"] = cache

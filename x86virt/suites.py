@@ -13,7 +13,6 @@ from .guests import guests
 
 if TYPE_CHECKING:
     from .api import Setup
-    from .ledger import Ledger
     from .machine import Region
 
 NATIVE = "native"
@@ -43,8 +42,8 @@ class Cell:
 class Row:
     """What one benchmark gave under one strategy.
 
-    `cycles` is the whole region's; `cycles_per_iteration`, `modes` (cycles by mode) and `events` are per iteration.
-    `outcome` is `done`, or why there are no figures.
+    `cycles` is the whole region's; `cycles_per_iteration`, `modes` (cycles by mode) and `events` are per iteration,
+    and so are `exits`, a view of the same time by exit reason. `outcome` is `done`, or why there are no figures.
     """
 
     suite: str
@@ -59,7 +58,7 @@ class Row:
     ratio_to_native: float | None = None
     modes: dict[str, float] = field(default_factory=dict)
     events: dict[str, Cell] = field(default_factory=dict)
-    by_mode: dict[str, dict[str, Cell]] = field(default_factory=dict)
+    exits: dict[str, Cell] = field(default_factory=dict)
 
     @property
     def measured(self) -> bool:
@@ -79,6 +78,7 @@ class Row:
             "ratio_to_native": self.ratio_to_native,
             "modes": self.modes,
             "events": {name: {"count": cell.count, "cycles": cell.cycles} for name, cell in self.events.items()},
+            "exits": {name: {"count": cell.count, "cycles": cell.cycles} for name, cell in self.exits.items()},
             "outcome": self.outcome,
         }
 
@@ -156,27 +156,26 @@ def _row(benchmark: Benchmark, setup: "Setup", iterations: int, outcome: str, re
         row.outcome = outcome if outcome != "done" else f"region {benchmark.region} was not reached"
         return row
     row.iterations = region.iterations
-    fill(row, region.ledger, region.ticks)
+    fill(row, region)
     return row
 
 
-def fill(row: Row, ledger: "Ledger", ticks: int) -> None:
-    """Put the figures of a region's ledger into its row."""
+def fill(row: Row, region: "Region") -> None:
+    """Put the figures of a region into its row."""
     from .ledger import as_cycles
 
-    per_tick = 1 / (64 * max(row.iterations, 1))
-    row.cycles = as_cycles(ticks)
-    row.cycles_per_iteration = ticks * per_tick
-    row.modes = {mode: ticks * per_tick for mode, ticks in ledger.ticks_by_mode().items()}
-    for event, cells in ledger.as_json().items():
-        of_mode = {
-            mode: Cell(cell["count"] / max(row.iterations, 1), cell["cycles"] / max(row.iterations, 1))
-            for mode, cell in cells.items()
-        }
-        row.by_mode[event] = of_mode
-        row.events[event] = Cell(
-            sum(cell.count for cell in of_mode.values()), sum(cell.cycles for cell in of_mode.values())
-        )
+    iterations = max(row.iterations, 1)
+
+    def each(ticks: int) -> float:
+        return as_cycles(ticks) / iterations
+
+    row.cycles = as_cycles(region.ticks)
+    row.cycles_per_iteration = each(region.ticks)
+    row.modes = {mode: each(ticks) for mode, ticks in region.ledger.ticks_by_mode().items()}
+    for event in region.ledger.as_json():
+        count, ticks = region.ledger.event_count(event), region.ledger.event_ticks(event)
+        row.events[event] = Cell(count / iterations, each(ticks))
+    row.exits = {reason: Cell(count / iterations, each(ticks)) for reason, (count, ticks) in region.exits.items()}
 
 
 def _with_ratio(row: Row, native: Row | None) -> Row:
