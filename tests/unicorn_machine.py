@@ -9,7 +9,7 @@ GENERAL = (
     x86.UC_X86_REG_ESP, x86.UC_X86_REG_EBP, x86.UC_X86_REG_ESI, x86.UC_X86_REG_EDI,
 )  # fmt: skip
 STATE = (*GENERAL, x86.UC_X86_REG_EIP, x86.UC_X86_REG_EFLAGS)
-FAULTS = {unicorn.UC_ERR_EXCEPTION: "faulted", unicorn.UC_ERR_INSN_INVALID: "faulted"}
+FAULTS = {unicorn.UC_ERR_INSN_INVALID: "vector 6"}
 
 
 class UnicornMachine:
@@ -18,6 +18,14 @@ class UnicornMachine:
     def __init__(self) -> None:
         self.engine = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_32)
         self.engine.mem_map(0, RAM_BYTES)
+        self.engine.hook_add(unicorn.UC_HOOK_INTR, self.interrupted)
+        self.raised = ""
+        self.fresh = self.engine.context_save()
+
+    def interrupted(self, engine: unicorn.Uc, vector: int, _: object) -> None:
+        """Unicorn has no IDT: it reports exceptions here."""
+        self.raised = f"vector {vector}"
+        engine.emu_stop()
 
     def load_tables(self, octets: bytes, limit: int) -> None:
         """Put a GDT where the bare machine has it."""
@@ -35,15 +43,20 @@ class UnicornMachine:
     def execute(
         self, octets: bytes, registers: list[int], eflags: int, repeats: bool
     ) -> tuple[str, list[int], int, int]:
-        """Execute one instruction at CODE: ("" or "faulted", general registers, EIP, EFLAGS)."""
+        """Execute one instruction at CODE: ("" or "vector N", general registers, EIP, EFLAGS)."""
         engine = self.engine
         engine.mem_write(CODE, octets)
         engine.ctl_remove_cache(CODE, CODE + 16)
         engine.reg_write_batch(list(zip(STATE, (*registers, CODE, eflags), strict=True)))
-        fault = ""
+        self.raised = fault = ""
         try:
             engine.emu_start(CODE, CODE + len(octets) if repeats else 0xFFFFFFFF, count=0 if repeats else 1)
         except unicorn.UcError as error:
             fault = FAULTS[error.errno]
         values = [value & 0xFFFFFFFF for value in engine.reg_read_batch(STATE)]
-        return fault, values[:8], values[8], values[9]
+        if fault or self.raised or (values[8] == CODE and not repeats):
+            # An exception that nobody handles would make the next one a double fault; and #DE may leave no other trace
+            # than an EIP that stays.
+            engine.context_restore(self.fresh)
+            return fault or "vector 0", values[:8], values[8], values[9]
+        return "", values[:8], values[8], values[9]

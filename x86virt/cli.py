@@ -28,6 +28,7 @@ SCHEMA_VERSION = 1
 STATUS_DONE, STATUS_DIFFERENT, STATUS_BAD_INPUT, STATUS_GUEST, STATUS_BUDGET, STATUS_UNSUPPORTED = range(6)
 SMALLEST_MEMORY, LARGEST_MEMORY = 1 << 20, 2 << 30
 PAGE_BYTES = 4096
+LONGEST_LINE = 170
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 ALL = "all"
 NATIVE = "native"
@@ -232,7 +233,7 @@ def show_comparison(setup: Setup, comparison: "Comparison") -> None:
     where = f"at {comparison.checkpoints} checkpoints and the end" if comparison.equal else "from native"
     click.echo(f"{setup.name}, {setup.profile.name}: {verdict} {where}")
     for line in comparison.report:
-        click.echo(f"  {line}")
+        click.echo(f"  {line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + '...'}")
 
 
 LISTS = ("guests", "strategies", "profiles", "suites", "events")

@@ -155,7 +155,10 @@ def _read_elf(content: bytes, where: object) -> tuple[int, list[tuple[int, ...]]
         raise ImageError(where, "not a 32-bit ELF file (ELF64 or of an unknown class)", BUILD_ADVICE)
     if content[5] != LITTLE_ENDIAN:
         raise ImageError(where, "not a little-endian ELF file", BUILD_ADVICE)
-    _, kind, machine, version, entry, table, _, _, _, entry_bytes, number, *_ = ELF_HEADER.unpack_from(content)
+    header = ELF_HEADER.unpack_from(content)
+    _, kind, machine, version, entry, table, section_table, _, _, entry_bytes, number, section_bytes, sections, _ = (
+        header
+    )
     if machine != 3:
         raise ImageError(where, f"built for ELF machine {machine}, not for 80386 (3)", BUILD_ADVICE)
     if kind != 2:
@@ -170,6 +173,8 @@ def _read_elf(content: bytes, where: object) -> tuple[int, list[tuple[int, ...]]
         raise ImageError(where, f"program headers of {entry_bytes} bytes, not {PROGRAM_HEADER.size}", BUILD_ADVICE)
     if table + number * entry_bytes > len(content):
         raise ImageError(where, "truncated: the program headers lie behind the end", "copy or build it again")
+    if section_table + sections * section_bytes > len(content):
+        raise ImageError(where, "truncated: the section headers lie behind the end", "copy or build it again")
     headers = _program_headers(content, where)
     if not headers:
         raise ImageError(where, "nothing to load", "link it with at least one PT_LOAD segment")

@@ -6,6 +6,7 @@ from .core import layout
 from .core.board import BOARD
 from .core.entries import (
     enter_level,
+    look_up,
     note_write,
     refresh_segment,
     reset_devices,

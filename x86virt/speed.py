@@ -25,16 +25,19 @@ from .host import machine_name
 from .report import number, plain_table
 
 if TYPE_CHECKING:
+    from .loader import Image
+    from .machine import RunResult
     from .profile import Profile
 
 REPEATS = 3
+SHORTEST, GOAL = 0.4, 1.0  # seconds of a measured run
 CPUID_SEP = 1 << 11
 NATIVE = "native"
 
 
 @dataclass(frozen=True)
 class Loop:
-    """One measured loop: a guest, its iterations, whether SYSENTER is there, and what one event is."""
+    """One measured loop: a guest, the iterations to begin with, what one event is, whether SYSENTER is there."""
 
     name: str
     guest: str
@@ -44,15 +47,15 @@ class Loop:
 
 
 NATIVE_LOOPS = (
-    Loop("alu", "alu", 20_000, "pass of 1000"),
-    Loop("mix", "mix", 1_000, "sort, sieve and copy"),
-    Loop("syscall", "syscall", 1_000_000, "INT 0x80 round trip", has_sysenter=False),
-    Loop("pgfault", "pgfault", 1_000_000, "page fault"),
+    Loop("alu", "alu", 200, "pass of 1000"),
+    Loop("mix", "mix", 50, "sort, sieve and copy"),
+    Loop("syscall", "syscall", 1_000, "INT 0x80 round trip", has_sysenter=False),
+    Loop("pgfault", "pgfault", 1_000, "page fault"),
 )
 VMM_LOOPS = (
-    Loop("alu", "alu", 20_000, "pass of 1000"),
-    Loop("syscall", "syscall", 20_000, "INT 0x80 round trip", has_sysenter=False),
-    Loop("portio", "portio", 20_000, "IN and OUT"),
+    Loop("alu", "alu", 200, "pass of 1000"),
+    Loop("syscall", "syscall", 100, "INT 0x80 round trip", has_sysenter=False),
+    Loop("portio", "portio", 100, "IN and OUT"),
 )
 
 
@@ -106,41 +109,40 @@ def measure_speed(setups: Sequence[Setup], cold: bool, progress: Callable[[str],
 
 
 def measure_loop(setup: Setup, loop: Loop) -> SpeedRow:
-    """The best of three runs of a loop; a short run before them compiles and warms."""
+    """The best of three runs of a loop, of about a second each; shorter runs before them compile and find that size."""
     chosen = replace(setup, max_cycles=None)
     if not loop.has_sysenter:
         chosen = replace(chosen, profile=without_sysenter(setup.profile))
     image = find_guest(loop.guest)
-    best, result = 0.0, None
+    row = SpeedRow(loop.name, setup.name, setup.profile.name, loop.iterations, "done", 0.0, event=loop.event)
     try:
-        chosen.run(image, "iterations=1")
-        for _ in range(REPEATS):
-            started = time.perf_counter()
-            result = chosen.run(image, f"iterations={loop.iterations}")
-            seconds = time.perf_counter() - started
-            best = min(best or seconds, seconds)
+        _timed(chosen, image, 1)
+        iterations = loop.iterations
+        seconds, result = _timed(chosen, image, iterations)
+        while seconds < SHORTEST and passed(result.outcome, result.exit_code):
+            iterations *= max(2, min(20, round(GOAL / seconds)))
+            seconds, result = _timed(chosen, image, iterations)
     except UnsupportedError as error:
-        return _row(setup, loop, f"unsupported: {error.what}", 0.0)
-    assert result is not None
+        return replace(row, outcome=f"unsupported: {error.what}")
     if not passed(result.outcome, result.exit_code):
-        return _row(setup, loop, result.outcome, best)
-    exits = sum(cell["count"] for cell in _exits(result).values())
+        return replace(row, outcome=result.outcome)
+    best = min(seconds, *(_timed(chosen, image, iterations)[0] for _ in range(REPEATS - 1)))
+    exits = sum(count for count, _ in result.exits.values())
     return replace(
-        _row(setup, loop, "done", best),
+        row,
+        iterations=iterations,
+        seconds=best,
         guest_mips=result.instructions / best / 1e6,
-        events_per_second=loop.iterations / best,
+        events_per_second=iterations / best,
         exits_per_second=exits / best if exits else None,
     )
 
 
-def _exits(result: Any) -> Any:
-    from .report import exits_of
-
-    return exits_of(result)
-
-
-def _row(setup: Setup, loop: Loop, outcome: str, seconds: float) -> SpeedRow:
-    return SpeedRow(loop.name, setup.name, setup.profile.name, loop.iterations, outcome, seconds, event=loop.event)
+def _timed(setup: Setup, image: "Image", iterations: int) -> "tuple[float, RunResult]":
+    """Host seconds of one run, and its result."""
+    started = time.perf_counter()
+    result = setup.run(image, f"iterations={iterations}")
+    return time.perf_counter() - started, result
 
 
 def without_sysenter(profile: "Profile") -> "Profile":
@@ -179,7 +181,7 @@ def show_speed(rows: Sequence[SpeedRow]) -> RenderableType:
         table.add_row(
             row.benchmark,
             row.strategy,
-            number(row.guest_mips, 1),
+            number(row.guest_mips),
             number(_whole(row.events_per_second)),
             row.event if row.outcome == "done" else row.outcome,
             number(_whole(row.exits_per_second)),

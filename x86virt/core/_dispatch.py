@@ -65,8 +65,9 @@ from .branch import (
     raise_general_protection,
     ret,
 )
-from .jit import inline
-from .layout import EDGE_FAULT, EDGE_SYSTEM, OK
+from .chain import cached_jump, fits, link, next_block
+from .jit import kernel
+from .layout import EDGE_FAULT, EDGE_INDIRECT, EDGE_SYSTEM, OK, SCRATCH_BLOCK
 from .shift import (
     bit_scan,
     bit_test,
@@ -137,334 +138,417 @@ from .value import (
 )
 
 
-@inline
-def execute(cpu, ram, board, uops, first):
-    """Execute micro-operations from index `first` to the end of their block; returns the edge that leaves it."""
-    i = first
+@kernel
+def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
+    """Run from block `index` until an edge needs the boundary, or one block by itself: (edge, block that was left).
+
+    Each block is charged whole at its entry; the caller refunds what an edge beyond EDGE_SYSTEM left undone.
+    """
     while True:
-        u = uops[i]
-        op = u.op
-        if op == 0:
-            add_32(cpu, u)
-        elif op == 1:
-            or_32(cpu, u)
-        elif op == 2:
-            adc_32(cpu, u)
-        elif op == 3:
-            sbb_32(cpu, u)
-        elif op == 4:
-            and_32(cpu, u)
-        elif op == 5:
-            sub_32(cpu, u)
-        elif op == 6:
-            xor_32(cpu, u)
-        elif op == 7:
-            cmp_32(cpu, u)
-        elif op == 8:
-            test_32(cpu, u)
-        elif op == 9:
-            inc_32(cpu, u)
-        elif op == 10:
-            dec_32(cpu, u)
-        elif op == 11:
-            neg_32(cpu, u)
-        elif op == 12:
-            not_32(cpu, u)
-        elif op == 13:
-            imul_32(cpu, u)
-        elif op == 14:
-            imul3_32(cpu, u)
-        elif op == 15:
-            mov_32(cpu, u)
-        elif op == 16:
-            lea(cpu, u)
-        elif op == 17:
-            shl_immediate_32(cpu, u)
-        elif op == 18:
-            shr_immediate_32(cpu, u)
-        elif op == 19:
-            sar_immediate_32(cpu, u)
-        elif op == 20:
-            zero_extend(cpu, u)
-        elif op == 21:
-            sign_extend_to_32(cpu, u)
-        elif op == 22:
-            outcome = load_32(cpu, ram, u)
-            if outcome != OK:
+        block = blocks[index]
+        if single == 0 and not fits(cpu, block):
+            return EDGE_INDIRECT, SCRATCH_BLOCK
+        cpu.ticks += block.ticks
+        cpu.retired += block.counted
+        block.executions += 1
+        cpu.in_block = 1 - single
+        i = block.first
+        while True:
+            u = uops[i]
+            op = u.op
+            if op == 0:
+                add_32(cpu, u)
+            elif op == 1:
+                or_32(cpu, u)
+            elif op == 2:
+                adc_32(cpu, u)
+            elif op == 3:
+                sbb_32(cpu, u)
+            elif op == 4:
+                and_32(cpu, u)
+            elif op == 5:
+                sub_32(cpu, u)
+            elif op == 6:
+                xor_32(cpu, u)
+            elif op == 7:
+                cmp_32(cpu, u)
+            elif op == 8:
+                test_32(cpu, u)
+            elif op == 9:
+                inc_32(cpu, u)
+            elif op == 10:
+                dec_32(cpu, u)
+            elif op == 11:
+                neg_32(cpu, u)
+            elif op == 12:
+                not_32(cpu, u)
+            elif op == 13:
+                imul_32(cpu, u)
+            elif op == 14:
+                imul3_32(cpu, u)
+            elif op == 15:
+                mov_32(cpu, u)
+            elif op == 16:
+                lea(cpu, u)
+            elif op == 17:
+                shl_immediate_32(cpu, u)
+            elif op == 18:
+                shr_immediate_32(cpu, u)
+            elif op == 19:
+                sar_immediate_32(cpu, u)
+            elif op == 20:
+                zero_extend(cpu, u)
+            elif op == 21:
+                sign_extend_to_32(cpu, u)
+            elif op == 22:
+                outcome = load_32(cpu, ram, u)
+                if outcome != OK:
+                    cpu.uop_index = i
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 23:
+                outcome = store_32(cpu, ram, u)
+                if outcome != OK:
+                    cpu.uop_index = i
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 24:
+                outcome = load_8(cpu, ram, u)
+                if outcome != OK:
+                    cpu.uop_index = i
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 25:
+                outcome = store_8(cpu, ram, u)
+                if outcome != OK:
+                    cpu.uop_index = i
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 26:
+                outcome = load_16(cpu, ram, u)
+                if outcome != OK:
+                    cpu.uop_index = i
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 27:
+                outcome = store_16(cpu, ram, u)
+                if outcome != OK:
+                    cpu.uop_index = i
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 28:
+                outcome = push_32(cpu, ram, u)
+                if outcome != OK:
+                    cpu.uop_index = i
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 29:
+                outcome = pop_32(cpu, ram, u)
+                if outcome != OK:
+                    cpu.uop_index = i
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 30:
+                edge = jo(cpu, ram, u)
+                break
+            elif op == 31:
+                edge = jno(cpu, ram, u)
+                break
+            elif op == 32:
+                edge = jb(cpu, ram, u)
+                break
+            elif op == 33:
+                edge = jae(cpu, ram, u)
+                break
+            elif op == 34:
+                edge = je(cpu, ram, u)
+                break
+            elif op == 35:
+                edge = jne(cpu, ram, u)
+                break
+            elif op == 36:
+                edge = jbe(cpu, ram, u)
+                break
+            elif op == 37:
+                edge = ja(cpu, ram, u)
+                break
+            elif op == 38:
+                edge = js(cpu, ram, u)
+                break
+            elif op == 39:
+                edge = jns(cpu, ram, u)
+                break
+            elif op == 40:
+                edge = jp(cpu, ram, u)
+                break
+            elif op == 41:
+                edge = jnp(cpu, ram, u)
+                break
+            elif op == 42:
+                edge = jl(cpu, ram, u)
+                break
+            elif op == 43:
+                edge = jge(cpu, ram, u)
+                break
+            elif op == 44:
+                edge = jle(cpu, ram, u)
+                break
+            elif op == 45:
+                edge = jg(cpu, ram, u)
+                break
+            elif op == 46:
+                edge = jmp(cpu, ram, u)
+                break
+            elif op == 47:
                 cpu.uop_index = i
-                return EDGE_FAULT + outcome
-        elif op == 23:
-            outcome = store_32(cpu, ram, u)
-            if outcome != OK:
+                edge = call(cpu, ram, u)
+                break
+            elif op == 48:
                 cpu.uop_index = i
-                return EDGE_FAULT + outcome
-        elif op == 24:
-            outcome = load_8(cpu, ram, u)
-            if outcome != OK:
+                edge = ret(cpu, ram, u)
+                break
+            elif op == 49:
                 cpu.uop_index = i
-                return EDGE_FAULT + outcome
-        elif op == 25:
-            outcome = store_8(cpu, ram, u)
-            if outcome != OK:
+                edge = call_indirect(cpu, ram, u)
+                break
+            elif op == 50:
                 cpu.uop_index = i
-                return EDGE_FAULT + outcome
-        elif op == 26:
-            outcome = load_16(cpu, ram, u)
-            if outcome != OK:
+                edge = jmp_indirect(cpu, ram, u)
+                break
+            elif op == 51:
+                edge = fall_through(cpu, ram, u)
+                break
+            elif op == 52:
+                edge = loop(cpu, ram, u)
+                break
+            elif op == 53:
+                add_narrow(cpu, u)
+            elif op == 54:
+                or_narrow(cpu, u)
+            elif op == 55:
+                adc_narrow(cpu, u)
+            elif op == 56:
+                sbb_narrow(cpu, u)
+            elif op == 57:
+                and_narrow(cpu, u)
+            elif op == 58:
+                sub_narrow(cpu, u)
+            elif op == 59:
+                xor_narrow(cpu, u)
+            elif op == 60:
+                cmp_narrow(cpu, u)
+            elif op == 61:
+                test_narrow(cpu, u)
+            elif op == 62:
+                inc_narrow(cpu, u)
+            elif op == 63:
+                dec_narrow(cpu, u)
+            elif op == 64:
+                neg_narrow(cpu, u)
+            elif op == 65:
+                not_narrow(cpu, u)
+            elif op == 66:
+                mov_narrow(cpu, u)
+            elif op == 67:
+                imul_narrow(cpu, u)
+            elif op == 68:
+                imul3_narrow(cpu, u)
+            elif op == 69:
+                multiply_accumulator(cpu, u)
+            elif op == 70:
+                cbw(cpu, u)
+            elif op == 71:
+                cwd(cpu, u)
+            elif op == 72:
+                bswap(cpu, u)
+            elif op == 73:
+                xadd(cpu, u)
+            elif op == 74:
+                cmpxchg(cpu, u)
+            elif op == 75:
+                xchg(cpu, u)
+            elif op == 76:
+                setcc(cpu, u)
+            elif op == 77:
+                cmovcc(cpu, u)
+            elif op == 78:
+                nop(cpu, u)
+            elif op == 79:
+                lahf(cpu, u)
+            elif op == 80:
+                sahf(cpu, u)
+            elif op == 81:
+                flag_operation(cpu, u)
+            elif op == 82:
+                shl(cpu, u)
+            elif op == 83:
+                shr(cpu, u)
+            elif op == 84:
+                sar(cpu, u)
+            elif op == 85:
+                rol(cpu, u)
+            elif op == 86:
+                ror(cpu, u)
+            elif op == 87:
+                rcl(cpu, u)
+            elif op == 88:
+                rcr(cpu, u)
+            elif op == 89:
+                shld(cpu, u)
+            elif op == 90:
+                shrd(cpu, u)
+            elif op == 91:
+                bit_test(cpu, u)
+            elif op == 92:
+                bit_scan(cpu, u)
+            elif op == 93:
+                bit_offset(cpu, u)
+            elif op == 94:
+                outcome = load_for_update(cpu, ram, u)
+                if outcome != OK:
+                    cpu.uop_index = i
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 95:
+                outcome = store_update(cpu, ram, u)
+                if outcome != OK:
+                    cpu.uop_index = i
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 96:
+                outcome = push_16(cpu, ram, u)
+                if outcome != OK:
+                    cpu.uop_index = i
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 97:
+                outcome = pop_16(cpu, ram, u)
+                if outcome != OK:
+                    cpu.uop_index = i
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 98:
+                outcome = pop_memory(cpu, ram, u)
+                if outcome != OK:
+                    cpu.uop_index = i
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 99:
+                outcome = pusha(cpu, ram, u)
+                if outcome != OK:
+                    cpu.uop_index = i
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 100:
+                outcome = popa(cpu, ram, u)
+                if outcome != OK:
+                    cpu.uop_index = i
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 101:
+                outcome = enter(cpu, ram, u)
+                if outcome != OK:
+                    cpu.uop_index = i
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 102:
+                outcome = leave(cpu, ram, u)
+                if outcome != OK:
+                    cpu.uop_index = i
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 103:
+                outcome = divide_accumulator(cpu, ram, u)
+                if outcome != OK:
+                    cpu.uop_index = i
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 104:
+                outcome = xlat(cpu, ram, u)
+                if outcome != OK:
+                    cpu.uop_index = i
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 105:
+                outcome = cmpxchg8b(cpu, ram, u)
+                if outcome != OK:
+                    cpu.uop_index = i
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 106:
+                outcome = string_once(cpu, ram, u)
+                if outcome != OK:
+                    cpu.uop_index = i
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 107:
                 cpu.uop_index = i
-                return EDGE_FAULT + outcome
-        elif op == 27:
-            outcome = store_16(cpu, ram, u)
-            if outcome != OK:
+                edge = branch_beyond(cpu, ram, u)
+                break
+            elif op == 108:
                 cpu.uop_index = i
-                return EDGE_FAULT + outcome
-        elif op == 28:
-            outcome = push_32(cpu, ram, u)
-            if outcome != OK:
+                edge = near_16(cpu, ram, u)
+                break
+            elif op == 109:
                 cpu.uop_index = i
-                return EDGE_FAULT + outcome
-        elif op == 29:
-            outcome = pop_32(cpu, ram, u)
-            if outcome != OK:
+                edge = raise_general_protection(cpu, ram, u)
+                break
+            elif op == 110:
                 cpu.uop_index = i
-                return EDGE_FAULT + outcome
-        elif op == 30:
-            return jo(cpu, ram, u)
-        elif op == 31:
-            return jno(cpu, ram, u)
-        elif op == 32:
-            return jb(cpu, ram, u)
-        elif op == 33:
-            return jae(cpu, ram, u)
-        elif op == 34:
-            return je(cpu, ram, u)
-        elif op == 35:
-            return jne(cpu, ram, u)
-        elif op == 36:
-            return jbe(cpu, ram, u)
-        elif op == 37:
-            return ja(cpu, ram, u)
-        elif op == 38:
-            return js(cpu, ram, u)
-        elif op == 39:
-            return jns(cpu, ram, u)
-        elif op == 40:
-            return jp(cpu, ram, u)
-        elif op == 41:
-            return jnp(cpu, ram, u)
-        elif op == 42:
-            return jl(cpu, ram, u)
-        elif op == 43:
-            return jge(cpu, ram, u)
-        elif op == 44:
-            return jle(cpu, ram, u)
-        elif op == 45:
-            return jg(cpu, ram, u)
-        elif op == 46:
-            return jmp(cpu, ram, u)
-        elif op == 47:
-            cpu.uop_index = i
-            return call(cpu, ram, u)
-        elif op == 48:
-            cpu.uop_index = i
-            return ret(cpu, ram, u)
-        elif op == 49:
-            cpu.uop_index = i
-            return call_indirect(cpu, ram, u)
-        elif op == 50:
-            cpu.uop_index = i
-            return jmp_indirect(cpu, ram, u)
-        elif op == 51:
-            return fall_through(cpu, ram, u)
-        elif op == 52:
-            return loop(cpu, ram, u)
-        elif op == 53:
-            add_narrow(cpu, u)
-        elif op == 54:
-            or_narrow(cpu, u)
-        elif op == 55:
-            adc_narrow(cpu, u)
-        elif op == 56:
-            sbb_narrow(cpu, u)
-        elif op == 57:
-            and_narrow(cpu, u)
-        elif op == 58:
-            sub_narrow(cpu, u)
-        elif op == 59:
-            xor_narrow(cpu, u)
-        elif op == 60:
-            cmp_narrow(cpu, u)
-        elif op == 61:
-            test_narrow(cpu, u)
-        elif op == 62:
-            inc_narrow(cpu, u)
-        elif op == 63:
-            dec_narrow(cpu, u)
-        elif op == 64:
-            neg_narrow(cpu, u)
-        elif op == 65:
-            not_narrow(cpu, u)
-        elif op == 66:
-            mov_narrow(cpu, u)
-        elif op == 67:
-            imul_narrow(cpu, u)
-        elif op == 68:
-            imul3_narrow(cpu, u)
-        elif op == 69:
-            multiply_accumulator(cpu, u)
-        elif op == 70:
-            cbw(cpu, u)
-        elif op == 71:
-            cwd(cpu, u)
-        elif op == 72:
-            bswap(cpu, u)
-        elif op == 73:
-            xadd(cpu, u)
-        elif op == 74:
-            cmpxchg(cpu, u)
-        elif op == 75:
-            xchg(cpu, u)
-        elif op == 76:
-            setcc(cpu, u)
-        elif op == 77:
-            cmovcc(cpu, u)
-        elif op == 78:
-            nop(cpu, u)
-        elif op == 79:
-            lahf(cpu, u)
-        elif op == 80:
-            sahf(cpu, u)
-        elif op == 81:
-            flag_operation(cpu, u)
-        elif op == 82:
-            shl(cpu, u)
-        elif op == 83:
-            shr(cpu, u)
-        elif op == 84:
-            sar(cpu, u)
-        elif op == 85:
-            rol(cpu, u)
-        elif op == 86:
-            ror(cpu, u)
-        elif op == 87:
-            rcl(cpu, u)
-        elif op == 88:
-            rcr(cpu, u)
-        elif op == 89:
-            shld(cpu, u)
-        elif op == 90:
-            shrd(cpu, u)
-        elif op == 91:
-            bit_test(cpu, u)
-        elif op == 92:
-            bit_scan(cpu, u)
-        elif op == 93:
-            bit_offset(cpu, u)
-        elif op == 94:
-            outcome = load_for_update(cpu, ram, u)
-            if outcome != OK:
+                edge = raise_invalid_opcode(cpu, ram, u)
+                break
+            elif op == 111:
                 cpu.uop_index = i
-                return EDGE_FAULT + outcome
-        elif op == 95:
-            outcome = store_update(cpu, ram, u)
-            if outcome != OK:
+                edge = stop_unimplemented(cpu, ram, u)
+                break
+            elif op == 112:
                 cpu.uop_index = i
-                return EDGE_FAULT + outcome
-        elif op == 96:
-            outcome = push_16(cpu, ram, u)
-            if outcome != OK:
+                edge = stop_probe(cpu, ram, u)
+                break
+            elif op == 113:
                 cpu.uop_index = i
-                return EDGE_FAULT + outcome
-        elif op == 97:
-            outcome = pop_16(cpu, ram, u)
-            if outcome != OK:
+                edge = stop_mark(cpu, ram, u)
+                break
+            elif op == 114:
                 cpu.uop_index = i
-                return EDGE_FAULT + outcome
-        elif op == 98:
-            outcome = pop_memory(cpu, ram, u)
-            if outcome != OK:
+                cpu.in_block = 0
+                cpu.rip = u.target
+                outcome = string_repeat(cpu, ram, board, u)
+                edge = EDGE_SYSTEM
+                if outcome != OK:
+                    edge = EDGE_FAULT + outcome
+                break
+            elif op == 115:
                 cpu.uop_index = i
-                return EDGE_FAULT + outcome
-        elif op == 99:
-            outcome = pusha(cpu, ram, u)
-            if outcome != OK:
+                cpu.in_block = 0
+                cpu.rip = u.target
+                outcome = system_instruction(cpu, ram, board, u)
+                edge = EDGE_SYSTEM
+                if outcome != OK:
+                    edge = EDGE_FAULT + outcome
+                break
+            elif op == 116:
                 cpu.uop_index = i
-                return EDGE_FAULT + outcome
-        elif op == 100:
-            outcome = popa(cpu, ram, u)
-            if outcome != OK:
-                cpu.uop_index = i
-                return EDGE_FAULT + outcome
-        elif op == 101:
-            outcome = enter(cpu, ram, u)
-            if outcome != OK:
-                cpu.uop_index = i
-                return EDGE_FAULT + outcome
-        elif op == 102:
-            outcome = leave(cpu, ram, u)
-            if outcome != OK:
-                cpu.uop_index = i
-                return EDGE_FAULT + outcome
-        elif op == 103:
-            outcome = divide_accumulator(cpu, ram, u)
-            if outcome != OK:
-                cpu.uop_index = i
-                return EDGE_FAULT + outcome
-        elif op == 104:
-            outcome = xlat(cpu, ram, u)
-            if outcome != OK:
-                cpu.uop_index = i
-                return EDGE_FAULT + outcome
-        elif op == 105:
-            outcome = cmpxchg8b(cpu, ram, u)
-            if outcome != OK:
-                cpu.uop_index = i
-                return EDGE_FAULT + outcome
-        elif op == 106:
-            outcome = string_once(cpu, ram, u)
-            if outcome != OK:
-                cpu.uop_index = i
-                return EDGE_FAULT + outcome
-        elif op == 107:
-            cpu.uop_index = i
-            return branch_beyond(cpu, ram, u)
-        elif op == 108:
-            cpu.uop_index = i
-            return near_16(cpu, ram, u)
-        elif op == 109:
-            cpu.uop_index = i
-            return raise_general_protection(cpu, ram, u)
-        elif op == 110:
-            cpu.uop_index = i
-            return raise_invalid_opcode(cpu, ram, u)
-        elif op == 111:
-            cpu.uop_index = i
-            return stop_unimplemented(cpu, ram, u)
-        elif op == 112:
-            cpu.uop_index = i
-            return stop_probe(cpu, ram, u)
-        elif op == 113:
-            cpu.uop_index = i
-            return stop_mark(cpu, ram, u)
-        elif op == 114:
-            cpu.uop_index = i
+                outcome = system_value(cpu, ram, board, u)
+                if outcome != OK:
+                    edge = EDGE_FAULT + outcome
+                    break
+            i += 1
+        if single == 1 or edge >= EDGE_SYSTEM:
             cpu.in_block = 0
-            cpu.rip = u.target
-            outcome = string_repeat(cpu, ram, board, u)
-            if outcome != OK:
-                return EDGE_FAULT + outcome
-            return EDGE_SYSTEM
-        elif op == 115:
-            cpu.uop_index = i
+            return edge, index
+        following = 0
+        if edge < EDGE_INDIRECT:
+            following = block.links[edge]
+        if following == 0:
+            following = cached_jump(cpu, code, blocks)
+        if following == 0:
             cpu.in_block = 0
-            cpu.rip = u.target
-            outcome = system_instruction(cpu, ram, board, u)
+            outcome, following = next_block(cpu, ram, code, blocks, uops, details)
             if outcome != OK:
-                return EDGE_FAULT + outcome
-            return EDGE_SYSTEM
-        elif op == 116:
-            cpu.uop_index = i
-            outcome = system_value(cpu, ram, board, u)
-            if outcome != OK:
-                return EDGE_FAULT + outcome
-        i += 1
+                return EDGE_SYSTEM + outcome, index
+            if following == SCRATCH_BLOCK:
+                return EDGE_INDIRECT, SCRATCH_BLOCK
+            if edge < EDGE_INDIRECT:
+                link(blocks, index, edge, following)
+        index = following

@@ -68,7 +68,7 @@ from ..isa.vectors import (
 from .charge import charge
 from .fault import raise_fault
 from .flags import get_eflags, set_eflags
-from .jit import kernel
+from .jit import inline, kernel
 from .layout import FAULT, OK, SHUTDOWN, UNIMPLEMENTED
 from .memory import read_linear, write_linear
 from .mode import MASK_32, set_context, set_cpl, set_stack_pointer, stack_mask
@@ -119,7 +119,7 @@ CLASS_BENIGN, CLASS_CONTRIBUTORY, CLASS_PAGE_FAULT, CLASS_DOUBLE_FAULT = 0, 1, 2
 # -- the parts that a call gate shares --------------------------------------------------------------------------------
 
 
-@kernel
+@inline
 def stack_offset_allowed(access, limit, offset):
     """Does a doubleword at `offset` lie within a stack segment?"""
     if access & TYPE_EXPAND_DOWN:
@@ -137,7 +137,7 @@ def stack_has_room(access, limit, pointer, n_bytes):
     return True
 
 
-@kernel
+@inline
 def write_stack(cpu, ram, stack_base, mask, pointer, value, user):
     """Store a doubleword on a stack whose segment has been checked; `user` is 1 if that stack belongs to ring 3."""
     return write_linear(cpu, ram, (stack_base + (pointer & mask)) & MASK_32, 4, value, user)
@@ -189,13 +189,13 @@ def read_inner_stack(cpu, ram, selector, level, ext):
 # -- delivery ---------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@inline
 def is_software(kind):
     """Did an instruction (INT n, INT3, INTO) ask for this event?"""
     return kind == KIND_SOFTWARE_INTERRUPT or kind == KIND_SOFTWARE_EXCEPTION
 
 
-@kernel
+@inline
 def external_bit(kind):
     """The EXT bit of error codes while this event is delivered."""
     if is_software(kind):
@@ -250,7 +250,7 @@ def read_handler_segment(cpu, ram, selector, ext):
     return OK, low, high
 
 
-@kernel
+@inline
 def flags_image(cpu):
     """EFLAGS as they are pushed: RF is set for a fault-class exception (SDM volume 3, section 17.3.1.1)."""
     image = get_eflags(cpu)
@@ -304,7 +304,7 @@ def enter_handler(cpu, inner, gate_low, gate_high, low, high, level):
     cpu.halted = 0
 
 
-@kernel
+@inline
 def gate_offset(low, high):
     """The entry point in a 32-bit gate."""
     return (high & 0xFFFF0000) | (low & 0xFFFF)
@@ -424,7 +424,7 @@ def fault_class(vector, kind):
     return CLASS_BENIGN
 
 
-@kernel
+@inline
 def makes_double_fault(first, second):
     """Do these two classes make a double fault (SDM volume 3, table 6-5)?"""
     if first == CLASS_CONTRIBUTORY:
@@ -450,7 +450,7 @@ def deliver_event(cpu, ram):
             raise_fault(cpu, DF, 0)
 
 
-@kernel
+@inline
 def software_interrupt(cpu, ram, vector, kind):
     """INT n (KIND_SOFTWARE_INTERRUPT), INT3 and INTO (KIND_SOFTWARE_EXCEPTION); `cpu.rip` is past the instruction."""
     cpu.event_vector = vector

@@ -45,7 +45,7 @@ def zero_flag(cpu):
     return int(cpu.flag_result == 0)
 
 
-@kernel
+@inline
 def arithmetic_flags(cpu):
     """The six arithmetic flags at their places in EFLAGS."""
     return (
@@ -72,13 +72,13 @@ def set_arithmetic_flags(cpu, value):
     cpu.flag_carry = carry << 31 | (carry ^ overflow) << 30 | adjust << 3 | sign << 32 | (parity ^ zero) << 33
 
 
-@kernel
+@inline
 def get_eflags(cpu):
     """The whole EFLAGS register."""
     return cpu.eflags | arithmetic_flags(cpu) | EFLAGS_FIXED
 
 
-@kernel
+@inline
 def set_eflags(cpu, value):
     """Write all of EFLAGS; the caller masks what may not change. The front cache knows nothing of alignment checks."""
     if (cpu.eflags ^ value) & EFLAGS_AC != 0:
@@ -87,7 +87,7 @@ def set_eflags(cpu, value):
     set_arithmetic_flags(cpu, value)
 
 
-@kernel
+@inline
 def set_carry(cpu, carry):
     """Set CF to 0 or 1 and leave the other flags."""
     overflow = overflow_flag(cpu)

@@ -33,7 +33,7 @@ from ..isa.vectors import GP, NP, SS_FAULT
 from .charge import charge
 from .fault import raise_fault
 from .flags import get_eflags, set_eflags
-from .jit import kernel
+from .jit import inline, kernel
 from .layout import OK, UNIMPLEMENTED
 from .mode import peek_stack, set_context, set_cpl, set_stack_pointer
 from .segment import (
@@ -54,7 +54,7 @@ from .segment import (
 DATA_SEGMENTS = (ES, FS, GS, DS)
 
 
-@kernel
+@inline
 def loadable_flags(cpu):
     """The flags that POPF and IRET may change at this CPL and IOPL; RF, VM, VIF and VIP apart."""
     mask = EFLAGS_ARITHMETIC | EFLAGS_TF | EFLAGS_DF | EFLAGS_NT | EFLAGS_AC | EFLAGS_ID
@@ -65,7 +65,7 @@ def loadable_flags(cpu):
     return mask
 
 
-@kernel
+@inline
 def load_returned_flags(cpu, image):
     """Load EFLAGS from IRET's frame.
 
@@ -77,7 +77,7 @@ def load_returned_flags(cpu, image):
     set_eflags(cpu, (get_eflags(cpu) & ~(mask | EFLAGS_RF)) | (image & mask))
 
 
-@kernel
+@inline
 def return_selector_allowed(cpu, selector, access):
     """May a return load this code segment: not inwards, and DPL in keeping with the selector's RPL?"""
     level = selector & 3
@@ -128,7 +128,7 @@ def read_return_stack(cpu, ram, selector, level):
     return OK, low, high
 
 
-@kernel
+@inline
 def drop_inner_segment(cpu, segment, level):
     """Load null into a data-segment register that the outer level may not use."""
     access = cpu.seg[segment].access
@@ -145,7 +145,7 @@ def drop_inner_segments(cpu, level):
         drop_inner_segment(cpu, segment, level)
 
 
-@kernel
+@inline
 def peek_outer_stack(cpu, ram, displacement):
     """Read the outer ESP and SS from the stack: (outcome, selector, pointer)."""
     outcome, pointer = peek_stack(cpu, ram, displacement, 4)

@@ -58,6 +58,7 @@ else:
     from llvmlite import ir
     from numba.core import cgutils, codegen
     from numba.extending import intrinsic
+    from numba.np import arrayobj
 
     # `_nrt=False`: no reference counts on the arrays that are handed from function to function (design, section 4).
     OPTIONS = dict(_nrt=False, error_model="numpy", boundscheck=BOUNDSCHECK, nogil=True)
@@ -92,6 +93,16 @@ else:
     def entry(function):
         """A function that Python calls: all it needs is linked into it, and it is kept in the cache directory."""
         return numba.njit(cache=True, **OPTIONS)(_named(function, ENTRY))
+
+    _fix_integer_index = arrayobj.fix_integer_index
+
+    def _plain_index(context, builder, kind, index, size):
+        """Our indices are never negative: spare the wrap-around that Numba makes of a signed one."""
+        if not BOUNDSCHECK and "x86virt" in builder.function.name:
+            return context.cast(builder, index, kind, numba.types.intp)
+        return _fix_integer_index(context, builder, kind, index, size)
+
+    arrayobj.fix_integer_index = _plain_index
 
     _finalize = codegen.CPUCodeLibrary.finalize
 

@@ -29,7 +29,7 @@ from .jit import load_32 as doubleword_at
 from .jit import store_8 as put_byte
 from .jit import store_16 as put_word
 from .jit import store_32 as put_doubleword
-from .layout import FRONT_MASK, OK, RESTART
+from .layout import FRONT_MASK, FRONT_SLOTS, OK, RESTART
 from .paging import translate
 from .physical import holds_code, page_holds_code, read_physical, write_physical
 from .tlb import front_read_fill, front_write_fill
@@ -47,7 +47,7 @@ def effective_address(cpu, u):
 # -- slow paths -----------------------------------------------------------------------------------------------------
 
 
-@kernel
+@inline
 def segment_fault(cpu, segment):
     """#SS(0) for the stack segment, #GP(0) for every other."""
     if segment == SS:
@@ -94,9 +94,18 @@ def check_alignment(cpu, gla, n, user):
     return OK
 
 
-@kernel
+@inline
 def resolve_read(cpu, ram, gla, user):
-    """Translate for reading and fill the front cache: (outcome, physical address)."""
+    """Translate for reading: (outcome, physical address)."""
+    slot = user * FRONT_SLOTS + ((gla >> 12) & FRONT_MASK)
+    if cpu.front_read[slot] == (gla & PAGE) | cpu.front_generation:
+        return OK, gla + cpu.read_addend[slot]
+    return resolve_read_miss(cpu, ram, gla, user)
+
+
+@kernel
+def resolve_read_miss(cpu, ram, gla, user):
+    """Translate for reading through the modelled TLBs, and fill the front cache."""
     outcome, physical, rights = translate(cpu, ram, gla, 0, user, 0)
     if outcome != OK:
         return outcome, 0
@@ -109,12 +118,21 @@ def resolve_read(cpu, ram, gla, user):
     return OK, physical
 
 
-@kernel
+@inline
 def resolve_write(cpu, ram, gla, user):
-    """Translate for writing and fill the front cache: (outcome, physical address).
+    """Translate for writing: (outcome, physical address)."""
+    slot = user * FRONT_SLOTS + ((gla >> 12) & FRONT_MASK)
+    if cpu.front_write[slot] == (gla & PAGE) | cpu.front_generation:
+        return OK, gla + cpu.write_addend[slot]
+    return resolve_write_miss(cpu, ram, gla, user)
 
-    The front cache takes no page that holds decoded code. A store to such code from within a block restarts by
-    itself, so that the very next instruction is fetched anew.
+
+@kernel
+def resolve_write_miss(cpu, ram, gla, user):
+    """Translate for writing through the modelled TLBs, and fill the front cache.
+
+    It takes no page that holds decoded code. A store to such code from within a block restarts by itself, so that the
+    very next instruction is fetched anew.
     """
     outcome, physical, rights = translate(cpu, ram, gla, 1, user, 0)
     if outcome != OK:
@@ -168,7 +186,7 @@ def check_write_linear(cpu, ram, gla, n, user):
     return OK
 
 
-@kernel
+@inline
 def write_translated(cpu, ram, n, value):
     """Store to the address that the last `check_write_linear` translated."""
     head = cpu.rmw_split
@@ -179,7 +197,7 @@ def write_translated(cpu, ram, n, value):
         write_physical(cpu, ram, cpu.rmw_second, n - head, value >> (8 * head))
 
 
-@kernel
+@inline
 def read_translated(cpu, ram, n):
     """Load from the address that the last `check_write_linear` translated."""
     head = cpu.rmw_split
@@ -189,7 +207,7 @@ def read_translated(cpu, ram, n):
     return low | read_physical(cpu, ram, cpu.rmw_second, n - head) << (8 * head)
 
 
-@kernel
+@inline
 def write_linear(cpu, ram, gla, n, value, user):
     """Write the low `n` bytes (1, 2 or 4) of `value` at a linear address."""
     outcome = check_write_linear(cpu, ram, gla, n, user)
@@ -199,7 +217,7 @@ def write_linear(cpu, ram, gla, n, value, user):
     return OK
 
 
-@kernel
+@inline
 def segment_to_linear(cpu, segment, offset, n, write, user):
     """Check an access through a segment and give its linear address: (outcome, gla)."""
     outcome = check_segment(cpu, segment, offset, n, write)
@@ -209,7 +227,7 @@ def segment_to_linear(cpu, segment, offset, n, write, user):
     return check_alignment(cpu, gla, n, user), gla
 
 
-@kernel
+@inline
 def read_segment(cpu, ram, segment, offset, n):
     """Read `n` bytes through a segment at the current privilege: (outcome, value)."""
     user = int(cpu.cpl == 3)
@@ -219,7 +237,7 @@ def read_segment(cpu, ram, segment, offset, n):
     return read_linear(cpu, ram, gla, n, user)
 
 
-@kernel
+@inline
 def write_segment(cpu, ram, segment, offset, n, value):
     """Write `n` bytes through a segment at the current privilege."""
     outcome = check_write_segment(cpu, ram, segment, offset, n)
@@ -229,7 +247,7 @@ def write_segment(cpu, ram, segment, offset, n, value):
     return OK
 
 
-@kernel
+@inline
 def check_write_segment(cpu, ram, segment, offset, n):
     """Everything about a write through a segment but the write; leaves the addresses in cpu.rmw_*."""
     user = int(cpu.cpl == 3)
@@ -239,7 +257,7 @@ def check_write_segment(cpu, ram, segment, offset, n):
     return check_write_linear(cpu, ram, gla, n, user)
 
 
-@kernel
+@inline
 def load_slow(cpu, ram, segment, offset, n, slot):
     """Read through a segment into a register slot, zero-extended."""
     outcome, value = read_segment(cpu, ram, segment, offset, n)

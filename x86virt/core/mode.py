@@ -8,7 +8,7 @@ from .memory import read_segment, write_segment
 MASK_32 = 0xFFFFFFFF
 
 
-@kernel
+@inline
 def set_cpl(cpu, cpl):
     """Enter privilege level `cpl`: the front cache's bank and the ledger's mode follow it."""
     cpu.cpl = cpl
@@ -65,7 +65,7 @@ def write_register(cpu, slot, shift, width, value):
         cpu.gpr[slot] = (cpu.gpr[slot] & 0xFFFFFF00) | (value & 0xFF)
 
 
-@kernel
+@inline
 def operand_bytes(width):
     """Bytes of an operand of `width` bits."""
     if width == 32:
@@ -90,14 +90,14 @@ def set_stack_pointer(cpu, value):
     cpu.gpr[ESP] = (cpu.gpr[ESP] & ~mask & MASK_32) | (value & mask)
 
 
-@kernel
+@inline
 def peek_stack(cpu, ram, displacement, n):
     """Read `n` bytes at SS:ESP + displacement at the current CPL: (outcome, value). The stack pointer stays."""
     offset = (cpu.gpr[ESP] + displacement) & stack_mask(cpu.seg[SS].access)
     return read_segment(cpu, ram, SS, offset, n)
 
 
-@kernel
+@inline
 def push(cpu, ram, n, value):
     """Push `n` bytes at the current CPL; the stack pointer moves only if the write succeeded."""
     pointer = cpu.gpr[ESP] - n

@@ -27,7 +27,7 @@ from .cache import WALK, reference
 from .charge import charge
 from .fault import raise_fault
 from .jit import inline, kernel
-from .layout import DTLB, DTLB_L2, DTLB_LARGE, FAULT, OK
+from .layout import DTLB, DTLB_L2, DTLB_LARGE, OK
 from .physical import read_physical, write_physical
 from .tlb import find, insert
 
@@ -58,29 +58,30 @@ def read_entry(cpu, ram, physical):
 
 
 @kernel
-def walk(cpu, ram, gla, write, user, fetch):
+def walk(cpu, ram, gla, write, user, fetch, cached):
     """Walk the tables for one access, set accessed and dirty bits, fill the TLBs.
 
-    Returns (outcome, physical address). Charges the walk and, by the cache model, its references.
+    `cached` is 1 if some TLB holds the page already, whose entry is then brought up to date.
+    Returns (outcome, physical address, rights). Charges the walk and, by the cache model, its references.
     """
     charge(cpu, EVENT_WALK_NATIVE, 1)
     # 1. The page-directory entry.
     pde_address = (cpu.cr3 & CR3_ADDRESS) | (gla >> 22) << 2
     pde = read_entry(cpu, ram, pde_address)
     if pde & PTE_P == 0:
-        return page_fault(cpu, gla, 0, write, user, 0), 0
+        return page_fault(cpu, gla, 0, write, user, 0), 0, 0
     # 2. A 4 MB page?
     if pde & PTE_PS != 0 and cpu.cr4 & CR4_PSE != 0:
-        return walk_large(cpu, ram, gla, write, user, fetch, pde_address, pde)
+        return walk_large(cpu, ram, gla, write, user, fetch, cached, pde_address, pde)
     # 3. The page-table entry.
     pte_address = (pde & PTE_ADDRESS) | ((gla >> 12) & 0x3FF) << 2
     pte = read_entry(cpu, ram, pte_address)
     if pte & PTE_P == 0:
-        return page_fault(cpu, gla, 0, write, user, 0), 0
+        return page_fault(cpu, gla, 0, write, user, 0), 0, 0
     # 4. Access rights are the AND of both levels.
     rights = pde & pte & (PTE_RW | PTE_US)
     if not permits(cpu, rights, write, user):
-        return page_fault(cpu, gla, 1, write, user, 0), 0
+        return page_fault(cpu, gla, 1, write, user, 0), 0, 0
     # 5. Accessed bits at both levels, the dirty bit in the leaf.
     if pde & PTE_A == 0:
         write_physical(cpu, ram, pde_address, 4, pde | PTE_A)
@@ -90,25 +91,25 @@ def walk(cpu, ram, gla, write, user, fetch):
     # 6. Fill the TLBs.
     rights |= leaf_rights(cpu, marked)
     frame = pte & PTE_ADDRESS
-    fill(cpu, gla, frame, rights, fetch * ITLB_OFFSET)
-    return OK, frame | (gla & 0xFFF)
+    fill(cpu, gla, frame, rights, fetch * ITLB_OFFSET, cached)
+    return OK, frame | (gla & 0xFFF), rights
 
 
 @kernel
-def walk_large(cpu, ram, gla, write, user, fetch, pde_address, pde):
+def walk_large(cpu, ram, gla, write, user, fetch, cached, pde_address, pde):
     """The rest of a walk that ended at a 4 MB page."""
     rights = pde & (PTE_RW | PTE_US)
     if pde & PDE_4M_RESERVED != 0:
-        return page_fault(cpu, gla, 1, write, user, 1), 0
+        return page_fault(cpu, gla, 1, write, user, 1), 0, 0
     if not permits(cpu, rights, write, user):
-        return page_fault(cpu, gla, 1, write, user, 0), 0
+        return page_fault(cpu, gla, 1, write, user, 0), 0, 0
     marked = pde | PTE_A | write * PTE_D
     if marked != pde:
         write_physical(cpu, ram, pde_address, 4, marked)
     rights |= leaf_rights(cpu, marked)
     frame = pde & PDE_4M_ADDRESS
-    replace(cpu, DTLB_LARGE + fetch * ITLB_OFFSET, gla, frame, rights)
-    return OK, frame | (gla & 0x3FFFFF)
+    replace(cpu, DTLB_LARGE + fetch * ITLB_OFFSET, gla, frame, rights, cached)
+    return OK, frame | (gla & 0x3FFFFF), rights
 
 
 @inline
@@ -118,9 +119,11 @@ def leaf_rights(cpu, entry):
 
 
 @kernel
-def replace(cpu, unit, gla, frame, rights):
-    """Fill a TLB, updating in place an entry that was found wanting (its dirty bit, its rights)."""
-    index = find(cpu, unit, gla)
+def replace(cpu, unit, gla, frame, rights, cached):
+    """Fill a TLB; an entry that was found wanting (its dirty bit, its rights) is updated in place."""
+    index = -1
+    if cached == 1:
+        index = find(cpu, unit, gla)
     if index < 0:
         insert(cpu, unit, gla, frame, rights)
         return
@@ -131,10 +134,10 @@ def replace(cpu, unit, gla, frame, rights):
 
 
 @kernel
-def fill(cpu, gla, frame, rights, offset):
+def fill(cpu, gla, frame, rights, offset, cached):
     """Fill both levels of the 4 KB TLBs, data (offset 0) or instruction (offset 3)."""
-    replace(cpu, DTLB + offset, gla, frame, rights)
-    replace(cpu, DTLB_L2 + offset, gla, frame, rights)
+    replace(cpu, DTLB + offset, gla, frame, rights, cached)
+    replace(cpu, DTLB_L2 + offset, gla, frame, rights, cached)
 
 
 @kernel
@@ -171,11 +174,7 @@ def translate(cpu, ram, gla, write, user, fetch):
             if is_large(cpu, index, fetch):
                 mask = (1 << 22) - 1
             return OK, entry.frame | (gla & mask), entry.rights
-    outcome, physical = walk(cpu, ram, gla, write, user, fetch)
-    if outcome != OK:
-        return FAULT, 0, 0
-    index = lookup(cpu, gla, fetch * ITLB_OFFSET)
-    return OK, physical, cpu.tlb[index].rights
+    return walk(cpu, ram, gla, write, user, fetch, int(index >= 0))
 
 
 @inline

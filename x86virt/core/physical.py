@@ -8,7 +8,7 @@ from .jit import inline, kernel, load_8, load_16, load_32, store_8, store_16, st
 from .layout import CODE_SHIFT, CODE_WRITES
 
 
-@kernel
+@inline
 def holds_code(cpu, ram, physical):
     """Whether the 128-byte piece around a RAM address holds decoded code."""
     mask = load_32(ram, cpu.code_map + (physical >> 12) * 4)

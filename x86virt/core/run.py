@@ -13,15 +13,16 @@ from ..isa.events import (
 from ..isa.registers import CS, EFLAGS_IF, EFLAGS_TF
 from ..isa.system_ops import SYSTEM_INT_N, SYSTEM_INTO
 from ..isa.vectors import DB, KIND_EXTERNAL
-from ._dispatch import execute
+from ._dispatch import run_blocks
 from .board import (
     board_advance,
     board_deadline,
     interrupt_acknowledge,
     interrupt_pending,
 )
+from .chain import fits, next_block
 from .charge import charge, charge_ticks
-from .code import decode_single, discard_written, fetch_address, find_block, settle
+from .code import decode_single, discard_written, fetch_address, settle
 from .deliver import deliver_event
 from .fault import raise_plain
 from .handlers import NUMBER
@@ -30,13 +31,10 @@ from .layout import (
     BOARD,
     BUDGET,
     EDGE_FAULT,
-    EDGE_INDIRECT,
     EDGE_SYSTEM,
     FAULT,
-    FRONT_MASK,
     HALTED_FOREVER,
     HOOK,
-    JUMP_SLOTS,
     MARK,
     NEVER,
     OK,
@@ -174,57 +172,6 @@ def enters_handler(u):
     return u.op == OP_SYSTEM and u.dst_shift >= SYSTEM_INT_N and u.dst_shift <= SYSTEM_INTO
 
 
-@inline
-def jump_slot(rip):
-    """The slot of the jump cache for an address."""
-    return (rip ^ (rip >> 12)) & (JUMP_SLOTS - 1)
-
-
-@inline
-def cached_jump(cpu, code, blocks):
-    """The block at cpu.rip if the jump cache knows it and the page is still translated as it was; else 0."""
-    jump = code.jumps[jump_slot(cpu.rip)]
-    index = jump.block
-    if index == 0 or jump.rip != cpu.rip or jump.context != cpu.context:
-        return 0
-    gla = (cpu.rip + cpu.seg[CS].seg_base) & M32
-    slot = cpu.bank + ((gla >> 12) & FRONT_MASK)
-    if cpu.front_fetch[slot] != (gla & PAGE) | cpu.fetch_generation:
-        return 0
-    if blocks[index].physical != gla + cpu.fetch_addend[slot] or blocks[index].ticks == NEVER:
-        return 0
-    return index
-
-
-@kernel
-def next_block(cpu, ram, code, blocks, uops, details):
-    """Find the block at cpu.rip the long way and remember it in the jump cache: (outcome, block)."""
-    outcome, index = find_block(cpu, ram, code, blocks, uops, details)
-    if outcome == OK and index != SCRATCH_BLOCK:
-        jump = code.jumps[jump_slot(cpu.rip)]
-        jump.rip = cpu.rip
-        jump.context = cpu.context
-        jump.block = index
-    return outcome, index
-
-
-@inline
-def fits(cpu, block):
-    """Whether a block may run whole: it is alive, ends before the limit, and within the retirement limit."""
-    return cpu.ticks + block.ticks < cpu.limit_ticks and cpu.retired + block.counted <= cpu.retired_limit
-
-
-@kernel
-def link(blocks, index, edge, target):
-    """Remember a direct successor on the same page, which needs no new look at the instruction TLB."""
-    if index == SCRATCH_BLOCK or target == SCRATCH_BLOCK:
-        return
-    if (blocks[index].rip ^ blocks[target].rip) >> 12 == 0 and (
-        blocks[index].physical ^ blocks[target].physical
-    ) >> 12 == 0:
-        blocks[index].links[edge] = target
-
-
 @kernel
 def step_block(cpu, ram, code, blocks, uops, details):
     """Decode the instruction at cpu.rip by itself: (outcome, block)."""
@@ -235,50 +182,12 @@ def step_block(cpu, ram, code, blocks, uops, details):
 
 
 @kernel
-def run_blocks(cpu, ram, board, code, blocks, uops, details, index):
-    """Run from block `index` until an edge needs the boundary: (edge, block that was left)."""
-    while True:
-        block = blocks[index]
-        if not fits(cpu, block):
-            return EDGE_INDIRECT, SCRATCH_BLOCK
-        cpu.ticks += block.ticks
-        cpu.retired += block.counted
-        block.executions += 1
-        cpu.in_block = 1
-        edge = execute(cpu, ram, board, uops, block.first)
-        if edge >= EDGE_SYSTEM:
-            cpu.in_block = 0
-            return edge, index
-        following = 0
-        if edge < EDGE_INDIRECT:
-            following = block.links[edge]
-        if following == 0:
-            following = cached_jump(cpu, code, blocks)
-        if following == 0:
-            cpu.in_block = 0
-            outcome, following = next_block(cpu, ram, code, blocks, uops, details)
-            if outcome != OK:
-                return EDGE_SYSTEM + outcome, index
-            if following == SCRATCH_BLOCK:
-                return EDGE_INDIRECT, SCRATCH_BLOCK
-            if edge < EDGE_INDIRECT:
-                link(blocks, index, edge, following)
-        index = following
-
-
-@kernel
 def run_single(cpu, ram, board, code, blocks, uops, details):
     """Execute exactly one instruction: (edge, scratch block)."""
     outcome, index = step_block(cpu, ram, code, blocks, uops, details)
     if outcome != OK:
         return EDGE_SYSTEM + outcome, index
-    block = blocks[index]
-    cpu.ticks += block.ticks
-    cpu.retired += block.counted
-    block.executions += 1
-    cpu.in_block = 0
-    edge = execute(cpu, ram, board, uops, block.first)
-    return edge, index
+    return run_blocks(cpu, ram, board, code, blocks, uops, details, index, 1)
 
 
 @kernel
@@ -328,7 +237,7 @@ def run(state, ram, boards, codes, blocks, uops, details, single):
                     break
                 continue
         if index > SCRATCH_BLOCK and fits(cpu, blocks[index]):
-            edge, index = run_blocks(cpu, ram, board, code, blocks, uops, details, index)
+            edge, index = run_blocks(cpu, ram, board, code, blocks, uops, details, index, 0)
         else:
             cpu.shadow = 0
             edge, index = run_single(cpu, ram, board, code, blocks, uops, details)

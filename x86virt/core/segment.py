@@ -33,7 +33,7 @@ from ..isa.registers import (
 )
 from ..isa.vectors import GP, NP, SS_FAULT
 from .fault import raise_fault
-from .jit import kernel
+from .jit import inline, kernel
 from .layout import OK
 from .memory import read_linear, write_linear
 
@@ -42,19 +42,19 @@ SELECTOR_INDEX = 0xFFFC  # the index and TI; what an error code carries
 BUSY = 2  # of a TSS type
 
 
-@kernel
+@inline
 def is_null(selector):
     """Is it one of the four null selectors?"""
     return selector & SELECTOR_INDEX == 0
 
 
-@kernel
+@inline
 def access_of(high):
     """The access-rights word of a descriptor."""
     return (high >> 8) & 0xF0FF
 
 
-@kernel
+@inline
 def limit_of(low, high):
     """The limit of a descriptor in bytes, granularity applied."""
     limit = (low & 0xFFFF) | (high & 0xF0000)
@@ -63,37 +63,37 @@ def limit_of(low, high):
     return limit
 
 
-@kernel
+@inline
 def base_of(low, high):
     """The base address of a descriptor."""
     return (low >> 16) | ((high & 0xFF) << 16) | (high & 0xFF000000)
 
 
-@kernel
+@inline
 def dpl_of(access):
     """The descriptor privilege level in an access-rights word."""
     return (access & AR_DPL) >> AR_DPL_SHIFT
 
 
-@kernel
+@inline
 def is_code(access):
     """A code segment?"""
     return access & (AR_S | TYPE_CODE) == (AR_S | TYPE_CODE)
 
 
-@kernel
+@inline
 def is_conforming(access):
     """A conforming code segment?"""
     return access & (AR_S | TYPE_CODE | TYPE_CONFORMING) == (AR_S | TYPE_CODE | TYPE_CONFORMING)
 
 
-@kernel
+@inline
 def is_writable_data(access):
     """A data segment that may be written?"""
     return access & (AR_S | TYPE_CODE | TYPE_WRITABLE) == (AR_S | TYPE_WRITABLE)
 
 
-@kernel
+@inline
 def is_readable(access):
     """A data segment, or a code segment that may be read?"""
     return access & AR_S != 0 and access & (TYPE_CODE | TYPE_READABLE) != TYPE_CODE
@@ -113,7 +113,7 @@ def descriptor_address(cpu, selector):
     return (cpu.gdtr_base + offset) & MASK_32
 
 
-@kernel
+@inline
 def read_descriptor_at(cpu, ram, gla):
     """Read the descriptor at a linear address with supervisor privilege: (outcome, low, high)."""
     outcome, low = read_linear(cpu, ram, gla, 4, 0)
@@ -123,7 +123,7 @@ def read_descriptor_at(cpu, ram, gla):
     return outcome, low, high
 
 
-@kernel
+@inline
 def read_descriptor_or(cpu, ram, selector, vector, ext):
     """Read a descriptor: (outcome, low, high); beyond the table's limit `vector`(selector + EXT)."""
     gla = descriptor_address(cpu, selector)
@@ -132,13 +132,13 @@ def read_descriptor_or(cpu, ram, selector, vector, ext):
     return read_descriptor_at(cpu, ram, gla)
 
 
-@kernel
+@inline
 def read_descriptor(cpu, ram, selector):
     """Read a descriptor from the GDT or LDT: (outcome, low, high); #GP(selector) beyond the table's limit."""
     return read_descriptor_or(cpu, ram, selector, GP, 0)
 
 
-@kernel
+@inline
 def set_accessed(cpu, ram, selector, high):
     """Set the accessed bit of a code or data descriptor in memory if it is clear: (outcome, high with the bit)."""
     accessed = TYPE_ACCESSED << 8
@@ -165,7 +165,7 @@ def segment_limits(cpu, segment):
         entry.write_last = entry.limit
 
 
-@kernel
+@inline
 def fill_segment(cpu, segment, selector, low, high):
     """Load a segment register's visible and hidden part from a descriptor."""
     entry = cpu.seg[segment]
@@ -211,7 +211,7 @@ def load_stack_segment(cpu, ram, selector):
     return outcome
 
 
-@kernel
+@inline
 def data_selector_allowed(cpu, selector, access):
     """May DS, ES, FS or GS hold it: readable, and (unless conforming code) CPL and RPL no less privileged than DPL?"""
     if not is_readable(access):
@@ -246,7 +246,7 @@ def load_data_segment(cpu, ram, segment, selector):
     return outcome
 
 
-@kernel
+@inline
 def load_segment_register(cpu, ram, segment, selector):
     """Load SS, DS, ES, FS or GS by its rules; CS is never loaded this way (MOV CS is #UD, by the decoder)."""
     if segment == SS:
@@ -254,7 +254,7 @@ def load_segment_register(cpu, ram, segment, selector):
     return load_data_segment(cpu, ram, segment, selector & 0xFFFF)
 
 
-@kernel
+@inline
 def read_system_descriptor(cpu, ram, selector):
     """The descriptor for LLDT or LTR, which must stand in the GDT: (outcome, low, high)."""
     if selector & ERROR_TI:
