@@ -4,9 +4,12 @@
 #   make test        set up, check style and types, run all tests
 #   make speed       measure the emulator itself
 #   make guests      assemble the guest kernels again (needs nasm and GNU ld)
+#   make gen         write the generated sources again; make profiles: the processor profiles
+#   make readme      measure again and put the figures into the README
+#   make check       are the committed profiles and the README's table current?
 #   make help        this text
 
-.PHONY: help bench speed test lint check guests gen profiles wheel clean clean-cache
+.PHONY: help bench speed test lint check readme guests gen profiles wheel clean clean-cache
 .DEFAULT_GOAL := help
 
 VENV := .venv
@@ -49,10 +52,14 @@ lint: $(VENV)/installed-test
 test: lint
 	@$(BIN)/python -m pytest
 
-# Generated files are current: the dispatch, the profiles.
-check: $(VENV)/installed-test
-	@$(BIN)/python -m x86virt.core.generate --check
+# What is generated and committed is current: the profiles, the README's table.
+check: $(VENV)/installed
 	@$(BIN)/python benchmarks/reference/make_profiles.py --check
+	@$(BIN)/python benchmarks/readme.py --check
+
+# The README's figures, those of this host included.
+readme: $(VENV)/installed
+	@$(BIN)/python benchmarks/readme.py --speed
 
 gen: $(VENV)/installed
 	@$(BIN)/python -m x86virt.core.generate

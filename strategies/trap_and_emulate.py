@@ -17,7 +17,7 @@ wrong machine; `known_divergences` says which, and every run lists those that it
 
 from x86virt.vmm import Exit, GuestFault, Strategy, VirtualMachine
 
-KERNEL, USER = "guest_kernel", "guest_user"
+KERNEL = "guest_kernel"
 
 
 class TrapAndEmulate(Strategy):
@@ -34,7 +34,27 @@ class TrapAndEmulate(Strategy):
         "emulate_far_transfer", "emulate_port", "emulate_msr", "emulate_halt", "emulate_invlpg", "emulate_system_call",
         "reflect", "shadow_fill", "shadow_flush", "descriptor_shadow", "device_request",
     )  # fmt: skip
-    known_divergences = frozenset()
+    known_divergences = frozenset(
+        {
+            ("sgdt_ms", KERNEL, "memory"),  # the VMM's tables
+            ("sidt_ms", KERNEL, "memory"),
+            ("str_ev", KERNEL, "eax"),  # the VMM's TSS
+            ("smsw_ev", KERNEL, "eax"),  # the processor's CR0: paging, WP and TS are not the guest's
+            ("pushf", KERNEL, "memory"),  # IF is always on, IOPL always 0
+            ("popf", KERNEL, "eflags"),  # IF and IOPL do not change
+            ("lar_gv_ew", KERNEL, "edx"),  # shadow descriptors: another DPL, or none yet
+            ("lar_gv_ew", KERNEL, "eflags"),
+            ("lar_gv_ew", KERNEL, "memory"),  # the guest's GDT is not read, so its page is not marked accessed
+            ("lsl_gv_ew", KERNEL, "edx"),  # truncated limits
+            ("lsl_gv_ew", KERNEL, "eflags"),
+            ("verr_ew", KERNEL, "eflags"),
+            ("verw_ew", KERNEL, "eflags"),
+            ("mov_ev_sw", KERNEL, "eax"),  # the ring shows in the RPL of CS and SS
+            ("mov_ev_sw", KERNEL, "memory"),
+            ("push_cs", KERNEL, "memory"),
+            ("push_ss", KERNEL, "memory"),
+        }
+    )
 
     # -- privileged instructions ---------------------------------------------------------------------------------
 

@@ -100,3 +100,10 @@ def test_import_rules() -> None:
 
 def test_numba_is_pinned_to_the_minor_version_that_the_core_reaches_into() -> None:
     assert "numba>=0.68,<0.69" in PROJECT["project"]["dependencies"]
+
+
+def test_the_readme_shows_what_make_bench_prints() -> None:
+    """Cycles are the same on every host, so that the README's table can be held to the figure."""
+    assert (
+        subprocess.run([sys.executable, str(ROOT / "benchmarks" / "readme.py"), "--check"], check=False).returncode == 0
+    )

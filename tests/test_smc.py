@@ -5,7 +5,7 @@ Each program runs whole (blocks), and again one instruction at a time, which kee
 
 import pytest
 from bare_machine import (
-    CODE, CODE_0, CR0_PG, DATA, DIRECTORY, EAX, EBX, ECX, EDI, EDX, ESI, ESP, HLT, PTE_P, PTE_RW, PTE_US, STACK, TABLE, BareMachine,
+    CODE, DATA, DIRECTORY, EAX, EBX, ECX, EDI, EDX, ESI, ESP, HLT, PTE_P, PTE_RW, PTE_US, TABLE, BareMachine,
 )  # fmt: skip
 
 from x86virt.core.layout import HALTED_FOREVER, HOOK, OK
@@ -256,19 +256,16 @@ def test_the_host_writes_code(machine: BareMachine) -> None:
         assert machine.gpr[register] == before + 1
 
 
-def test_page_tables_stand_on_a_page_of_code(machine: BareMachine) -> None:
-    """The accessed bit that a walk sets changes decoded code on the same page."""
+def test_an_accessed_bit_that_a_walk_sets_in_code(machine: BareMachine) -> None:
+    """A page-table entry that is code: 00F44041 is INC ECX, INC EAX, HLT; the accessed bit makes the first a POPA."""
+    table = CODE + 0x1000
+    machine.write_code(le(0x00F44041), table)
+    assert run(machine, table) == table + 2
+    assert (machine.gpr[ECX], machine.gpr[EAX]) == (1, 1)
+    machine.put(DIRECTORY + 4, table | OPEN)
     machine.paging()
-    machine.cpu.cr0 &= ~CR0_PG
-    table_of_high = CODE + 0x1000
-    machine.write_code(INC_ECX * 4 + HLT, table_of_high + 0x10)
-    run(machine, table_of_high + 0x10)
-    machine.put(DIRECTORY + 4, table_of_high | OPEN)
-    # Entry 0 of this table maps 4 MB; its bytes 0..3 are code as well once the walk has set A and D (67 F0 ...).
-    machine.write_code(le(STACK | OPEN), table_of_high)
-    machine.cpu.cr0 |= CR0_PG
     machine.write_code(b"\xa1" + le(0x400000) + HLT)
     run(machine)
-    assert machine.get(table_of_high) == STACK | OPEN | 0x20
-    assert run(machine, table_of_high + 0x10) == table_of_high + 0x14
-    assert machine.cpu.seg[1].selector == CODE_0
+    assert machine.get(table) == 0x00F44061
+    assert run(machine, table) == table + 2
+    assert (machine.gpr[ECX], machine.gpr[EAX]) == (0, 1)

@@ -1,6 +1,6 @@
 """Moves, loads and stores, the stack, and what works on whole operands (SDM volume 2)."""
 
-from ..isa.registers import EBP, EDX, EFLAGS_DF, ESP, SS
+from ..isa.registers import BUFFER, EBP, EDX, EFLAGS_DF, ESP, SS
 from .alu import condition_holds, divide, multiply, sign_extend
 from .fault import raise_plain
 from .flags import arithmetic_flags, carry_flag, set_arithmetic_flags, set_carry
@@ -237,10 +237,14 @@ def pop_memory(cpu, ram, u):
 def pusha(cpu, ram, u):
     """PUSHA and PUSHAD; a write that faults leaves ESP as it was."""
     n = u.width >> 3
-    top = cpu.gpr[ESP] & stack_mask(cpu.seg[SS].access)
+    mask = stack_mask(cpu.seg[SS].access)
+    top = cpu.gpr[ESP] & mask
     for register in range(8):
-        top = (top - n) & stack_mask(cpu.seg[SS].access)
-        outcome = write_segment(cpu, ram, SS, top, n, cpu.gpr[register])
+        top = (top - n) & mask
+        if n == 4:
+            outcome = store_value_32(cpu, ram, SS, top, cpu.gpr[register])
+        else:
+            outcome = store_value_16(cpu, ram, SS, top, cpu.gpr[register])
         if outcome != OK:
             return outcome
     set_stack_pointer(cpu, top)
@@ -254,13 +258,16 @@ def popa(cpu, ram, u):
     mask = stack_mask(cpu.seg[SS].access)
     top = cpu.gpr[ESP] & mask
     for index in range(8):
-        outcome, value = read_segment(cpu, ram, SS, (top + index * n) & mask, n)
+        offset = (top + index * n) & mask
+        if n == 4:
+            outcome = load_to_slot_32(cpu, ram, SS, offset, BUFFER + index)
+        else:
+            outcome = load_to_slot_16(cpu, ram, SS, offset, BUFFER + index)
         if outcome != OK:
             return outcome
     for index in range(8):
-        outcome, value = read_segment(cpu, ram, SS, (top + index * n) & mask, n)
         if 7 - index != ESP:
-            write_register(cpu, 7 - index, 0, u.width, value)
+            write_register(cpu, 7 - index, 0, u.width, cpu.gpr[BUFFER + index])
     set_stack_pointer(cpu, top + 8 * n)
     return OK
 

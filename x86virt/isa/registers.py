@@ -5,9 +5,11 @@ EAX, ECX, EDX, EBX, ESP, EBP, ESI, EDI = range(8)
 GENERAL_REGISTERS = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
 N_GENERAL = 16  # long mode's r8 to r15 are reserved from the start
 
-# Slots of the register array behind the general registers: micro-operation temporaries and a register that reads zero.
+# Slots of the register array behind the general registers: micro-operation temporaries, a register that reads zero, and
+# a buffer for what POPA has read.
 TEMPORARY_0, TEMPORARY_1, ZERO = 16, 17, 18
-N_REGISTER_SLOTS = 20
+BUFFER = 20
+N_REGISTER_SLOTS = 28
 
 # Segment registers, in the order of the encoding; then the two system segments.
 ES, CS, SS, DS, FS, GS, LDTR, TR = range(8)

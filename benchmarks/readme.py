@@ -1,0 +1,69 @@
+"""Put measured figures into the README (`make readme`), between its marks `<!-- NAME -->` and `<!-- /NAME -->`.
+
+python benchmarks/readme.py            the syscall table, which is the same on every host
+python benchmarks/readme.py --check    exit with 1 if that table is not current
+python benchmarks/readme.py --speed    the speed of the emulator on this host too
+"""
+
+import argparse
+import io
+import pathlib
+import re
+import sys
+
+from rich.console import Console, RenderableType
+
+from x86virt.api import bench, make_setup
+from x86virt.report import show_suite
+from x86virt.speed import measure_speed, show_speed
+
+README = pathlib.Path(__file__).resolve().parent.parent / "README.md"
+STRATEGIES = ("native", "trap-and-emulate")
+
+
+def as_text(renderable: RenderableType) -> str:
+    """A table as plain text without blanks at the ends of lines."""
+    file = io.StringIO()
+    Console(file=file, width=130, color_system=None, markup=False, emoji=False, highlight=False).print(renderable)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()).strip()
+
+
+def with_block(text: str, name: str, content: str) -> str:
+    """The README's text with the block of that name replaced. Raises ValueError if it has no such block."""
+    pattern = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError(f"README.md has no block {name}")
+    return pattern.sub(lambda found: f"{found[1]}```\n{content}\n```\n{found[2]}", text)
+
+
+def syscall_table() -> str:
+    """The table that `make bench` prints."""
+    return as_text(show_suite(bench("syscall", STRATEGIES)))
+
+
+def speed_table(cold: bool) -> str:
+    """The table that `x86virt bench speed` prints."""
+    setups = [make_setup(strategy) for strategy in STRATEGIES]
+    return as_text(show_speed(measure_speed(setups, cold, lambda line: print(line, file=sys.stderr))))
+
+
+def main() -> int:
+    """Command line: `--check`, `--speed`. The exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing")
+    parser.add_argument("--speed", action="store_true", help="measure this host too, a cold start included")
+    options = parser.parse_args()
+    before = README.read_text(encoding="utf-8")
+    after = with_block(before, "syscall", syscall_table())
+    if options.check:
+        if after != before:
+            print("README.md: the syscall table is not current; run `make readme`", file=sys.stderr)
+        return int(after != before)
+    if options.speed:
+        after = with_block(after, "speed", speed_table(cold=True))
+    README.write_text(after, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
