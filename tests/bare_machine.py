@@ -10,8 +10,8 @@ Physical layout of its RAM (1 MB), identity-mapped when paging is on:
 import numpy as np
 from descriptor_machine import descriptor, gate
 
-from x86virt.core.layout import HALTED_FOREVER, HOOK, MARK, NEVER
 from x86virt.core.entries import enter_level
+from x86virt.core.layout import HALTED_FOREVER, HOOK, MARK, NEVER
 from x86virt.processor import Processor
 from x86virt.profile import load_profile
 

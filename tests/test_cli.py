@@ -139,6 +139,16 @@ def test_compare_has_status_1_where_the_technique_shows_through(x86virt: Any) ->
     assert comparison["differences"]["trap-and-emulate"]["divergences"]
 
 
+def test_a_guest_that_the_one_strategy_cannot_run_has_status_5(x86virt: Any, tmp_path: Path) -> None:
+    """MOV to CR0 with PE clear: the bare machine and the VMM both have no real mode; the VMM says that it has not."""
+    leave_protected_mode = b"\x31\xc0\x0f\x22\xc0\xf4"
+    path = kernel(tmp_path / "real.elf", leave_protected_mode)
+    for command in ("run", "compare"):
+        answer = x86virt(command, path, "-s", "trap-and-emulate", "--max-cycles", "1000000")
+        assert answer.status == 5, answer.err
+        assert "real mode" in answer.out
+
+
 @pytest.mark.parametrize(
     ("what", "name"),
     [

@@ -5,7 +5,7 @@ import itertools
 import capstone
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from x86virt.core.decode import DECODED_OK, INVALID, NOT_IMPLEMENTED, TOO_LONG

@@ -10,8 +10,34 @@ import random
 import numpy as np
 import pytest
 from bare_machine import (
-    AF, ARITHMETIC, CODE, CODE_FIRST, DATA, DATA_3, DS, EAX, EBP, EBX, ECX, EDI, EDX, ES, ESI, ESP, FLAT, FS, GS, HLT,
-    KERNEL_STACK, PTE_P, PTE_RW, PTE_US, SS, STACK, STACK_END, TABLE, BareMachine,
+    AF,
+    ARITHMETIC,
+    CODE,
+    CODE_FIRST,
+    DATA,
+    DATA_3,
+    DS,
+    EAX,
+    EBP,
+    EBX,
+    ECX,
+    EDI,
+    EDX,
+    ES,
+    ESI,
+    ESP,
+    FS,
+    GS,
+    HLT,
+    KERNEL_STACK,
+    PTE_P,
+    PTE_RW,
+    PTE_US,
+    SS,
+    STACK,
+    STACK_END,
+    TABLE,
+    BareMachine,
 )  # fmt: skip
 
 from x86virt.isa.rows import ANY, Row

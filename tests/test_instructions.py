@@ -11,8 +11,31 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 from bare_machine import (
-    AF, ARITHMETIC, CF, CODE, CODE_FIRST, CODE_LAST, DATA, DF, EAX, EBP, EBX, ECX, EDI, EDX, ESI, ESP, HLT, LOW_CODE, OF,
-    PF, SF, STACK, STACK_END, ZF, BareMachine,
+    AF,
+    ARITHMETIC,
+    CF,
+    CODE,
+    CODE_FIRST,
+    CODE_LAST,
+    DATA,
+    DF,
+    EAX,
+    EBP,
+    EBX,
+    ECX,
+    EDI,
+    EDX,
+    ESI,
+    ESP,
+    HLT,
+    LOW_CODE,
+    OF,
+    PF,
+    SF,
+    STACK,
+    STACK_END,
+    ZF,
+    BareMachine,
 )  # fmt: skip
 from hypothesis import given, settings
 from hypothesis import strategies as st

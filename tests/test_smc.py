@@ -5,7 +5,22 @@ Each program runs whole (blocks), and again one instruction at a time, which kee
 
 import pytest
 from bare_machine import (
-    CODE, DATA, DIRECTORY, EAX, EBX, ECX, EDI, EDX, ESI, ESP, HLT, PTE_P, PTE_RW, PTE_US, TABLE, BareMachine,
+    CODE,
+    DATA,
+    DIRECTORY,
+    EAX,
+    EBX,
+    ECX,
+    EDI,
+    EDX,
+    ESI,
+    ESP,
+    HLT,
+    PTE_P,
+    PTE_RW,
+    PTE_US,
+    TABLE,
+    BareMachine,
 )  # fmt: skip
 
 from x86virt.core.layout import HALTED_FOREVER, HOOK, OK

@@ -217,10 +217,13 @@ def compare_command(
             "report": list(comparison.report),
             "divergences": [str(divergence) for divergence in comparison.divergences],
         }
-        equal = equal and comparison.equal
-        status = status or status_of(comparison.native.outcome, comparison.native.exit_code)
         if json_file is None:
             show_comparison(setup, comparison)
+        if comparison.other.outcome.startswith("unsupported"):
+            status = status or (STATUS_UNSUPPORTED if len(setups) == 1 else STATUS_DONE)
+            continue
+        equal = equal and comparison.equal
+        status = status or status_of(comparison.native.outcome, comparison.native.exit_code)
     if json_file is not None:
         head = {"schema_version": SCHEMA_VERSION, "guest": image.name, "equal": equal}
         write_json(json_file, {**head, "runs": runs, "differences": differences})

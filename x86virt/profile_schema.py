@@ -47,11 +47,11 @@ _LATER_EVENTS = {
     "sys.syscall": "long mode",
     "sys.sysret": "long mode",
     "sys.exc_mf": "the floating-point unit",
-    "sys.exc_ac": "alignment checks",
+    "sys.exc_br": "BOUND",
+    "sys.exc_nm": "the floating-point unit",
     "sys.task_switch": "hardware task switches",
     "sys.in_port_chipset": "the PCI host bridge",
     "sys.mmio_uncached_read": "memory-mapped devices",
-    "sys.lapic_mmio_access": "the local APIC",
     "sys.ipi_send_to_handler": "several processors",
 }
 

@@ -4,6 +4,7 @@ A handler runs with `cpu.rip` at the next instruction and after its price was ch
 nothing committed, or UNIMPLEMENTED with nothing committed. Privilege that is plainly CPL 0 was checked at decoding.
 """
 
+from ..isa.events import EVENT_INS_CPUID_LEAF0, EVENT_INS_CPUID_LEAF1
 from ..isa.registers import (
     AR_DB,
     AR_G,
@@ -117,6 +118,7 @@ from ..isa.vectors import (
     OF,
     UD,
 )
+from .charge import charge
 from .deliver import software_interrupt
 from .far import far_call, far_jump, far_return
 from .fault import raise_fault, raise_plain
@@ -469,6 +471,10 @@ def invlpg(cpu, u):
 @kernel
 def cpuid(cpu):
     """CPUID. Beyond the highest leaf (extended leaves too) it answers as the highest one does."""
+    if cpu.gpr[EAX] == 1:
+        charge(cpu, EVENT_INS_CPUID_LEAF1, 1)
+    else:
+        charge(cpu, EVENT_INS_CPUID_LEAF0, 1)
     leaf = cpu.gpr[EAX]
     leaf = min(leaf, cpu.cpuid_highest_leaf)
     if leaf == 0:

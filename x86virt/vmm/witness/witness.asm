@@ -1,0 +1,59 @@
+; The software of a trap-and-emulate VMM, as far as its time is charged by a path of x86virt.
+;
+; The simulator's VMM is written in Python; what its work would cost on the simulated processor is measured by running
+; this one, which does the same work on the same records in machine RAM (tests/test_witness.py compares the two, exit
+; by exit). The chapters:
+;
+;   entry.asm        from the gate of the VMM's IDT to the handler and back
+;   memory.asm       guest-physical memory through windows, the walk of the guest's page tables, shadow page tables
+;   descriptors.asm  the guest's descriptors: reading, checking, shadowing
+;   reflect.asm      events delivered through the guest's own IDT
+;   decode.asm       the instruction at which the guest trapped
+;   emulate.asm      the sensitive instructions, performed on the virtual processor
+;   devices.asm      virtual devices
+;
+; Assembled to a flat image for one linear address; `x86virt/vmm/witness/build.py` does it.
+
+        bits 32
+%include "macros.inc"
+        org VMM_BASE + WITNESS
+
+%include "entry.asm"
+%include "memory.asm"
+%include "descriptors.asm"
+%include "reflect.asm"
+%include "decode.asm"
+%include "emulate.asm"
+%include "devices.asm"
+
+; -- the decoded instruction, and the event in flight ---------------------------------------------------------------
+        align 64
+instruction_start:   dd 0       ; linear
+instruction_end:     dd 0
+instruction_width:   dd 0       ; operand size in bits
+instruction_segment: dd 0       ; of the memory operand
+instruction_override: dd 0      ; 1: a prefix named the segment
+instruction_mod:     dd 0
+instruction_reg:     dd 0
+instruction_rm:      dd 0
+instruction_offset:  dd 0       ; of the memory operand
+walk_accessed:       dd 0       ; PTE_A if every level of the last walk had been accessed before
+        align 64
+event_vector:        dd 0
+event_error:         dd 0
+event_has_error:     dd 0
+event_software:      dd 0       ; 1: INT n
+event_exception:     dd 0       ; 1: an exception, whose frame may need RF
+event_gate_low:      dd 0
+event_gate_high:     dd 0
+event_flags:         dd 0
+event_level:         dd 0       ; the ring of the handler
+event_esp:           dd 0
+event_ss:            dd 0       ; 0: the stack stays
+event_ss_address:    dd 0       ; of its descriptor
+event_ss_high:       dd 0
+event_cs_address:    dd 0
+event_cs_high:       dd 0
+        align 64
+items:               dd 0, 0    ; selectors for `shadow_items`
+image_end:
