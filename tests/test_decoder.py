@@ -14,6 +14,7 @@ from x86virt.core.layout import CODE
 from x86virt.isa.registers import SEGMENT_REGISTERS
 from x86virt.isa.rows import Row
 from x86virt.isa.table import ROWS
+from x86virt.processor import record_array
 
 ADDRESS = 0x1000
 WHY = ("ok", "truncated", "invalid", "not implemented", "too long")
@@ -25,7 +26,7 @@ SYNONYMS = {
     "retfq": "retf", "jcxz": "jecxz",
 }  # fmt: skip
 STRINGS = ("movs", "cmps", "stos", "lods", "scas")
-CODES = np.zeros(1, CODE).view(np.recarray)
+CODES = record_array(CODE)
 DECODED = CODES["decoded"][0][0]
 ENGINE = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32)
 

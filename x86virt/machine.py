@@ -71,9 +71,9 @@ class Machine:
         self._open: tuple[int, int, int, Ledger, dict[str, tuple[int, int]]] | None = None
 
     @property
-    def boards(self) -> np.recarray:
+    def board(self) -> np.record:
         """The devices that the guest sees: the machine's own, or the virtual ones."""
-        return self.processor.boards if self.vm is None else self.vm.boards
+        return self.processor.board if self.vm is None else self.vm.board
 
     # -- loading --------------------------------------------------------------------------------------------------
 
@@ -142,7 +142,7 @@ class Machine:
             self.on_board()
         elif outcome == core.HOOK and self.vm is not None:
             self.vm.handle_hook()
-            if self.vm.boards[0].attention:
+            if self.vm.board.attention:
                 self.on_board()
         elif outcome == core.PROBE and self.probe is not None:
             self.probe.report()
@@ -175,7 +175,7 @@ class Machine:
 
     def on_board(self) -> None:
         """A device asked for attention: exit code, shutdown, console."""
-        board = self.boards[0]
+        board = self.board
         board.attention = 0
         self.drain_console()
         if board.exit_requested and board.exit_code:
@@ -185,7 +185,7 @@ class Machine:
 
     def drain_console(self) -> None:
         """Take the console's bytes."""
-        board = self.boards[0]
+        board = self.board
         self._console += bytes(board.console[: int(board.console_length)])
         board.console_length = 0
 
@@ -231,7 +231,7 @@ class Machine:
         ledger = self.ledger()
         cpu = self.processor.cpu
         ledger.check_conservation(int(cpu.ticks))
-        board = self.boards[0]
+        board = self.board
         return RunResult(
             outcome=self._outcome or "running",
             exit_code=int(board.exit_code) if board.exit_requested else None,

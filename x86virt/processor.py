@@ -4,6 +4,7 @@ import numpy as np
 
 from .core import layout
 from .core.board import BOARD
+from .core.jit import JIT_DISABLED
 from .core.entries import (
     enter_level,
     look_up,
@@ -49,9 +50,10 @@ TLB_KEYS = (
 CACHE_KEYS = (("cache.l1d_kb", "cache.l1d_ways"), ("cache.l2_kb", "cache.l2_ways"), ("cache.l3_kb", "cache.l3_ways"))
 
 
-def record_array(dtype: np.dtype, length: int = 1) -> np.recarray:
-    """A zeroed array of records whose fields are attributes."""
-    return np.zeros(length, dtype).view(np.recarray)
+def record_array(dtype: np.dtype, length: int = 1) -> np.ndarray:
+    """A zeroed array of records, as the jitted code takes it: under the interpreter their fields must be attributes."""
+    array = np.zeros(length, dtype)
+    return array.view(np.recarray) if JIT_DISABLED else array
 
 
 class Processor:
@@ -72,8 +74,9 @@ class Processor:
         self.blocks = record_array(BLOCK, MAX_BLOCKS)
         self.uops = record_array(UOP, MAX_UOPS)
         self.details = record_array(DETAIL, MAX_UOPS)
-        self.cpu = self.state[0]
-        self.board = self.boards[0]
+        self.cpu = self.state.view(np.recarray)[0]
+        self.code = self.codes.view(np.recarray)[0]
+        self.board = self.boards.view(np.recarray)[0]
         self.cpu.cache_all = int(cache_model == "all")
         self._load_profile()
         self.reset()
@@ -129,8 +132,8 @@ class Processor:
         cpu.hook_first, cpu.hook_last = 1, 0
         cpu.front_generation = cpu.fetch_generation = cpu.tlb_generation = 1
         cpu.tlb["generation"] = -1
-        self.codes[0].block_count = layout.FIRST_BLOCK
-        self.codes[0].uop_count = layout.BLOCK_UOPS
+        self.code.block_count = layout.FIRST_BLOCK
+        self.code.uop_count = layout.BLOCK_UOPS
         cpu.mode_table[:4] = (MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_USER)
         for segment in range(N_SEGMENTS):
             self.set_segment(segment, 0, 0, 0xFFFFFFFF, FLAT_CODE if segment == CS else FLAT_DATA)

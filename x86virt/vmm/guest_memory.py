@@ -140,6 +140,16 @@ class GuestMemory:
         code = (PF_P if present else 0) | (PF_W if write else 0) | (PF_U if user else 0) | more
         return GuestFault(PF, code, gla)
 
+    def read_bytes(self, gla: int, count: int, user: bool = False) -> bytes:
+        """Read `count` bytes at a linear address, a walk for each page."""
+        octets = b""
+        while len(octets) < count:
+            place = gla + len(octets) & 0xFFFFFFFF
+            room = min(count - len(octets), PAGE_BYTES - (place & 0xFFF))
+            address = self.machine_address(self.walk(place, False, user).gpa)
+            octets += b"\xff" * room if address is None else self.vm.processor.read_physical(address, room)
+        return octets
+
     def read(self, gla: int, n: int, user: bool = False) -> int:
         """Read `n` bytes at a linear address, across pages."""
         gla &= 0xFFFFFFFF

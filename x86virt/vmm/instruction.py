@@ -43,13 +43,9 @@ class Instruction:
 
 
 def fetch(vm: "VirtualMachine", count: int) -> bytes:
-    """Up to `count` instruction bytes at the guest's CS:EIP."""
-    base = vm.virtual_segment(CS).base
-    user = vm.vcpu.cpl == 3
-    octets = bytearray()
-    for place in range(count):
-        octets.append(vm.guest.read(base + vm.vcpu.frame.eip + place, 1, user))
-    return bytes(octets)
+    """`count` instruction bytes at the guest's CS:EIP."""
+    gla = vm.virtual_segment(CS).base + vm.vcpu.frame.eip
+    return vm.guest.read_bytes(gla, count, vm.vcpu.cpl == 3)
 
 
 def decode_at_trap(vm: "VirtualMachine") -> Instruction | None:
@@ -57,7 +53,7 @@ def decode_at_trap(vm: "VirtualMachine") -> Instruction | None:
     page_room = 0x1000 - (vm.virtual_segment(CS).base + vm.vcpu.frame.eip & 0xFFF)
     for count in (min(page_room, MAX_INSTRUCTION), MAX_INSTRUCTION):
         octets = fetch(vm, count)
-        decoded = vm.processor.codes[0].decoded[0]
+        decoded = vm.processor.code.decoded[0]
         decoded.window[: len(octets)] = list(octets)
         decoded.available = len(octets)
         decoded.rip = vm.vcpu.frame.eip

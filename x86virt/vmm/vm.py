@@ -52,6 +52,7 @@ from ..isa.registers import (
     TYPE_TSS_32_BUSY,
 )
 from ..isa.vectors import BP, DB, GP, KIND_EXTERNAL, KIND_SOFTWARE_INTERRUPT, PF, SS_FAULT
+from ..processor import record_array
 from . import layout
 from .emulate import emulate
 from .exits import ERROR_CODE_VECTORS, REASON_OF_VECTOR, Exit, GuestFault, Unsupported
@@ -85,7 +86,8 @@ class VirtualMachine:
         frames = machine.memory_bytes // PAGE
         first = layout.VMM_BYTES // PAGE
         self.p2m = np.arange(first + frames - 1, first - 1, -1, dtype=np.int64)
-        self.boards = np.zeros(1, BOARD).view(np.recarray)
+        self.boards = record_array(BOARD)
+        self.board = self.boards.view(np.recarray)[0]
         self.guest = GuestMemory(self)
         region = self.processor.memory[layout.VCPU_RECORD : layout.VCPU_RECORD + layout.VCPU.itemsize]
         self.vcpu = VirtualCpu(region, ring)
@@ -628,5 +630,5 @@ class VirtualMachine:
         }
         segments["ldtr"] = segment_state(vcpu.ldtr, vcpu.ldtr_base, vcpu.ldtr_limit, vcpu.ldtr_access)
         segments["tr"] = segment_state(vcpu.tr, vcpu.tr_base, vcpu.tr_limit, vcpu.tr_access)
-        return VirtualState(registers, segments, self.guest_ram(), self.machine.console(), devices_of(self.boards[0]))
+        return VirtualState(registers, segments, self.guest_ram(), self.machine.console(), devices_of(self.board))
 

@@ -66,46 +66,31 @@ walk:
         shr     ecx, 12
         and     ecx, 0x3FF
         lea     eax, [eax + ecx * 4]
+        push    eax                             ; where the PTE is, guest-physical
         call    window
-        pop     esi
-        mov     eax, [edi]                      ; the PTE
-        pop     ecx
+        mov     eax, [edi]
         test    al, PTE_P
-        jz      .not_present
-        push    edi                             ; where the PTE is mapped
+        jz      .not_present_small
+        mov     ecx, [esp + 8]
         mov     edx, eax
-        and     edx, ecx                        ; rights of both levels
-        mov     edi, edx
-        and     edi, PTE_A
-        mov     [walk_accessed], edi
-        mov     edi, [esp + 4]                  ; the access
+        and     edx, ecx                        ; what both levels permit
+        mov     esi, edx
+        and     esi, PTE_A
+        mov     [walk_accessed], esi
+        mov     esi, [esp + 12]                 ; the access
         call    permitted
         jc      .refused_small
-        test    edi, WALK_MARK
+        test    esi, WALK_MARK
         jz      .small_done
         test    cl, PTE_A
-        jnz     .leaf
-        push    eax                             ; the directory's entry was not accessed before: once per table
-        push    ecx
-        push    edx
-        push    edi
-        mov     eax, esi
-        call    window
-        or      dword [edi], PTE_A
-        pop     edi
-        pop     edx
-        pop     ecx
-        pop     eax
-        ; If both entries share a window the leaf's has been evicted, and must be mapped again.
-        jmp     .leaf_again
-.leaf:
+        jz      .mark_directory
+.mark_leaf:
         call    mark_bits
         cmp     eax, ecx
         je      .small_done
-        mov     edi, [esp]
         mov     [edi], eax
 .small_done:
-        add     esp, 8
+        add     esp, 16
         mov     ecx, eax
         and     ecx, PTE_D
         and     eax, 0xFFFFF000
@@ -115,26 +100,17 @@ walk:
         and     edx, PTE_RW | PTE_US
         clc
         ret
-.leaf_again:
-        call    mark_bits
+.mark_directory:                                ; once for each table; the two entries may share a window
         push    eax
         push    edx
-        mov     eax, [esp + 8]                  ; the offset of the PTE in its page survives in the stale address
-        and     eax, 0xFFF
-        and     ecx, 0xFFFFF000
-        mov     edx, [VCPU(cr3)]
-        push    eax
-        mov     eax, esi
+        mov     eax, [esp + 12]
         call    window
-        mov     eax, [edi]
-        and     eax, 0xFFFFF000
-        or      eax, [esp]
+        or      dword [edi], PTE_A
+        mov     eax, [esp + 8]
         call    window
-        add     esp, 4
         pop     edx
         pop     eax
-        mov     [edi], eax
-        jmp     .small_done
+        jmp     .mark_leaf
 
 .large:
         test    eax, 0x003FE000                 ; reserved without PSE-36
@@ -143,19 +119,17 @@ walk:
         mov     ecx, eax
         and     ecx, PTE_A
         mov     [walk_accessed], ecx
-        push    edi
-        mov     edi, [esp + 4]
+        mov     esi, [esp]
         call    permitted
-        jc      .refused_small
-        test    edi, WALK_MARK
+        jc      .refused
+        test    esi, WALK_MARK
         jz      .large_done
         call    mark_bits
-        mov     edi, [esp]
-        cmp     eax, [edi]
+        cmp     eax, ecx
         je      .large_done
         mov     [edi], eax
 .large_done:
-        add     esp, 8
+        add     esp, 4
         mov     ecx, eax
         and     ecx, PTE_D
         and     eax, 0xFFC00000
@@ -179,34 +153,37 @@ walk:
         or      eax, 9                          ; P and RSVD
         stc
         ret
+.not_present_small:
+        add     esp, 12
 .not_present:
         pop     eax
         and     eax, 6
         stc
         ret
 .refused_small:
-        pop     edi
+        add     esp, 12
+.refused:
         pop     eax
         and     eax, 6
-        or      eax, 1
+        or      eax, PTE_P
         stc
         ret
 
-; EAX a leaf, EDI the access -> EAX with its accessed and perhaps its dirty bit, ECX as it was.
+; EAX a leaf, ESI the access -> EAX with its accessed and perhaps its dirty bit, ECX as it was.
 mark_bits:
         mov     ecx, eax
         or      eax, PTE_A
-        test    edi, 2
+        test    esi, 2
         jz      .read
         or      eax, PTE_D
 .read:
         ret
 
-; EDX combined rights, EDI the access: carry if section 4.6 of SDM volume 3 forbids it.
+; EDX combined rights, ESI the access: carry if section 4.6 of SDM volume 3 forbids it.
 permitted:
-        test    edi, 4
+        test    esi, 4
         jnz     .user
-        test    edi, 2
+        test    esi, 2
         jz      .yes
         test    edx, PTE_RW
         jnz     .yes
@@ -218,7 +195,7 @@ permitted:
 .user:
         test    edx, PTE_US
         jz      .no
-        test    edi, 2
+        test    esi, 2
         jz      .yes
         test    edx, PTE_RW
         jnz     .yes
