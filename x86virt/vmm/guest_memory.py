@@ -161,6 +161,11 @@ class GuestMemory:
             value = self.read_gpa(second, n - head) << (8 * head)
         return value | self.read_gpa(first, head)
 
+    def read_pair(self, gla: int) -> tuple[int, int]:
+        """The two doublewords of a descriptor or gate, as the supervisor."""
+        value = self.read(gla, 8)
+        return value & 0xFFFFFFFF, value >> 32
+
     def write(self, gla: int, n: int, value: int, user: bool = False) -> None:
         """Write `n` bytes at a linear address, across pages; nothing is written if either page faults."""
         gla &= 0xFFFFFFFF

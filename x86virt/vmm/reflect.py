@@ -82,7 +82,7 @@ def read_gate(vm: "VirtualMachine", vector: int, kind: int) -> tuple[int, int]:
     if vector * 8 + 7 > vm.vcpu.idtr_limit:
         raise GuestFault(GP, code)
     gla = vm.vcpu.idtr_base + vector * 8
-    low, high = vm.guest.read(gla, 4), vm.guest.read(gla + 4, 4)
+    low, high = vm.guest.read_pair(gla)
     gate_type = (high >> 8) & 0x1F
     known = (TYPE_INTERRUPT_GATE_32, TYPE_TRAP_GATE_32, TYPE_INTERRUPT_GATE_16, TYPE_TRAP_GATE_16, TYPE_TASK_GATE)
     if gate_type not in known:

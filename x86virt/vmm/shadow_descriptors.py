@@ -121,7 +121,7 @@ class ShadowDescriptors:
         if offset + 7 > limit:
             return None
         gla = (base + offset) & 0xFFFFFFFF
-        return gla, Descriptor(self.vm.guest.read(gla, 4), self.vm.guest.read(gla + 4, 4))
+        return gla, Descriptor(*self.vm.guest.read_pair(gla))
 
     def install(self, selector: int) -> bool:
         """Bring one descriptor into the shadow; False if it is there already or cannot be."""
