@@ -47,9 +47,9 @@ from small_kernel import (
     word,
 )
 
-# What pushes and uses four bytes of stack, or reads the stack as data, stands in one step: a step may be cut short.
+# Not the ring 3 code segment, which the VMM hides from the kernel: loading DS with it ends as `unsupported`.
 SELECTORS = (
-    0, 3, CODE_0, DATA_0, CODE_3, DATA_3, DATA_3 & ~3, READ_ONLY | 3, ABSENT_DATA | 3, CODE_READ, SHORT_DATA | 3,
+    0, 3, CODE_0, DATA_0, DATA_3, DATA_3 & ~3, READ_ONLY | 3, ABSENT_DATA | 3, CODE_READ, SHORT_DATA | 3,
     DATA_0_TOO, ABSENT_CODE, TSS_SELECTOR, 0x78, 0x7FF8, 0x0C,
 )  # fmt: skip
 PLAYGROUND = tuple(range(0x80000, 0x88000, 0x1000))  # pages whose entries the steps change

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Callable
 
 import pytest
+from bare_machine import CODE, HLT, BareMachine
 
-from x86virt.core.layout import BOARD, BUDGET, MARK, NEVER, OK
+from x86virt.core.layout import BOARD, BUDGET, HOOK, MARK, NEVER, OK
 from x86virt.guests import find_guest
 from x86virt.machine import Machine
 from x86virt.profile import load_profile
@@ -110,6 +111,25 @@ def test_discarding_decoded_code_changes_nothing(guest: str, command_line: str, 
     longest = max(whole(*key)["ticks"] // 100, 2000)
     cut = drive(load(*key), lambda ticks: ticks + rng.randrange(1, longest), discard=True)
     assert_equal(cut, whole(*key))
+
+
+@pytest.mark.parametrize("slice_ticks", (64, 700, 3000))
+def test_a_halt_is_one_event_however_its_time_is_cut(slice_ticks: int) -> None:
+    """HLT until the host's timer: one halt of the same length, whatever the budgets between."""
+    ledgers = []
+    for step in (None, slice_ticks):
+        machine = BareMachine()
+        cpu = machine.cpu
+        machine.write_code(b"\xfb\x90" + HLT)
+        cpu.timer, cpu.timer_vector, cpu.rip = 20_000, 20, CODE
+        outcome = BUDGET
+        while outcome == BUDGET:
+            cpu.budget = NEVER if step is None else int(cpu.ticks) + step
+            outcome = machine.processor.run()
+        assert outcome == HOOK
+        ledgers.append(machine.processor.ledger())
+    assert ledgers[0] == ledgers[1]
+    assert ledgers[0].event_count("idle.halt") == 1
 
 
 SCRIPT = """

@@ -185,7 +185,7 @@ def memory_operands(row: Row, width: int, rng: random.Random, registers: list[in
         stores = {address: octets + high.to_bytes(4, "little") for address, octets in stores.items()}
     if operation in NEAR or operation == "ret":
         target = code_address(width, rng).to_bytes(4, "little")
-        stores = {address: target for address in (*stores, TOP)}
+        stores = dict.fromkeys((*stores, TOP), target)
     if operation == "xlat":
         registers[EBX] = CENTRE
     if operation.startswith("string"):

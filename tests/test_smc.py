@@ -89,6 +89,15 @@ def test_an_unaligned_store_across_two_pieces_of_code(machine: BareMachine, offs
     assert machine.gpr[ECX] == 4
 
 
+def test_a_store_that_begins_before_the_piece_of_its_own_block(machine: BareMachine) -> None:
+    """MOV [EBX], EAX at a 128-byte boundary writes from one byte before it up to the instruction behind itself."""
+    start = CODE + 0x100
+    machine.write_code(b"\x89\x03" + NOP + HLT, start)
+    machine.gpr[EBX], machine.gpr[EAX] = start - 1, int.from_bytes(HLT + b"\x89\x03" + INC_ECX, "little")
+    assert run(machine, start) == start + 3
+    assert machine.gpr[ECX] == 1
+
+
 def test_an_immediate_that_a_loop_rewrites(machine: BareMachine) -> None:
     """ADD EAX, imm8 whose immediate the loop increments: 1 + 2 + ... + 10."""
     body = CODE + 5

@@ -9,7 +9,22 @@ import random
 import numpy as np
 import pytest
 from bare_machine import (
-    ARITHMETIC, CODE, DATA, DF, EAX, EBX, ECX, EDX, ESP, GDT, HLT, IF, STACK, STACK_END, ZF, BareMachine,
+    ARITHMETIC,
+    CODE,
+    DATA,
+    DF,
+    EAX,
+    EBX,
+    ECX,
+    EDX,
+    ESP,
+    GDT,
+    HLT,
+    IF,
+    STACK,
+    STACK_END,
+    ZF,
+    BareMachine,
 )  # fmt: skip
 from descriptor_machine import descriptor
 from unicorn_machine import UnicornMachine

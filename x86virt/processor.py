@@ -4,7 +4,6 @@ import numpy as np
 
 from .core import layout
 from .core.board import BOARD
-from .core.jit import JIT_DISABLED
 from .core.entries import (
     enter_level,
     look_up,
@@ -13,6 +12,7 @@ from .core.entries import (
     reset_devices,
     settle_all,
 )
+from .core.jit import JIT_DISABLED
 from .core.layout import BLOCK, CODE, CPU, DETAIL, MAX_BLOCKS, MAX_UOPS, NEVER, UOP
 from .core.run import run
 from .isa.events import MODE_GUEST_KERNEL, MODE_GUEST_USER

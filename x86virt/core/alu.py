@@ -358,7 +358,7 @@ def multiply(cpu, u):
     width = u.width
     mask = (1 << width) - 1
     a = cpu.gpr[0] & mask
-    b = ((cpu.gpr[u.src] >> u.src_shift)) & mask
+    b = (cpu.gpr[u.src] >> u.src_shift) & mask
     if u.condition == 1:
         a = sign_extend(a, width)
         b = sign_extend(b, width)

@@ -1,11 +1,16 @@
 """The seam between Python and machine code: the only module that imports Numba.
 
 Every jitted function of the project is made by `kernel`, `inline` or `entry`. With the JIT disabled
-(`NUMBA_DISABLE_JIT=1`) they are the identity and the byte accessors below are plain Python, so that the whole machine also runs under the
-interpreter. `X86VIRT_BOUNDSCHECK=1` compiles with bounds checks on; the accessors then go through ordinary indexing.
+(`NUMBA_DISABLE_JIT=1`) they are the identity and the byte accessors below are plain Python, so that the whole machine
+also runs under the interpreter. `X86VIRT_BOUNDSCHECK=1` compiles with bounds checks on; the accessors then go through
+ordinary indexing.
 
 The cache directory is keyed by a hash of all jitted sources, because Numba does not notice that a callee in another
 file has changed (numba#1833).
+
+Three habits of Numba are changed here for our functions alone, which is why its minor version is pinned: a callee is
+not optimized anew in each caller, a function is not specialised for each constant that is passed to it, and an index
+is taken as it is.
 """
 
 import hashlib

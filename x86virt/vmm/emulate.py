@@ -17,7 +17,6 @@ from ..isa.registers import (
     CR0_PE,
     CR0_PG,
     CR0_TS,
-    CR3_ADDRESS,
     CR4_DE,
     CR4_PGE,
     CR4_PSE,
@@ -42,7 +41,7 @@ from ..isa.registers import (
     MSR_TSC,
     SS,
 )
-from ..isa.vectors import GP, KIND_SOFTWARE_INTERRUPT, NP, UD
+from ..isa.vectors import BP, GP, KIND_SOFTWARE_EXCEPTION, KIND_SOFTWARE_INTERRUPT, NP, OF, UD
 from .exits import GuestFault, Unsupported
 from .instruction import Instruction, effective_address
 from .layout import FIRST_VMM_SELECTOR
@@ -560,6 +559,12 @@ def int_n(vm: "VirtualMachine", instruction: Instruction) -> None:
     vm.software_interrupt(instruction.imm & 0xFF, KIND_SOFTWARE_INTERRUPT, instruction.length)
 
 
+def int3(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """INT3 and INTO (whose OF is set, or it had not trapped) where the processor's gate is closed."""
+    vector = OF if instruction.operation == "INTO" else BP
+    vm.software_interrupt(vector, KIND_SOFTWARE_EXCEPTION, instruction.length)
+
+
 def sysexit(vm: "VirtualMachine", instruction: Instruction) -> None:
     """SYSEXIT: to ring 3 at EDX with the stack of ECX, through flat segments."""
     vm.charge("emulate_system_call", 1)
@@ -582,7 +587,8 @@ SEQUENTIAL: dict[str, Handler] = {
 # Control transfers, which set EIP themselves.
 TRANSFERS: dict[str, Handler] = {
     "JMP_FAR": jmp_far, "JMP_FAR_INDIRECT": jmp_far, "CALL_FAR": call_far, "CALL_FAR_INDIRECT": call_far,
-    "RET_FAR": ret_far, "IRET": iret, "INT_N": int_n, "SYSEXIT": sysexit,
+    "RET_FAR": ret_far, "IRET": iret, "INT_N": int_n, "INT3": int3, "INTO": int3,
+    "SYSEXIT": sysexit,
 }  # fmt: skip
 
 

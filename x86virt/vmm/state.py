@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 # Fields of board records that a guest can come to know; the console is compared as text.
 BOARD_FIELDS = ("pic", "system_control", "post_code", "exit_requested", "exit_code", "shutdown_requested")
+SYSTEM_REGISTERS = (
+    "cpl", "cr0", "cr2", "cr3", "cr4", "gdtr_base", "gdtr_limit", "idtr_base", "idtr_limit", "sysenter_cs",
+    "sysenter_esp", "sysenter_eip",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class VirtualState:
         digest.update(repr(sorted(self.segments.items())).encode())
         digest.update(self.console)
         digest.update(self.devices)
-        digest.update(np.ascontiguousarray(self.memory).view(np.uint8))
+        digest.update(self.memory.tobytes())
         return digest.hexdigest()
 
     def differences(self, other: "VirtualState") -> list[tuple[str, str, str]]:
@@ -80,19 +84,8 @@ def bare_state(machine: "Machine") -> VirtualState:
     registers |= {
         "eip": int(cpu.rip),
         "eflags": int(all_eflags(processor.state)),
-        "cpl": int(cpu.cpl),
-        "cr0": int(cpu.cr0),
-        "cr2": int(cpu.cr2),
-        "cr3": int(cpu.cr3),
-        "cr4": int(cpu.cr4),
-        "gdtr_base": int(cpu.gdtr_base),
-        "gdtr_limit": int(cpu.gdtr_limit),
-        "idtr_base": int(cpu.idtr_base),
-        "idtr_limit": int(cpu.idtr_limit),
-        "sysenter_cs": int(cpu.sysenter_cs),
-        "sysenter_esp": int(cpu.sysenter_esp),
-        "sysenter_eip": int(cpu.sysenter_eip),
     }
+    registers |= {name: int(cpu[name]) for name in SYSTEM_REGISTERS}
     segments = {}
     for number, name in enumerate(SEGMENT_REGISTERS):
         cache = cpu.seg[number]

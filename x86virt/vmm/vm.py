@@ -62,7 +62,7 @@ from .prices import PathPrices
 from .reflect import deliver, read_gate, reflect
 from .shadow_descriptors import Descriptor, ShadowDescriptors
 from .shadow_pages import ShadowPages
-from .state import SegmentState, VirtualState, devices_of, segment_state
+from .state import SYSTEM_REGISTERS, SegmentState, VirtualState, devices_of, segment_state
 from .vcpu import Frame, VirtualCpu
 
 if TYPE_CHECKING:
@@ -622,9 +622,7 @@ class VirtualMachine:
         vcpu = self.vcpu
         registers = {name: self.register(number) for number, name in enumerate(GENERAL_REGISTERS)}
         registers |= {"eip": vcpu.frame.eip, "eflags": vcpu.virtual_flags(vcpu.frame.eflags)}
-        names = ("cpl", "cr0", "cr2", "cr3", "cr4", "gdtr_base", "gdtr_limit", "idtr_base", "idtr_limit")
-        names += ("sysenter_cs", "sysenter_esp", "sysenter_eip")
-        registers |= {name: getattr(vcpu, name) for name in names}
+        registers |= {name: getattr(vcpu, name) for name in SYSTEM_REGISTERS}
         segments = {
             name: self.virtual_segment(number) for number, name in enumerate(SEGMENT_REGISTERS) if number < LDTR
         }

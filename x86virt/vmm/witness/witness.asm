@@ -27,7 +27,7 @@
 %include "devices.asm"
 
 ; -- the decoded instruction, and the event in flight ---------------------------------------------------------------
-        align 64
+        align 128                       ; apart from code, in the granularity in which writes to code are noticed
 instruction_start:   dd 0       ; linear
 instruction_end:     dd 0
 instruction_width:   dd 0       ; operand size in bits

@@ -1,0 +1,74 @@
+"""Assemble the witness image (`make guests`): the routines whose run time prices the paths of the VMM.
+
+Only who changes a routine needs this: the image is committed. `witness.bin` is flat, for linear address VMM_BASE +
+WITNESS; `manifest.json` gives its hash, the assembler's version, and the addresses of its symbols.
+"""
+
+import hashlib
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+from x86virt.vmm import layout
+
+HERE = pathlib.Path(__file__).resolve().parent
+IMAGE, MANIFEST = HERE / "witness.bin", HERE / "manifest.json"
+SYMBOL = re.compile(r"^\s*([0-9A-F]+)\s+[0-9A-F]+\s+((?:\.\.@)?[a-z][a-z_0-9]*)$")
+
+
+class BuildError(Exception):
+    """The assembler refused; the message is what it said."""
+
+
+def run_nasm(*arguments: str) -> str:
+    """Run the assembler in this folder. Raises BuildError with its own words."""
+    try:
+        done = subprocess.run(["nasm", *arguments], cwd=HERE, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise BuildError(f"nasm: {error}") from error
+    if done.returncode:
+        raise BuildError(done.stderr.strip())
+    return done.stdout
+
+
+def assemble(target: pathlib.Path) -> dict[str, int]:
+    """Assemble the image into a file; the linear addresses of its global labels."""
+    with tempfile.TemporaryDirectory() as folder:
+        listing = pathlib.Path(folder) / "witness.map"
+        main = pathlib.Path(folder) / "main.asm"
+        main.write_text(f'[map symbols {listing}]\n%include "witness.asm"\n')
+        run_nasm("-f", "bin", "-w+error", "-w-error=user", "-I", f"{HERE}/", "-o", str(target), str(main))
+        found = (SYMBOL.match(line) for line in listing.read_text().splitlines())
+        return {match[2].removeprefix("..@"): int(match[1], 16) for match in found if match}
+
+
+def build() -> None:
+    """Write the include file, the image and its manifest. Raises BuildError."""
+    layout.INCLUDE.write_text(layout.include_text(), encoding="utf-8")
+    symbols = assemble(IMAGE)
+    image = IMAGE.read_bytes()
+    manifest = {
+        "schema_version": 1,
+        "tools": {"nasm": run_nasm("-v").splitlines()[0].split(" compiled")[0]},
+        "bytes": len(image),
+        "sha256": hashlib.sha256(image).hexdigest(),
+        "symbols": dict(sorted(symbols.items(), key=lambda row: (row[1], row[0]))),
+    }
+    MANIFEST.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> int:
+    """Command line: no arguments. Exit status 0, or 1 if the assembler refused."""
+    try:
+        build()
+    except BuildError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,282 @@
+"""Running the witness image: what each path of a VMM costs on the simulated processor, and what it does there.
+
+A real guest runs under trap-and-emulate until it exits; then the image takes the place of the Python handlers. It
+starts where the gate of the VMM's IDT would lead, on the VMM's stack, in front of the frame that the trap pushed, and
+goes on until it would return to the guest. Marks in the image say which path each tick belongs to (an inner path's
+ticks are not counted in the outer one). The second run from the same state, with warm TLBs and windows, is the price.
+
+`python -m x86virt.vmm.witness_run` writes the prices of the shipped profiles to `witness/prices.json`.
+"""
+
+import argparse
+import hashlib
+import json
+import pathlib
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..core import layout as core
+from ..core.entries import device_advance, enter_level, refresh_segment
+from ..isa.registers import EAX, EBP, ECX, EDX, ESP, N_SEGMENTS
+from . import layout
+
+if TYPE_CHECKING:
+    from ..machine import Machine
+    from ..profile import Profile
+    from .vm import VirtualMachine
+
+FOLDER = pathlib.Path(__file__).resolve().parent / "witness"
+IMAGE, MANIFEST, PRICES = FOLDER / "witness.bin", FOLDER / "manifest.json", FOLDER / "prices.json"
+EVIDENCE = "witness"
+REFUSED = "refused"
+SEGMENT_GONE = "segment gone"  # a guest segment register outlives its descriptor, and cannot be loaded again
+MEMORY_BYTES = 4 << 20
+BUDGET = 50_000_000  # cycles until every exit that is wanted has come
+PAGE_FAULT = 14
+MAX_PAGES = 16  # guest pages that one path may find missing in the shadow
+
+# What the architecture holds of a processor; the rest of its record (TLBs, caches, code, ledger) stays warm.
+ARCHITECTURE = (
+    "gpr", "rip", "eflags", "flag_result", "flag_carry", "cr0", "cr2", "cr3", "cr4", "seg", "sysenter_cs",
+    "sysenter_esp", "sysenter_eip", "tsc_offset", "dr", "shadow", "halted", "retired", "retired_limit", "budget",
+    "timer", "timer_pending", "mark", "probe_on",
+)  # fmt: skip
+
+# Where the exits that are measured come from: guests and their command lines, in this order.
+SCENES = (
+    ("syscall", "iterations=2"),
+    ("irq", "iterations=2"),
+    ("ptemod", "iterations=2"),
+    ("cr3switch", "iterations=2"),
+    ("pgfault", "iterations=2"),
+)
+
+
+class WitnessError(Exception):
+    """The image did what it never should: one line that says what."""
+
+
+class MissingPage(Exception):
+    """A routine touched a guest page that the shadow does not map yet."""
+
+    def __init__(self, gla: int, write: bool) -> None:
+        super().__init__(f"{gla:#x}")
+        self.gla, self.write = gla, write
+
+
+@dataclass
+class Measured:
+    """One run of the image: ticks of each path in order of their ends; `ending` is the last mark's name."""
+
+    ending: str = ""
+    ticks: list[tuple[str, int]] = field(default_factory=list)
+
+    @property
+    def refused(self) -> bool:
+        """Whether the image left the case to a slower path."""
+        return self.ending == REFUSED
+
+    def of(self, path: str) -> int | None:
+        """Ticks of the first time that a path was gone, None if it was not."""
+        return next((ticks for name, ticks in self.ticks if name == path), None)
+
+
+@cache
+def image() -> bytes:
+    """The committed image."""
+    return IMAGE.read_bytes()
+
+
+@cache
+def image_hash() -> str:
+    """Its SHA-256."""
+    return hashlib.sha256(image()).hexdigest()
+
+
+@cache
+def symbols() -> dict[str, int]:
+    """Linear addresses of its labels. Raises WitnessError if manifest and image are not of one build."""
+    manifest = json.loads(MANIFEST.read_text(encoding="utf-8"))
+    if manifest["sha256"] != image_hash():
+        raise WitnessError(f"{IMAGE.name} is not the image that {MANIFEST.name} describes; run make guests")
+    return manifest["symbols"]
+
+
+@cache
+def ends() -> dict[int, str]:
+    """Address behind each closing mark -> the path it ends."""
+    rows = symbols().items()
+    return {address: name.split("_", 2)[2] for name, address in rows if name.startswith("ended_")}
+
+
+# -- the host's side of the VMM's state, laid down in its region ---------------------------------------------------------
+
+
+def bits(numbers, count: int) -> np.ndarray:
+    """A bit set of `count` bits as bytes, bit n of it in byte n // 8."""
+    flags = np.zeros(count, np.uint8)
+    flags[list(numbers)] = 1
+    return np.packbits(flags, bitorder="little")
+
+
+def publish(vm: "VirtualMachine") -> None:
+    """Write into the region what the Python handlers keep in their own objects, for the image to work on."""
+    vcpu, memory = vm.vcpu, vm.processor.ram
+    descriptors = vm.descriptors
+    vcpu.guest_frames = len(vm.p2m)
+    vcpu.interrupt_shadow = int(vm.interrupts_held())
+    vcpu.installed_count = len(descriptors.originals)
+    vcpu.user_code_count = len(descriptors.user_code)
+    vcpu.record["user_code"][:] = 0
+    vcpu.record["user_code"][: len(descriptors.user_code)] = sorted(descriptors.user_code)
+    vcpu.record["open_gates"][:] = bits(vm.open_vectors, 256).view("<u4")
+    vcpu.record["window_tags"][:] = 0
+    vcpu.reverse_generation = 1
+    traced = bits(vm.traced_frames, -(-len(vm.p2m) // 8) * 8)
+    memory[layout.TRACED : layout.TRACED + len(traced)] = traced
+    reverse = np.zeros((layout.REVERSE_ENTRIES, 2), "<u4")
+    reverse[0, 0] = 1  # not frame 0, which alone belongs there
+    for frame, pages in vm.shadow.frames.items():
+        reverse[frame % layout.REVERSE_ENTRIES] = frame, min(pages) << 12 | 1
+    memory[layout.REVERSE : layout.REVERSE + reverse.nbytes] = reverse.view(np.uint8).ravel()
+    device = device_record(vm)
+    memory[layout.DEVICES : layout.DEVICES + device.nbytes] = device.view(np.uint8)
+
+
+def device_record(vm: "VirtualMachine") -> np.ndarray:
+    """The virtual board as the image keeps it, one record."""
+    pending = int(device_advance(vm.boards, vm.processor.cpu.ticks))
+    board, device = vm.boards[0], np.zeros(1, layout.DEVICE)
+    for number, name in enumerate(("master", "slave")):
+        pic = board["pic"][number]
+        for part in layout.PIC.names[:-1]:
+            device[name][part] = pic[part]
+        unusual = ("level_triggered", "auto_eoi", "special_fully_nested", "special_mask", "poll", "rotate_on_auto_eoi")
+        device[name]["unusual"] = int(any(pic[part] for part in unusual) or pic["lowest"] != 7)
+    for part in layout.PIT.names:
+        device["pit"][part] = board["pit"][part]
+    for part in ("post_code", "unclaimed_reads", "unclaimed_writes"):
+        device[part] = board[part]
+    device["pending"] = pending
+    return device
+
+
+# -- running ------------------------------------------------------------------------------------------------------------
+
+
+class Witness:
+    """The image in the region of one virtual machine whose guest has just exited."""
+
+    def __init__(self, vm: "VirtualMachine") -> None:
+        self.vm, self.processor, self.cpu = vm, vm.processor, vm.processor.cpu
+        vm.write_region(layout.WITNESS, image())
+        self.entry = int(self.cpu.rip)
+        publish(vm)
+        self.save()
+
+    def save(self) -> None:
+        """Remember the state from which every run starts."""
+        self.ram = self.processor.ram.copy()
+        self.architecture = {name: np.array(self.cpu[name], copy=True) for name in ARCHITECTURE}
+
+    def restore(self) -> None:
+        """Go back to that state; translations and decoded code stay as they are."""
+        self.processor.ram[:] = self.ram
+        for name, value in self.architecture.items():
+            self.cpu[name] = value
+        for segment in range(N_SEGMENTS):
+            refresh_segment(self.processor.state, segment)
+        enter_level(self.processor.state, 0)
+
+    def stub(self) -> int:
+        """Where the gate of this exit leads in the image."""
+        offset = self.entry - layout.VMM_BASE - layout.ENTRIES
+        if offset == layout.SYSENTER_ENTRY:
+            return symbols()["sysenter_stub"]
+        return symbols()["stubs"] + offset // layout.ENTRY_BYTES * 16
+
+    def run(self, address: int | None = None) -> Measured:
+        """One run from the saved state, or from `address` with EAX items. Raises MissingPage, WitnessError."""
+        cpu = self.cpu
+        cpu.rip = self.stub() if address is None else address
+        cpu.retired_limit = cpu.budget = core.NEVER
+        cpu.probe_on = 0
+        cpu.mark = 0
+        result = Measured()
+        open_paths = [0]
+        last = int(cpu.ticks)
+        while True:
+            outcome = self.processor.run()
+            open_paths[-1] += int(cpu.ticks) - last
+            last = int(cpu.ticks)
+            if outcome != core.MARK:
+                self.stopped(outcome)
+                result.ending = SEGMENT_GONE
+                return result
+            if cpu.mark == 1:
+                open_paths.append(0)
+            else:
+                result.ending = ends()[int(cpu.rip)]
+                result.ticks.append((result.ending, open_paths.pop()))
+                if result.ending in ("trap_dispatch", "idle", REFUSED):
+                    return result
+            cpu.mark = 0
+
+    def stopped(self, outcome: int) -> None:
+        """The image stopped at no mark: returns if a segment register cannot be given back to the guest."""
+        cpu = self.cpu
+        vector = (int(cpu.rip) - layout.VMM_BASE) // layout.ENTRY_BYTES
+        if outcome == core.HOOK and vector == PAGE_FAULT:
+            error = int.from_bytes(self.processor.read_physical(int(cpu.gpr[ESP]) - layout.VMM_BASE, 4), "little")
+            raise MissingPage(int(cpu.cr2), bool(error & 2))
+        stack = int(cpu.gpr[ESP]) - layout.VMM_BASE
+        pushed = self.processor.ram[stack : stack + 12].view("<u4").tolist()
+        if outcome == core.HOOK and symbols()["restoring"] <= pushed[1] < symbols()["ended_1_trap_dispatch"]:
+            return
+        raise WitnessError(
+            f"the witness image stopped with outcome {outcome}, vector {vector}, eip {int(cpu.rip):#x}, "
+            f"error code or eip {pushed[0]:#x}, {pushed[1]:#x}"
+        )
+
+    def effect(self) -> Measured:
+        """A run from the saved state. Guest pages that it finds missing are mapped first, as the VMM's own page-fault
+        handler would do; a page that the guest's tables refuse raises GuestFault."""
+        for _ in range(MAX_PAGES):
+            self.restore()
+            try:
+                return self.run()
+            except MissingPage as missing:
+                self.restore()
+                self.map_page(missing)
+        raise WitnessError("the same guest page is missing again and again")
+
+    def map_page(self, missing: MissingPage) -> None:
+        """Map a guest page that the image needs, and start from there."""
+        vm = self.vm
+        vm.shadow.fill(missing.gla, vm.guest.walk(missing.gla, missing.write, False), missing.write)
+        publish(vm)
+        self.save()
+
+    def warm(self, setup=None) -> Measured:
+        """A run with what it touches in TLBs and windows."""
+        self.effect()
+        tags = self.vm.vcpu.record["window_tags"].copy()
+        table = slice(layout.REGION_TABLE, layout.REGION_TABLE + 4096)
+        windows = self.processor.ram[table].copy()
+        self.restore()
+        self.vm.vcpu.record["window_tags"][:] = tags
+        self.processor.ram[table] = windows
+        return self.run()
+
+    def items(self, selectors: list[int]) -> int:
+        """Ticks of shadowing that many descriptors, warm."""
+        ticks = 0
+        for _ in range(2):
+            self.restore()
+            self.vm.write_region(symbols()["items"] - layout.VMM_BASE, np.array(selectors, "<u4").tobytes())
+            self.cpu.gpr[EAX], self.cpu.gpr[EBP] = len(selectors), 0
+            ticks = self.run(symbols()["shadow_items_alone"]).of("descriptor_shadow") or 0
+        return ticks
