@@ -3,6 +3,8 @@
 32-bit address size only: an address-size prefix, and code whose D bit is clear, are not implemented yet.
 """
 
+import numpy as np
+
 from ..isa.registers import DS, EBP, ESP, SS, ZERO
 from .jit import inline, kernel
 from .layout import MAX_INSTRUCTION
@@ -28,19 +30,19 @@ M32 = 0xFFFFFFFF
 @inline
 def byte(d, position):
     """The byte at a position of the window; the caller has checked that it is there."""
-    return int(d.window[position])
+    return np.int64(d.window[position])
 
 
 @inline
 def signed_byte(d, position):
     """A byte as a signed number."""
-    return (int(d.window[position]) ^ 0x80) - 0x80
+    return (np.int64(d.window[position]) ^ 0x80) - 0x80
 
 
 @inline
 def word(d, position):
     """A little-endian word."""
-    return int(d.window[position]) | int(d.window[position + 1]) << 8
+    return np.int64(d.window[position]) | np.int64(d.window[position + 1]) << 8
 
 
 @inline

@@ -18,6 +18,8 @@ import os
 import pathlib
 import sys
 
+import numpy as np
+
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent
 JITTED_FOLDERS = ("isa", "core")
 JITTED_FILES = ("vmm/fast.py",)
@@ -146,21 +148,21 @@ if JIT_DISABLED or BOUNDSCHECK:
     @inline
     def load_8(memory, address):
         """The byte at `address` of a byte array."""
-        return int(memory[address])
+        return np.int64(memory[address])
 
     @inline
     def load_16(memory, address):
         """The little-endian word at `address`, at any alignment."""
-        return int(memory[address]) | int(memory[address + 1]) << 8
+        return np.int64(memory[address]) | np.int64(memory[address + 1]) << 8
 
     @inline
     def load_32(memory, address):
         """The little-endian doubleword at `address`, at any alignment."""
         return (
-            int(memory[address])
-            | int(memory[address + 1]) << 8
-            | int(memory[address + 2]) << 16
-            | int(memory[address + 3]) << 24
+            np.int64(memory[address])
+            | np.int64(memory[address + 1]) << 8
+            | np.int64(memory[address + 2]) << 16
+            | np.int64(memory[address + 3]) << 24
         )
 
     @inline

@@ -591,20 +591,25 @@ TRANSFERS: dict[str, Handler] = {
     "SYSEXIT": sysexit,
 }  # fmt: skip
 
+SOFTWARE_EVENTS = ("INT_N", "INT3", "INTO")  # they clear TF, and no single-step trap follows
+
 
 def emulate(vm: "VirtualMachine", instruction: Instruction) -> bool:
     """Perform the instruction on the virtual processor; False if it is none that the VMM emulates.
 
-    Counts it as retired, unless it is to be retried.
+    Counts it as retired, unless it is to be retried; then the guest's single-step trap follows, if it had TF set.
     """
     operation = instruction.operation
+    stepped = vm.vcpu.single_stepped
     if operation in SEQUENTIAL:
-        if SEQUENTIAL[operation](vm, instruction) is not False:
-            vm.vcpu.frame.eip = vm.vcpu.frame.eip + instruction.length & M32
-            vm.retire()
-        return True
-    if operation in TRANSFERS:
+        if SEQUENTIAL[operation](vm, instruction) is False:
+            return True
+        vm.vcpu.frame.eip = vm.vcpu.frame.eip + instruction.length & M32
+    elif operation in TRANSFERS:
         TRANSFERS[operation](vm, instruction)
-        vm.retire()
-        return True
-    return False
+    else:
+        return False
+    vm.retire()
+    if stepped and operation not in SOFTWARE_EVENTS:
+        vm.single_step_trap()
+    return True

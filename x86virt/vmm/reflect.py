@@ -14,6 +14,7 @@ from ..isa.registers import (
     EFLAGS_VM,
     ERROR_EXT,
     ERROR_IDT,
+    SS,
     TYPE_INTERRUPT_GATE_16,
     TYPE_INTERRUPT_GATE_32,
     TYPE_TASK_GATE,
@@ -21,6 +22,7 @@ from ..isa.registers import (
     TYPE_TRAP_GATE_32,
 )
 from ..isa.vectors import (
+    DB,
     DF,
     EXCEPTIONS,
     GP,
@@ -28,6 +30,7 @@ from ..isa.vectors import (
     KIND_SOFTWARE_EXCEPTION,
     KIND_SOFTWARE_INTERRUPT,
     NP,
+    SS_FAULT,
     TS,
 )
 from .exits import GuestFault, Unsupported
@@ -38,7 +41,8 @@ if TYPE_CHECKING:
     from .vm import VirtualMachine
 
 CONTRIBUTES = {row.vector: row.contributes for row in EXCEPTIONS}
-FAULT_CLASS = {row.vector for row in EXCEPTIONS if row.kind == "fault"}
+# #DB is a trap here: the only one that arises is that of single steps.
+FAULT_CLASS = {row.vector for row in EXCEPTIONS if row.kind == "fault"} - {DB}
 SOFTWARE = (KIND_SOFTWARE_INTERRUPT, KIND_SOFTWARE_EXCEPTION)
 
 
@@ -135,6 +139,11 @@ def inner_stack(vm: "VirtualMachine", level: int, external: int) -> tuple[int, i
     return selector, esp, gla, descriptor
 
 
+def has_room(esp: int, limit: int, number: int) -> bool:
+    """Whether that many doublewords can be pushed below ESP within the stack segment's limit."""
+    return all((esp - 4 * place & 0xFFFFFFFF) + 3 <= limit for place in range(1, number + 1))
+
+
 def deliver(vm: "VirtualMachine", vector: int, error: int | None, kind: int) -> None:
     """Deliver once; raises GuestFault with nothing committed but accessed and dirty bits and bytes pushed."""
     vcpu, frame = vm.vcpu, vm.vcpu.frame
@@ -155,21 +164,26 @@ def deliver(vm: "VirtualMachine", vector: int, error: int | None, kind: int) -> 
     old_ss, old_cs = vcpu.virtual_selector(frame.ss), vcpu.virtual_selector(frame.cs)
     values = [flags, old_cs, frame.eip] + ([error] if error is not None else [])
     stack_selector, stack_gla, stack = old_ss, 0, None
-    esp, base = frame.esp, vm.stack_base()
     if inner:
         stack_selector, esp, stack_gla, stack = inner_stack(vm, level, external)
-        base = stack.base
+        base, limit = stack.base, stack.limit
         values = [old_ss, frame.esp, *values]
+    else:
+        present = vm.virtual_segment(SS)
+        esp, base, limit = frame.esp, present.base, present.limit
+    if not has_room(esp, limit, len(values)):
+        raise GuestFault(SS_FAULT, external | (error_code(stack_selector) if inner else 0))
     if target > code.limit:
         raise GuestFault(GP, external)
     # 3. Push the frame, as the new ring.
+    if stack is not None:
+        mark_accessed(vm, stack_gla, stack)
+    mark_accessed(vm, code_gla, code)
     for value in values:
         esp = (esp - 4) & 0xFFFFFFFF
         vm.guest.write(base + esp, 4, value, user=level == 3)
     # 4. Enter the handler.
-    mark_accessed(vm, code_gla, code)
     if stack is not None:
-        mark_accessed(vm, stack_gla, stack)
         frame.ss = vcpu.hardware_selector(stack_selector)
     frame.esp = esp
     vm.set_virtual_cpl(level)

@@ -5,9 +5,9 @@ SDM volume 2, MOV and POP; volume 3, sections 5.5 to 5.8. Each check raises the 
 
 from typing import TYPE_CHECKING
 
-from ..isa.registers import TYPE_ACCESSED, TYPE_READABLE, TYPE_WRITABLE
+from ..isa.registers import AR_DB, TYPE_ACCESSED, TYPE_READABLE, TYPE_WRITABLE
 from ..isa.vectors import GP, NP, SS_FAULT
-from .exits import GuestFault
+from .exits import GuestFault, Unsupported
 from .shadow_descriptors import Descriptor
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def check_stack_load(vm: "VirtualMachine", selector: int, cpl: int, vector: int 
         raise GuestFault(vector, error_code(selector))
     if not descriptor.is_present:
         raise GuestFault(SS_FAULT, error_code(selector))
+    if cpl == 0 and not descriptor.access & AR_DB:
+        raise Unsupported(f"the guest's kernel uses a 16-bit stack segment, {selector:#x}")
     return gla, descriptor
 
 

@@ -73,6 +73,7 @@ PAGE = 4096
 FLAT_CODE = SegmentState(0, 0, M32, 0xC09B)
 FLAT_DATA = SegmentState(0, 0, M32, 0xC093)
 GATE_PRESENT = 0x8E00
+DR6_BS = 1 << 14
 IRETD, STI, HLT = 0xCF, 0xFB, 0xF4
 
 
@@ -454,7 +455,14 @@ class VirtualMachine:
 
     def reflect_exit(self, exit: Exit) -> None:
         """Deliver the exception that caused an exit to the guest as it is."""
+        if exit.vector == DB:
+            self.vcpu.dr[6] |= DR6_BS
         reflect(self, exit.vector, exit.qualification if exit.vector in ERROR_CODE_VECTORS else None)
+
+    def single_step_trap(self) -> None:
+        """#DB behind an emulated instruction that began with the guest's TF set."""
+        self.vcpu.dr[6] |= DR6_BS
+        reflect(self, DB, None)
 
     def software_interrupt(self, vector: int, kind: int, length: int) -> None:
         """INT n of the guest, EIP still at it. A fault in its delivery is raised with EIP there."""

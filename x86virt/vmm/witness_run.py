@@ -8,7 +8,6 @@ ticks are not counted in the outer one). The second run from the same state, wit
 `python -m x86virt.vmm.witness_run` writes the prices of the shipped profiles to `witness/prices.json`.
 """
 
-import argparse
 import hashlib
 import json
 import pathlib
@@ -20,12 +19,10 @@ import numpy as np
 
 from ..core import layout as core
 from ..core.entries import device_advance, enter_level, refresh_segment
-from ..isa.registers import EAX, EBP, ECX, EDX, ESP, N_SEGMENTS
+from ..isa.registers import EAX, EBP, ESP, N_SEGMENTS
 from . import layout
 
 if TYPE_CHECKING:
-    from ..machine import Machine
-    from ..profile import Profile
     from .vm import VirtualMachine
 
 FOLDER = pathlib.Path(__file__).resolve().parent / "witness"
@@ -33,7 +30,7 @@ IMAGE, MANIFEST, PRICES = FOLDER / "witness.bin", FOLDER / "manifest.json", FOLD
 EVIDENCE = "witness"
 REFUSED = "refused"
 SEGMENT_GONE = "segment gone"  # a guest segment register outlives its descriptor, and cannot be loaded again
-MEMORY_BYTES = 4 << 20
+MEMORY_BYTES = 8 << 20
 BUDGET = 50_000_000  # cycles until every exit that is wanted has come
 PAGE_FAULT = 14
 MAX_PAGES = 16  # guest pages that one path may find missing in the shadow

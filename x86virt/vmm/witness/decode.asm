@@ -144,25 +144,26 @@ operand:
         mov     edi, [ebp + edi]
         and     edi, 0xFFFC
         jz      .fault                          ; null
-        and     edi, 0xFFF8
         push    ecx
         push    eax
-        mov     eax, [VMM_BASE + GDT + edi]
-        mov     edx, [VMM_BASE + GDT + edi + 4]
-        test    edx, edx
-        jz      refuse                          ; loaded from a descriptor that is gone
-        call    limit_of
-        pop     edx                             ; the offset
-        pop     ecx
-        lea     ecx, [edx + ecx - 1]
-        cmp     ecx, eax
-        ja      .fault
         mov     eax, edi
-        mov     edi, edx
-        call    segment_base
+        call    loaded_descriptor
+        mov     edi, eax                        ; the low doubleword
+        call    limit_of
+        mov     ecx, [esp]                      ; the offset
+        add     ecx, [esp + 4]                  ; and the bytes
+        dec     ecx
+        cmp     ecx, eax
+        ja      .beyond
+        mov     eax, edi
+        call    base_of
+        pop     edi
         add     edi, eax
+        pop     ecx
         pop     edx
         ret
+.beyond:
+        add     esp, 8
 .fault:
         pop     ecx
         mov     eax, VECTOR_GP

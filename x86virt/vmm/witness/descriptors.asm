@@ -42,19 +42,35 @@ hardware_selector:
 .same:
         ret
 
+; EAX a hardware selector -> EAX, EDX the descriptor in the shadow. A register may outlive its descriptor there; the
+; guest's own table has it then, unless the guest changed that too (a copy of every loaded descriptor would tell).
+; Uses ECX.
+loaded_descriptor:
+        mov     ecx, eax
+        and     ecx, 0xFFF8
+        mov     edx, [VMM_BASE + GDT + ecx + 4]
+        mov     eax, [VMM_BASE + GDT + ecx]
+        test    edx, edx
+        jz      .gone
+        ret
+.gone:
+        push    esi
+        call    guest_descriptor
+        pop     esi
+        jc      refuse
+        ret
+
 ; EAX a hardware selector -> EAX the segment's base, EDX its high doubleword: the shadow has the guest's base.
 segment_base:
-        and     eax, 0xFFF8
-        mov     edx, [VMM_BASE + GDT + eax + 4]
-        movzx   ecx, word [VMM_BASE + GDT + eax + 2]
-        test    edx, edx
-        jz      refuse                          ; loaded from a descriptor that is gone
-        mov     eax, edx
-        and     eax, 0xFF000000
-        or      eax, ecx
+        call    loaded_descriptor
+base_of:
+        shr     eax, 16
         mov     ecx, edx
         and     ecx, 0xFF
         shl     ecx, 16
+        or      eax, ecx
+        mov     ecx, edx
+        and     ecx, 0xFF000000
         or      eax, ecx
         ret
 
@@ -267,15 +283,9 @@ shadow_descriptor:
 .limit:
         ; 3. The limit ends below the VMM, in whole pages beyond 1 MB.
         mov     edi, eax                        ; the low doubleword
+        call    base_of
         mov     ebx, eax
-        shr     ebx, 16
-        mov     ecx, edx
-        and     ecx, 0xFF
-        shl     ecx, 16
-        or      ebx, ecx
-        mov     ecx, edx
-        and     ecx, 0xFF000000
-        or      ebx, ecx                        ; the base
+        mov     eax, edi
         call    limit_of
         mov     ecx, VMM_BASE - 1
         sub     ecx, ebx

@@ -198,9 +198,11 @@ load_idt:
 group_6:
         call    modrm
         DECODED
-        cmp     dword [instruction_reg], 3      ; LTR; LLDT is left to a slower path
-        jne     refuse
         PRIVILEGED
+        cmp     dword [instruction_reg], 2
+        je      load_ldt
+        cmp     dword [instruction_reg], 3      ; LTR; VERR, VERW, SLDT and STR do not trap
+        jne     refuse
         call    source_word
         mov     ecx, eax
         push    ecx
@@ -233,15 +235,10 @@ group_6:
         shr     ecx, 8
         and     ecx, 0xF0FF
         mov     [VCPU(tr_access)], ecx
+        push    eax
+        call    base_of
         mov     edi, eax
-        shr     edi, 16
-        mov     ecx, edx
-        and     ecx, 0xFF
-        shl     ecx, 16
-        or      edi, ecx
-        mov     ecx, edx
-        and     ecx, 0xFF000000
-        or      edi, ecx
+        pop     eax
         mov     [VCPU(tr_base)], edi
         call    limit_of
         mov     [VCPU(tr_limit)], eax
@@ -256,6 +253,17 @@ group_6:
         and     edx, 0xFFFC
         mov     eax, VECTOR_NP
         jmp     fault
+
+load_ldt:                               ; a null one; what a guest loads from an LDT is not shadowed
+        call    source_word
+        test    eax, 0xFFFC
+        jnz     refuse
+        xor     ecx, ecx
+        mov     [VCPU(ldtr)], eax
+        mov     [VCPU(ldtr_base)], ecx
+        mov     [VCPU(ldtr_limit)], ecx
+        mov     dword [VCPU(ldtr_access)], 1 << 16      ; unusable
+        FINISH  emulate_descriptor_table
 
 ; -- model-specific registers ---------------------------------------------------------------------------------------------
         align 16

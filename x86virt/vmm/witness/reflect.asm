@@ -99,13 +99,7 @@ reflect:
         jc      refuse
         mov     [event_ss_address], esi
         mov     [event_ss_high], edx
-        shr     eax, 16                         ; the base of the new stack
-        mov     ecx, edx
-        and     ecx, 0xFF
-        shl     ecx, 16
-        or      eax, ecx
-        and     edx, 0xFF000000
-        or      eax, edx
+        call    base_of                         ; of the new stack
         mov     edi, [event_esp]
         mov     esi, edi
         add     esi, eax
