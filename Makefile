@@ -49,8 +49,17 @@ lint: $(VENV)/installed-test
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
+# The suite runs compiled on two processes; a fast subset also under the interpreter and with bounds checks on.
+WITHOUT_JIT := tests/test_smc.py tests/test_board.py tests/test_segmentation.py tests/test_delivery.py
+WITH_BOUNDS := tests/test_smc.py tests/test_segmentation.py tests/test_instructions.py
+
 test: lint
-	@$(BIN)/python -m pytest
+	@$(BIN)/x86virt run hello >/dev/null
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	@echo "a fast subset with the JIT disabled:"
+	@NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(WITHOUT_JIT)
+	@echo "a fast subset with bounds checks on:"
+	@X86VIRT_BOUNDSCHECK=1 $(BIN)/python -m pytest $(WITH_BOUNDS)
 
 # What is generated and committed is current: the profiles, the README's table.
 check: $(VENV)/installed

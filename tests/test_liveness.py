@@ -251,6 +251,18 @@ def guest_events(name: str, strategy: object, profile: str = "nehalem", cache_mo
     return {event.name for event in EVENTS if result.ledger.event_count(event.name)}
 
 
+def test_work_without_a_price_is_flagged() -> None:
+    """A path of the VMM that no witness prices is charged as an unpriced hook, and the result says so."""
+    from x86virt.strategies.trap_and_emulate import TrapAndEmulate
+
+    machine = Machine(TrapAndEmulate(), load_profile("nehalem"), 8 << 20)
+    assert machine.vm is not None
+    machine.vm.prices.table.clear()
+    machine.load(find_guest("hello"))
+    result = machine.run(10**9)
+    assert result.unpriced == result.ledger.event_count("vmm.unpriced_hook") > 0
+
+
 def test_every_live_price_is_charged_somewhere() -> None:
     """The union of the rows, the situations and a few guests covers every event that a live key prices."""
     from x86virt.strategies.trap_and_emulate import TrapAndEmulate
@@ -260,7 +272,7 @@ def test_every_live_price_is_charged_somewhere() -> None:
         seen |= guest_events(name, Native())
     seen |= guest_events("mix", Native(), cache_model="all")
     seen |= guest_events("irq", TrapAndEmulate())
-    seen |= BY_VECTOR | SECOND_LEVELS
+    seen |= BY_VECTOR | SECOND_LEVELS | {"vmm.unpriced_hook"}
     live = {event.name for event in EVENTS if event.price and SCHEMA[event.price].live}
     assert live - seen == set()
 

@@ -8,9 +8,14 @@ ticks are not counted in the outer one). The second run from the same state, wit
 `python -m x86virt.vmm.witness_run` writes the prices of the shipped profiles to `witness/prices.json`.
 """
 
+import argparse
 import hashlib
 import json
 import pathlib
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
@@ -19,10 +24,14 @@ import numpy as np
 
 from ..core import layout as core
 from ..core.entries import device_advance, enter_level, refresh_segment
-from ..isa.registers import EAX, EBP, ESP, N_SEGMENTS
+from ..isa.registers import EAX, EBP, ECX, ESP, N_SEGMENTS
 from . import layout
+from .exits import ERROR_CODE_VECTORS, GuestFault
+from .vcpu import Frame
 
 if TYPE_CHECKING:
+    from ..machine import Machine
+    from ..profile import Profile
     from .vm import VirtualMachine
 
 FOLDER = pathlib.Path(__file__).resolve().parent / "witness"
@@ -42,14 +51,21 @@ ARCHITECTURE = (
     "timer", "timer_pending", "mark", "probe_on",
 )  # fmt: skip
 
-# Where the exits that are measured come from: guests and their command lines, in this order.
+# Where the exits that are measured come from: guest, command line, the paths that it shows.
 SCENES = (
-    ("syscall", "iterations=2"),
-    ("irq", "iterations=2"),
-    ("ptemod", "iterations=2"),
-    ("cr3switch", "iterations=2"),
-    ("pgfault", "iterations=2"),
-)
+    (
+        "syscall",
+        "iterations=3",
+        (
+            "trap_dispatch", "emulate_far_transfer", "emulate_system_call", "emulate_msr", "emulate_segment",
+            "emulate_descriptor_table", "descriptor_shadow", "reflect",
+        ),
+    ),
+    ("irq", "iterations=2", ("emulate_flags", "emulate_port", "emulate_halt", "device_request")),
+    ("ptemod", "iterations=3", ("emulate_invlpg", "shadow_fill")),
+    ("cr3switch", "iterations=3", ("emulate_control_register", "shadow_flush")),
+)  # fmt: skip
+OCCURRENCE = 2  # of each, the second is measured: the first may find tables that nobody has used yet
 
 
 class WitnessError(Exception):
@@ -257,16 +273,20 @@ class Witness:
         publish(vm)
         self.save()
 
-    def warm(self, setup=None) -> Measured:
+    def warm(self) -> Measured:
         """A run with what it touches in TLBs and windows."""
         self.effect()
-        tags = self.vm.vcpu.record["window_tags"].copy()
-        table = slice(layout.REGION_TABLE, layout.REGION_TABLE + 4096)
-        windows = self.processor.ram[table].copy()
+        self.keep_windows()
         self.restore()
-        self.vm.vcpu.record["window_tags"][:] = tags
-        self.processor.ram[table] = windows
         return self.run()
+
+    def keep_windows(self) -> None:
+        """Start from the windows as the last run left them."""
+        first = layout.VCPU_RECORD
+        saved = self.ram[first : first + layout.VCPU.itemsize].view(layout.VCPU)[0]
+        saved["window_tags"][:] = self.vm.vcpu.record["window_tags"]
+        table = slice(layout.REGION_TABLE, layout.REGION_TABLE + 4096)
+        self.ram[table] = self.processor.ram[table]
 
     def items(self, selectors: list[int]) -> int:
         """Ticks of shadowing that many descriptors, warm."""
@@ -276,4 +296,182 @@ class Witness:
             self.vm.write_region(symbols()["items"] - layout.VMM_BASE, np.array(selectors, "<u4").tobytes())
             self.cpu.gpr[EAX], self.cpu.gpr[EBP] = len(selectors), 0
             ticks = self.run(symbols()["shadow_items_alone"]).of("descriptor_shadow") or 0
+            self.keep_windows()
         return ticks
+
+
+# -- prices -------------------------------------------------------------------------------------------------------------
+
+Prices = dict[str, tuple[int, int]]  # path -> ticks of its base, ticks of each item
+
+
+@dataclass
+class Scene:
+    """One exit, as the choice of what to measure sees it."""
+
+    vm: "VirtualMachine"
+    vector: int  # 255: SYSENTER
+    error: int
+    frame: Frame
+    octets: bytes
+
+    def begins(self, octets: bytes) -> bool:
+        """Whether the trapped instruction begins like this; the exit is an instruction's fault."""
+        return self.vector in (11, 13) and self.octets.startswith(octets)
+
+    def group(self, opcode: int, extension: int) -> bool:
+        """Whether it is 0F `opcode` with that ModRM.reg."""
+        return self.begins(bytes([0x0F, opcode])) and self.octets[2] >> 3 & 7 == extension
+
+    def to_user(self) -> bool:
+        """Whether the guest's stack holds a frame of ring 3."""
+        stack = self.vm.machine.bytes_at(self.frame.esp + 4, 2)
+        return self.vm.vcpu.cpl == 0 and bool(stack) and stack[0] & 3 == 3
+
+    def plain_fill(self) -> bool:
+        """Whether a write misses in a shadow table that is there already."""
+        vm = self.vm
+        gla = int(vm.processor.cpu.cr2)
+        return (
+            self.vector == PAGE_FAULT
+            and vm.vcpu.cr0 >> 31 == 1
+            and bool(self.error & 2)
+            and bool(vm.shadow.read_entry(vm.shadow.root + 4 * (gla >> 22)) & 1)
+        )
+
+
+# The exit at which each path is measured: its commonest or middle case. A path may be an inner one of the exit's.
+CHOICES: dict[str, Callable[[Scene], bool]] = {
+    "trap_dispatch": lambda scene: scene.begins(b"\xcf") and scene.to_user(),
+    "emulate_flags": lambda scene: scene.begins(b"\xfb"),
+    "emulate_control_register": lambda scene: scene.group(0x22, 3) and scene.vm.vcpu.cr0 >> 31 == 1,
+    "emulate_descriptor_table": lambda scene: scene.group(0x01, 3),
+    "emulate_segment": lambda scene: scene.begins(b"\x8e"),
+    "emulate_far_transfer": lambda scene: scene.begins(b"\xcf") and scene.to_user(),
+    "emulate_port": lambda scene: scene.begins(b"\xe6\x21"),
+    "emulate_msr": lambda scene: scene.begins(b"\x0f\x30") and int(scene.vm.processor.cpu.gpr[ECX]) == 0x175,
+    "emulate_halt": lambda scene: scene.begins(b"\xf4"),
+    "emulate_invlpg": lambda scene: scene.group(0x01, 7),
+    "emulate_system_call": lambda scene: scene.vector == 255,
+    "reflect": lambda scene: scene.vector == 0x80,
+    "shadow_fill": Scene.plain_fill,
+    "shadow_flush": lambda scene: scene.group(0x22, 3) and scene.vm.vcpu.cr0 >> 31 == 1,
+    "descriptor_shadow": lambda scene: scene.begins(b"\x8e") and bool(scene.vm.traced_frames),
+    "device_request": lambda scene: scene.begins(b"\xe6\x21"),
+}
+
+
+def scene_of(vm: "VirtualMachine") -> Scene:
+    """The present exit; nothing is changed."""
+    cpu, ram = vm.processor.cpu, vm.processor.ram
+    vector = (int(cpu.rip) - layout.VMM_BASE - layout.ENTRIES) // layout.ENTRY_BYTES
+    stack = int(cpu.gpr[ESP]) - layout.VMM_BASE
+    error = int(ram[stack : stack + 4].view("<u4")[0]) if vector in ERROR_CODE_VECTORS else 0
+    frame = Frame.from_octets(vm.processor.read_physical(layout.STACK_TOP - 20, 20))
+    return Scene(vm, vector, error, frame, vm.machine.bytes_at(frame.eip, 4).ljust(4, b"\0"))
+
+
+def exits_of(machine: "Machine") -> Iterator[Scene]:
+    """The exits of a guest one after the other; between them the Python handlers do the work."""
+    cpu = machine.processor.cpu
+    cpu.retired_limit = core.NEVER
+    cpu.budget = BUDGET * 64
+    assert machine.vm is not None
+    while machine._outcome is None:
+        outcome = machine.processor.run()
+        if outcome == core.HOOK:
+            yield scene_of(machine.vm)
+        machine.act(outcome)
+
+
+def measure_scene(machine: "Machine", paths: tuple[str, ...], prices: Prices) -> None:
+    """Measure some paths at the exits of one guest: each at its second occurrence, or the only one."""
+    vm = machine.vm
+    assert vm is not None
+    seen: Counter[str] = Counter()
+    for scene in exits_of(machine):
+        wanted = [path for path in paths if seen[path] < OCCURRENCE and CHOICES[path](scene)]
+        if wanted and not vm.own_step and not vm.open_frames:
+            found = measure_exit(vm, wanted)
+            prices.update(found)
+            seen.update(found.keys())
+        if all(seen[path] >= OCCURRENCE for path in paths):
+            return
+
+
+def measure_exit(vm: "VirtualMachine", wanted: list[str]) -> Prices:
+    """Measure the present exit. A path that is gone twice costs twice: its base is 0."""
+    witness = Witness(vm)
+    prices: Prices = {}
+    try:
+        measured = witness.warm()
+        if not measured.refused:
+            prices = {path: (0, ticks) for path, ticks in measured.ticks if path in wanted}
+        if "descriptor_shadow" in prices:
+            prices["descriptor_shadow"] = measure_items(witness)
+    except GuestFault:
+        pass
+    witness.restore()
+    return prices
+
+
+def measure_items(witness: Witness) -> tuple[int, int]:
+    """Base and item of shadowing descriptors, from two of the guest's data or code segments that are not shadowed."""
+    vm = witness.vm
+    selectors = []
+    for index in range(1, (vm.vcpu.gdtr_limit + 1) // 8):
+        found = vm.descriptors.guest_descriptor(index * 8)
+        if index not in vm.descriptors.originals and found and found[1].is_segment and found[1].is_present:
+            selectors.append(index * 8)
+    if len(selectors) < 2:
+        raise WitnessError(f"the guest's GDT has {len(selectors)} descriptors that are not shadowed, not two")
+    one, two = (witness.items(selectors[:count]) for count in (1, 2))
+    return 2 * one - two, two - one
+
+
+def measure(profile: "Profile") -> Prices:
+    """Run the image under a profile: the prices of all paths. Raises WitnessError if a path cannot be measured."""
+    from ..guests import find_guest
+    from ..machine import Machine
+    from .registry import find_strategy
+
+    prices: Prices = {}
+    for guest, command_line, paths in SCENES:
+        machine = Machine(find_strategy("trap-and-emulate")(), profile, MEMORY_BYTES)
+        assert machine.vm is not None
+        machine.vm.prices.table = {}  # or it would ask for what is being measured
+        machine.load(find_guest(guest), command_line)
+        measure_scene(machine, paths, prices)
+        missing = [path for path in paths if path not in prices]
+        if missing:
+            raise WitnessError(f"no exit of the guest {guest} shows {', '.join(missing)}")
+    return dict(sorted(prices.items()))
+
+
+def table_text(profiles: "Iterable[Profile]") -> str:
+    """The price file: prices by profile, keyed by the hashes of image and profile."""
+    rows = {
+        profile.name: {"digest": profile.digest(), "paths": {name: list(row) for name, row in measure(profile).items()}}
+        for profile in profiles
+    }
+    table = {"schema_version": 1, "evidence": EVIDENCE, "image": image_hash(), "unit": "ticks", "profiles": rows}
+    text = json.dumps(table, indent=1)
+    return re.sub(r"\[\s+(\d+),\s+(\d+)\s+\]", r"[\1, \2]", text) + "\n"
+
+
+def main() -> int:
+    """Command line: `--check` compares only; exit status 1 if the committed prices are not current."""
+    from ..profile import load_profile, profile_names
+
+    parser = argparse.ArgumentParser(description="Measure what the paths of the VMM cost under the shipped profiles.")
+    parser.add_argument("--check", action="store_true", help="write nothing, tell whether the prices are current")
+    arguments = parser.parse_args()
+    text = table_text(load_profile(name) for name in profile_names())
+    if arguments.check:
+        return int(PRICES.read_text(encoding="utf-8") != text)
+    PRICES.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
