@@ -54,7 +54,7 @@ SELECTORS = (
 )  # fmt: skip
 PLAYGROUND = tuple(range(0x80000, 0x88000, 0x1000))  # pages whose entries the steps change
 RIGHTS = (0, PTE_P, PTE_P | PTE_RW, PTE_P | PTE_US, PTE_P | PTE_RW | PTE_US)
-IRET_FLAGS = (0x2, 0x202, 0x46, 0x3202, 0x8D7, 0x1002)
+IRET_FLAGS = (0x2, 0x202, 0x46, 0x3202, 0x8D7, 0x1002, 0x302, 0x4202, 0x40202)
 
 registers = st.sampled_from((EAX, ECX, EDX, EBX, ESI, EDI))
 values = st.one_of(st.sampled_from((0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)), st.integers(0, 0xFFFFFFFF))
@@ -168,8 +168,8 @@ def kernel_steps(code):
 
 
 def user_steps(code):
-    """Steps of ring 3: interrupts on or off, IOPL 0 or 3."""
-    flags = st.sampled_from((0x202, 0x202, 0x2, 0x3202))
+    """Steps of ring 3: interrupts on or off, IOPL 0 or 3, single steps."""
+    flags = st.sampled_from((0x202, 0x202, 0x2, 0x3202, 0x302, 0x202))
     pieces = st.lists(code, min_size=1, max_size=4)
     return st.builds(lambda pieces, flags: Step(b"".join(pieces), 3, flags), pieces, flags)
 

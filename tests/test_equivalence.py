@@ -43,9 +43,7 @@ TrapAndEmulate: type = type(strategy("trap-and-emulate"))
 def compare_guest(name: str, under: Strategy, command_line: str = "iterations=3") -> Comparison:
     """E1 of a shipped guest."""
     profile = load_profile("p4_prescott")
-    return compare_runs(
-        find_guest(name), under, strategy("native"), profile, MEMORY, command_line, MAX_CYCLES, 1 << 14
-    )
+    return compare_runs(find_guest(name), under, strategy("native"), profile, MEMORY, command_line, MAX_CYCLES, 1 << 14)
 
 
 def run_guest(name: str, strategy_name: str, command_line: str = "iterations=3") -> RunResult:

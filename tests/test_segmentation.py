@@ -27,7 +27,7 @@ from descriptor_machine import (
 )
 
 from x86virt.core import segment as segment_core
-from x86virt.core import system
+from x86virt.core import selectors
 from x86virt.core.jit import kernel
 from x86virt.core.layout import UOP
 from x86virt.isa import system_ops
@@ -57,10 +57,10 @@ def inspect(state, ram, uops):
     """LAR, LSL, VERR or VERW."""
     u = uops[0]
     if u.dst_shift == system_ops.SYSTEM_LAR:
-        return system.load_access_or_limit(state[0], ram, u, system.LAR_TYPES)
+        return selectors.load_access_or_limit(state[0], ram, u, selectors.LAR_TYPES)
     if u.dst_shift == system_ops.SYSTEM_LSL:
-        return system.load_access_or_limit(state[0], ram, u, system.LSL_TYPES)
-    return system.verify(state[0], ram, u)
+        return selectors.load_access_or_limit(state[0], ram, u, selectors.LSL_TYPES)
+    return selectors.verify(state[0], ram, u)
 
 
 STATE, RAM = new_state()

@@ -235,7 +235,12 @@ def test_another_idt() -> None:
         for vector in range(0x90)
     )
     kernel = Kernel(
-        [Step(b"\xcd\x81", 3), Step(store(IDT_POINTER + 2, other) + lidt(IDT_POINTER)), Step(DIVIDE), Step(b"\xcd\x00", 3)],
+        [
+            Step(b"\xcd\x81", 3),
+            Step(store(IDT_POINTER + 2, other) + lidt(IDT_POINTER)),
+            Step(DIVIDE),
+            Step(b"\xcd\x00", 3),
+        ],
         octets={other: moved},
     )
     assert [row[0] for row in log(both(kernel)) if row[0] == 6] == [6, 6]
@@ -261,7 +266,9 @@ def write_byte(address: int, octet: int) -> bytes:
 
 
 def test_accessed_bits_are_carried_back() -> None:
-    kernel = Kernel([Step(load_segment(4, SHORT_DATA | 3)), Step(load_segment(2, DATA_0_TOO)), Step(load_segment(5, 0x63))])
+    kernel = Kernel(
+        [Step(load_segment(4, SHORT_DATA | 3)), Step(load_segment(2, DATA_0_TOO)), Step(load_segment(5, 0x63))]
+    )
     kernel.descriptors[0x60] = descriptor(0, 0xFFFFF, 2, dpl=3, granular=1)
     machine = both(kernel)
     for selector in (SHORT_DATA, DATA_0_TOO, 0x60):
@@ -443,7 +450,13 @@ def test_io_permission_bitmap() -> None:
     bitmap = bytearray(b"\xff" * 0x22)
     bitmap[0x80 >> 3] = 0xFE  # port 0x80 is allowed, 0x81 is not
     kernel = Kernel(
-        [Step(b"\xe4\x80", 3), Step(b"\xe4\x81", 3), Step(b"\xe6\x80", 3), Step(b"\x66\xe5\x80", 3), Step(b"\xe4\xe9", 3)],
+        [
+            Step(b"\xe4\x80", 3),
+            Step(b"\xe4\x81", 3),
+            Step(b"\xe6\x80", 3),
+            Step(b"\x66\xe5\x80", 3),
+            Step(b"\xe4\xe9", 3),
+        ],
         octets={TSS + 102: b"\x68\x00", TSS + 0x68: bytes(bitmap)},
         tss_bytes=0x68 + 0x22,
     )
@@ -455,16 +468,26 @@ def test_msrs() -> None:
         return mov(ECX, number) + mov(EAX, value) + mov(EDX, 0) + b"\x0f\x30"
 
     read = b"".join(mov(ECX, number) + b"\x0f\x32" + save(DATA + 4 * number, EAX) for number in (0x174, 0x175, 0x176))
-    steps = [Step(write(0x174, 8) + write(0x175, 0x1234) + write(0x176, 0x5678) + read), Step(mov(ECX, 5) + b"\x0f\x32")]
+    steps = [
+        Step(write(0x174, 8) + write(0x175, 0x1234) + write(0x176, 0x5678) + read),
+        Step(mov(ECX, 5) + b"\x0f\x32"),
+    ]
     machine = both(Kernel(steps))
     assert [memory(machine, DATA + 4 * number) for number in (0x174, 0x175, 0x176)] == [8, 0x1234, 0x5678]
     assert [row[:2] for row in log(machine)] == [(13, 0)]
 
 
 def test_sysenter_and_sysexit() -> None:
-    msrs = b"".join(mov(ECX, 0x174 + n) + mov(EAX, v) + mov(EDX, 0) + b"\x0f\x30" for n, v in enumerate((8, 0x7F00, TABLES)))
+    msrs = b"".join(
+        mov(ECX, 0x174 + n) + mov(EAX, v) + mov(EDX, 0) + b"\x0f\x30" for n, v in enumerate((8, 0x7F00, TABLES))
+    )
     kernel = Kernel(
-        [Step(b"\x0f\x34", 3), Step(msrs), Step(mov(ECX, 0x30F00) + b"\x8d\x15" + word(0) + b"\x90\x0f\x34", 3), Step(b"\x90")],
+        [
+            Step(b"\x0f\x34", 3),
+            Step(msrs),
+            Step(mov(ECX, 0x30F00) + b"\x8d\x15" + word(0) + b"\x90\x0f\x34", 3),
+            Step(b"\x90"),
+        ],
         octets={TABLES: b"\xba" + word(TABLES + 0x100) + b"\x0f\x35", TABLES + 0x100: b"\x90\xcd\x80"},
     )
     rows = log(both(kernel))

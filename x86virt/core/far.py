@@ -42,8 +42,10 @@ from .fault import raise_fault
 from .iret import enter_outer, peek_outer_stack, read_return_code, read_return_stack
 from .jit import kernel
 from .layout import OK, UNIMPLEMENTED
+from .memory import effective_address, read_segment
 from .mode import (
     MASK_32,
+    operand_bytes,
     peek_stack,
     set_context,
     set_cpl,
@@ -363,3 +365,15 @@ def far_return(cpu, ram, pop_bytes):
     if selector & 3 > cpu.cpl:
         return return_outer(cpu, ram, selector, eip, low, high, pop_bytes)
     return return_same(cpu, ram, selector, eip, low, high, pop_bytes)
+
+
+@kernel
+def read_far_pointer(cpu, ram, u):
+    """Read m16:32 (or m16:16): (outcome, selector, offset)."""
+    address = effective_address(cpu, u)
+    n = operand_bytes(u.width)
+    outcome, offset = read_segment(cpu, ram, u.segment, address, n)
+    if outcome != OK:
+        return outcome, 0, 0
+    outcome, selector = read_segment(cpu, ram, u.segment, (address + n) & MASK_32, 2)
+    return outcome, selector, offset

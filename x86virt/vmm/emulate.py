@@ -556,6 +556,7 @@ def return_to(vm: "VirtualMachine", eip: int, selector: int, esp: int, release: 
 
 def int_n(vm: "VirtualMachine", instruction: Instruction) -> None:
     """INT n whose gate the processor did not open: delivered to the guest as its own processor would."""
+    vm.charge("emulate_far_transfer", 1)
     vm.software_interrupt(instruction.imm & 0xFF, KIND_SOFTWARE_INTERRUPT, instruction.length)
 
 

@@ -438,8 +438,8 @@ class VirtualMachine:
     def shadow_fault(self, exit: Exit) -> None:
         """A page fault of the processor: the guest's own, a missing shadow entry, or a traced frame."""
         write, user = bool(exit.qualification & 2), bool(exit.qualification & 4)
+        self.charge("shadow_fill", 1)  # the walk is the larger part of it, also where the guest's tables refuse
         translation = self.guest.walk(exit.gla, write, user)
-        self.charge("shadow_fill", 1)
         frame = translation.gpa >> 12
         if write and frame in self.traced_frames:
             self.open_frames.add(frame)

@@ -26,7 +26,7 @@ from ..core import layout as core
 from ..core.entries import device_advance, enter_level, refresh_segment
 from ..isa.registers import EAX, EBP, ECX, ESP, N_SEGMENTS
 from . import layout
-from .exits import ERROR_CODE_VECTORS, GuestFault
+from .exits import ERROR_CODE_VECTORS, GuestFault, Unsupported
 from .vcpu import Frame
 
 if TYPE_CHECKING:
@@ -256,15 +256,19 @@ class Witness:
 
     def effect(self) -> Measured:
         """A run from the saved state. Guest pages that it finds missing are mapped first, as the VMM's own page-fault
-        handler would do; a page that the guest's tables refuse raises GuestFault."""
+        handler would do; a page that the guest's tables refuse raises GuestFault, one that cannot be mapped (beyond
+        RAM, or traced and to be written) is left to a slower path."""
         for _ in range(MAX_PAGES):
             self.restore()
             try:
                 return self.run()
             except MissingPage as missing:
                 self.restore()
-                self.map_page(missing)
-        raise WitnessError("the same guest page is missing again and again")
+                try:
+                    self.map_page(missing)
+                except Unsupported:
+                    break
+        return Measured(REFUSED)
 
     def map_page(self, missing: MissingPage) -> None:
         """Map a guest page that the image needs, and start from there."""

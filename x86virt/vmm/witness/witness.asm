@@ -12,7 +12,7 @@
 ;   emulate.asm      the sensitive instructions, performed on the virtual processor
 ;   devices.asm      virtual devices
 ;
-; Assembled to a flat image for one linear address; `x86virt/vmm/witness/build.py` does it.
+; Assembled to a flat image for one linear address; `python -m x86virt.vmm.witness_build` does it.
 
         bits 32
 %include "macros.inc"

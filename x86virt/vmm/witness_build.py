@@ -1,4 +1,4 @@
-"""Assemble the witness image (`make guests`): the routines whose run time prices the paths of the VMM.
+"""Assemble the witness image, part of `make guests`: the routines whose run time prices the paths of the VMM.
 
 Only who changes a routine needs this: the image is committed. `witness.bin` is flat, for linear address VMM_BASE +
 WITNESS; `manifest.json` gives its hash, the assembler's version, and the addresses of its symbols.
@@ -12,9 +12,9 @@ import subprocess
 import sys
 import tempfile
 
-from x86virt.vmm import layout
+from . import layout
 
-HERE = pathlib.Path(__file__).resolve().parent
+HERE = pathlib.Path(__file__).resolve().parent / "witness"
 IMAGE, MANIFEST = HERE / "witness.bin", HERE / "manifest.json"
 SYMBOL = re.compile(r"^\s*([0-9A-F]+)\s+[0-9A-F]+\s+((?:\.\.@)?[a-z][a-z_0-9]*)$")
 
@@ -24,7 +24,7 @@ class BuildError(Exception):
 
 
 def run_nasm(*arguments: str) -> str:
-    """Run the assembler in this folder. Raises BuildError with its own words."""
+    """Run the assembler in the folder of the sources. Raises BuildError with its own words."""
     try:
         done = subprocess.run(["nasm", *arguments], cwd=HERE, capture_output=True, text=True, check=False)
     except OSError as error:

@@ -1,0 +1,317 @@
+"""The witness routines: each has the effect of its Python handler, and the prices are what running them costs."""
+
+import json
+import shutil
+import struct
+from collections import Counter
+from functools import cache
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from witness_machine import compare_exit, make_machine, next_exit
+
+from x86virt.core.layout import HOOK
+from x86virt.guests import find_guest, guests
+from x86virt.machine import Machine
+from x86virt.profile import load_profile, profile_names
+from x86virt.vmm import layout, prices, witness_run
+from x86virt.vmm import witness_build as build
+from x86virt.vmm.registry import find_strategy
+
+FEW = settings(max_examples=25)
+M32 = 0xFFFFFFFF
+PER_PLACE = 3  # exits of one guest instruction that are compared
+STACK_IMAGE = 0x100  # bytes below the guest's stack pointer where a test puts a frame
+PATHS = set(find_strategy("trap-and-emulate").paths)
+
+
+# -- the image --------------------------------------------------------------------------------------------------------
+
+
+def test_image_include_file_and_manifest_are_of_one_build(tmp_path):
+    assert layout.INCLUDE.read_text() == layout.include_text()
+    manifest = json.loads(build.MANIFEST.read_text())
+    assert manifest["sha256"] == witness_run.image_hash()
+    assert manifest["bytes"] == len(witness_run.image()) <= layout.REVERSE - layout.WITNESS
+    if shutil.which("nasm") and build.run_nasm("-v").startswith(manifest["tools"]["nasm"]):
+        symbols = build.assemble(tmp_path / "image")
+        assert (tmp_path / "image").read_bytes() == witness_run.image()
+        assert symbols == manifest["symbols"]
+
+
+# -- the same effect, at the exits of real guests -----------------------------------------------------------------------
+
+
+@cache
+def compared(guest: str) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Run a guest to its end, comparing its exits: what differed, and the paths that the image went."""
+    machine, seen, places, rows = make_machine(guest, "iterations=2"), Counter(), Counter(), []
+    while next_exit(machine):
+        stack = layout.STACK_TOP - 20
+        place = machine.processor.read_physical(stack, 4)
+        places[place] += 1
+        if places[place] <= PER_PLACE:
+            rows += compare_exit(machine, seen)
+        else:
+            machine.act(HOOK)
+    assert machine._outcome == "halted"
+    return tuple(rows), frozenset(seen)
+
+
+GUESTS = (
+    "callret",
+    "cr3switch",
+    "divzero",
+    "hello",
+    "hello_pse",
+    "irq",
+    "pgfault",
+    "portio",
+    "ptemod",
+    "stealth",
+    "syscall",
+)
+
+
+@pytest.mark.parametrize("guest", GUESTS)
+def test_every_exit_has_the_same_effect(guest):
+    rows, seen = compared(guest)
+    assert rows == ()
+    assert "trap_dispatch" in seen
+
+
+def test_every_path_was_compared():
+    assert set().union(*(compared(guest)[1] for guest in GUESTS)) >= PATHS
+
+
+# -- and at exits made up from one ------------------------------------------------------------------------------------
+
+
+class Made:
+    """A guest's kernel that has just exited with #GP, with another instruction and other registers in its place."""
+
+    def __init__(self, code: bytes, cpl: int = 0, iopl: int = 0, registers: dict[int, int] | None = None) -> None:
+        self.machine = make_machine("syscall", "iterations=1")
+        vm = self.vm = self.machine.vm
+        # The kernel's first instruction that traps after a return from ring 3: all descriptors are shadowed.
+        while next_exit(self.machine):
+            vector = (int(vm.processor.cpu.rip) - layout.VMM_BASE) // layout.ENTRY_BYTES
+            if vector == 13 and vm.descriptors.user_code and vm.vcpu.cpl == 0 and vm.vcpu.tr:
+                break
+            self.machine.act(HOOK)
+        self.frame = vm.processor.ram[layout.STACK_TOP - 20 : layout.STACK_TOP].view("<u4")
+        self.write(int(self.frame[0]), code)
+        vm.vcpu.iopl = iopl
+        if cpl:
+            vm.set_virtual_cpl(cpl)
+        for number, value in (registers or {}).items():
+            vm.processor.cpu.gpr[number] = value
+
+    def write(self, gla: int, octets: bytes) -> None:
+        """Write guest memory at a linear address."""
+        for place, value in enumerate(octets):
+            self.vm.guest.write(gla + place & M32, 1, value)
+        self.vm.shadow.fill(gla, self.vm.guest.walk(gla, True, False), True)
+
+    def push(self, *values: int) -> None:
+        """Put doublewords where the guest's stack pointer will be."""
+        self.frame[3] -= STACK_IMAGE
+        self.write(int(self.frame[3]), struct.pack(f"<{len(values)}I", *values))
+
+    def check(self) -> Counter:
+        """Compare; what was seen."""
+        seen: Counter = Counter()
+        assert compare_exit(self.machine, seen) == []
+        assert seen
+        return seen
+
+
+DOUBLEWORDS = st.one_of(st.integers(0, M32), st.sampled_from((0, 1, 8, 0x10, 0x80000011, 0x200, 0x1000, M32)))
+LEVELS = st.sampled_from((0, 0, 3))
+SELECTORS = st.one_of(st.integers(0, 0x3F), st.sampled_from((8, 0x10, 0x1B, 0x23, 0x28, 0xFFF8)))
+
+
+@FEW
+@given(code=st.sampled_from((b"\xfa", b"\xfb", b"\xf4", b"\x0f\x06")), cpl=LEVELS, iopl=st.integers(0, 3))
+def test_flags_halt_and_clts(code, cpl, iopl):
+    seen = Made(code, cpl, iopl).check()
+    assert "emulate" in "".join(seen)
+
+
+@FEW
+@given(
+    to=st.booleans(), number=st.sampled_from((0, 1, 2, 3, 4, 5)), register=st.sampled_from((0, 1, 2, 3, 5, 6, 7)),
+    value=DOUBLEWORDS, cpl=LEVELS,
+)  # fmt: skip
+def test_control_registers(to, number, register, value, cpl):
+    if to and number in (1, 5):
+        number = 0
+    code = bytes([0x0F, 0x22 if to else 0x20, 0xC0 | number << 3 | register])
+    Made(code, cpl, registers={register: value}).check()
+
+
+@FEW
+@given(
+    write=st.booleans(), number=st.one_of(st.sampled_from((0x174, 0x175, 0x176, 0x1B)), st.integers(0, M32)),
+    low=DOUBLEWORDS, high=DOUBLEWORDS, cpl=LEVELS,
+)  # fmt: skip
+def test_model_specific_registers(write, number, low, high, cpl):
+    Made(bytes([0x0F, 0x30 if write else 0x32]), cpl, registers={0: low, 1: number, 2: high}).check()
+
+
+@FEW
+@given(
+    opcode=st.sampled_from((0xE4, 0xE5, 0xE6, 0xE7, 0xEC, 0xED, 0xEE, 0xEF)), word=st.booleans(), eax=DOUBLEWORDS,
+    port=st.one_of(st.sampled_from((0x20, 0x21, 0x40, 0x80, 0xA0, 0xA1, 0xE9)), st.integers(0, 0xFFFF)),
+    cpl=LEVELS, iopl=st.integers(0, 3),
+)  # fmt: skip
+def test_ports(opcode, word, eax, port, cpl, iopl):
+    code = bytes([0x66] * word + [opcode, port & 0xFF])
+    Made(code, cpl, iopl, registers={0: eax, 2: port}).check()
+
+
+@FEW
+@given(segment=st.sampled_from((0, 2, 3)), selector=SELECTORS, cpl=LEVELS)
+def test_segment_registers(segment, selector, cpl):
+    Made(bytes([0x8E, 0xC0 | segment << 3 | 1]), cpl, registers={1: selector}).check()
+
+
+@FEW
+@given(code=st.sampled_from((b"\x07", b"\x17", b"\x1f")), selector=SELECTORS)
+def test_pops_into_segment_registers(code, selector):
+    made = Made(code)
+    made.push(selector)
+    made.check()
+
+
+@FEW
+@given(
+    far=st.booleans(), eip=DOUBLEWORDS, cs=st.one_of(SELECTORS, st.sampled_from((8, 0x1B))), image=st.integers(0, M32),
+    esp=DOUBLEWORDS, ss=st.one_of(SELECTORS, st.just(0x23)), iopl=st.integers(0, 3),
+)  # fmt: skip
+def test_returns_to_the_same_and_an_outer_ring(far, eip, cs, image, esp, ss, iopl):
+    made = Made(b"\xcb" if far else b"\xcf", iopl=iopl)
+    tail = (esp, ss)
+    made.push(eip, cs, *(tail if far else (image & ~(1 << 17), *tail)))
+    made.check()
+
+
+@FEW
+@given(selector=st.one_of(SELECTORS, st.just(8)), target=DOUBLEWORDS)
+def test_far_jumps(selector, target):
+    Made(b"\xea" + struct.pack("<IH", target, selector)).check()
+
+
+@FEW
+@given(number=st.integers(0, 255), cpl=LEVELS)
+def test_software_interrupts(number, cpl):
+    Made(bytes([0xCD, number]), cpl).check()
+
+
+@FEW
+@given(
+    mod=st.integers(0, 2), rm=st.integers(0, 7), sib=st.integers(0, 255), displacement=st.integers(0, M32),
+    values=st.lists(st.integers(0, M32), min_size=6, max_size=6),
+)  # fmt: skip
+def test_memory_operands(mod, rm, sib, displacement, values):
+    code = bytes([0x0F, 0x01, mod << 6 | 7 << 3 | rm, sib]) + displacement.to_bytes(4, "little")
+    if rm != 4:
+        code = code[:3] + code[4:]
+    made = Made(code, registers=dict(zip((0, 1, 2, 3, 6, 7), values, strict=True)))
+    assert "emulate_invlpg" in made.check()
+
+
+@FEW
+@given(limit=st.integers(0, 0xFFFF), address=st.integers(0, M32), narrow=st.booleans())
+def test_load_idt(limit, address, narrow):
+    made = Made(b"")
+    place = int(made.frame[3]) - STACK_IMAGE
+    made.write(place, struct.pack("<HI", limit, address))
+    made.write(int(made.frame[0]), b"\x66" * narrow + b"\x0f\x01\x1d" + struct.pack("<I", place))
+    assert "emulate_descriptor_table" in made.check()
+
+
+@FEW
+@given(selector=SELECTORS, extension=st.sampled_from((2, 3)), cpl=LEVELS)
+def test_load_task_register_and_null_ldt(selector, extension, cpl):
+    Made(bytes([0x0F, 0x00, 0xC0 | extension << 3 | 6]), cpl, registers={6: selector}).check()
+
+
+# -- prices -----------------------------------------------------------------------------------------------------------
+
+
+def test_shipped_prices_are_current():
+    table = json.loads(witness_run.PRICES.read_text())
+    assert table["image"] == witness_run.image_hash() and table["evidence"] == "witness"
+    assert sorted(table["profiles"]) == profile_names()
+    for name in profile_names():
+        assert table["profiles"][name]["digest"] == load_profile(name).digest()
+    for name in ("nehalem", "p4_prescott"):
+        measured = {path: list(row) for path, row in witness_run.measure(load_profile(name)).items()}
+        assert measured == table["profiles"][name]["paths"]
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_every_path_has_a_positive_price(name):
+    table = prices.PathPrices(load_profile(name))
+    assert set(table.table) == PATHS
+    for path in PATHS:
+        one, two = table.ticks(path, 1), table.ticks(path, 2)
+        assert 0 < one < two
+
+
+def own_profile(folder, load: float) -> "prices.Profile":
+    """A user's profile: p4_prescott with another cost of a load."""
+    path = folder / f"load{load}.toml"
+    path.write_text(
+        f'inherits = "p4_prescott"\n[ins.load]\nvalue = {load}\nevidence = "estimated"\nsource = "a test"\n'
+    )
+    return load_profile(path)
+
+
+def test_prices_follow_the_profile(tmp_path):
+    loads = [witness_run.measure(own_profile(tmp_path, load)) for load in (5, 6, 7)]
+    for path in PATHS:
+        first, second, third = (sum(table[path]) for table in loads)
+        assert first < second < third
+        assert third - second == second - first and (second - first) % 64 == 0
+
+
+def test_prices_of_a_users_profile_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("X86VIRT_CACHE", str(tmp_path / "cache"))
+    profile = own_profile(tmp_path, 5)
+    first = prices.price_table(profile)
+    kept = prices.kept_file(profile.digest())
+    assert kept.is_file() and set(first) == PATHS
+
+    def forbidden(profile):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(witness_run, "measure", forbidden)
+    assert prices.price_table(profile) == first
+    document = json.loads(kept.read_text())
+    for field, value in (("evidence", "recalled"), ("image", "0" * 64), ("paths", {"reflect": "cheap"})):
+        kept.write_text(json.dumps({**document, field: value}))
+        with pytest.raises(AssertionError, match="measured again"):
+            prices.price_table(profile)
+
+
+@pytest.mark.parametrize("guest", sorted(guests()))
+def test_no_shipped_guest_charges_an_unpriced_hook(guest):
+    machine = Machine(find_strategy("trap-and-emulate")(), load_profile("p4_prescott"))
+    machine.load(find_guest(guest), "iterations=2")
+    result = machine.run(2_000_000_000)
+    assert result.outcome == "halted"
+    assert result.unpriced == 0
+    assert result.ledger.event_count("vmm.unpriced_hook") == 0
+    assert result.ledger.event_ticks("vmm.trap_dispatch") > 0
+
+
+def test_a_path_without_a_price_is_flagged():
+    machine = Machine(find_strategy("trap-and-emulate")(), load_profile("p4_prescott"))
+    machine.vm.prices.table = {}
+    machine.load(find_guest("hello"), "")
+    result = machine.run()
+    assert result.unpriced > 0
+    assert result.ledger.event_count("vmm.unpriced_hook") == result.unpriced
