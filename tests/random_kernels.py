@@ -146,7 +146,9 @@ control = st.sampled_from(
      set_cr(2, 0x1234), set_cr(0, 0x8000_0011), set_cr(0, 0x8001_0011), set_cr(0, 0x8001_001B), set_cr(4, 0x10),
      set_cr(4, 0), set_cr(4, 0x4), set_cr(0, 0x8000_0000), set_cr(4, 0xFFFF0000), invlpg(DATA), b"\x0f\x09",
      lgdt(GDT_POINTER), lidt(IDT_POINTER), mov(EAX, DATA_0) + b"\x8e\xd0", mov(EAX, DATA_0_TOO) + b"\x8e\xd0",
-     mov(EAX, DATA_3) + b"\x8e\xd0", mov(EAX, 0) + b"\x8e\xd0", mov(EAX, 0x0F) + b"\x0f\x01\xf0")
+     mov(EAX, DATA_3) + b"\x8e\xd0", mov(EAX, 0) + b"\x8e\xd0", mov(EAX, 0x0F) + b"\x0f\x01\xf0",
+     b"\x0f\x21\xf0", b"\x0f\x21\xf8\x0f\x23\xf0", b"\x0f\x23\xc1\x0f\x21\xe0", b"\xce", b"\x0f\x08",
+     push(DATA_0) + b"\x17", push(DATA_0_TOO) + b"\x17", push(DATA_3) + b"\x17")
 )  # fmt: skip
 descriptors = st.one_of(
     st.builds(edit_descriptor, st.just(DATA_0_TOO), st.sampled_from((0x92, 0x93, 0x12, 0x90))),
@@ -159,6 +161,10 @@ returns = st.one_of(
     st.builds(iret_in_kernel, st.sampled_from(IRET_FLAGS)),
     st.builds(far_jump_over, st.sampled_from((CODE_0, CODE_READ, ABSENT_CODE, DATA_0, CODE_3, 0, 0x7FF8))),
 )
+user_returns = st.builds(
+    lambda flags, selector: push(flags) + push(selector) + b"\xe8\x00\x00\x00\x00\x83\x04\x24\x05\xcf",
+    st.sampled_from(IRET_FLAGS[:-2]), st.sampled_from((CODE_3, CODE_3, CODE_0, CODE_0 | 3, 0)),
+)  # fmt: skip
 kernel_code = st.one_of(anywhere, page_edits, msrs, control, descriptors, returns)
 
 
@@ -168,10 +174,14 @@ def kernel_steps(code):
 
 
 def user_steps(code):
-    """Steps of ring 3: interrupts on or off, IOPL 0 or 3, single steps."""
-    flags = st.sampled_from((0x202, 0x202, 0x2, 0x3202, 0x302, 0x202))
-    pieces = st.lists(code, min_size=1, max_size=4)
-    return st.builds(lambda pieces, flags: Step(b"".join(pieces), 3, flags), pieces, flags)
+    """Steps of ring 3: interrupts on or off, single steps, IOPL 0 or 3.
+
+    No IRET with IOPL 3: it would change IF on the bare machine, and deprivileged it does not, without a trap.
+    """
+    free, plain = st.sampled_from((0x202, 0x202, 0x2, 0x302)), st.sampled_from((0x3202, 0x3002))
+    steps = [(st.lists(st.one_of(code, user_returns), min_size=1, max_size=4), free)]
+    steps += [(st.lists(code, min_size=1, max_size=4), plain)]
+    return st.one_of(*(st.builds(lambda p, flags: Step(b"".join(p), 3, flags), *pair) for pair in steps))
 
 
 def steps(more):

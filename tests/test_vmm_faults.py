@@ -44,6 +44,7 @@ from small_kernel import (
     Kernel,
     Step,
     assert_equal,
+    compare,
     far_jump,
     from_cr,
     invlpg,
@@ -187,6 +188,21 @@ def test_page_fault_in_delivering_a_divide_error_is_delivered_itself() -> None:
     assert assert_equal(kernel).other.outcome == "triple_fault"
 
 
+def test_accessed_bits_are_set_before_a_push_that_faults() -> None:
+    """Section 6.12: the new SS and CS are marked accessed although the frame cannot be pushed."""
+    kernel = Kernel([Step(DIVIDE, 3)], words={TSS + 4: PAGE + 0x800, TSS + 8: DATA_0_TOO}, pages={PAGE: 0})
+    kernel.gates[0] = gate(0x60, HANDLERS, 14)
+    kernel.descriptors[0x60] = descriptor(0, 0xFFFFF, 10, granular=1)
+    assert assert_equal(kernel).other.outcome == "triple_fault"
+    machine, _ = run(kernel, "trap-and-emulate")
+    assert [memory(machine, GDT + selector + 4) >> 8 & 1 for selector in (DATA_0_TOO, 0x60)] == [1, 1]
+
+
+def test_16_bit_kernel_stack_is_refused_by_name() -> None:
+    kernel = Kernel([Step(load_segment(2, 0x60))], descriptors={0x60: descriptor(0, 0xFFFF, 3, db=0)})
+    assert run(kernel, "trap-and-emulate")[1].outcome.startswith("unsupported: the guest's kernel uses a 16-bit stack")
+
+
 TRIPLE = {
     "no_idt": Kernel([Step(lidt(GDT_POINTER + 0x30) + DIVIDE)]),
     "double_fault_gate_absent": Kernel([Step(DIVIDE)], gates={0: 0, 8: 0}),
@@ -300,6 +316,13 @@ def test_descriptor_of_the_running_code_and_stack_edited() -> None:
         Step(write_byte(access_byte(CODE_0), 0x9A) + b"\x90" + write_byte(access_byte(CODE_0), 0x9A) + b"\xcd\x81"),
     ]
     assert traps(Kernel(steps)) == [(13, DATA_0)]
+
+
+def test_kernel_segment_is_dropped_on_the_way_out_at_every_checkpoint() -> None:
+    """A return to ring 3 nulls GS; the state right behind the emulated IRET, still within the VMM, must say so."""
+    kernel = Kernel([Step(load_segment(5, CODE_0)), Step(b"\x90", 3)])
+    comparison = compare(kernel, checkpoint=1)
+    assert comparison.equal, "\n".join(comparison.report)
 
 
 def test_gdt_moved_and_emptied() -> None:
@@ -420,6 +443,16 @@ def test_single_step_through_a_returning_handler() -> None:
     machine = both(kernel)
     bare, _ = run(kernel, "native")
     assert memory(machine, 0x6020) == memory(bare, 0x6020) >= 8
+
+
+def test_dr6_says_single_step() -> None:
+    """BS is set in the virtual DR6, for a reflected trap and for one behind an emulated instruction."""
+    read = b"\x0f\x21\xf0" + save(DATA, EAX) + b"\x31\xc0\x0f\x23\xf0"  # MOV EAX, DR6; then clear it
+    stepped = push(0x302) + IRET_TO_NEXT[5:] + b"\xe4\x80\x90"
+    machine = both(
+        Kernel([Step(b"\x90\x90", 3, 0x302), Step(read), Step(stepped), Step(read.replace(word(DATA), word(DATA + 4)))])
+    )
+    assert [memory(machine, DATA + place) >> 14 & 1 for place in (0, 4)] == [1, 1]
 
 
 def test_rdtsc_in_ring_3_under_tsd() -> None:

@@ -19,7 +19,7 @@ from x86virt.vmm import layout, prices, witness_run
 from x86virt.vmm import witness_build as build
 from x86virt.vmm.registry import find_strategy
 
-FEW = settings(max_examples=25)
+FEW = settings(max_examples=15)
 M32 = 0xFFFFFFFF
 PER_PLACE = 3  # exits of one guest instruction that are compared
 STACK_IMAGE = 0x100  # bytes below the guest's stack pointer where a test puts a frame
@@ -104,6 +104,7 @@ class Made:
         self.write(int(self.frame[0]), code)
         vm.vcpu.iopl = iopl
         if cpl:
+            self.open_to_user(int(self.frame[0]))
             vm.set_virtual_cpl(cpl)
         for number, value in (registers or {}).items():
             vm.processor.cpu.gpr[number] = value
@@ -113,6 +114,15 @@ class Made:
         for place, value in enumerate(octets):
             self.vm.guest.write(gla + place & M32, 1, value)
         self.vm.shadow.fill(gla, self.vm.guest.walk(gla, True, False), True)
+
+    def open_to_user(self, gla: int) -> None:
+        """Let ring 3 fetch from a page of the guest's kernel, in the guest's own tables."""
+        guest = self.vm.guest
+        place = (self.vm.vcpu.cr3 & ~0xFFF) + (gla >> 22) * 4
+        for _ in range(2):
+            entry = guest.read_gpa(place, 4)
+            guest.write_gpa(place, 4, entry | 4)
+            place = (entry & ~0xFFF) + (gla >> 12 & 0x3FF) * 4
 
     def push(self, *values: int) -> None:
         """Put doublewords where the guest's stack pointer will be."""
@@ -129,7 +139,7 @@ class Made:
 
 DOUBLEWORDS = st.one_of(st.integers(0, M32), st.sampled_from((0, 1, 8, 0x10, 0x80000011, 0x200, 0x1000, M32)))
 LEVELS = st.sampled_from((0, 0, 3))
-SELECTORS = st.one_of(st.integers(0, 0x3F), st.sampled_from((8, 0x10, 0x1B, 0x23, 0x28, 0xFFF8)))
+SELECTORS = st.one_of(st.sampled_from((8, 0x10, 0x1B, 0x23, 0x28, 0x30, 0xFFF8)), st.integers(0, 0x3F))
 
 
 @FEW
@@ -209,16 +219,47 @@ def test_software_interrupts(number, cpl):
     Made(bytes([0xCD, number]), cpl).check()
 
 
-@FEW
+@pytest.mark.parametrize("beyond", (0, 1, 2))
+@pytest.mark.parametrize("bitmap", (0, 1, 2))
+def test_port_permission_bitmap(bitmap, beyond, number=0x80):
+    made = Made(b"\xec", cpl=3, registers={2: number})
+    vcpu, table = made.vm.vcpu, 104
+    made.write(vcpu.tr_base + 102, table.to_bytes(2, "little"))
+    made.write(vcpu.tr_base + table + (number >> 3), bitmap.to_bytes(4, "little"))
+    vcpu.tr_limit = table + (number >> 3) + beyond
+    made.check()
+
+
+@settings(max_examples=40)
 @given(
-    mod=st.integers(0, 2), rm=st.integers(0, 7), sib=st.integers(0, 255), displacement=st.integers(0, M32),
-    values=st.lists(st.integers(0, M32), min_size=6, max_size=6),
+    rm=st.sampled_from((0, 4, 4, 4, 5, 6)), sib=st.integers(0, 255), values=st.lists(st.integers(0, M32), min_size=7, max_size=7),
+    limit=st.integers(0, 0xFFFF), address=st.integers(0, M32), byte=st.booleans(),
 )  # fmt: skip
-def test_memory_operands(mod, rm, sib, displacement, values):
-    code = bytes([0x0F, 0x01, mod << 6 | 7 << 3 | rm, sib]) + displacement.to_bytes(4, "little")
-    if rm != 4:
-        code = code[:3] + code[4:]
-    made = Made(code, registers=dict(zip((0, 1, 2, 3, 6, 7), values, strict=True)))
+def test_memory_operands(rm, sib, values, limit, address, byte):
+    """LIDT whose operand lies behind every form of ModRM and SIB, which the displacement or a base makes right."""
+    registers = dict(zip((0, 1, 2, 3, 5, 6, 7), values, strict=True))
+    made = Made(b"", registers=registers)
+    place = int(made.frame[3]) - STACK_IMAGE
+    made.write(place, struct.pack("<HI", limit, address))
+    registers[4] = int(made.frame[3])
+    first, index, scale = (sib & 7, sib >> 3 & 7, sib >> 6) if rm == 4 else (rm, 4, 0)
+    rest = place - (0 if index == 4 else registers[index] << scale)
+    displacement = rest - registers[first] & M32
+    if byte and first not in (4, index):  # the base makes it right, and the displacement is a byte
+        displacement = (limit & 0xFF ^ 0x80) - 0x80
+        made.vm.processor.cpu.gpr[first] = rest - displacement & M32
+    short = byte and first not in (4, index)
+    displacement &= M32
+    code = bytes([0x0F, 0x01, (1 if short else 2) << 6 | 3 << 3 | rm]) + bytes([sib] * (rm == 4))
+    made.write(int(made.frame[0]), code + displacement.to_bytes(4, "little")[: 1 if short else 4])
+    assert "emulate_descriptor_table" in made.check()
+    assert (made.vm.vcpu.idtr_limit, made.vm.vcpu.idtr_base) == (limit, address)
+
+
+@FEW
+@given(displacement=st.integers(0, M32))
+def test_invlpg(displacement):
+    made = Made(b"\x0f\x01\x3d" + displacement.to_bytes(4, "little"))
     assert "emulate_invlpg" in made.check()
 
 

@@ -168,11 +168,7 @@ def mov_to_dr(vm: "VirtualMachine", instruction: Instruction) -> None:
     number = debug_register(vm, instruction)
     if number == 7 and value & 0x20FF:
         raise Unsupported("the guest enables a hardware breakpoint: debug registers are not virtualized yet")
-    if number == 6:
-        value = (value & 0xEFFF) | 0xFFFF0FF0
-    elif number == 7:
-        value = (value & 0xFFFF2FFF) | 0x400
-    vm.vcpu.dr[number] = value & M32
+    vm.vcpu.dr[number] = with_fixed_bits(number, value)
 
 
 def debug_register(vm: "VirtualMachine", instruction: Instruction) -> int:
@@ -189,7 +185,17 @@ def mov_from_dr(vm: "VirtualMachine", instruction: Instruction) -> None:
     """MOV from a debug register."""
     vm.charge("emulate_control_register", 1)
     privileged(vm)
-    vm.set_register(instruction.rm, int(vm.vcpu.dr[debug_register(vm, instruction)]))
+    number = debug_register(vm, instruction)
+    vm.set_register(instruction.rm, with_fixed_bits(number, int(vm.vcpu.dr[number])))
+
+
+def with_fixed_bits(number: int, value: int) -> int:
+    """A debug register's value with the reserved bits of DR6 and DR7 as they read (SDM volume 3, section 17.2)."""
+    if number == 6:
+        return (value & 0xE00F) | 0xFFFF0FF0
+    if number == 7:
+        return (value & 0xFFFF2BFF) | 0x400
+    return value & M32
 
 
 def clts(vm: "VirtualMachine", instruction: Instruction) -> None:

@@ -301,6 +301,8 @@ class VirtualMachine:
         original = self.descriptors.original(hardware)
         if original is None:
             raise Unsupported(f"segment {SEGMENT_REGISTERS[segment]} holds selector {selector:#x}, whose origin is lost")
+        if segment not in (CS, SS) and vcpu.cpl == 3 and original.dpl < 3 and not original.is_conforming:
+            return segment_state(0, 0, 0, AR_UNUSABLE)  # the IRET with which the VMM resumes is about to drop it
         return SegmentState(selector, original.base, original.limit, original.access)
 
     def segment_base(self, segment: int) -> int:

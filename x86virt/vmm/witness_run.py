@@ -165,11 +165,11 @@ def device_record(vm: "VirtualMachine") -> np.ndarray:
     board, device = vm.boards[0], np.zeros(1, layout.DEVICE)
     for number, name in enumerate(("master", "slave")):
         pic = board["pic"][number]
-        for part in layout.PIC.names[:-1]:
+        for part in layout.PIC_STATE:
             device[name][part] = pic[part]
         unusual = ("level_triggered", "auto_eoi", "special_fully_nested", "special_mask", "poll", "rotate_on_auto_eoi")
         device[name]["unusual"] = int(any(pic[part] for part in unusual) or pic["lowest"] != 7)
-    for part in layout.PIT.names:
+    for part in layout.PIT_STATE:
         device["pit"][part] = board["pit"][part]
     for part in ("post_code", "unclaimed_reads", "unclaimed_writes"):
         device[part] = board[part]
@@ -327,6 +327,21 @@ class Scene:
         """Whether it is 0F `opcode` with that ModRM.reg."""
         return self.begins(bytes([0x0F, opcode])) and self.octets[2] >> 3 & 7 == extension
 
+    @property
+    def paged(self) -> bool:
+        """Whether the guest has paging on."""
+        return self.vm.vcpu.cr0 >> 31 == 1
+
+    @property
+    def ecx(self) -> int:
+        """The guest's ECX."""
+        return int(self.vm.processor.cpu.gpr[ECX])
+
+    @property
+    def traced(self) -> bool:
+        """Whether the guest's descriptors have been shadowed before."""
+        return bool(self.vm.traced_frames)
+
     def to_user(self) -> bool:
         """Whether the guest's stack holds a frame of ring 3."""
         stack = self.vm.machine.bytes_at(self.frame.esp + 4, 2)
@@ -338,7 +353,7 @@ class Scene:
         gla = int(vm.processor.cpu.cr2)
         return (
             self.vector == PAGE_FAULT
-            and vm.vcpu.cr0 >> 31 == 1
+            and self.paged
             and bool(self.error & 2)
             and bool(vm.shadow.read_entry(vm.shadow.root + 4 * (gla >> 22)) & 1)
         )
@@ -348,19 +363,19 @@ class Scene:
 CHOICES: dict[str, Callable[[Scene], bool]] = {
     "trap_dispatch": lambda scene: scene.begins(b"\xcf") and scene.to_user(),
     "emulate_flags": lambda scene: scene.begins(b"\xfb"),
-    "emulate_control_register": lambda scene: scene.group(0x22, 3) and scene.vm.vcpu.cr0 >> 31 == 1,
+    "emulate_control_register": lambda scene: scene.group(0x22, 3) and scene.paged,
     "emulate_descriptor_table": lambda scene: scene.group(0x01, 3),
     "emulate_segment": lambda scene: scene.begins(b"\x8e"),
     "emulate_far_transfer": lambda scene: scene.begins(b"\xcf") and scene.to_user(),
     "emulate_port": lambda scene: scene.begins(b"\xe6\x21"),
-    "emulate_msr": lambda scene: scene.begins(b"\x0f\x30") and int(scene.vm.processor.cpu.gpr[ECX]) == 0x175,
+    "emulate_msr": lambda scene: scene.begins(b"\x0f\x30") and scene.ecx == 0x175,
     "emulate_halt": lambda scene: scene.begins(b"\xf4"),
     "emulate_invlpg": lambda scene: scene.group(0x01, 7),
     "emulate_system_call": lambda scene: scene.vector == 255,
     "reflect": lambda scene: scene.vector == 0x80,
     "shadow_fill": Scene.plain_fill,
-    "shadow_flush": lambda scene: scene.group(0x22, 3) and scene.vm.vcpu.cr0 >> 31 == 1,
-    "descriptor_shadow": lambda scene: scene.begins(b"\x8e") and bool(scene.vm.traced_frames),
+    "shadow_flush": lambda scene: scene.group(0x22, 3) and scene.paged,
+    "descriptor_shadow": lambda scene: scene.begins(b"\x8e") and scene.traced,
     "device_request": lambda scene: scene.begins(b"\xe6\x21"),
 }
 
