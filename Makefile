@@ -3,13 +3,13 @@
 #   make bench       set up, and print what a system call costs on the bare machine and under trap-and-emulate
 #   make test        set up, check style and types, run all tests
 #   make speed       measure the emulator itself
-#   make guests      assemble the guest kernels again (needs nasm and GNU ld)
-#   make gen         write the generated sources again; make profiles: the processor profiles
+#   make guests      assemble the guest kernels and the witness routines again (needs nasm and GNU ld)
+#   make gen         write the generated sources again; make profiles: the processor profiles; make prices: the VMM's
 #   make readme      measure again and put the figures into the README
 #   make check       are the committed profiles and the README's table current?
 #   make help        this text
 
-.PHONY: help bench speed test lint check readme guests gen profiles wheel clean clean-cache
+.PHONY: help bench speed test lint check readme guests gen profiles prices wheel clean clean-cache
 .DEFAULT_GOAL := help
 
 VENV := .venv
@@ -64,6 +64,7 @@ test: lint
 # What is generated and committed is current: the profiles, the README's table.
 check: $(VENV)/installed
 	@$(BIN)/python benchmarks/reference/make_profiles.py --check
+	@$(BIN)/python -m x86virt.vmm.witness_run --check
 	@$(BIN)/python benchmarks/readme.py --check
 
 # The README's figures, those of this host included.
@@ -78,6 +79,13 @@ profiles: $(VENV)/installed
 
 guests: $(VENV)/installed
 	@$(BIN)/python benchmarks/guests/build.py
+	@$(BIN)/python -m x86virt.vmm.layout
+	@$(BIN)/python -m x86virt.vmm.witness_build
+
+# What the paths of the VMM cost under each shipped profile: after a change of the witness routines, of a profile, or of
+# anything that changes cycles.
+prices: $(VENV)/installed
+	@$(BIN)/python -m x86virt.vmm.witness_run
 
 wheel: $(BIN)/python
 	@$(PIP) wheel --no-deps --wheel-dir dist .
