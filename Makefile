@@ -79,7 +79,6 @@ profiles: $(VENV)/installed
 
 guests: $(VENV)/installed
 	@$(BIN)/python benchmarks/guests/build.py
-	@$(BIN)/python -m x86virt.vmm.layout
 	@$(BIN)/python -m x86virt.vmm.witness_build
 
 # What the paths of the VMM cost under each shipped profile: after a change of the witness routines, of a profile, or of

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..core.entries import enter_level, set_all_eflags
 from ..core.layout import NEVER
+from ..disassembly import disassemble
 from ..isa.events import MODE_GUEST_KERNEL, MODE_GUEST_USER
 from ..isa.registers import GENERAL_REGISTERS, SEGMENT_REGISTERS
 from ..isa.table import ROWS
@@ -37,6 +38,10 @@ class Divergence:
     field: str
     got: str
     bare: str
+    text: str = ""  # the disassembly
+
+    def __str__(self) -> str:
+        return f"{self.rip:#x} {self.text or self.row} ({self.mode}): {self.field} {self.got}, bare machine {self.bare}"
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -103,6 +108,7 @@ class Probe:
         assert vm is not None
         cpu = machine.processor.cpu
         before = machine.strategy.virtual_state(machine)
+        text = disassemble(machine.bytes_at(before.registers["eip"] + before.segments["cs"].base, 15), int(cpu.rip))
         n, rip, row, mode = int(cpu.retired), int(cpu.rip), ROWS[int(cpu.probe_row)].name, MODE_NAME[int(cpu.mode)]
         if self.twin is None:
             self.twin = BareTwin(machine)
@@ -119,6 +125,6 @@ class Probe:
         expected.devices = got.devices
         for field, mine, bare in got.differences(expected):
             name = field.split("[")[0]
-            self.divergences.append(Divergence(n, rip, row, mode, name, mine, bare))
+            self.divergences.append(Divergence(n, rip, row, mode, name, mine, bare, text))
         if outcome:
             machine.act(outcome)

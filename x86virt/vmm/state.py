@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # Fields of board records that a guest can come to know; the console is compared as text.
 BOARD_FIELDS = ("pic", "system_control", "post_code", "exit_requested", "exit_code", "shutdown_requested")
+MOST_BYTES = 64  # of differing memory that a report looks at
+NEIGHBOURS = 4
 SYSTEM_REGISTERS = (
     "cpl", "cr0", "cr2", "cr3", "cr4", "gdtr_base", "gdtr_limit", "idtr_base", "idtr_limit", "sysenter_cs",
     "sysenter_esp", "sysenter_eip",
@@ -51,7 +53,7 @@ class VirtualState:
         return digest.hexdigest()
 
     def differences(self, other: "VirtualState") -> list[tuple[str, str, str]]:
-        """(field, mine, the other's) where the two differ; memory by its first differing bytes."""
+        """(field, mine, the other's) where the two differ; memory by the first runs of differing bytes."""
         rows = [
             (name, f"{value:#x}", f"{other.registers[name]:#x}")
             for name, value in self.registers.items()
@@ -66,9 +68,21 @@ class VirtualState:
             rows.append(("console", repr(self.console[-60:]), repr(other.console[-60:])))
         if self.devices != other.devices:
             rows.append(("devices", self.devices.hex(), other.devices.hex()))
-        for place in np.nonzero(self.memory != other.memory)[0][:8]:
-            rows.append((f"memory[{place:#x}]", f"{self.memory[place]:#04x}", f"{other.memory[place]:#04x}"))
+        for first, last in runs(np.nonzero(self.memory != other.memory)[0][:MOST_BYTES]):
+            mine, theirs = (which.memory[first : last + 1].tobytes().hex(" ") for which in (self, other))
+            rows.append((f"memory[{first:#x}]", mine, theirs))
         return rows
+
+
+def runs(places: np.ndarray) -> list[tuple[int, int]]:
+    """Ascending places as runs of neighbours: (first, last); a gap of up to three equal bytes does not end a run."""
+    found: list[tuple[int, int]] = []
+    for place in map(int, places):
+        if found and place - found[-1][1] <= NEIGHBOURS:
+            found[-1] = found[-1][0], place
+        else:
+            found.append((place, place))
+    return found
 
 
 def devices_of(board) -> bytes:
