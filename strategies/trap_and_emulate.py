@@ -17,7 +17,7 @@ wrong machine; `known_divergences` says which, and every run lists those that it
 
 from x86virt.vmm import Exit, GuestFault, Strategy, VirtualMachine
 
-KERNEL = "guest_kernel"
+KERNEL, USER = "guest_kernel", "guest_user"
 
 
 class TrapAndEmulate(Strategy):
@@ -38,21 +38,35 @@ class TrapAndEmulate(Strategy):
         {
             ("sgdt_ms", KERNEL, "memory"),  # the VMM's tables
             ("sidt_ms", KERNEL, "memory"),
-            ("str_ev", KERNEL, "eax"),  # the VMM's TSS
-            ("smsw_ev", KERNEL, "eax"),  # the processor's CR0: paging, WP and TS are not the guest's
+            ("str_ev", KERNEL, "register"),  # the VMM's TSS
+            ("smsw_ev", KERNEL, "register"),  # the processor's CR0, of which NE and WP are not the guest's
             ("pushf", KERNEL, "memory"),  # IF is always on, IOPL always 0
             ("popf", KERNEL, "eflags"),  # IF and IOPL do not change
-            ("lar_gv_ew", KERNEL, "edx"),  # shadow descriptors: another DPL, or none yet
+            ("lar_gv_ew", KERNEL, "register"),  # shadow descriptors: another DPL, or none yet
             ("lar_gv_ew", KERNEL, "eflags"),
             ("lar_gv_ew", KERNEL, "memory"),  # the guest's GDT is not read, so its page is not marked accessed
-            ("lsl_gv_ew", KERNEL, "edx"),  # truncated limits
+            ("lsl_gv_ew", KERNEL, "register"),  # truncated limits
             ("lsl_gv_ew", KERNEL, "eflags"),
             ("verr_ew", KERNEL, "eflags"),
             ("verw_ew", KERNEL, "eflags"),
-            ("mov_ev_sw", KERNEL, "eax"),  # the ring shows in the RPL of CS and SS
+            ("mov_ev_sw", KERNEL, "register"),  # the ring shows in the RPL of CS and SS
             ("mov_ev_sw", KERNEL, "memory"),
             ("push_cs", KERNEL, "memory"),
             ("push_ss", KERNEL, "memory"),
+            # A program in ring 3 sees the same, but for its ring, which is its own.
+            ("sgdt_ms", USER, "memory"),
+            ("sidt_ms", USER, "memory"),
+            ("str_ev", USER, "register"),
+            ("smsw_ev", USER, "register"),
+            ("pushf", USER, "memory"),  # with a virtual IOPL of 3
+            ("popf", USER, "eflags"),
+            ("iret", USER, "eflags"),
+            ("lar_gv_ew", USER, "register"),
+            ("lar_gv_ew", USER, "eflags"),
+            ("lsl_gv_ew", USER, "register"),
+            ("lsl_gv_ew", USER, "eflags"),
+            ("verr_ew", USER, "eflags"),
+            ("verw_ew", USER, "eflags"),
         }
     )
 

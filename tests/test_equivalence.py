@@ -12,18 +12,24 @@ import pytest
 from hypothesis import given, settings
 from random_kernels import kernels
 from small_kernel import (
+    CODE_3,
     DATA,
     EAX,
     ECX,
+    SHORT_DATA,
     TABLE,
     Kernel,
     Step,
     assert_equal,
     compare,
+    from_cr,
     load,
     mov,
+    push,
+    run,
     store,
     strategy,
+    to_cr,
     word,
 )
 
@@ -70,10 +76,31 @@ def test_the_only_guests_without_e1_are_those_of_time_and_of_sensitive_instructi
     assert len(E1_GUESTS) >= 10
 
 
-def test_stealth_logs_exactly_the_declared_divergences() -> None:
+CALL_NEXT = b"\xe8\0\0\0\0\x83\x04\x24\x05"  # push the address of what stands behind the next byte
+IOPL_3, IF_OFF = 0x3202, 0x3002
+CR0_NE_ON = from_cr(0) + b"\x0d\x20\0\0\0" + to_cr(0)
+NEVER_LOADED = mov(ECX, SHORT_DATA | 3)
+STEALTHY_PROGRAM = (
+    b"\x0f\x01\x05" + word(DATA),  # SGDT
+    b"\x0f\x01\x0d" + word(DATA),  # SIDT
+    b"\x0f\x00\xc8",  # STR
+    b"\x0f\x01\xe0",  # SMSW
+    b"\x9c\x58",  # PUSHF
+    push(IF_OFF) + b"\x9d",  # POPF
+    push(IF_OFF) + push(CODE_3) + CALL_NEXT + b"\xcf",  # IRET to the same ring
+    *(NEVER_LOADED + octets for octets in (b"\x0f\x02\xd1", b"\x0f\x03\xd1", b"\x0f\x00\xe1", b"\x0f\x00\xe9")),
+)
+
+
+def test_exactly_the_declared_divergences_are_logged() -> None:
+    """The guest `stealth` shows those of the kernel, a program with IOPL 3 those of ring 3."""
     result = run_guest("stealth", "trap-and-emulate")
     assert result.outcome == "halted"
-    assert {found.key for found in result.divergences} == TrapAndEmulate.known_divergences
+    program = Kernel([Step(CR0_NE_ON), *(Step(octets, 3, IOPL_3) for octets in STEALTHY_PROGRAM)])
+    _, of_program = run(program, "trap-and-emulate")
+    assert of_program.outcome == "exited 1"
+    logged = {found.key for found in (*result.divergences, *of_program.divergences)}
+    assert logged == TrapAndEmulate.known_divergences
     assert run_guest("stealth", "native").divergences == []
 
 

@@ -139,7 +139,8 @@ def show_run(title: str, result: "RunResult") -> RenderableType:
             table.add_row(reason, number(cell["count"]), number(cell["cycles"]))
         parts.append(table)
     if result.divergences:
-        parts.append(Text(f"{len(result.divergences)} effects of sensitive unprivileged instructions differed from the bare machine:"))
+        count = len(result.divergences)
+        parts.append(Text(f"{count} effects of sensitive unprivileged instructions differed from the bare machine:"))
         parts += [Text(f"  {line}") for line in divergence_lines(result.divergences)]
     return Group(*parts)
 

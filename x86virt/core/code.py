@@ -238,7 +238,7 @@ def append_instruction(cpu, uops, details, block, d, why):
         end = single(uops, i, d, replaced(why))
     elif d.rip + d.length - 1 > cpu.seg[CS].limit:
         end = single(uops, i, d, OP_RAISE_GP)
-    elif cpu.probe_on == 1 and cpu.probe[d.row] != 0 and cpu.probe_skip == 0:
+    elif cpu.probe_on == 1 and (cpu.probe[d.row] >> cpu.mode) & 1 != 0 and cpu.probe_skip == 0:
         end = single(uops, i, d, OP_PROBE)
         uops[i].imm = d.row
     else:

@@ -166,7 +166,7 @@ CPU = np.dtype(
         ("flush_code", "i8"),  # 1: every decoded block is to be discarded
         ("probe_on", "i8"),
         ("probe_skip", "i8"),
-        ("probe", "i8", MAX_ROWS),  # rows whose execution in guest kernel mode is reported first
+        ("probe", "i8", MAX_ROWS),  # by row: bit n says that its execution in mode n is reported first
         ("probe_row", "i8"),
         ("hook_first", "i8"),  # linear range of VMM entry points; empty when first > last
         ("hook_last", "i8"),

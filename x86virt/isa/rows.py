@@ -38,6 +38,7 @@ class Row:
     section: str  # of the SDM
     meaning: str
     silent: bool = False  # sensitive, and deprivileged it completes without a trap and with another effect or answer
+    silent_user: bool = False  # the same only in the guest's ring 3, where a virtual IOPL may allow what the real one does not
     condition: int = 0  # condition code, control number or variant that the operation takes
     capstone: str = ""  # Capstone's mnemonic where it differs from ours in lower case
 
@@ -92,6 +93,7 @@ def insn(
     lock: bool = False,
     section: str = "",
     silent: bool = False,
+    silent_user: bool = False,
     condition: int = 0,
     capstone: str = "",
 ) -> Row:
@@ -113,6 +115,7 @@ def insn(
         section=section or f"volume 2, {mnemonic}",
         meaning=meaning,
         silent=silent,
+        silent_user=silent_user,
         condition=condition,
         capstone=capstone,
     )

@@ -23,7 +23,14 @@ from .state import VirtualState, bare_state
 if TYPE_CHECKING:
     from ..machine import Machine
 
-SILENT = tuple(number for number, row in enumerate(ROWS) if row.silent)
+# By row, the modes in which it is watched, a bit each.
+WATCHED = np.array(
+    [
+        int(row.silent) << MODE_GUEST_KERNEL | int(row.silent or row.silent_user) << MODE_GUEST_USER
+        for row in ROWS
+    ],
+    np.int64,
+)
 MODE_NAME = {MODE_GUEST_KERNEL: "guest_kernel", MODE_GUEST_USER: "guest_user"}
 
 
@@ -45,8 +52,8 @@ class Divergence:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """As strategies declare it: (row, virtual mode, field)."""
-        return self.row, self.mode, self.field
+        """As strategies declare it: (row, virtual mode, field); a general register is just that."""
+        return self.row, self.mode, "register" if self.field in GENERAL_REGISTERS else self.field
 
 
 class BareTwin:
@@ -97,7 +104,7 @@ class Probe:
     def arm(self) -> None:
         """Set the mask of rows."""
         cpu = self.machine.processor.cpu
-        cpu.probe[np.array(SILENT)] = 1
+        cpu.probe[: len(WATCHED)] = WATCHED
         cpu.probe_on = 1
         enter_level(self.machine.processor.state, int(cpu.cpl))
 

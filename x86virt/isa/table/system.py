@@ -36,7 +36,8 @@ ROWS: tuple[Row, ...] = (
     insn("INT", "CD ib", "Ib", "system:INT_N", "", "software interrupt", sens=SENSITIVE),
     insn("INT3", "CC", "", "system:INT3", "", "breakpoint", sens=SENSITIVE),
     insn("INTO", "CE", "", "system:INTO", "ins.into", "overflow trap if OF is set", sens=SENSITIVE),
-    insn("IRET", "CF", "", "system:IRET", "", "return from an interrupt", capstone="iretd", flags="OSZAPCDI", **LOADS),
+    insn("IRET", "CF", "", "system:IRET", "", "return from an interrupt", capstone="iretd", flags="OSZAPCDI",
+         silent_user=True, **LOADS),
     # ports
     port("IN", "E4 ib", "AL,Ib", "read a port"),
     port("IN", "E5 ib", "rAX,Ib", "read a port"),
