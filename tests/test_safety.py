@@ -26,7 +26,7 @@ BUDGET_TICKS = 64 * 20_000
 MOST_SLICES = 5_000
 # What a run may end with; the others are steps on the way, after which it goes on.
 ENDS = {layout.UNIMPLEMENTED, layout.SHUTDOWN, layout.BUDGET, layout.HALTED_FOREVER, layout.HOOK}
-STEPS = {layout.MARK, layout.BOARD, layout.YIELD}
+STEPS = {layout.MARK, layout.BOARD}
 
 
 def finish() -> int:

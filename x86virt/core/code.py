@@ -4,6 +4,7 @@ A block holds instructions of one page up to the first that leaves the straight 
 the arrays are full, or too much changed, all blocks are discarded at once. Cycles never depend on any of this.
 """
 
+from ..isa.events import MODE_VMM
 from ..isa.registers import CS
 from ..isa.vectors import GP
 from .decode import DECODED_OK, INVALID, NOT_IMPLEMENTED, TOO_LONG, TRUNCATED, decode
@@ -43,8 +44,6 @@ from .tlb import drop_front, front_fetch_fill
 M32 = 0xFFFFFFFF
 PAGE = 0xFFFFF000
 D_BIT = 1 << 2  # of a context's attributes
-MODE_SHIFT = 3
-MODE_VMM = 2
 
 
 @inline
@@ -251,7 +250,6 @@ def append_instruction(cpu, uops, details, block, d, why):
         detail.row = d.row
         detail.number = block.instructions
         detail.length = d.length
-        detail.last = int(number == end - 1)
     if d.event >= 0:
         details[i].event = d.event
         block.ticks += cpu.price[d.event]
@@ -273,7 +271,6 @@ def end_block(uops, details, block, d):
     detail.event = NO_EVENT
     detail.number = block.instructions
     detail.length = 0
-    detail.last = 1
     block.uop_count += 1
 
 

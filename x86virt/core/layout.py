@@ -23,7 +23,6 @@ PROBE = 8  # the next instruction's row is in the probe mask
 MARK = 9  # a region mark was executed
 BOARD = 10  # a device asks for attention: exit, shutdown, console
 HALTED_FOREVER = 11  # HLT with nothing that could wake it
-YIELD = 12  # internal work bound reached (host-side housekeeping)
 
 # Edges out of a block, as micro-operations report them.
 EDGE_FALL = 0
@@ -109,12 +108,6 @@ CPU = np.dtype(
         ("event_kind", "i8"),
         ("event_error", "i8"),
         ("event_has_error", "i8"),
-        ("event_length", "i8"),  # bytes of the instruction that raised a software event
-        # exit information, in VMCS terms
-        ("exit_reason", "i8"),
-        ("exit_qualification", "i8"),
-        ("exit_gla", "i8"),
-        ("exit_length", "i8"),
         ("idt_vector", "i8"),  # the event that was being delivered when this one arose, -1 none
         ("idt_kind", "i8"),
         ("idt_error", "i8"),
@@ -171,7 +164,6 @@ CPU = np.dtype(
         ("hook_first", "i8"),  # linear range of VMM entry points; empty when first > last
         ("hook_last", "i8"),
         ("mark", "i8"),  # 1 region begins, 2 region ends
-        ("unimplemented_length", "i8"),
         # features and identity, from the profile
         ("cpuid_leaf1_eax", "i8"),
         ("cpuid_leaf1_ebx", "i8"),
@@ -179,7 +171,6 @@ CPU = np.dtype(
         ("cpuid_leaf1_edx", "i8"),
         ("cpuid_vendor", "i8", 3),  # EBX, EDX, ECX of leaf 0
         ("cpuid_highest_leaf", "i8"),
-        ("ticks_at_reset", "i8"),
     ]
 )
 NEVER = 1 << 62
@@ -212,7 +203,6 @@ DETAIL = np.dtype(  # one per micro-operation, read only when something leaves t
         ("row", "i8"),
         ("number", "i8"),  # of the instruction in its block
         ("length", "i8"),  # bytes
-        ("last", "i8"),  # 1 if the last micro-operation of its instruction
     ]
 )
 BLOCK = np.dtype(
