@@ -102,6 +102,7 @@ CPU = np.dtype(
         ("tsc_offset", "i8"),  # cycles added to the tick counter by RDTSC
         ("dr", "i8", 8),
         ("shadow", "i8"),  # 1: interrupts are held off for one instruction (after STI, MOV SS, POP SS)
+        ("debug_pending", "i8"),  # DR6 bits of a debug trap that is raised at the next instruction boundary
         ("halted", "i8"),
         # the event being raised or delivered (numbers of the VMCS interruption information)
         ("event_vector", "i8"),

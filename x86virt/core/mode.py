@@ -1,11 +1,29 @@
 """Privilege, code context, the stack, and register write-back: what the system procedures share."""
 
-from ..isa.registers import AR_DB, CS, ESP, SS
+from ..isa.registers import AR_DB, CR0_PE, CS, EFLAGS_VM, ESP, SS
 from .jit import inline, kernel
 from .layout import FRONT_SLOTS, MAX_CONTEXTS, OK
 from .memory import read_segment, write_segment
 
 MASK_32 = 0xFFFFFFFF
+
+
+@inline
+def in_real_mode(cpu):
+    """Real-address mode: CR0.PE is clear."""
+    return cpu.cr0 & CR0_PE == 0
+
+
+@inline
+def in_virtual_8086_mode(cpu):
+    """Virtual-8086 mode: EFLAGS.VM is set, and with it CPL is 3."""
+    return cpu.eflags & EFLAGS_VM != 0
+
+
+@inline
+def segments_are_paragraphs(cpu):
+    """Whether a selector is a paragraph number (its base divided by 16) and names no descriptor."""
+    return in_real_mode(cpu) or in_virtual_8086_mode(cpu)
 
 
 @inline
@@ -31,13 +49,18 @@ def find_context(cpu, cs_base, cs_limit, attributes):
 
 @kernel
 def set_context(cpu):
-    """Find or add the code context that decoded blocks are keyed by; call it after CS, CPL, mode or probe changed.
+    """Find or add the code context that decoded blocks are keyed by; call it after CS, CPL, PE, VM,
+    mode or probe changed.
 
-    attributes:  1:0 CPL   2 CS.D   5:3 mode   6 probe on
+    attributes:  1:0 CPL   2 CS.D   5:3 mode   6 probe on   7 real-address mode   8 virtual-8086 mode
     A full table starts anew, and `flush_code` asks the main loop to discard every decoded block.
     """
     code = cpu.seg[CS]
     attributes = cpu.cpl | ((code.access & AR_DB) >> 12) | (cpu.mode << 3) | (cpu.probe_on << 6)
+    if in_real_mode(cpu):
+        attributes |= 1 << 7
+    if in_virtual_8086_mode(cpu):
+        attributes |= 1 << 8
     index = find_context(cpu, code.seg_base, code.limit, attributes)
     if index < 0:
         if cpu.context_count >= MAX_CONTEXTS:
