@@ -50,7 +50,7 @@ def encode(row: Row, memory: bool) -> bytes:
         elif part == "ap":
             octets += (CODE + 64).to_bytes(4, "little") + CODE_0.to_bytes(2, "little")
         else:
-            octets += bytes(lengths[part])
+            octets += bytes([10]) if row.mnemonic == "AAM" else bytes(lengths[part])
     return bytes(octets)
 
 
@@ -117,6 +117,10 @@ def test_row_charges_its_event(machine: BareMachine, number: int, event: str, me
         machine.gpr[ECX] = 0x174
     if row.operands[:1] == ("Cd",):
         machine.gpr[ECX] = {"0": 0x11, "2": 0, "3": 0, "4": 0}[row.modrm]
+    if row.mnemonic == "RDPMC":
+        machine.gpr[ECX] = 0
+    if row.mnemonic == "BOUND":
+        machine.put(DATA, 0x7FFFFFFF << 32, 8)
     if row.mnemonic == "LMSW":
         machine.gpr[ECX] = 1
         machine.put(DATA, 1)
@@ -217,6 +221,9 @@ SITUATIONS = {
     "ins.rep_lods_byte": ("f3ac", 0, None),
     "ins.rep_scas_iteration": ("f3ae", 0, None),
     "ins.rep_cmps_iteration": ("f3a6", 0, None),
+    "ins.rep_ins_iteration": ("f36c", 0, None),
+    "ins.rep_outs_iteration": ("f36e", 0, None),
+    "sys.exc_br": ("62056c000200", 3, lambda m: m.put(DATA + 0x6C, 0xFFFFFFFF, 8)),
     "ins.cpuid_leaf0": ("0fa2", 0, lambda m: m.gpr.__setitem__(EAX, 0)),
     "ins.cpuid_leaf1": ("0fa2", 0, None),
     "ins.mark": ("6687db", 0, None),

@@ -47,7 +47,6 @@ _LATER_EVENTS = {
     "sys.syscall": "long mode",
     "sys.sysret": "long mode",
     "sys.exc_mf": "the floating-point unit",
-    "sys.exc_br": "BOUND",
     "sys.exc_nm": "the floating-point unit",
     "sys.task_switch": "hardware task switches",
     "sys.in_port_chipset": "the PCI host bridge",

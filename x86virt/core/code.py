@@ -7,7 +7,7 @@ the arrays are full, or too much changed, all blocks are discarded at once. Cycl
 from ..isa.events import MODE_VMM
 from ..isa.registers import CS
 from ..isa.vectors import GP
-from .decode import DECODED_OK, INVALID, NOT_IMPLEMENTED, TOO_LONG, TRUNCATED, decode
+from .decode import DECODED_OK, INVALID, TOO_LONG, TRUNCATED, decode
 from .fault import raise_fault
 from .jit import inline, kernel, load_32, store_32
 from .layout import (
@@ -276,8 +276,8 @@ def end_block(uops, details, block, d):
 
 @kernel
 def code_is_16_bit(cpu):
-    """Whether the code segment's D bit is clear: 16-bit code is not implemented yet."""
-    return cpu.contexts[cpu.context].attributes & D_BIT == 0
+    """1 if the code segment's D bit is clear."""
+    return int(cpu.contexts[cpu.context].attributes & D_BIT == 0)
 
 
 @kernel
@@ -285,11 +285,13 @@ def decode_one(cpu, ram, d, physical, gla):
     """Decode at a physical address; an instruction that crosses its page is fetched through both: (outcome, why)."""
     room = 0x1000 - (physical & 0xFFF)
     fill_window(cpu, ram, d, physical, min(room, MAX_INSTRUCTION))
-    if code_is_16_bit(cpu):
-        return OK, NOT_IMPLEMENTED
+    d.code_16 = code_is_16_bit(cpu)
     why = decode(d)
     if why != TRUNCATED:
         return OK, why
+    if d.rip + room > cpu.seg[CS].limit:
+        # The bytes that lack lie beyond the segment: that is found before their page is looked at.
+        return raise_fault(cpu, GP, 0), why
     outcome, second = fetch_address(cpu, ram, (gla + room) & M32)
     if outcome != OK:
         return outcome, why
@@ -325,6 +327,7 @@ def decode_block(cpu, ram, code, blocks, uops, details, physical):
     if code.block_count >= MAX_BLOCKS or code.uop_count + BLOCK_UOPS + INSTRUCTION_UOPS >= MAX_UOPS:
         discard_all(cpu, ram, code, blocks, details)
     d = code.decoded[0]
+    d.code_16 = code_is_16_bit(cpu)
     index = code.block_count
     start_block(cpu, code, blocks, index, code.uop_count, physical)
     block = blocks[index]
@@ -373,6 +376,6 @@ def find_block(cpu, ram, code, blocks, uops, details):
         if block.physical == physical and block.context == cpu.context and block.rip == cpu.rip:
             return OK, index
         index = block.next_in_bucket
-    if physical + MAX_INSTRUCTION > cpu.ram_last or code_is_16_bit(cpu) or cpu.probe_skip == 1:
+    if physical + MAX_INSTRUCTION > cpu.ram_last or cpu.probe_skip == 1:
         return decode_single(cpu, ram, code, blocks, uops, details, physical)
     return decode_block(cpu, ram, code, blocks, uops, details, physical)

@@ -52,6 +52,7 @@ from .memory import effective_address
 from .mode import (
     MASK_32,
 )
+from .performance import is_performance_register, read_performance_register, write_performance_register
 from .tlb import drop_front, flush_tlb, invalidate_page
 
 TICKS_PER_CYCLE_SHIFT = 6
@@ -265,6 +266,8 @@ def rdmsr(cpu):
         value = cpu.sysenter_esp
     elif number == MSR_SYSENTER_EIP:
         value = cpu.sysenter_eip
+    elif is_performance_register(cpu, number):
+        value = read_performance_register(cpu, number)
     else:
         return raise_fault(cpu, GP, 0)
     write_pair(cpu, value)
@@ -287,6 +290,8 @@ def wrmsr(cpu):
         cpu.sysenter_esp = value
     elif number == MSR_SYSENTER_EIP:
         cpu.sysenter_eip = value
+    elif is_performance_register(cpu, number):
+        write_performance_register(cpu, number, value)
     else:
         return raise_fault(cpu, GP, 0)
     return OK

@@ -1,11 +1,11 @@
 """Decoding one instruction from a window of bytes (SDM volume 2, chapter 2): prefixes, opcode, ModRM, SIB, operands.
 
-32-bit address size only: an address-size prefix, and code whose D bit is clear, are not implemented yet.
+`d.code_16` says that the code segment's D bit is clear: operands and addresses then have 16 bits by default.
 """
 
 import numpy as np
 
-from ..isa.registers import DS, EBP, ESP, SS, ZERO
+from ..isa.registers import DS, EBP, EBX, EDI, ESI, ESP, SS, ZERO
 from .jit import inline, kernel
 from .layout import MAX_INSTRUCTION
 from .tables import (
@@ -25,6 +25,7 @@ from .tables import (
 DECODED_OK, TRUNCATED, INVALID, NOT_IMPLEMENTED, TOO_LONG = range(5)
 
 M32 = 0xFFFFFFFF
+BOTH_SIZES = 48  # 16 + 32: the other size is this less the default
 
 
 @inline
@@ -75,7 +76,11 @@ def segment_override(value):
 def decode_prefixes(d):
     """Read the prefixes: (why it ended, position of the opcode)."""
     position = 0
-    d.width = 32
+    default = 32
+    if d.code_16 == 1:
+        default = 16
+    d.width = default
+    d.address_width = default
     d.override = -1
     d.rep_prefix = 0
     d.lock = 0
@@ -85,9 +90,9 @@ def decode_prefixes(d):
             return why, position
         value = byte(d, position)
         if value == 0x66:
-            d.width = 16
+            d.width = BOTH_SIZES - default
         elif value == 0x67:
-            return NOT_IMPLEMENTED, position
+            d.address_width = BOTH_SIZES - default
         elif value == 0xF0:
             d.lock = 1
         elif value == 0xF2 or value == 0xF3:
@@ -97,6 +102,53 @@ def decode_prefixes(d):
         else:
             return DECODED_OK, position
         position += 1
+
+
+@kernel
+def choose_registers_16(d):
+    """Base and index of a 16-bit memory operand by the rm field (SDM volume 2, table 2-1)."""
+    rm = d.modrm_rm
+    d.base_register = EBX
+    if rm == 2 or rm == 3 or rm == 6:
+        d.base_register = EBP
+    elif rm == 4:
+        d.base_register = ESI
+    elif rm == 5:
+        d.base_register = EDI
+    d.index_register = ZERO
+    if rm == 0 or rm == 2:
+        d.index_register = ESI
+    elif rm == 1 or rm == 3:
+        d.index_register = EDI
+
+
+@kernel
+def decode_memory_16(d, position):
+    """The ModRM byte's memory operand, 16-bit forms (SDM volume 2, table 2-1): (why, next position).
+
+    The sum of the parts is the offset modulo 64 KB: `lower` sees to that. A lone displacement is kept unsigned.
+    """
+    choose_registers_16(d)
+    d.scale = 0
+    d.disp = 0
+    d.segment = DS
+    size = d.modrm_mod
+    direct = int(d.modrm_mod == 0 and d.modrm_rm == 6)
+    if direct == 1:
+        d.base_register = ZERO
+        size = 2
+    why = missing(d, position + size)
+    if why != DECODED_OK:
+        return why, position
+    if size == 1:
+        d.disp = signed_byte(d, position)
+    elif size == 2:
+        d.disp = word(d, position)
+    if d.base_register == EBP:
+        d.segment = SS
+    if d.override >= 0:
+        d.segment = d.override
+    return DECODED_OK, position + size
 
 
 @kernel
@@ -148,7 +200,7 @@ def decode_immediate(d, code, sign, position):
     elif code == AP:
         size = (d.width >> 3) + 2
     elif code == OFFSET:
-        size = 4
+        size = d.address_width >> 3
     why = missing(d, position + size)
     if why != DECODED_OK:
         return why, 0, position
@@ -207,7 +259,10 @@ def decode(d):
     if info.modrm == 1:
         position += 1
         if d.has_memory == 1:
-            why, position = decode_memory(d, position)
+            if d.address_width == 16:
+                why, position = decode_memory_16(d, position)
+            else:
+                why, position = decode_memory(d, position)
             if why != DECODED_OK:
                 return why
     # 3. Immediates.
@@ -275,7 +330,9 @@ def absolute_operand(d):
     d.base_register = ZERO
     d.index_register = ZERO
     d.scale = 0
-    d.disp = (d.imm ^ 0x80000000) - 0x80000000
+    d.disp = d.imm
+    if d.address_width == 32:
+        d.disp = (d.imm ^ 0x80000000) - 0x80000000
     d.segment = DS
     if d.override >= 0:
         d.segment = d.override

@@ -100,6 +100,8 @@ CPU = np.dtype(
         ("sysenter_esp", "i8"),
         ("sysenter_eip", "i8"),
         ("tsc_offset", "i8"),  # cycles added to the tick counter by RDTSC
+        ("performance_select", "i8", 2),  # event-select registers (core/performance.py)
+        ("performance_start", "i8", 2),  # what a counter has beyond the source that it follows
         ("dr", "i8", 8),
         ("shadow", "i8"),  # 1: interrupts are held off for one instruction (after STI, MOV SS, POP SS)
         ("debug_pending", "i8"),  # DR6 bits of a debug trap that is raised at the next instruction boundary
@@ -193,7 +195,8 @@ UOP = np.dtype(
         ("src_shift", "i8"),
         ("width", "i8"),  # bits: 8, 16 or 32
         ("condition", "i8"),
-        ("unused", "i8", 2),  # 128 bytes
+        ("address_mask", "i8"),  # what offsets, counts and string pointers wrap at, by the address size
+        ("unused", "i8"),  # 128 bytes
     ]
 )
 DETAIL = np.dtype(  # one per micro-operation, read only when something leaves the straight path
@@ -243,7 +246,9 @@ DECODED = np.dtype(  # one instruction, as the decoder leaves it
         ("available", "i8"),  # bytes in the window
         ("length", "i8"),
         ("row", "i8"),
+        ("code_16", "i8"),  # 1: operands and addresses have 16 bits by default; set by the caller
         ("width", "i8"),  # operand size in bits, 16 or 32
+        ("address_width", "i8"),  # address size in bits, 16 or 32
         ("segment", "i8"),  # of the memory operand
         ("override", "i8"),  # segment override, -1 none
         ("rep_prefix", "i8"),  # 0, 0xF2 or 0xF3

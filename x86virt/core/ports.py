@@ -70,15 +70,21 @@ def port_in(cpu, ram, board, u):
 
 
 @kernel
+def send_to_port(cpu, board, port, n, value):
+    """Write a port. What asks for attention is noted on the board; a timer may have been programmed."""
+    board.attention |= port_write(board, port, n, value, cpu.ticks)
+    if timed_port(port) != 0:
+        # The boundary looks at the deadlines anew once the limit is reached.
+        cpu.limit_ticks = min(cpu.limit_ticks, cpu.ticks)
+
+
+@kernel
 def port_out(cpu, ram, board, u):
-    """OUT imm8 or DX, AL/AX/EAX. What asks for attention is noted on the board; a timer may have been programmed."""
+    """OUT imm8 or DX, AL/AX/EAX."""
     port = port_of(cpu, u)
     n = operand_bytes(u.width)
     outcome = check_port(cpu, ram, port, n)
     if outcome != OK:
         return outcome
-    board.attention |= port_write(board, port, n, cpu.gpr[EAX] & ((1 << (8 * n)) - 1), cpu.ticks)
-    if timed_port(port) != 0:
-        # The boundary looks at the deadlines anew once the limit is reached.
-        cpu.limit_ticks = min(cpu.limit_ticks, cpu.ticks)
+    send_to_port(cpu, board, port, n, cpu.gpr[EAX] & ((1 << (8 * n)) - 1))
     return OK

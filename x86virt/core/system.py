@@ -30,6 +30,7 @@ from ..isa.system_ops import (
     SYSTEM_OUT,
     SYSTEM_POPF,
     SYSTEM_PUSHF,
+    SYSTEM_RDPMC,
     SYSTEM_RET_FAR,
     SYSTEM_STI,
     SYSTEM_UD2,
@@ -59,6 +60,7 @@ from .mode import (
     push,
     set_stack_pointer,
 )
+from .performance import rdpmc
 from .ports import port_in, port_out
 from .selectors import selector_instruction
 from .table_registers import table_instruction
@@ -200,4 +202,6 @@ def system_instruction(cpu, ram, board, u):
         return OK
     if op == SYSTEM_UD2:
         return raise_plain(cpu, UD)
+    if op == SYSTEM_RDPMC:
+        return rdpmc(cpu)
     return UNIMPLEMENTED

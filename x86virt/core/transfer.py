@@ -1,6 +1,7 @@
 """Moves, loads and stores, the stack, and what works on whole operands (SDM volume 2)."""
 
 from ..isa.registers import BUFFER, EBP, EDX, EFLAGS_DF, ESP, SS
+from ..isa.vectors import BR, DE
 from .alu import condition_holds, divide, multiply, sign_extend
 from .fault import raise_plain
 from .flags import arithmetic_flags, carry_flag, set_arithmetic_flags, set_carry
@@ -23,7 +24,6 @@ from .memory import (
 from .mode import set_stack_pointer, stack_mask, write_register
 
 M32 = 0xFFFFFFFF
-DIVIDE_ERROR = 0
 
 
 # -- registers ------------------------------------------------------------------------------------------------------
@@ -102,6 +102,12 @@ def sahf(cpu, u):
 
 
 @inline
+def salc(cpu, u):
+    """SALC, which no manual lists: AL := FF if CF is set, else 0."""
+    write_register(cpu, 0, 0, 8, -carry_flag(cpu))
+
+
+@inline
 def multiply_accumulator(cpu, u):
     """MUL and IMUL with one operand."""
     multiply(cpu, u)
@@ -171,6 +177,12 @@ def bit_offset(cpu, u):
     """
     signed = sign_extend(cpu.gpr[u.src] & ((1 << u.width) - 1), u.width)
     cpu.gpr[u.dst] = (effective_address(cpu, u) + (signed >> (3 + (u.width >> 4))) * (u.width >> 3)) & M32
+
+
+@inline
+def wrap_offset(cpu, u):
+    """The offset of a memory operand with 16-bit addressing, modulo 64 KB, into slot dst (SDM volume 2, table 2-1)."""
+    cpu.gpr[u.dst] = effective_address(cpu, u) & 0xFFFF
 
 
 # -- the stack ------------------------------------------------------------------------------------------------------
@@ -295,7 +307,8 @@ def enter(cpu, ram, u):
     outcome = write_segment(cpu, ram, SS, top, n, cpu.gpr[EBP])
     if outcome != OK:
         return outcome
-    frame = top
+    # The frame pointer is all of ESP, whatever the stack's size.
+    frame = (cpu.gpr[ESP] & ~mask & M32) | top
     if level > 0:
         display = cpu.gpr[EBP]
         for _ in range(1, level):
@@ -328,17 +341,34 @@ def enter(cpu, ram, u):
 def divide_accumulator(cpu, ram, u):
     """DIV and IDIV: #DE when the quotient does not fit."""
     if divide(cpu, u) == 1:
-        return raise_plain(cpu, DIVIDE_ERROR)
+        return raise_plain(cpu, DE)
     return OK
 
 
 @kernel
 def xlat(cpu, ram, u):
-    """XLAT: AL := byte at EBX + AL."""
-    outcome, value = read_segment(cpu, ram, u.segment, (cpu.gpr[3] + (cpu.gpr[0] & 0xFF)) & M32, 1)
+    """XLAT: AL := byte at EBX + AL, or BX + AL."""
+    outcome, value = read_segment(cpu, ram, u.segment, (cpu.gpr[3] + (cpu.gpr[0] & 0xFF)) & u.address_mask, 1)
     if outcome == OK:
         write_register(cpu, 0, 0, 8, value)
     return outcome
+
+
+@kernel
+def bound(cpu, ram, u):
+    """BOUND: #BR unless the signed index lies between the two signed bounds in memory."""
+    n = u.width >> 3
+    offset = effective_address(cpu, u)
+    outcome, lower = read_segment(cpu, ram, u.segment, offset, n)
+    if outcome != OK:
+        return outcome
+    outcome, upper = read_segment(cpu, ram, u.segment, (offset + n) & u.address_mask, n)
+    if outcome != OK:
+        return outcome
+    index = sign_extend(cpu.gpr[u.src] & ((1 << u.width) - 1), u.width)
+    if index < sign_extend(lower, u.width) or index > sign_extend(upper, u.width):
+        return raise_plain(cpu, BR)
+    return OK
 
 
 @kernel
@@ -365,7 +395,7 @@ def cmpxchg8b(cpu, ram, u):
     return OK
 
 
-
+# -- single flags -----------------------------------------------------------------------------------------------------
 
 FLAG_CMC, FLAG_CLC, FLAG_STC, FLAG_CLD, FLAG_STD = range(5)
 

@@ -8,6 +8,7 @@ N_GENERAL = 16  # long mode's r8 to r15 are reserved from the start
 # Slots of the register array behind the general registers: micro-operation temporaries, a register that reads zero, and
 # a buffer for what POPA has read.
 TEMPORARY_0, TEMPORARY_1, ZERO = 16, 17, 18
+TEMPORARY_2 = 19  # the wrapped offset of a memory operand with 16-bit addressing
 BUFFER = 20
 N_REGISTER_SLOTS = 28
 
@@ -64,4 +65,6 @@ TYPE_INTERRUPT_GATE_32, TYPE_TRAP_GATE_32 = 14, 15
 
 # Model-specific registers that the machine has.
 MSR_TSC, MSR_APIC_BASE = 0x10, 0x1B
+MSR_PERFORMANCE_COUNTER_0, MSR_PERFORMANCE_COUNTER_1 = 0xC1, 0xC2
+MSR_EVENT_SELECT_0, MSR_EVENT_SELECT_1 = 0x186, 0x187
 MSR_SYSENTER_CS, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP = 0x174, 0x175, 0x176
