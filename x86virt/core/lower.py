@@ -6,9 +6,11 @@ the temporary, and stores to the translated address, so that flags and registers
 
 from ..isa.events import EVENT_INS_LOCK_ADD_MEM, EVENT_INS_MARK, EVENT_INS_REP_START
 from ..isa.registers import CS, DS, EBX, ECX, TEMPORARY_0, TEMPORARY_1, ZERO
+from ..isa.system_ops import SYSTEM_ARPL, SYSTEM_LAR, SYSTEM_LLDT, SYSTEM_STR
 from . import tables as t
 from .handlers import NUMBER
 from .jit import inline, kernel
+from .mode import segments_are_paragraphs, virtual_interrupt_let_in
 from .tables import ROW_INFO
 
 OP_ZERO_EXTEND = NUMBER["zero_extend"]
@@ -607,6 +609,15 @@ def single(uops, i, d, op):
 
 
 @kernel
+def needs_descriptors(info):
+    """LLDT to STR, and LAR to ARPL: no instructions of real-address and virtual-8086 mode."""
+    if info.lowering != t.SYSTEM and info.lowering != t.SYSTEM_VALUE:
+        return False
+    op = info.system
+    return SYSTEM_LLDT <= op <= SYSTEM_STR or SYSTEM_LAR <= op <= SYSTEM_ARPL
+
+
+@kernel
 def lower(cpu, uops, i, d):
     """Append the micro-operations of a decoded instruction at `i`; returns the next free index.
 
@@ -616,6 +627,10 @@ def lower(cpu, uops, i, d):
     d.event = instruction_event(cpu, d, info)
     d.ends_block = 0
     if d.lock == 1 and (info.lockable == 0 or not is_memory(d, info, 0)):
+        return single(uops, i, d, OP_RAISE_UD)
+    if virtual_interrupt_let_in(cpu):
+        return single(uops, i, d, OP_RAISE_GP)
+    if needs_descriptors(info) and segments_are_paragraphs(cpu):
         return single(uops, i, d, OP_RAISE_UD)
     if info.kernel_only == 1 and cpu.cpl != 0:
         return single(uops, i, d, OP_RAISE_GP)
