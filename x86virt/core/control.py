@@ -49,23 +49,20 @@ from .fault import raise_fault, raise_plain
 from .jit import kernel
 from .layout import OK, UNIMPLEMENTED
 from .memory import effective_address
-from .mode import (
-    MASK_32,
-)
+from .mode import MASK_32, in_real_mode, set_context
 from .performance import is_performance_register, read_performance_register, write_performance_register
+from .segment import set_real_mode_code
 from .tlb import drop_front, flush_tlb, invalidate_page
 
 TICKS_PER_CYCLE_SHIFT = 6
 
 @kernel
 def write_cr0(cpu, value):
-    """MOV CR0. UNIMPLEMENTED: leaving protected mode. Reserved bits are ignored, ET is fixed."""
+    """MOV CR0 and LMSW. Reserved bits are ignored, ET is fixed."""
     value = (value & CR0_IMPLEMENTED) | CR0_ET
     # 1. Combinations that the manual forbids: paging without protection, not-write-through without cache-disable.
     if value & (CR0_PG | CR0_PE) == CR0_PG or value & (CR0_NW | CR0_CD) == CR0_NW:
         return raise_fault(cpu, GP, 0)
-    if value & CR0_PE == 0 and cpu.cr0 & CR0_PE != 0:
-        return UNIMPLEMENTED
     # 2. What the TLBs may keep (SDM volume 3, section 4.10.4.1).
     changed = value ^ cpu.cr0
     cpu.cr0 = value
@@ -73,6 +70,11 @@ def write_cr0(cpu, value):
         flush_tlb(cpu, 0)
     elif changed:
         drop_front(cpu)
+    # 3. Into or out of real-address mode: segment registers keep their hidden parts, but that CS may be written there.
+    if changed & CR0_PE:
+        if in_real_mode(cpu):
+            set_real_mode_code(cpu)
+        set_context(cpu)
     return OK
 
 
@@ -93,10 +95,10 @@ def cr4_offered(cpu):
 
 @kernel
 def write_cr4(cpu, value):
-    """MOV CR4. UNIMPLEMENTED: PAE paging and the virtual interrupt flag, on a processor that offers them."""
+    """MOV CR4. UNIMPLEMENTED: PAE paging, on a processor that offers it."""
     if value & ~cr4_offered(cpu):
         return raise_fault(cpu, GP, 0)
-    if value & (CR4_PAE | CR4_VME | CR4_PVI):
+    if value & CR4_PAE:
         return UNIMPLEMENTED
     changed = value ^ cpu.cr4
     cpu.cr4 = value

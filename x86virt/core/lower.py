@@ -11,6 +11,7 @@ from . import tables as t
 from .handlers import NUMBER
 from .identity import FAMILY_P6, family_of, is_amd
 from .jit import inline, kernel
+from .mode import virtual_interrupt_let_in
 from .tables import ROW_INFO
 
 OP_ZERO_EXTEND = NUMBER["zero_extend"]
@@ -650,6 +651,8 @@ def lower(cpu, uops, i, d):
     d.ends_block = 0
     if d.lock == 1 and (info.lockable == 0 or not is_memory(d, info, 0)):
         return single(uops, i, d, OP_RAISE_UD)
+    if virtual_interrupt_let_in(cpu):
+        return single(uops, i, d, OP_RAISE_GP)
     if info.protected_only == 1 and cpu.contexts[cpu.context].attributes & REAL_OR_VIRTUAL_8086 != 0:
         return single(uops, i, d, OP_RAISE_UD)
     if info.kernel_only == 1 and cpu.cpl != 0:

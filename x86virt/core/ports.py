@@ -8,8 +8,6 @@ from ..isa.registers import (
     AR_TYPE,
     EAX,
     EDX,
-    EFLAGS_IOPL,
-    EFLAGS_IOPL_SHIFT,
     TR,
     TYPE_TSS_32_BUSY,
 )
@@ -19,15 +17,15 @@ from .fault import raise_fault
 from .jit import kernel
 from .layout import OK
 from .memory import read_linear
-from .mode import MASK_32, operand_bytes, write_register
+from .mode import MASK_32, in_virtual_8086_mode, io_privilege, operand_bytes, write_register
 
 IO_MAP_BASE = 102  # where a 32-bit TSS holds the offset of its I/O permission bitmap
 
 
 @kernel
 def check_port(cpu, ram, port, n):
-    """May `n` ports from `port` be used? Always if CPL <= IOPL, else if their bits in the TSS's bitmap are clear."""
-    if cpu.cpl <= (cpu.eflags & EFLAGS_IOPL) >> EFLAGS_IOPL_SHIFT:
+    """May `n` ports from `port` be used? If CPL <= IOPL outside virtual-8086 mode, or their bits in the TSS are clear."""
+    if cpu.cpl <= io_privilege(cpu) and not in_virtual_8086_mode(cpu):
         return OK
     # 1. Only a 32-bit TSS has a bitmap, and its limit must cover the bitmap's offset.
     tss = cpu.seg[TR]
