@@ -67,14 +67,11 @@ def loadable_flags(cpu):
 
 @inline
 def load_returned_flags(cpu, image):
-    """Load EFLAGS from IRET's frame.
-
-    RF is dropped: there are no instruction breakpoints that it could suppress, and the next instruction clears it.
-    """
-    mask = loadable_flags(cpu)
+    """Load EFLAGS from IRET's frame, RF with them: it suppresses an instruction breakpoint where execution goes on."""
+    mask = loadable_flags(cpu) | EFLAGS_RF
     if cpu.cpl == 0:
         mask |= EFLAGS_VIF | EFLAGS_VIP
-    set_eflags(cpu, (get_eflags(cpu) & ~(mask | EFLAGS_RF)) | (image & mask))
+    set_eflags(cpu, (get_eflags(cpu) & ~mask) | (image & mask))
 
 
 @inline

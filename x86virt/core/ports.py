@@ -15,6 +15,7 @@ from ..isa.registers import (
 )
 from ..isa.vectors import GP
 from .board import port_read, port_write, timed_port
+from .breakpoints import WATCH_PORTS, note_port_access
 from .fault import raise_fault
 from .jit import kernel
 from .layout import OK
@@ -26,7 +27,12 @@ IO_MAP_BASE = 102  # where a 32-bit TSS holds the offset of its I/O permission b
 
 @kernel
 def check_port(cpu, ram, port, n):
-    """May `n` ports from `port` be used? Always if CPL <= IOPL, else if their bits in the TSS's bitmap are clear."""
+    """May `n` ports from `port` be used? Always if CPL <= IOPL, else if their bits in the TSS's bitmap are clear.
+
+    I/O breakpoints are met here; a fault forgets them.
+    """
+    if cpu.watch & WATCH_PORTS != 0:
+        note_port_access(cpu, port, n)
     if cpu.cpl <= (cpu.eflags & EFLAGS_IOPL) >> EFLAGS_IOPL_SHIFT:
         return OK
     # 1. Only a 32-bit TSS has a bitmap, and its limit must cover the bitmap's offset.

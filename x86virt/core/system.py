@@ -18,6 +18,7 @@ from ..isa.system_ops import (
     SYSTEM_CLI,
     SYSTEM_HLT,
     SYSTEM_IN,
+    SYSTEM_INT1,
     SYSTEM_INT3,
     SYSTEM_INT_N,
     SYSTEM_INTO,
@@ -45,13 +46,14 @@ from ..isa.vectors import (
     UD,
 )
 from .control import control_instruction
+from .debug import int1
 from .deliver import software_interrupt
 from .far import far_call, far_jump, far_return, read_far_pointer
 from .fault import raise_fault, raise_plain
 from .flags import get_eflags, set_eflags
 from .iret import iret, loadable_flags
 from .jit import kernel
-from .layout import OK, UNIMPLEMENTED
+from .layout import HOLDS_INTERRUPTS, OK, UNIMPLEMENTED
 from .mode import (
     MASK_32,
     operand_bytes,
@@ -87,7 +89,7 @@ def sti(cpu):
     if not io_privileged(cpu):
         return raise_fault(cpu, GP, 0)
     if cpu.eflags & EFLAGS_IF == 0:
-        cpu.shadow = 1
+        cpu.shadow = HOLDS_INTERRUPTS
     cpu.eflags |= EFLAGS_IF
     return OK
 
@@ -200,4 +202,6 @@ def system_instruction(cpu, ram, board, u):
         return OK
     if op == SYSTEM_UD2:
         return raise_plain(cpu, UD)
+    if op == SYSTEM_INT1:
+        return int1(cpu, ram)
     return UNIMPLEMENTED

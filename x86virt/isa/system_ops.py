@@ -64,6 +64,7 @@ OPERATIONS = (
     ("UD2", "raise the invalid-opcode exception"),
     ("WBINVD", "write back and invalidate the caches"),
     ("INVD", "invalidate the caches"),
+    ("INT1", "debug trap, vector 1"),
 )
 NUMBER = {name: number for number, (name, _) in enumerate(OPERATIONS)}
 
@@ -79,4 +80,4 @@ SYSTEM_REGISTER_TO_SREG, SYSTEM_SREG_TO_REGISTER, SYSTEM_PUSH_SREG, SYSTEM_POP_S
 SYSTEM_LOAD_FAR_POINTER = 42
 SYSTEM_JMP_FAR, SYSTEM_CALL_FAR, SYSTEM_RET_FAR = range(43, 46)
 SYSTEM_JMP_FAR_INDIRECT, SYSTEM_CALL_FAR_INDIRECT = range(46, 48)
-SYSTEM_UD2, SYSTEM_WBINVD, SYSTEM_INVD = range(48, 51)
+SYSTEM_UD2, SYSTEM_WBINVD, SYSTEM_INVD, SYSTEM_INT1 = range(48, 52)
