@@ -251,7 +251,9 @@ def run(state, ram, boards, codes, blocks, uops, details, single):
             discard_written(cpu, ram, code, blocks, details)
         # 2. A block, or one instruction when something depends on its very end.
         trap = cpu.eflags & EFLAGS_TF
-        alone = by_itself | restarted | (cpu.eflags & (EFLAGS_TF | EFLAGS_RF))
+        alone = by_itself | restarted | trap
+        if cpu.watch & WATCH_CODE != 0:
+            alone |= cpu.eflags & EFLAGS_RF
         index = 0
         if alone == 0 and cpu.shadow == 0 and cpu.probe_skip == 0:
             outcome, index = next_block(cpu, ram, code, blocks, uops, details)
@@ -261,6 +263,7 @@ def run(state, ram, boards, codes, blocks, uops, details, single):
                     break
                 continue
         if index > SCRATCH_BLOCK and fits(cpu, blocks[index]):
+            cpu.eflags &= ~EFLAGS_RF  # as its first instruction begins
             edge, index = run_blocks(cpu, ram, board, code, blocks, uops, details, index, 0)
         else:
             edge, index = run_single(cpu, ram, board, code, blocks, uops, details)
@@ -273,7 +276,7 @@ def run(state, ram, boards, codes, blocks, uops, details, single):
                 cpu.debug_pending |= DR6_BS
         elif trap != 0 and steps(cpu, uops[cpu.uop_index]):
             cpu.debug_pending |= DR6_BS
-        if by_itself == 1 and outcome == OK and debug_trap_waits(cpu):
+        if outcome == OK and debug_trap_waits(cpu):
             outcome = take_debug_trap(cpu, ram)
         if outcome == OK and cpu.mark != 0:
             outcome = MARK

@@ -482,7 +482,7 @@ class VirtualMachine:
     def note_debug(self, bits: int) -> None:
         """What a debug exception does to the virtual debug registers."""
         self.vcpu.dr[6] |= bits
-        self.vcpu.dr[7] &= ~DR7_GD
+        self.vcpu.dr[7] &= M32 & ~DR7_GD
 
     def general_detect(self) -> None:
         """#DB before a MOV to or from a debug register, with RF in the image that is pushed."""
