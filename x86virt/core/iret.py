@@ -12,6 +12,7 @@ from ..isa.registers import (
     CS,
     DS,
     EFLAGS_NT,
+    EFLAGS_RF,
     EFLAGS_VIF,
     EFLAGS_VIP,
     EFLAGS_VM,
@@ -61,11 +62,13 @@ DATA_SEGMENTS = (ES, FS, GS, DS)
 def load_returned_flags(cpu, image, n):
     """Load EFLAGS from IRET's frame of items of `n` bytes.
 
-    RF is dropped: there are no instruction breakpoints that it could suppress, and the next instruction clears it.
+    RF comes with 32-bit ones: it suppresses an instruction breakpoint where execution goes on.
     """
     mask = loadable_flags(cpu, n)
-    if cpu.cpl == 0 and n == 4:
-        mask |= EFLAGS_VIF | EFLAGS_VIP
+    if n == 4:
+        mask |= EFLAGS_RF
+        if cpu.cpl == 0:
+            mask |= EFLAGS_VIF | EFLAGS_VIP
     load_flags(cpu, image, mask)
 
 
