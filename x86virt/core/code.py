@@ -9,14 +9,17 @@ from ..isa.registers import CS
 from ..isa.vectors import GP
 from .decode import DECODED_OK, INVALID, NOT_IMPLEMENTED, TOO_LONG, TRUNCATED, decode
 from .fault import raise_fault
+from .isolation import owner_refuses
 from .jit import inline, kernel, load_32, store_32
 from .layout import (
+    ACCESS_FETCH,
     BLOCK_INSTRUCTIONS,
     BLOCK_UOPS,
     CODE_SHIFT,
     FIRST_BLOCK,
     FRONT_MASK,
     INSTRUCTION_UOPS,
+    ISOLATION,
     JUMP_SLOTS,
     MAX_BLOCKS,
     MAX_INSTRUCTION,
@@ -66,9 +69,13 @@ def fetch_address(cpu, ram, gla):
     if cpu.front_fetch[slot] == (gla & PAGE) | cpu.fetch_generation:
         return OK, gla + cpu.fetch_addend[slot]
     outcome, physical, rights = translate(cpu, ram, gla, 0, user, 1)
-    if outcome == OK:
+    if outcome != OK:
+        return outcome, physical
+    if cpu.owner_table == 0:
         front_fetch_fill(cpu, gla, physical - gla, user)
-    return outcome, physical
+    elif owner_refuses(cpu, ram, gla, physical, user, ACCESS_FETCH) == 1:
+        return ISOLATION, 0
+    return OK, physical
 
 
 @kernel

@@ -47,11 +47,12 @@ from ..isa.vectors import (
 from .charge import charge
 from .fault import raise_fault, raise_plain
 from .jit import kernel
-from .layout import OK, UNIMPLEMENTED
+from .layout import OK, TIME_LOG, TIME_STAMP, UNIMPLEMENTED
 from .memory import effective_address
 from .mode import (
     MASK_32,
 )
+from .time_log import logged_time, time_log_blocks
 from .tlb import drop_front, flush_tlb, invalidate_page
 
 TICKS_PER_CYCLE_SHIFT = 6
@@ -244,7 +245,9 @@ def rdtsc(cpu):
     """RDTSC: forbidden outside ring 0 by CR4.TSD."""
     if cpu.cr4 & CR4_TSD != 0 and cpu.cpl != 0:
         return raise_fault(cpu, GP, 0)
-    write_pair(cpu, time_stamp(cpu))
+    if time_log_blocks(cpu, TIME_STAMP) == 1:
+        return TIME_LOG
+    write_pair(cpu, logged_time(cpu, TIME_STAMP, time_stamp(cpu)))
     return OK
 
 
@@ -256,7 +259,9 @@ def rdmsr(cpu):
     """RDMSR; #GP(0) for a register that this processor does not have."""
     number = cpu.gpr[ECX]
     if number == MSR_TSC:
-        value = time_stamp(cpu)
+        if time_log_blocks(cpu, TIME_STAMP) == 1:
+            return TIME_LOG
+        value = logged_time(cpu, TIME_STAMP, time_stamp(cpu))
     elif number == MSR_APIC_BASE:
         value = APIC_BASE_DISABLED
     elif number == MSR_SYSENTER_CS:

@@ -294,7 +294,7 @@ def rdmsr(vm: "VirtualMachine", instruction: Instruction) -> None:
     privileged(vm)
     vcpu = vm.vcpu
     values: dict[int, int] = {
-        MSR_TSC: vm.time_stamp(),
+        MSR_TSC: 0,
         MSR_APIC_BASE: APIC_BASE_DISABLED,
         MSR_SYSENTER_CS: vcpu.sysenter_cs,
         MSR_SYSENTER_ESP: vcpu.sysenter_esp,
@@ -303,8 +303,9 @@ def rdmsr(vm: "VirtualMachine", instruction: Instruction) -> None:
     number = vm.register(ECX)
     if number not in values:
         raise GuestFault(GP, 0)
-    vm.set_register(EAX, values[number] & M32)
-    vm.set_register(EDX, values[number] >> 32 & M32)
+    value = vm.time_stamp() if number == MSR_TSC else values[number]
+    vm.set_register(EAX, value & M32)
+    vm.set_register(EDX, value >> 32 & M32)
 
 
 def wrmsr(vm: "VirtualMachine", instruction: Instruction) -> None:
@@ -335,8 +336,9 @@ def rdtsc(vm: "VirtualMachine", instruction: Instruction) -> None:
     vm.charge("emulate_msr", 1)
     if vm.vcpu.cr4 & CR4_TSD and vm.vcpu.cpl != 0:
         raise GuestFault(GP, 0)
-    vm.set_register(EAX, vm.time_stamp() & M32)
-    vm.set_register(EDX, vm.time_stamp() >> 32 & M32)
+    value = vm.time_stamp()
+    vm.set_register(EAX, value & M32)
+    vm.set_register(EDX, value >> 32 & M32)
 
 
 # -- ports ------------------------------------------------------------------------------------------------------------
