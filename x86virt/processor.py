@@ -41,7 +41,7 @@ from .ledger import Ledger
 from .profile import Profile
 
 PAGE_BYTES = 4096
-CODE_MASK_BYTES = 4  # behind RAM, one mask of decoded code per page
+CODE_MASK_BYTES = 4  # behind RAM, one mask of decoded code per page; then a byte per page, its owner
 FLAT_CODE = AR_S | AR_P | AR_DB | AR_G | 0xB
 FLAT_DATA = AR_S | AR_P | AR_DB | AR_G | 0x3
 REAL_MODE_SEGMENT = AR_S | AR_P | 0x3
@@ -57,6 +57,14 @@ TLB_KEYS = (
     ("tlb.itlb_4k_l2_entries", "tlb.itlb_4k_l2_ways", 12),
 )
 CACHE_KEYS = (("cache.l1d_kb", "cache.l1d_ways"), ("cache.l2_kb", "cache.l2_ways"), ("cache.l3_kb", "cache.l3_ways"))
+
+
+# Fields of the CPU record that only serve speed, or that hold something within one call alone.
+HOST_FIELDS = (
+    "front_read", "front_write", "front_fetch", "read_addend", "write_addend", "fetch_addend", "context",
+    "context_count", "contexts", "code_write_count", "code_writes", "in_block", "uop_index", "flush_code", "rmw_first",
+    "rmw_split", "rmw_second",
+)  # fmt: skip
 
 
 def record_array(dtype: np.dtype, length: int = 1) -> np.ndarray:
@@ -76,7 +84,7 @@ class Processor:
         self.profile = profile
         self.ram_bytes = ram_bytes
         pages = ram_bytes // PAGE_BYTES
-        self.memory = np.zeros(ram_bytes + pages * CODE_MASK_BYTES, np.uint8)
+        self.memory = np.zeros(ram_bytes + pages * (CODE_MASK_BYTES + 1), np.uint8)
         self.state = record_array(CPU)
         self.boards = record_array(BOARD)
         self.codes = record_array(CODE)
@@ -203,6 +211,33 @@ class Processor:
     def read_physical(self, address: int, length: int) -> bytes:
         """Read RAM."""
         return self.memory[address : min(address + length, self.ram_bytes)].tobytes()
+
+    @property
+    def owners(self) -> np.ndarray:
+        """The owner of each frame (core/layout.py OWNER_*), for the check of isolation."""
+        pages = self.ram_bytes // PAGE_BYTES
+        return self.memory[self.ram_bytes + pages * CODE_MASK_BYTES :]
+
+    def check_isolation(self, on: bool) -> None:
+        """Check every access of a guest's operand against `owners` from now on, or no longer."""
+        pages = self.ram_bytes // PAGE_BYTES
+        self.cpu.owner_table = self.ram_bytes + pages * CODE_MASK_BYTES if on else 0
+        self.discard_host_state()
+
+    def discard_host_state(self) -> None:
+        """Forget what only serves speed: decoded code and front caches. No cycle depends on it."""
+        self.settle()
+        cpu, code = self.cpu, self.code
+        for name in HOST_FIELDS:
+            cpu[name] = 0
+        cpu.front_generation = cpu.fetch_generation = 1
+        pages = self.ram_bytes // PAGE_BYTES
+        self.memory[self.ram_bytes : self.ram_bytes + pages * CODE_MASK_BYTES] = 0
+        self.codes["buckets"] = 0
+        self.codes["page_heads"] = 0
+        self.codes["jumps"]["block"] = 0
+        code.block_count, code.uop_count = layout.FIRST_BLOCK, layout.BLOCK_UOPS
+        enter_level(self.state, int(cpu.cpl))
 
     def run(self, single: bool = False) -> int:
         """Run until an outcome (core/layout.py); `single`: one instruction."""

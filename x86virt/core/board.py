@@ -70,6 +70,7 @@ BOARD = np.dtype(
     [
         ("ticks_per_second", "i8"),  # 64 * clock frequency of the processor in Hz
         ("clock", "i8"),  # PIT clocks elapsed at the last advance
+        ("frozen", "i8"),  # 1: no time passes for the timers; their edges are given by `give_timer_edges` (a replay)
         ("pic", PIC, 2),  # master, slave
         ("pit", CHANNEL, 3),
         ("system_control", "i8"),  # bits 0 to 3 of port 0x61: gate 2, speaker, parity check enables
@@ -98,6 +99,7 @@ def reset_board(board, ticks_per_second):
     """Power on, at tick 0: PICs not initialized, timers without a count, empty console, policy merge."""
     board.ticks_per_second = ticks_per_second
     board.clock = 0
+    board.frozen = 0
     reset_pic(board.pic[0], 1)
     reset_pic(board.pic[1], 0)
     reset_channel(board.pit[0], 1)
@@ -202,10 +204,19 @@ def timer_output(board, edges):
 @kernel
 def board_advance(board, now):
     """Bring the timers up to tick `now` and raise what they raise; constant time."""
+    if board.frozen == 1:
+        return
     clock = pit_clock(now, board.ticks_per_second)
     if clock > board.clock:
         board.clock = clock
         timer_output(board, settle(board.pit[0], clock))
+
+
+@kernel
+def give_timer_edges(board, edges, level):
+    """Replay what time did to channel 0 of a frozen board: OUT rose `edges` times and is at `level` now."""
+    board.pit[0].output = level
+    timer_output(board, edges)
 
 
 @kernel
@@ -214,7 +225,7 @@ def board_deadline(board):
 
     Masked or not initialized, it cannot. The board has been advanced to the present."""
     pic = board.pic[0]
-    if pic.ready == 0 or pic.imr & 1 != 0:
+    if board.frozen == 1 or pic.ready == 0 or pic.imr & 1 != 0:
         return NEVER
     if pic.level_triggered != 0:
         clock = next_change(board.pit[0])
@@ -288,6 +299,8 @@ def pit_command(board, value):
 @kernel
 def timer_written(board, before):
     """A write to channel 0 may have moved OUT at once, from `before`: a rise is an edge like any other."""
+    if board.frozen == 1:
+        return
     rose = 0
     if before == 0:
         rose = board.pit[0].output
@@ -376,6 +389,17 @@ def timed_port(port):
     """1 for the ports whose devices live in time: PICs, PIT, system control."""
     if port & ~0x81 == PORT_MASTER_PIC or port & ~3 == PORT_PIT or port == PORT_SYSTEM_CONTROL:
         return 1
+    return 0
+
+
+@kernel
+def reads_time(port, n):
+    """1 if reading `n` ports from `port` tells the time: counters of the PIT, port 0x61. What the PICs tell follows from
+    their inputs."""
+    for number in range(n):
+        part = (port + number) & 0xFFFF
+        if part == PORT_SYSTEM_CONTROL or PORT_PIT <= part < PORT_PIT_COMMAND:
+            return 1
     return 0
 
 

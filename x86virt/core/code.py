@@ -10,8 +10,10 @@ from ..isa.vectors import GP
 from .breakpoints import WATCH_CODE, check_code_breakpoint, code_breakpoints_at
 from .decode import DECODED_OK, INVALID, TOO_LONG, TRUNCATED, decode
 from .fault import raise_fault
+from .isolation import owner_refuses
 from .jit import inline, kernel, load_32, store_32
 from .layout import (
+    ACCESS_FETCH,
     BLOCK_INSTRUCTIONS,
     BLOCK_UOPS,
     CODE_SHIFT,
@@ -19,6 +21,7 @@ from .layout import (
     FIRST_BLOCK,
     FRONT_MASK,
     INSTRUCTION_UOPS,
+    ISOLATION,
     JUMP_SLOTS,
     MAX_BLOCKS,
     MAX_INSTRUCTION,
@@ -68,9 +71,13 @@ def fetch_address(cpu, ram, gla):
     if cpu.front_fetch[slot] == (gla & PAGE) | cpu.fetch_generation:
         return OK, gla + cpu.fetch_addend[slot]
     outcome, physical, rights = translate(cpu, ram, gla, 0, user, 1)
-    if outcome == OK:
+    if outcome != OK:
+        return outcome, physical
+    if cpu.owner_table == 0:
         front_fetch_fill(cpu, gla, physical - gla, user)
-    return outcome, physical
+    elif owner_refuses(cpu, ram, gla, physical, user, ACCESS_FETCH) == 1:
+        return ISOLATION, 0
+    return OK, physical
 
 
 @kernel

@@ -9,10 +9,12 @@ from ..isa.events import (
 from .board import (
     board_advance,
     board_deadline,
+    give_timer_edges,
     interrupt_acknowledge,
     interrupt_pending,
     port_read,
     port_write,
+    reads_time,
     reset_board,
 )
 from .cache import VMM, reference
@@ -156,6 +158,24 @@ def device_deadline(boards):
 def device_acknowledge(boards):
     """Acknowledge the interrupt that a virtual board requests; returns its vector."""
     return interrupt_acknowledge(boards[0])
+
+
+@entry
+def device_reads_time(port, width_bytes):
+    """1 if an IN tells the time."""
+    return reads_time(port, width_bytes)
+
+
+@entry
+def device_timer_edges(boards, edges, level):
+    """What time did to the timer of a frozen board."""
+    give_timer_edges(boards[0], edges, level)
+
+
+@entry
+def flush_translations(state):
+    """Empty the TLBs at no cost, as a processor may at any time (SDM volume 3, section 4.10.2.3)."""
+    flush_tlb(state[0], 0)
 
 
 @entry

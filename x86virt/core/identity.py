@@ -6,8 +6,9 @@ from ..isa.vectors import GP
 from .charge import charge
 from .fault import raise_fault
 from .jit import kernel
-from .layout import CPUID_CACHES, CPUID_EXTENDED, OK
+from .layout import CPUID_CACHES, CPUID_EXTENDED, OK, TIME_LOG, TIME_STAMP
 from .mode import MASK_32
+from .time_log import logged_time, time_log_blocks
 
 TICKS_PER_CYCLE_SHIFT = 6
 CACHE_LEAF = 4  # the only one that ECX selects from
@@ -79,5 +80,7 @@ def rdtsc(cpu):
     """RDTSC: forbidden outside ring 0 by CR4.TSD."""
     if cpu.cr4 & CR4_TSD != 0 and cpu.cpl != 0:
         return raise_fault(cpu, GP, 0)
-    write_pair(cpu, time_stamp(cpu))
+    if time_log_blocks(cpu, TIME_STAMP) == 1:
+        return TIME_LOG
+    write_pair(cpu, logged_time(cpu, TIME_STAMP, time_stamp(cpu)))
     return OK

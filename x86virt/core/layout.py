@@ -23,13 +23,15 @@ PROBE = 8  # the next instruction's row is in the probe mask
 MARK = 9  # a region mark was executed
 BOARD = 10  # a device asks for attention: exit, shutdown, console
 HALTED_FOREVER = 11  # HLT with nothing that could wake it
+ISOLATION = 12  # an operand or a fetch reached a frame that is not the guest's; cpu.violation_* say which
+TIME_LOG = 13  # recording: the log of time reads is full; replaying: it has no value for this read; nothing committed
 
 # Edges out of a block, as micro-operations report them.
 EDGE_FALL = 0
 EDGE_TAKEN = 1
 EDGE_INDIRECT = 2
 EDGE_SYSTEM = 3
-EDGE_FAULT = 16  # EDGE_FAULT + outcome
+EDGE_FAULT = 64  # EDGE_FAULT + outcome
 
 # -- segments -----------------------------------------------------------------------------------------------------
 SEGMENT = np.dtype(
@@ -105,6 +107,21 @@ MODEL_SPECIFIC = np.dtype(
 CPUID_CACHES = 16
 CPUID_EXTENDED = 24
 CPUID_ROWS = 64
+# The owner of a frame, as the table behind RAM says it, one byte each (core/isolation.py).
+OWNER_VMM, OWNER_GUEST, OWNER_GRANTED = range(3)
+ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH = range(3)
+
+# What becomes of time-dependent reads (core/time_log.py).
+TIME_OFF, TIME_RECORD, TIME_REPLAY = range(3)
+TIME_ENTRIES = 256
+TIME_READ = np.dtype(
+    [
+        ("n", "i8"),  # guest instructions retired before it
+        ("source", "i8"),  # the port, or TIME_STAMP
+        ("value", "i8"),
+    ]
+)
+TIME_STAMP = -1
 
 CPU = np.dtype(
     [
@@ -192,6 +209,17 @@ CPU = np.dtype(
         ("in_block", "i8"),  # 1 while later instructions of the block are already charged
         ("uop_index", "i8"),  # where the last micro-operation loop stopped
         ("flush_code", "i8"),  # 1: every decoded block is to be discarded
+        # the check of isolation: on if there is a table
+        ("owner_table", "i8"),  # offset behind RAM of one owner per frame, 0 when off
+        ("operand_access", "i8"),  # 1 while an access through a segment, the guest's own operand, is translated
+        ("violation_gla", "i8"),
+        ("violation_hpa", "i8"),
+        ("violation_access", "i8"),  # ACCESS_READ, ACCESS_WRITE or ACCESS_FETCH
+        # the log of time-dependent reads
+        ("time_mode", "i8"),
+        ("time_count", "i8"),  # entries in the log
+        ("time_next", "i8"),  # replaying: the next one
+        ("time_log", TIME_READ, TIME_ENTRIES),
         ("probe_on", "i8"),
         ("probe_skip", "i8"),
         ("probe", "i8", MAX_ROWS),  # by row: bit n says that its execution in mode n is reported first

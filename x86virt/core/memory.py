@@ -23,6 +23,7 @@ from ..isa.vectors import AC, GP, SS_FAULT
 from .breakpoints import WATCH_DATA, may_be_plain, note_data_access
 from .cache import DATA, reference
 from .fault import raise_fault
+from .isolation import owner_refuses
 from .jit import inline, kernel
 from .jit import load_8 as byte_at
 from .jit import load_16 as word_at
@@ -30,7 +31,7 @@ from .jit import load_32 as doubleword_at
 from .jit import store_8 as put_byte
 from .jit import store_16 as put_word
 from .jit import store_32 as put_doubleword
-from .layout import FRONT_MASK, FRONT_SLOTS, OK, RESTART
+from .layout import ACCESS_READ, ACCESS_WRITE, FRONT_MASK, FRONT_SLOTS, ISOLATION, OK, RESTART
 from .paging import translate
 from .physical import holds_code, page_holds_code, read_physical, write_physical
 from .tlb import front_read_fill, front_write_fill
@@ -102,6 +103,12 @@ def check_operand_alignment(cpu, segment, offset, alignment):
 
 
 @inline
+def is_plain(cpu, gla, user):
+    """Whether the front cache may take a page: no access to it needs an owner's, alignment or breakpoint check."""
+    return cpu.owner_table == 0 and not alignment_checked(cpu, user) and may_be_plain(cpu, gla)
+
+
+@inline
 def resolve_read(cpu, ram, gla, user):
     """Translate for reading: (outcome, physical address)."""
     slot = user * FRONT_SLOTS + ((gla >> 12) & FRONT_MASK)
@@ -118,9 +125,11 @@ def resolve_read_miss(cpu, ram, gla, user):
         return outcome, 0
     if cpu.in_block == 1 and cpu.ticks >= cpu.limit_ticks:
         return RESTART, 0
+    if cpu.owner_table != 0 and owner_refuses(cpu, ram, gla, physical, user, ACCESS_READ) == 1:
+        return ISOLATION, 0
     if cpu.cache_all == 1:
         reference(cpu, physical, DATA)
-    elif (physical | 0xFFF) <= cpu.ram_last and not alignment_checked(cpu, user) and may_be_plain(cpu, gla):
+    elif (physical | 0xFFF) <= cpu.ram_last and is_plain(cpu, gla, user):
         front_read_fill(cpu, gla, physical - gla, user)
     return OK, physical
 
@@ -146,6 +155,8 @@ def resolve_write_miss(cpu, ram, gla, user):
         return outcome, 0
     if cpu.in_block == 1 and cpu.ticks >= cpu.limit_ticks:
         return RESTART, 0
+    if cpu.owner_table != 0 and owner_refuses(cpu, ram, gla, physical, user, ACCESS_WRITE) == 1:
+        return ISOLATION, 0
     if cpu.cache_all == 1:
         reference(cpu, physical, DATA)
     if (physical | 0xFFF) <= cpu.ram_last:
@@ -153,9 +164,8 @@ def resolve_write_miss(cpu, ram, gla, user):
             last = min(physical + 3, physical | 0xFFF)  # an operand has four bytes at most
             if cpu.in_block == 1 and (holds_code(cpu, ram, physical) | holds_code(cpu, ram, last)) == 1:
                 return RESTART, 0
-        elif cpu.cache_all == 0 and rights & PTE_D != 0 and not alignment_checked(cpu, user):
-            if may_be_plain(cpu, gla):
-                front_write_fill(cpu, gla, physical - gla, user)
+        elif cpu.cache_all == 0 and rights & PTE_D != 0 and is_plain(cpu, gla, user):
+            front_write_fill(cpu, gla, physical - gla, user)
     return OK, physical
 
 
@@ -256,7 +266,10 @@ def read_segment(cpu, ram, segment, offset, n):
     outcome, gla = segment_to_linear(cpu, segment, offset, n, 0)
     if outcome != OK:
         return outcome, 0
-    return read_linear(cpu, ram, gla, n, user)
+    cpu.operand_access = 1
+    outcome, value = read_linear(cpu, ram, gla, n, user)
+    cpu.operand_access = 0
+    return outcome, value
 
 
 @inline
@@ -276,7 +289,10 @@ def check_write_segment(cpu, ram, segment, offset, n):
     outcome, gla = segment_to_linear(cpu, segment, offset, n, 1)
     if outcome != OK:
         return outcome
-    return check_write_linear(cpu, ram, gla, n, user)
+    cpu.operand_access = 1
+    outcome = check_write_linear(cpu, ram, gla, n, user)
+    cpu.operand_access = 0
+    return outcome
 
 
 @inline

@@ -37,8 +37,9 @@ from ..isa.vectors import GP
 from .fault import raise_fault
 from .identity import set_time_stamp, time_stamp, write_pair
 from .jit import kernel
-from .layout import MC_BANKS, OK, VARIABLE_RANGES
+from .layout import MC_BANKS, OK, TIME_LOG, TIME_STAMP, VARIABLE_RANGES
 from .performance import is_performance_register, read_performance_register, write_performance_register
+from .time_log import logged_time, time_log_blocks
 from .tlb import flush_tlb
 
 M32 = 0xFFFFFFFF
@@ -243,7 +244,9 @@ def rdmsr(cpu):
     """RDMSR; #GP(0) for a register that this processor does not have."""
     number = cpu.gpr[ECX]
     if number == MSR_TSC:
-        write_pair(cpu, time_stamp(cpu))
+        if time_log_blocks(cpu, TIME_STAMP) == 1:
+            return TIME_LOG
+        write_pair(cpu, logged_time(cpu, TIME_STAMP, time_stamp(cpu)))
     elif has_system_call(cpu, number):
         value = cpu.sysenter_eip
         if number == MSR_SYSENTER_CS:

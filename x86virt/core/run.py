@@ -72,8 +72,8 @@ def advance_time(cpu, board):
 
 @inline
 def interrupt_requested(cpu, board):
-    """Whether an external interrupt asks for service, masked or not by EFLAGS.IF."""
-    return cpu.timer_pending == 1 or interrupt_pending(board) == 1
+    """Whether an external interrupt asks for service, masked or not by EFLAGS.IF; in a replay only one that is given."""
+    return cpu.timer_pending == 1 or (board.frozen == 0 and interrupt_pending(board) == 1)
 
 
 @kernel

@@ -305,7 +305,7 @@ def rdmsr(vm: "VirtualMachine", instruction: Instruction) -> None:
     vm.charge("emulate_msr", 1)
     privileged(vm)
     vcpu = vm.vcpu
-    values: dict[int, int] = {MSR_TSC: vm.time_stamp()}
+    values: dict[int, int] = {MSR_TSC: 0}
     if has_sysenter(vm):
         values |= {
             MSR_SYSENTER_CS: vcpu.sysenter_cs,
@@ -318,6 +318,8 @@ def rdmsr(vm: "VirtualMachine", instruction: Instruction) -> None:
         known, value = read_model_specific(vm.model_specific, number)
     if not known:
         raise GuestFault(GP, 0)
+    if number == MSR_TSC:
+        value = vm.time_stamp()
     vm.set_register(EAX, int(value) & M32)
     vm.set_register(EDX, int(value) >> 32 & M32)
 
@@ -354,8 +356,9 @@ def rdtsc(vm: "VirtualMachine", instruction: Instruction) -> None:
     vm.charge("emulate_msr", 1)
     if vm.vcpu.cr4 & CR4_TSD and vm.vcpu.cpl != 0:
         raise GuestFault(GP, 0)
-    vm.set_register(EAX, vm.time_stamp() & M32)
-    vm.set_register(EDX, vm.time_stamp() >> 32 & M32)
+    value = vm.time_stamp()
+    vm.set_register(EAX, value & M32)
+    vm.set_register(EDX, value >> 32 & M32)
 
 
 # -- ports ------------------------------------------------------------------------------------------------------------

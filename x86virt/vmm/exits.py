@@ -39,6 +39,10 @@ class Unsupported(VmmError):
     """The guest uses something that this VMM does not virtualize yet; the outcome names it."""
 
 
+class IsolationViolation(Exception):
+    """An access that originates in a guest operand would reach a frame that is not the guest's."""
+
+
 class GuestFault(Exception):
     """An exception that an emulated access or instruction raises in the guest."""
 

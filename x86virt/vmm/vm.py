@@ -17,6 +17,7 @@ from ..core.entries import (
     device_advance,
     device_deadline,
     device_read,
+    device_reads_time,
     device_write,
     enter_level,
     set_all_eflags,
@@ -26,7 +27,7 @@ from ..core.entries import (
     vmm_reference,
     vmm_write_cr3,
 )
-from ..core.layout import MODEL_SPECIFIC, NEVER
+from ..core.layout import MODEL_SPECIFIC, NEVER, OWNER_GUEST, OWNER_VMM, TIME_STAMP
 from ..identity import reset_model_specific
 from ..isa.events import EVENT_ID, EVENT_VMM_UNPRICED_HOOK, MODE_GUEST_KERNEL, MODE_GUEST_USER, MODE_VMM
 from ..isa.registers import (
@@ -58,7 +59,15 @@ from ..isa.vectors import BP, DB, GP, KIND_EXTERNAL, KIND_SOFTWARE_INTERRUPT, PF
 from ..processor import record_array
 from . import layout
 from .emulate import emulate
-from .exits import ERROR_CODE_VECTORS, FAULT_VECTORS, REASON_OF_VECTOR, Exit, GuestFault, Unsupported
+from .exits import (
+    ERROR_CODE_VECTORS,
+    FAULT_VECTORS,
+    REASON_OF_VECTOR,
+    Exit,
+    GuestFault,
+    IsolationViolation,
+    Unsupported,
+)
 from .guest_memory import GuestMemory
 from .instruction import Instruction, decode_at_trap, fetch
 from .prices import PathPrices
@@ -70,6 +79,7 @@ from .vcpu import Frame, VirtualCpu
 
 if TYPE_CHECKING:
     from ..machine import Machine
+    from .recorder import Recorder
 
 M32 = 0xFFFFFFFF
 PAGE = 4096
@@ -110,6 +120,18 @@ class VirtualMachine:
         self.shadow = ShadowPages(self)
         self.descriptors = ShadowDescriptors(self, ring)
         self.open_vectors: set[int] = set()
+        self.recorder: Recorder | None = None
+        self.processor.owners[:] = OWNER_VMM
+        self.processor.owners[self.p2m] = OWNER_GUEST
+
+    def check_owner(self, gpa: int, address: int) -> None:
+        """The check of isolation, where it is on, for an access that the VMM performs in the guest's name."""
+        processor = self.processor
+        if processor.cpu.owner_table and processor.owners[address >> 12] == OWNER_VMM:
+            raise IsolationViolation(
+                f"the VMM's access to guest-physical {gpa:#x} reaches machine address {address:#x}, "
+                f"which is not the guest's, at eip {self.vcpu.frame.eip:#x}"
+            )
 
     # -- the region -----------------------------------------------------------------------------------------------
 
@@ -247,6 +269,8 @@ class VirtualMachine:
         if self.vcpu.halted and not self.wait_over():
             return
         self.take_virtual_interrupt()
+        if self.recorder is not None:
+            self.recorder.on_resume(self)
         cpu = self.processor.cpu
         frame = self.vcpu.frame
         stack = layout.STACK_TOP - 20
@@ -568,16 +592,27 @@ class VirtualMachine:
         self.own_step = bool(self.open_frames) and not self.vcpu.frame.eflags & EFLAGS_TF
         if self.open_frames:
             return
-        pending = device_advance(self.boards, self.processor.cpu.ticks)
+        pending = self.see_devices()
         if not pending or not self.vcpu.interrupt_flag:
             return
         if self.interrupts_held():
             self.own_step = not self.vcpu.frame.eflags & EFLAGS_TF
             return
         self.vcpu.halted = 0
-        vector = device_acknowledge(self.boards)
+        vector = int(device_acknowledge(self.boards))
+        if self.recorder is not None:
+            self.recorder.on_delivery(self, vector)
         self.charge("device_request", 1)
         reflect(self, vector, None, KIND_EXTERNAL)
+
+    def see_devices(self) -> bool:
+        """Let the virtual devices see the present; whether they request an interrupt."""
+        if self.recorder is not None:
+            self.recorder.before_devices(self)
+        pending = bool(device_advance(self.boards, self.processor.cpu.ticks))
+        if self.recorder is not None:
+            self.recorder.after_devices(self, 0)
+        return pending
 
     def program_timer(self) -> None:
         """Set the host's one-shot timer to the earliest virtual deadline, if it is not set to it."""
@@ -587,7 +622,7 @@ class VirtualMachine:
 
     def wait_over(self) -> bool:
         """The guest is halted: True once an interrupt wakes it; else the VMM idles with HLT until its timer."""
-        pending = device_advance(self.boards, self.processor.cpu.ticks)
+        pending = self.see_devices()
         if not self.vcpu.interrupt_flag:
             self.machine.stop("halted_forever")
             return False
@@ -631,16 +666,29 @@ class VirtualMachine:
     def device_read(self, port: int, n: int) -> int:
         """IN from a virtual device."""
         self.charge("device_request", 1)
-        return int(device_read(self.boards, port, n, self.processor.cpu.ticks))
+        if self.recorder is not None:
+            self.see_devices()
+        value = int(device_read(self.boards, port, n, self.processor.cpu.ticks))
+        if self.recorder is not None and device_reads_time(port, n):
+            self.recorder.on_time_read(self, port, value)
+        return value
 
     def device_write(self, port: int, n: int, value: int) -> None:
         """OUT to a virtual device."""
         self.charge("device_request", 1)
+        if self.recorder is not None:
+            self.see_devices()
+            self.recorder.before_devices(self)
         device_write(self.boards, port, n, value, self.processor.cpu.ticks)
+        if self.recorder is not None:
+            self.recorder.after_devices(self, 1)
 
     def time_stamp(self) -> int:
-        """What RDTSC reads now, in cycles."""
-        return int(self.processor.cpu.ticks >> 6) + int(self.processor.cpu.tsc_offset)
+        """What an emulated RDTSC reads now, in cycles."""
+        value = int(self.processor.cpu.ticks >> 6) + int(self.processor.cpu.tsc_offset)
+        if self.recorder is not None:
+            self.recorder.on_time_read(self, TIME_STAMP, value)
+        return value
 
     def instruction(self) -> Instruction | None:
         """The instruction at which the guest trapped."""
