@@ -29,6 +29,7 @@ from .isa.registers import (
     N_SEGMENTS,
     TR,
     TYPE_TSS_32_BUSY,
+    X87_CONTROL_INITIAL,
 )
 from .ledger import Ledger
 from .profile import Profile
@@ -127,6 +128,7 @@ class Processor:
         cpu.flag_result = 1
         cpu.cr0 = CR0_ET | 1
         cpu.idt_vector = -1
+        cpu.fpu_control = X87_CONTROL_INITIAL
         cpu.timer = cpu.budget = cpu.deadline = NEVER
         cpu.retired_limit = NEVER
         cpu.hook_first, cpu.hook_last = 1, 0

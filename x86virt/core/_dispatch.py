@@ -136,6 +136,9 @@ from .transfer import (
 from .value import (
     system_value,
 )
+from .x87 import (
+    x87_instruction,
+)
 
 
 @kernel
@@ -530,6 +533,12 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
             elif op == 116:
                 cpu.uop_index = i
                 outcome = system_value(cpu, ram, board, u)
+                if outcome != OK:
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 117:
+                cpu.uop_index = i
+                outcome = x87_instruction(cpu, ram, board, u)
                 if outcome != OK:
                     edge = EDGE_FAULT + outcome
                     break

@@ -15,6 +15,7 @@ from .tables import (
     IZ,
     JB,
     JZ,
+    MAP_X87,
     OFFSET,
     OPCODE_MAP,
     ROW_INFO,
@@ -254,6 +255,8 @@ def find_row(d, space, opcode, position):
     control = int(space == 1 and opcode >= 0x20 and opcode <= 0x23)
     d.has_memory = int(d.modrm_mod != 3 and control == 0)
     place = OPCODE_MAP[space, opcode, d.modrm_reg, d.has_memory]
+    if space == 0 and opcode & 0xF8 == 0xD8 and d.has_memory == 0:
+        place = OPCODE_MAP[MAP_X87, (opcode & 7) << 3 | d.modrm_reg, d.modrm_rm, 0]
     if place == 0:
         return INVALID_ROW
     return place - 1

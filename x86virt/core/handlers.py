@@ -91,5 +91,6 @@ HANDLERS: tuple[tuple[str, str, str], ...] = (
     ("string_repeat", "system", "string"),
     ("system_instruction", "system", "system"),
     ("system_value", "inner", "value"),
+    ("x87_instruction", "inner", "x87"),
 )
 NUMBER = {name: number for number, (name, _, _) in enumerate(HANDLERS)}

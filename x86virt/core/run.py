@@ -246,7 +246,7 @@ def run(state, ram, boards, codes, blocks, uops, details, single):
         restarted = int(edge == EDGE_FAULT + RESTART)
         if edge > EDGE_SYSTEM:
             outcome = handle_fault(cpu, ram, blocks, details, edge, index)
-            if restarted == 1 and trap != 0:
+            if restarted == 1 and trap != 0 and cpu.halted == 0:
                 outcome = single_step_trap(cpu, ram)
         elif trap != 0 and not enters_handler(uops[cpu.uop_index]):
             outcome = single_step_trap(cpu, ram)

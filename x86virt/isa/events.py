@@ -126,6 +126,27 @@ _INSTRUCTIONS = {
     "ins.lds": "An LDS, LES, LFS, LGS or LSS.",
 }
 
+# x87 instructions, FXSAVE and FXRSTOR included.
+_X87_INSTRUCTIONS = {
+    "ins.x87_move": "An x87 load, store, exchange or conditional move, of a constant or sign too.",
+    "ins.x87_integer": "An x87 load or store of an integer.",
+    "ins.x87_decimal": "An FBLD or FBSTP.",
+    "ins.x87_add": "An x87 addition or subtraction.",
+    "ins.x87_compare": "An x87 comparison.",
+    "ins.x87_multiply": "An x87 multiplication.",
+    "ins.x87_divide": "An x87 division.",
+    "ins.x87_sqrt": "An FSQRT.",
+    "ins.x87_remainder": "An FPREM, FPREM1, FRNDINT, FSCALE or FXTRACT.",
+    "ins.x87_transcendental": "A sine, cosine, tangent, arctangent, logarithm or power of two.",
+    "ins.x87_control": "An x87 instruction on the control or status word.",
+    "ins.x87_environment": "An FNSTENV or FLDENV.",
+    "ins.wait": "A WAIT.",
+    "ins.fsave": "An FNSAVE.",
+    "ins.frstor": "An FRSTOR.",
+    "ins.fxsave": "An FXSAVE.",
+    "ins.fxrstor": "An FXRSTOR.",
+}
+
 # System instructions that leave the CPL as it is.
 _SYSTEM_INSTRUCTIONS = {
     "sys.mov_cr0_write": "A MOV to CR0 or an LMSW.",
@@ -337,6 +358,7 @@ EVENTS: tuple[Event, ...] = (
         "vmm.unpriced_hook",
     ),
     *(Event(name, "vmm", "path", sentence, None, "dynamic") for name, sentence in _VMM_PATHS.items()),
+    *_own_key("instruction", "instruction", _X87_INSTRUCTIONS),
 )
 
 
@@ -510,3 +532,20 @@ EVENT_VMM_SHADOW_FLUSH = 157
 EVENT_VMM_DESCRIPTOR_SHADOW = 158
 EVENT_VMM_DEVICE_REQUEST = 159
 EVENT_VMM_RESUME = 160
+EVENT_INS_X87_MOVE = 161
+EVENT_INS_X87_INTEGER = 162
+EVENT_INS_X87_DECIMAL = 163
+EVENT_INS_X87_ADD = 164
+EVENT_INS_X87_COMPARE = 165
+EVENT_INS_X87_MULTIPLY = 166
+EVENT_INS_X87_DIVIDE = 167
+EVENT_INS_X87_SQRT = 168
+EVENT_INS_X87_REMAINDER = 169
+EVENT_INS_X87_TRANSCENDENTAL = 170
+EVENT_INS_X87_CONTROL = 171
+EVENT_INS_X87_ENVIRONMENT = 172
+EVENT_INS_WAIT = 173
+EVENT_INS_FSAVE = 174
+EVENT_INS_FRSTOR = 175
+EVENT_INS_FXSAVE = 176
+EVENT_INS_FXRSTOR = 177
