@@ -36,6 +36,7 @@ from .isa.registers import (
     TR,
     TYPE_LDT,
     TYPE_TSS_32_BUSY,
+    X87_CONTROL_INITIAL,
 )
 from .ledger import Ledger
 from .profile import Profile
@@ -176,6 +177,7 @@ class Processor:
         self.set_debug_register(7, 0)
         cpu.debug_hits = cpu.debug_pending = cpu.flush_code = 0
         cpu.idt_vector = -1
+        cpu.fpu_control = X87_CONTROL_INITIAL
         cpu.timer = cpu.budget = cpu.deadline = NEVER
         cpu.retired_limit = NEVER
         cpu.hook_first, cpu.hook_last = 1, 0

@@ -147,6 +147,9 @@ from .transfer import (
 from .value import (
     system_value,
 )
+from .x87 import (
+    x87_instruction,
+)
 
 
 @kernel
@@ -570,6 +573,12 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
             elif op == 123:
                 cpu.uop_index = i
                 outcome = system_value(cpu, ram, board, u)
+                if outcome != OK:
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 124:
+                cpu.uop_index = i
+                outcome = x87_instruction(cpu, ram, board, u)
                 if outcome != OK:
                     edge = EDGE_FAULT + outcome
                     break

@@ -8,7 +8,7 @@ from ..isa.events import MODE_VMM
 from ..isa.registers import CS
 from ..isa.vectors import GP
 from .breakpoints import WATCH_CODE, check_code_breakpoint, code_breakpoints_at
-from .decode import DECODED_OK, INVALID, TOO_LONG, TRUNCATED, decode
+from .decode import DECODED_OK, TOO_LONG, TRUNCATED, decode
 from .fault import raise_fault
 from .isolation import owner_refuses
 from .jit import inline, kernel, load_32, store_32
@@ -36,7 +36,6 @@ from .lower import (
     OP_PROBE,
     OP_RAISE_GP,
     OP_RAISE_UD,
-    OP_UNIMPLEMENTED,
     lower,
     new_uop,
     single,
@@ -230,9 +229,7 @@ def replaced(why):
     """The micro-operation that stands for an instruction which did not decode."""
     if why == TOO_LONG:
         return OP_RAISE_GP
-    if why == INVALID:
-        return OP_RAISE_UD
-    return OP_UNIMPLEMENTED
+    return OP_RAISE_UD
 
 
 @kernel

@@ -10,6 +10,7 @@ from ..isa.registers import (
     CR0_TS,
     CR4_DE,
     CR4_MCE,
+    CR4_OSFXSR,
     CR4_PAE,
     CR4_PCE,
     CR4_PGE,
@@ -79,6 +80,7 @@ def cr4_offered(cpu):
     offered |= (features >> 6 & 1) * CR4_PAE
     offered |= (features >> 7 & 1) * CR4_MCE
     offered |= (features >> 13 & 1) * CR4_PGE
+    offered |= (features >> 24 & 1) * CR4_OSFXSR
     return offered
 
 

@@ -122,6 +122,17 @@ TIME_READ = np.dtype(
     ]
 )
 TIME_STAMP = -1
+# -- x87 -----------------------------------------------------------------------------------------------------------
+FLOAT80 = np.dtype(  # a value of the x87 FPU (core/float80.py)
+    [
+        ("sign", "i8"),
+        ("exponent", "i8"),  # biased by 16383
+        ("high", "i8"),  # significand, bits 63:32
+        ("low", "i8"),  # significand, bits 31:0
+        ("extra", "i8"),  # 32 bits below the significand, while an operation needs them; 0 in a register
+    ]
+)
+N_FPU_VALUES = 24  # R0 to R7, then what an operation works on (core/x87_state.py)
 
 CPU = np.dtype(
     [
@@ -163,6 +174,20 @@ CPU = np.dtype(
         ("idt_vector", "i8"),  # the event that was being delivered when this one arose, -1 none
         ("idt_kind", "i8"),
         ("idt_error", "i8"),
+        # x87
+        ("fpu_value", FLOAT80, N_FPU_VALUES),
+        ("fpu_control", "i8"),
+        ("fpu_status", "i8"),  # TOP is in place
+        ("fpu_occupied", "i8"),  # bit n: R[n] is not empty
+        ("fpu_instruction", "i8"),  # pointers to the last instruction that was no control instruction
+        ("fpu_instruction_selector", "i8"),
+        ("fpu_operand", "i8"),  # and to its memory operand
+        ("fpu_operand_selector", "i8"),
+        ("fpu_opcode", "i8"),  # 11 bits
+        ("fpu_flags", "i8"),  # exceptions of the instruction that executes, at their places in the status word
+        ("fpu_class", "i8", 2),  # of the operands of an operation
+        ("fpu_integer", "i8", 3),  # an operand of up to 80 bits on its way to or from memory, in words of 32 bits
+        ("fpu_range", "i8", 3),  # a translated range: physical address, bytes on its first page, address of the rest
         # time and the ledger
         ("ticks", "i8"),
         ("limit_ticks", "i8"),  # the earlier of deadline and budget: blocks that reach it go by instruction

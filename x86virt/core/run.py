@@ -272,7 +272,7 @@ def run(state, ram, boards, codes, blocks, uops, details, single):
         restarted = int(edge == EDGE_FAULT + RESTART)
         if edge > EDGE_SYSTEM:
             outcome = handle_fault(cpu, ram, blocks, details, edge, index)
-            if restarted == 1 and trap != 0:
+            if restarted == 1 and trap != 0 and cpu.halted == 0:
                 cpu.debug_pending |= DR6_BS
         elif trap != 0 and steps(cpu, uops[cpu.uop_index]):
             cpu.debug_pending |= DR6_BS

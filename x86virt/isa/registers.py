@@ -33,8 +33,15 @@ CR0_PE, CR0_MP, CR0_EM, CR0_TS, CR0_ET, CR0_NE = 1 << 0, 1 << 1, 1 << 2, 1 << 3,
 CR0_WP, CR0_AM, CR0_NW, CR0_CD, CR0_PG = 1 << 16, 1 << 18, 1 << 29, 1 << 30, 1 << 31
 CR0_IMPLEMENTED = CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG
 CR4_VME, CR4_PVI, CR4_TSD, CR4_DE, CR4_PSE, CR4_PAE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 4, 1 << 5
-CR4_MCE, CR4_PGE, CR4_PCE = 1 << 6, 1 << 7, 1 << 8
+CR4_MCE, CR4_PGE, CR4_PCE, CR4_OSFXSR = 1 << 6, 1 << 7, 1 << 8, 1 << 9
 CR3_ADDRESS = 0xFFFFF000
+
+# x87 status word (volume 1, section 8.1.3); the exception flags stand at the places of their masks in the control word.
+X87_INVALID, X87_DENORMAL, X87_ZERO_DIVIDE, X87_OVERFLOW = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+X87_UNDERFLOW, X87_PRECISION, X87_STACK_FAULT, X87_ERROR_SUMMARY = 1 << 4, 1 << 5, 1 << 6, 1 << 7
+X87_C0, X87_C1, X87_C2, X87_C3, X87_BUSY = 1 << 8, 1 << 9, 1 << 10, 1 << 14, 1 << 15
+X87_TOP, X87_TOP_SHIFT, X87_EXCEPTIONS = 7 << 11, 11, 0x3F
+X87_CONTROL_INITIAL = 0x037F  # all exceptions masked, extended precision, round to nearest
 
 # Page-directory and page-table entries, 32-bit paging (volume 3, section 4.3).
 PTE_P, PTE_RW, PTE_US, PTE_PWT, PTE_PCD = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 4
