@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from x86virt.core.decode import DECODED_OK, INVALID, NOT_IMPLEMENTED, TOO_LONG
+from x86virt.core.decode import DECODED_OK, INVALID, TOO_LONG
 from x86virt.core.entries import decode_bytes
 from x86virt.core.layout import CODE
 from x86virt.isa.registers import EBP, EBX, EDI, ESI, SEGMENT_REGISTERS, ZERO
@@ -270,8 +270,6 @@ def strip(octets: bytes) -> tuple[bytes, bytes]:
 def excuse(octets: bytes, ours: tuple[str, int, str], theirs: tuple[int, str]) -> str:
     """Why the two may differ on these bytes; an empty string if they may not."""
     prefixes, rest = strip(octets)
-    if ours[0] == WHY[NOT_IMPLEMENTED]:
-        return "the simulator says by name that it lacks the instruction"
     if not rest:
         return "prefixes alone"
     two = rest[0] == 0x0F and len(rest) > 1
