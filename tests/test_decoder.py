@@ -20,7 +20,7 @@ from x86virt.isa.table import ROWS
 from x86virt.processor import record_array
 
 ADDRESS = 0x1000
-WHY = ("ok", "truncated", "invalid", "not implemented", "too long")
+WHY = ("ok", "truncated", "invalid", "too long")
 PREFIX_WORDS = {"rep", "repe", "repne", "repz", "repnz", "lock", "bnd", "notrack", "xacquire", "xrelease", "data16"}
 # Capstone's other names, and those that follow the operand size.
 SYNONYMS = {
