@@ -11,10 +11,12 @@ from .core.entries import (
     refresh_segment,
     reset_devices,
     settle_all,
+    write_debug_register,
 )
 from .core.jit import JIT_DISABLED
 from .core.layout import BLOCK, CODE, CPU, DETAIL, MAX_BLOCKS, MAX_UOPS, NEVER, UOP
 from .core.run import run
+from .identity import load_identity, reset_model_specific
 from .isa.events import MODE_GUEST_KERNEL, MODE_GUEST_USER
 from .isa.registers import (
     AR_DB,
@@ -112,11 +114,7 @@ class Processor:
             geometry.first, geometry.ways, geometry.line_shift = first, ways, line_bytes.bit_length() - 1
             geometry.sets = lines // ways if ways else 1
             first += lines
-        cpu.cpuid_leaf1_eax = profile.cpuid_signature()
-        cpu.cpuid_leaf1_edx = profile.integer("cpuid.features")
-        cpu.cpuid_highest_leaf = 1
-        vendor = str(profile["cpuid.vendor"]).encode()
-        cpu.cpuid_vendor[:] = np.frombuffer(vendor, "<u4").astype(np.int64)
+        load_identity(cpu, profile)
 
     def set_tlb_unit(self, unit: int, first: int, entries: int, ways: int, shift: int) -> None:
         """Give one TLB its place, sets and ways; 0 entries make it absent."""
@@ -145,7 +143,7 @@ class Processor:
         cpu.cr0 = CR0_ET | CR0_CD | CR0_NW
         cpu.cr2 = cpu.cr3 = cpu.cr4 = 0
         cpu.gpr[:] = 0
-        cpu.gpr[EDX] = cpu.cpuid_leaf1_eax
+        cpu.gpr[EDX] = cpu.cpuid[1, 0]
         for segment in range(N_SEGMENTS):
             self.set_segment(segment, 0, 0, 0xFFFF, REAL_MODE_SEGMENT)
         self.set_segment(CS, 0xF000, 0xFFFF0000, 0xFFFF, REAL_MODE_SEGMENT)
@@ -164,6 +162,11 @@ class Processor:
         cpu.eflags = EFLAGS_FIXED
         cpu.flag_result = 1
         cpu.shadow = cpu.halted = 0
+        cpu.efer = 0
+        reset_model_specific(cpu.msr)
+        self.set_debug_register(6, 0)
+        self.set_debug_register(7, 0)
+        cpu.debug_hits = cpu.debug_pending = cpu.flush_code = 0
         cpu.idt_vector = -1
         cpu.timer = cpu.budget = cpu.deadline = NEVER
         cpu.retired_limit = NEVER
@@ -185,6 +188,10 @@ class Processor:
         cache = self.cpu.seg[segment]
         cache.selector, cache.seg_base, cache.limit, cache.access = selector, base, limit, access
         refresh_segment(self.state, segment)
+
+    def set_debug_register(self, number: int, value: int) -> None:
+        """Write DR0 to DR3, DR6 or DR7; breakpoints follow."""
+        write_debug_register(self.state, number, value)
 
     def write_physical(self, address: int, octets: bytes) -> None:
         """Write RAM, discarding decoded code there."""

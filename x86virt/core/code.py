@@ -7,6 +7,7 @@ the arrays are full, or too much changed, all blocks are discarded at once. Cycl
 from ..isa.events import MODE_VMM
 from ..isa.registers import CS
 from ..isa.vectors import GP
+from .breakpoints import WATCH_CODE, check_code_breakpoint, code_breakpoints_at
 from .decode import DECODED_OK, INVALID, TOO_LONG, TRUNCATED, decode
 from .fault import raise_fault
 from .jit import inline, kernel, load_32, store_32
@@ -14,6 +15,7 @@ from .layout import (
     BLOCK_INSTRUCTIONS,
     BLOCK_UOPS,
     CODE_SHIFT,
+    FAULT,
     FIRST_BLOCK,
     FRONT_MASK,
     INSTRUCTION_UOPS,
@@ -349,6 +351,8 @@ def decode_block(cpu, ram, code, blocks, uops, details, physical):
         rip = d.next_rip
         if d.ends_block == 1 or address >= page_end or rip != d.rip + d.length:
             break
+        if cpu.watch & WATCH_CODE != 0 and code_breakpoints_at(cpu, (rip + cpu.seg[CS].seg_base) & M32) != 0:
+            break  # no block begins at a breakpoint, so that control comes to `find_block`
         if block.instructions >= BLOCK_INSTRUCTIONS or block.uop_count >= BLOCK_UOPS - INSTRUCTION_UOPS:
             break
     if d.ends_block == 0 or why == TRUNCATED or (why != DECODED_OK and block.instructions > 1):
@@ -364,9 +368,11 @@ def decode_block(cpu, ram, code, blocks, uops, details, physical):
 @kernel
 def find_block(cpu, ram, code, blocks, uops, details):
     """The block at cpu.rip in the current context, decoded if need be: (outcome, block)."""
+    gla = (cpu.rip + cpu.seg[CS].seg_base) & M32
+    if cpu.watch & WATCH_CODE != 0 and check_code_breakpoint(cpu, gla) != OK:
+        return FAULT, 0
     if cpu.rip > cpu.seg[CS].limit:
         return raise_fault(cpu, GP, 0), 0
-    gla = (cpu.rip + cpu.seg[CS].seg_base) & M32
     outcome, physical = fetch_address(cpu, ram, gla)
     if outcome != OK:
         return outcome, 0

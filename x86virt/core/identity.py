@@ -9,16 +9,16 @@ FAMILY_P6 = 6
 @kernel
 def family_of(cpu):
     """The processor's family, bits 11:8 of the signature."""
-    return (cpu.cpuid_leaf1_eax >> 8) & 0xF
+    return (cpu.cpuid[1, 0] >> 8) & 0xF
 
 
 @kernel
 def is_intel(cpu):
     """Whether Intel made it."""
-    return cpu.cpuid_vendor[0] == INTEL
+    return cpu.cpuid[0, 1] == INTEL
 
 
 @kernel
 def is_amd(cpu):
     """Whether AMD made it."""
-    return cpu.cpuid_vendor[0] == AMD
+    return cpu.cpuid[0, 1] == AMD

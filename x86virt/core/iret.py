@@ -12,6 +12,7 @@ from ..isa.registers import (
     CS,
     DS,
     EFLAGS_NT,
+    EFLAGS_RF,
     EFLAGS_VIF,
     EFLAGS_VIP,
     EFLAGS_VM,
@@ -59,11 +60,10 @@ DATA_SEGMENTS = (ES, FS, GS, DS)
 
 @inline
 def load_returned_flags(cpu, image, n):
-    """Load EFLAGS from IRET's frame of items of `n` bytes.
-
-    RF is dropped: there are no instruction breakpoints that it could suppress, and the next instruction clears it.
-    """
+    """Load EFLAGS from IRET's frame of items of `n` bytes; IRETD loads RF, which passes over a breakpoint at its target."""
     mask = loadable_flags(cpu, n)
+    if n == 4:
+        mask |= EFLAGS_RF
     if cpu.cpl == 0 and n == 4:
         mask |= EFLAGS_VIF | EFLAGS_VIP
     load_flags(cpu, image, mask)

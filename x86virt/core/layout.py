@@ -78,6 +78,34 @@ CODE_SHIFT = 7  # decoded code is tracked in pieces of 128 bytes
 
 MAX_ROWS = 1024
 
+HOLDS_INTERRUPTS = 1  # after STI
+HOLDS_DEBUG = 2  # after MOV SS and POP SS: debug exceptions too
+
+# Model-specific registers that only store, with what decides which there are (core/model_specific.py).
+VARIABLE_RANGES = 8  # of MTRRs
+MC_BANKS = 4
+MODEL_SPECIFIC = np.dtype(
+    [
+        ("features", "i8"),  # CPUID leaf 1 EDX
+        ("extended_features", "i8"),  # leaf 80000001 EDX
+        ("is_intel", "i8"),
+        ("physical_bits", "i8"),
+        ("efer", "i8"),
+        ("misc_enable", "i8"),
+        ("pat", "i8"),
+        ("mtrr_default", "i8"),
+        ("mtrr_physical", "i8", 2 * VARIABLE_RANGES),  # base, mask, base, ...
+        ("mtrr_fixed", "i8", 11),
+        ("mcg_status", "i8"),
+        ("mc_control", "i8", MC_BANKS),
+    ]
+)
+
+# Rows of CPU.cpuid: the basic leaves, the sub-leaves of leaf 4, the extended leaves.
+CPUID_CACHES = 16
+CPUID_EXTENDED = 24
+CPUID_ROWS = 64
+
 CPU = np.dtype(
     [
         # architectural state
@@ -99,11 +127,15 @@ CPU = np.dtype(
         ("sysenter_cs", "i8"),
         ("sysenter_esp", "i8"),
         ("sysenter_eip", "i8"),
+        ("efer", "i8"),  # as in `msr`, where paging finds it
+        ("msr", MODEL_SPECIFIC),
         ("tsc_offset", "i8"),  # cycles added to the tick counter by RDTSC
         ("performance_select", "i8", 2),  # event-select registers (core/performance.py)
         ("performance_start", "i8", 2),  # what a counter has beyond the source that it follows
         ("dr", "i8", 8),
-        ("shadow", "i8"),  # 1: interrupts are held off for one instruction (after STI, MOV SS, POP SS)
+        ("watch", "i8"),  # kinds of breakpoints that are enabled, WATCH_ bits of core/breakpoints.py
+        ("debug_hits", "i8"),  # DR6 bits of the data and port breakpoints that the running instruction met
+        ("shadow", "i8"),  # what is held off for one instruction: 0, HOLDS_INTERRUPTS or HOLDS_DEBUG
         ("debug_pending", "i8"),  # DR6 bits of a debug trap that is raised at the next instruction boundary
         ("halted", "i8"),
         # the event being raised or delivered (numbers of the VMCS interruption information)
@@ -168,12 +200,11 @@ CPU = np.dtype(
         ("hook_last", "i8"),
         ("mark", "i8"),  # 1 region begins, 2 region ends
         # features and identity, from the profile
-        ("cpuid_leaf1_eax", "i8"),
-        ("cpuid_leaf1_ebx", "i8"),
-        ("cpuid_leaf1_ecx", "i8"),
-        ("cpuid_leaf1_edx", "i8"),
-        ("cpuid_vendor", "i8", 3),  # EBX, EDX, ECX of leaf 0
-        ("cpuid_highest_leaf", "i8"),
+        ("cpuid", "i8", (CPUID_ROWS, 4)),  # EAX, EBX, ECX, EDX by row (core/cpuid.py)
+        ("cpuid_highest", "i8"),
+        ("cpuid_highest_extended", "i8"),
+        ("cpuid_repeats", "i8"),  # 1: beyond the highest leaf CPUID answers as that one does
+        ("cpuid_leaf1_edx", "i8"),  # the features
     ]
 )
 NEVER = 1 << 62

@@ -13,6 +13,7 @@ from ..isa.registers import (
 )
 from ..isa.vectors import GP
 from .board import port_read, port_write, timed_port
+from .breakpoints import WATCH_PORTS, note_port_access
 from .fault import raise_fault
 from .jit import kernel
 from .layout import OK
@@ -24,7 +25,12 @@ IO_MAP_BASE = 102  # where a 32-bit TSS holds the offset of its I/O permission b
 
 @kernel
 def check_port(cpu, ram, port, n):
-    """May `n` ports from `port` be used? If CPL <= IOPL outside virtual-8086 mode, or their bits in the TSS are clear."""
+    """May `n` ports from `port` be used? If CPL <= IOPL outside virtual-8086 mode, or their bits in the TSS are clear.
+
+    I/O breakpoints are met here; a fault forgets them.
+    """
+    if cpu.watch & WATCH_PORTS != 0:
+        note_port_access(cpu, port, n)
     if cpu.cpl <= io_privilege(cpu) and not in_virtual_8086_mode(cpu):
         return OK
     # 1. Only a 32-bit TSS has a bitmap, and its limit must cover the bitmap's offset.

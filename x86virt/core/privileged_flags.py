@@ -22,7 +22,7 @@ from ..isa.vectors import GP
 from .fault import raise_fault
 from .flags import get_eflags, set_eflags
 from .jit import inline, kernel
-from .layout import OK
+from .layout import HOLDS_INTERRUPTS, OK
 from .mode import (
     in_virtual_8086_mode,
     interrupt_flag_is_virtual,
@@ -103,7 +103,7 @@ def sti(cpu):
     """STI: interrupts that it opens are held off for one more instruction. VIF is set only if none is pending."""
     if io_privileged(cpu):
         if cpu.eflags & EFLAGS_IF == 0:
-            cpu.shadow = 1
+            cpu.shadow = HOLDS_INTERRUPTS
         cpu.eflags |= EFLAGS_IF
     elif interrupt_flag_is_virtual(cpu) and cpu.eflags & EFLAGS_VIP == 0:
         cpu.eflags |= EFLAGS_VIF

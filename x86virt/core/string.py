@@ -7,7 +7,7 @@ from ..isa.events import (
     EVENT_INS_REP_SCAS_ITERATION,
     EVENT_INS_REP_STOS_BYTE,
 )
-from ..isa.registers import EAX, ECX, EDI, EFLAGS_DF, EFLAGS_TF, ES, ESI
+from ..isa.registers import EAX, ECX, EDI, EFLAGS_DF, EFLAGS_RF, EFLAGS_TF, ES, ESI
 from ..isa.table.strings import CMPS, LODS, MOVS, SCAS, STOS
 from .alu import any_width_flags, borrows_of_subtract
 from .charge import charge
@@ -83,11 +83,12 @@ def charge_iteration(cpu, u):
 
 @inline
 def must_stop(cpu):
-    """Whether something waits between two iterations: a deadline, stale code, or the trap of single-stepping."""
+    """Whether something waits between two iterations: a deadline, stale code, or a debug trap."""
     return (
         cpu.ticks >= cpu.limit_ticks
         or cpu.code_write_count > 0
         or cpu.flush_code == 1
+        or cpu.debug_hits != 0
         or cpu.eflags & EFLAGS_TF != 0
     )
 
@@ -109,6 +110,7 @@ def string_repeat(cpu, ram, board, u):
             if equal != int(u.imm == REPEAT_EQUAL):
                 break
         if cpu.gpr[ECX] & u.address_mask != 0 and must_stop(cpu):
+            cpu.eflags |= EFLAGS_RF  # what arrives between iterations pushes RF as 1 (SDM volume 3, section 17.3.1.1)
             return RESTART
     cpu.rip = u.target
     return OK

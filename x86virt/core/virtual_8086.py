@@ -199,6 +199,8 @@ def iret_in_virtual_8086(cpu, ram, n):
     outcome = load_virtual_flags(cpu, image, n)
     if outcome != OK:
         return outcome
+    if n == 4:
+        cpu.eflags |= image & EFLAGS_RF
     charge(cpu, EVENT_SYS_IRET_SAME_CPL, 1)
     set_stack_pointer(cpu, cpu.gpr[ESP] + 3 * n)
     load_paragraph_segment(cpu, CS, selector)
@@ -234,7 +236,7 @@ def return_to_virtual_8086(cpu, ram, eip, selector, image):
     if eip > LAST_OFFSET:
         return raise_fault(cpu, GP, 0)
     charge(cpu, EVENT_SYS_IRET_CPL0_TO_CPL3, 1)
-    set_eflags(cpu, (image & EFLAGS_IMPLEMENTED & ~EFLAGS_RF) | EFLAGS_FIXED)
+    set_eflags(cpu, (image & EFLAGS_IMPLEMENTED) | EFLAGS_FIXED)
     load_paragraph_segment(cpu, CS, selector)
     load_paragraph_segment(cpu, SS, stack)
     load_paragraph_segment(cpu, ES, es)
