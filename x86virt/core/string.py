@@ -10,6 +10,7 @@ from ..isa.events import (
 from ..isa.registers import EAX, ECX, EDI, EFLAGS_DF, EFLAGS_RF, EFLAGS_TF, ES, ESI
 from ..isa.table.strings import CMPS, LODS, MOVS, SCAS, STOS
 from .alu import any_width_flags, borrows_of_subtract
+from .bulk_string import run_at_once
 from .charge import charge
 from .jit import inline, kernel
 from .layout import OK, RESTART
@@ -93,6 +94,16 @@ def must_stop(cpu):
     )
 
 
+@inline
+def run_of_iterations(cpu, ram, u):
+    """Iterations that were made at once, 0 when the next one must be made by itself."""
+    if u.condition == MOVS:
+        return run_at_once(cpu, ram, u, EVENT_INS_REP_MOVS_BYTE)
+    if u.condition == STOS:
+        return run_at_once(cpu, ram, u, EVENT_INS_REP_STOS_BYTE)
+    return 0
+
+
 @kernel
 def string_repeat(cpu, ram, board, u):
     """REP, REPE and REPNE (`u.imm`): one instruction of ECX or CX iterations (SDM volume 2, REP).
@@ -100,11 +111,12 @@ def string_repeat(cpu, ram, board, u):
     At a deadline between iterations it asks to be restarted; at least one iteration is made each time.
     """
     while cpu.gpr[ECX] & u.address_mask != 0:
-        outcome = string_once(cpu, ram, u)
-        if outcome != OK:
-            return outcome
-        charge_iteration(cpu, u)
-        advance(cpu, ECX, -1, u.address_mask)
+        if run_of_iterations(cpu, ram, u) == 0:
+            outcome = string_once(cpu, ram, u)
+            if outcome != OK:
+                return outcome
+            charge_iteration(cpu, u)
+            advance(cpu, ECX, -1, u.address_mask)
         if u.condition == CMPS or u.condition == SCAS:
             equal = int(cpu.flag_result == 0)
             if equal != int(u.imm == REPEAT_EQUAL):
