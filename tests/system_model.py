@@ -438,6 +438,7 @@ class Model:
         if eip > self.segments[CS].limit:
             raise Fault(GP)
         self.take_flags(image, n)
+        self.eflags |= image & RF if n == 4 else 0
         self.move_stack(self.gpr[4] + 3 * n)
         self.paragraph(CS, selector)
         self.eip = eip
@@ -446,7 +447,7 @@ class Model:
         frame = [self.peek(12 + 4 * k, 4) for k in range(6)]
         if eip > 0xFFFF:
             raise Fault(GP)
-        self.eflags = image & IMPLEMENTED & ~RF | 2
+        self.eflags = image & IMPLEMENTED | 2
         self.gpr[4] = frame[0]
         for register, value in zip((SS, ES, DS, FS, GS), frame[1:], strict=True):
             self.paragraph(register, value & 0xFFFF)
@@ -487,6 +488,7 @@ class Model:
         virtual = self.eflags & (VIF | VIP)
         self.take_flags(image, n)
         self.eflags = self.eflags & ~(VIF | VIP) | (image & (VIF | VIP) if kernel and n == 4 else virtual)
+        self.eflags |= image & RF if n == 4 else 0
         self.segments[CS] = code.segment(selector)
         self.eip = eip
         if stack is None:

@@ -143,7 +143,7 @@ class Processor:
         cpu.cr0 = CR0_ET | CR0_CD | CR0_NW
         cpu.cr2 = cpu.cr3 = cpu.cr4 = 0
         cpu.gpr[:] = 0
-        cpu.gpr[EDX] = cpu.cpuid_leaf1_eax
+        cpu.gpr[EDX] = cpu.cpuid[1][0]
         for segment in range(N_SEGMENTS):
             self.set_segment(segment, 0, 0, 0xFFFF, REAL_MODE_SEGMENT)
         self.set_segment(CS, 0xF000, 0xFFFF0000, 0xFFFF, REAL_MODE_SEGMENT)
