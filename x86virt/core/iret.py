@@ -12,7 +12,6 @@ from ..isa.registers import (
     CS,
     DS,
     EFLAGS_NT,
-    EFLAGS_RF,
     EFLAGS_VIF,
     EFLAGS_VIP,
     EFLAGS_VM,
@@ -36,7 +35,7 @@ from .mode import (
     set_cpl,
     set_stack_pointer,
 )
-from .privileged_flags import load_flags, loadable_flags
+from .privileged_flags import load_flags, load_resume_flag, loadable_flags
 from .real_mode import iret_in_real_mode
 from .segment import (
     SELECTOR_INDEX,
@@ -65,11 +64,10 @@ def load_returned_flags(cpu, image, n):
     RF comes with 32-bit ones: it suppresses an instruction breakpoint where execution goes on.
     """
     mask = loadable_flags(cpu, n)
-    if n == 4:
-        mask |= EFLAGS_RF
-        if cpu.cpl == 0:
-            mask |= EFLAGS_VIF | EFLAGS_VIP
+    if n == 4 and cpu.cpl == 0:
+        mask |= EFLAGS_VIF | EFLAGS_VIP
     load_flags(cpu, image, mask)
+    load_resume_flag(cpu, image, n)
 
 
 @inline

@@ -59,6 +59,13 @@ def load_flags(cpu, image, mask):
     set_eflags(cpu, (get_eflags(cpu) & ~(mask | EFLAGS_RF)) | (image & mask))
 
 
+@inline
+def load_resume_flag(cpu, image, n):
+    """IRETD takes RF from the image, which POPFD does not; a 16-bit image has none."""
+    if n == 4:
+        cpu.eflags |= image & EFLAGS_RF
+
+
 @kernel
 def virtual_flags_need_monitor(cpu, n):
     """In virtual-8086 mode with IOPL < 3, PUSHF, POPF and IRET are #GP(0), but with 16-bit operands under CR4.VME."""
