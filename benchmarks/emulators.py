@@ -19,6 +19,7 @@ BOCHS_FILES = Path("/usr/share/bochs")
 SEABIOS = Path("/usr/share/seabios/bios.bin")
 VGABIOS = Path("/usr/share/seabios/vgabios-stdvga.bin")
 MEMORY_MEGABYTES = 16
+BOCHS_MODEL = "p4_prescott_celeron_336"
 QEMU, BOCHS, NODE, NPM, SCRIPT = "qemu-system-i386", "bochs", "node", "npm", "script"
 
 BOCHS_SETTINGS = """\
@@ -68,8 +69,13 @@ def qemu(image: Path, *options: str) -> Started:
     return Started([tool(QEMU), *machine.split(), *exit_port, *options, "-kernel", str(image)])
 
 
-def bochs(disk: Path, folder: Path, model: str = "p4_prescott_celeron_336", commands: str = "c\nq\n") -> Started:
-    """Bochs on a boot disk, its files in `folder`; `commands` are for its debugger. Raises Missing."""
+def bochs(
+    disk: Path, folder: Path, model: str = BOCHS_MODEL, commands: str = "c\nq\n", extra: str = ""
+) -> Started:
+    """Bochs on a boot disk, its files in `folder`; `commands` are for its debugger, `extra` for its settings.
+
+    Raises Missing.
+    """
     for needed in ("BIOS-bochs-latest", "VGABIOS-lgpl-latest"):
         if not (BOCHS_FILES / needed).exists():
             raise Missing(f"{BOCHS_FILES / needed} is not installed")
@@ -77,7 +83,7 @@ def bochs(disk: Path, folder: Path, model: str = "p4_prescott_celeron_336", comm
     settings = BOCHS_SETTINGS.format(
         files=BOCHS_FILES, megabytes=MEMORY_MEGABYTES, model=model, disk=disk, cylinders=cylinders, folder=folder
     )
-    (folder / "bochsrc").write_text(settings, encoding="utf-8")
+    (folder / "bochsrc").write_text(settings + extra, encoding="utf-8")
     (folder / "commands").write_text(commands, encoding="utf-8")
     inner = f"{tool(BOCHS)} -q -f {folder}/bochsrc -rc {folder}/commands"
     return Started([tool(SCRIPT), "-qec", inner, "/dev/null"], {**os.environ, "TERM": "vt100"})
