@@ -3,9 +3,9 @@
 #   make bench       set up, and print what a system call costs on the bare machine and under trap-and-emulate
 #   make test        set up, check style and types, run all tests
 #   make conformance a million random instructions on our core and on Unicorn (SEED=n for others)
-#   make permutations   the long runs against a model of the system half, with counts
 #   make speed       measure the emulator itself
 #   make bench-speed the same guest on this emulator and on QEMU, Bochs, v86 and Unicorn where they are installed
+#   make permutations  the permutation suites whole: every case, with its count
 #   make guests      assemble the guest kernels and the witness routines again (needs nasm and GNU ld)
 #   make gen         write the generated sources again; make profiles: the processor profiles; make prices: the VMM's
 #   make readme      measure again and put the figures into the README
@@ -73,8 +73,10 @@ SEED ?= 1
 conformance: $(VENV)/installed-test
 	@$(BIN)/python -m tests.fuzz_instructions --cases $(CASES) --seed $(SEED)
 
+# Every case of the suites of which `make test` runs a slice.
 permutations: $(VENV)/installed-test
 	@$(BIN)/python tests/permutations.py 30000
+	@$(BIN)/python tests/paging_permutations.py
 
 # What is generated and committed is current: the profiles, the README's table.
 check: $(VENV)/installed
