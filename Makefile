@@ -2,6 +2,7 @@
 #
 #   make bench       set up, and print what a system call costs on the bare machine and under trap-and-emulate
 #   make test        set up, check style and types, run all tests
+#   make fuzz        run hostile guests for minutes; `make fuzz SEED=7 SEEDS=20`
 #   make speed       measure the emulator itself
 #   make guests      assemble the guest kernels and the witness routines again (needs nasm and GNU ld)
 #   make gen         write the generated sources again; make profiles: the processor profiles; make prices: the VMM's
@@ -9,7 +10,7 @@
 #   make check       are the committed profiles and the README's table current?
 #   make help        this text
 
-.PHONY: help bench speed test lint check readme guests gen profiles prices wheel clean clean-cache
+.PHONY: help bench speed test fuzz lint check readme guests gen profiles prices wheel clean clean-cache
 .DEFAULT_GOAL := help
 
 VENV := .venv
@@ -51,7 +52,7 @@ lint: $(VENV)/installed-test
 
 # The suite runs compiled on two processes; a fast subset also under the interpreter and with bounds checks on.
 WITHOUT_JIT := tests/test_smc.py tests/test_board.py tests/test_segmentation.py tests/test_delivery.py
-WITH_BOUNDS := tests/test_smc.py tests/test_segmentation.py tests/test_instructions.py
+WITH_BOUNDS := tests/test_smc.py tests/test_segmentation.py tests/test_instructions.py tests/test_fuzz.py
 
 test: lint
 	@$(BIN)/x86virt run hello >/dev/null
@@ -60,6 +61,12 @@ test: lint
 	@NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(WITHOUT_JIT)
 	@echo "a fast subset with bounds checks on:"
 	@X86VIRT_BOUNDSCHECK=1 $(BIN)/python -m pytest $(WITH_BOUNDS)
+
+# Hostile guests for minutes: ten million instructions per seed; `make fuzz SEED=7 SEEDS=20`.
+SEED := 1
+SEEDS := 4
+fuzz: $(VENV)/installed-test
+	@$(BIN)/python -m tests.fuzz_hostile --seed $(SEED) --seeds $(SEEDS)
 
 # What is generated and committed is current: the profiles, the README's table.
 check: $(VENV)/installed

@@ -23,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from bare_machine import (  # noqa: E402
+from bare_machine import (
     CODE,
     CODE_FIRST,
     CODE_LAST,
@@ -39,18 +39,21 @@ from bare_machine import (  # noqa: E402
     BareMachine,
 )
 
-from x86virt.api import make_setup  # noqa: E402
-from x86virt.core import layout  # noqa: E402
-from x86virt.core.layout import NEVER  # noqa: E402
-from x86virt.guests import find_guest  # noqa: E402
-from x86virt.isa.registers import CS, EFLAGS_FIXED  # noqa: E402
-from x86virt.machine import Machine  # noqa: E402
-from x86virt.saved import machine_arrays, restore_machine_state  # noqa: E402
+from x86virt.api import make_setup
+from x86virt.core import layout
+from x86virt.core.entries import all_eflags, device_write, enter_level, set_all_eflags
+from x86virt.core.layout import NEVER
+from x86virt.guests import find_guest
+from x86virt.isa.events import EVENTS
+from x86virt.isa.registers import CR0_PE, CR0_PG, CS, EFLAGS_FIXED, EFLAGS_VM
+from x86virt.ledger import Ledger
+from x86virt.machine import Machine
+from x86virt.saved import machine_arrays, restore_machine_state
 
 TICKS = 64
 BARE_CYCLES = 200_000  # of one case of random code
-GUEST_CYCLES = 3_000_000  # of one case of a damaged guest
-VMM_CYCLES = 1_500_000
+GUEST_CYCLES = 200_000  # of one case of a damaged guest
+VMM_CYCLES = 600_000
 MOST_CALLS = 20_000
 LONGEST_SECONDS = 60.0  # of one case
 ENDS = {
@@ -60,6 +63,7 @@ ENDS = {
 STEPS = {layout.MARK, layout.BOARD}
 NAMED = re.compile(r"halted|exited \d+|triple_fault|budget|halted_forever|unimplemented: .+|unsupported: .+")
 GUESTS = ("irq", "clock", "syscall", "pgfault", "ptemod", "cr3switch", "divzero", "hello_pse", "stealth", "mix")
+DELIVERIES = [event.name for event in EVENTS if event.name.startswith(("sys.exc_", "sys.ext_interrupt", "sys.int_n"))]
 # What makes hostile code go on for long, and meet the system: loops, segment loads, control registers, ports, returns.
 PIECES = [
     bytes.fromhex(text)
@@ -80,16 +84,16 @@ class Tally:
     instructions: int = 0
     cases: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
-    exceptions: Counter[int] = field(default_factory=Counter)
+    events: Counter[str] = field(default_factory=Counter)
     unimplemented: Counter[str] = field(default_factory=Counter)
 
     def lines(self) -> list[str]:
         """As it is printed."""
-        vectors = ", ".join(f"{vector}: {count}" for vector, count in sorted(self.exceptions.items()))
+        events = ", ".join(f"{name.removeprefix('sys.')} {count}" for name, count in self.events.most_common())
         return [
             f"{self.cases} cases, {self.instructions} guest instructions",
             "outcomes: " + ", ".join(f"{name} {count}" for name, count in self.outcomes.most_common()),
-            f"last event of each case by vector: {vectors}",
+            f"exceptions and interrupts delivered: {events}",
             *(f"unimplemented: {name} ({count})" for name, count in self.unimplemented.most_common(20)),
         ]
 
@@ -138,6 +142,7 @@ class Fuzzer:
         machine.gpr[ESP] = STACK + 0x1000
         randomise_control(chance, machine.processor)
         cpu.rip = int(chance.choice([CODE, CODE, CODE_FIRST, DATA, 0xFFFFFFF0, 0xFFFFE, 0x4000]))
+        enter_mode(str(chance.choice(MODES, p=MODE_SHARES)), machine.processor)
         if chance.random() < 0.3:
             start_timer(machine.processor)
         self.drive(machine)
@@ -163,7 +168,7 @@ class Fuzzer:
         if outcome == layout.UNIMPLEMENTED:
             physical = processor.look_up((int(cpu.rip) + int(cpu.seg[CS].seg_base)) & 0xFFFFFFFF) or 0
             self.tally.unimplemented[processor.read_physical(physical, 3).hex(" ")] += 1
-        self.count(ENDS[outcome], int(cpu.retired), int(cpu.event_vector))
+        self.count(ENDS[outcome], int(cpu.retired), ledger)
 
     # -- damaged guests ---------------------------------------------------------------------------------------------
 
@@ -199,14 +204,14 @@ class Fuzzer:
             if chance.random() < 0.3:
                 cpu.gpr[int(chance.integers(8))] = int(chance.integers(0, 1 << 32))
         cycles = (VMM_CYCLES if machine.vm is not None else GUEST_CYCLES) + int(cpu.ticks) // TICKS
-        before = int(cpu.retired)
+        before, ledger = int(cpu.retired), machine.ledger()
         result = machine.run(cycles)  # checks conservation
         assert NAMED.fullmatch(result.outcome), result.outcome
         result.ledger.check_fixed_prices(cpu.price) if machine.vm is None else None
         name = result.outcome.split(":")[0].split(" ")[0]
         if name == "unimplemented":
             self.tally.unimplemented[result.outcome.split(" at ")[0][15:23]] += 1
-        self.count(name, int(cpu.retired) - before, int(cpu.event_vector))
+        self.count(name, int(cpu.retired) - before, result.ledger - ledger)
 
     def damage_guest(self, chance: np.random.Generator, machine: Machine, first: int, last: int) -> None:
         """Random bytes, or pieces of code, at a few guest-physical addresses."""
@@ -214,11 +219,14 @@ class Fuzzer:
             octets = PIECES[int(chance.integers(len(PIECES)))] if chance.random() < 0.5 else chance.bytes(4)
             machine.write_guest(int(chance.integers(first, last)), octets)
 
-    def count(self, outcome: str, instructions: int, vector: int) -> None:
+    def count(self, outcome: str, instructions: int, ledger: Ledger) -> None:
         """Book a case."""
         self.tally.outcomes[outcome] += 1
         self.tally.instructions += instructions
-        self.tally.exceptions[vector] += 1
+        for name in DELIVERIES:
+            count = ledger.event_count(name)
+            if count:
+                self.tally.events[name] += count
 
 
 def guest_places(guest: str) -> list[tuple[str, int, int]]:
@@ -256,8 +264,6 @@ def damage(chance: np.random.Generator, memory: np.ndarray, first: int, last: in
 
 def randomise_control(chance: np.random.Generator, processor) -> None:
     """Random flags, control registers and tables' places, as privileged code could have set them."""
-    from x86virt.core.entries import enter_level, set_all_eflags
-
     cpu = processor.cpu
     flags = int(chance.integers(0, 1 << 22)) & 0x00257FD5 if chance.random() < 0.5 else 0
     set_all_eflags(processor.state, flags & ~0x20000 | EFLAGS_FIXED)
@@ -281,10 +287,31 @@ def randomise_control(chance: np.random.Generator, processor) -> None:
     enter_level(processor.state, int(cpu.cpl))
 
 
+MODES = ("flat", "16-bit", "real", "virtual-8086")
+MODE_SHARES = (0.7, 0.1, 0.1, 0.1)
+
+
+def enter_mode(mode: str, processor) -> None:
+    """Another mode than flat 32-bit segments: the code goes on at the same linear address where its IP reaches it."""
+    cpu = processor.cpu
+    if mode == "16-bit":
+        cpu.seg[CS].access = int(cpu.seg[CS].access) & ~0x4000
+    elif mode == "real":
+        cpu.cr0 = int(cpu.cr0) & ~(CR0_PE | CR0_PG)
+    elif mode == "virtual-8086":
+        set_all_eflags(processor.state, int(all_eflags(processor.state)) | EFLAGS_VM)
+    if mode in ("real", "virtual-8086"):
+        for segment in range(6):
+            access = 0x93 if mode == "real" else 0xF3
+            processor.set_segment(segment, CODE_FIRST >> 4 if segment == CS else DATA >> 4,
+                                  CODE_FIRST if segment == CS else DATA, 0xFFFF, access)  # fmt: skip
+        cpu.rip = int(cpu.rip) & 0xFFFF
+    processor.discard_host_state()
+    enter_level(processor.state, 3 if mode == "virtual-8086" else 0 if mode == "real" else int(cpu.cpl))
+
+
 def start_timer(processor) -> None:
     """The PICs initialized and open, the timer fast: interrupts come."""
-    from x86virt.core.entries import device_write
-
     for port, value in ((0x20, 0x11), (0x21, 0x20), (0x21, 4), (0x21, 1), (0x21, 0), (0x43, 0x34), (0x40, 9), (0x40, 0)):
         device_write(processor.boards, port, 1, value, 0)
 

@@ -207,13 +207,13 @@ def refuse(content: bytes) -> str:
         machine_of(content, "a file")
     text = str(caught.value)
     assert "\n" not in text and len(text) < 600
-    assert text.startswith("a file: ") or text.startswith("strategy "), text
+    assert text.startswith(("a file: ", "strategy ")), text
     return text
 
 
 def test_every_truncation_is_refused() -> None:
     content = good()
-    places = {*range(0, 200), *range(200, len(content), 997), *range(len(content) - 100, len(content))}
+    places = {*range(200), *range(200, len(content), 997), *range(len(content) - 100, len(content))}
     for length in places:
         refuse(content[:length])
     refuse(content + b"\0")

@@ -1,4 +1,4 @@
-"""Save and restore: a whole machine in one file, from which the run goes on as if it had never been cut.
+r"""Save and restore: a whole machine in one file, from which the run goes on as if it had never been cut.
 
 The file (all numbers little-endian):
 
@@ -182,7 +182,7 @@ def layout_of(dtype: np.dtype) -> Any:
         return dtype.newbyteorder("<").str
     rows = []
     for name in dtype.names:
-        inner, *_ = (dtype.fields or {})[name]
+        inner = dtype[name]
         rows.append([name, layout_of(inner.base), list(inner.shape)])
     return rows
 
@@ -318,17 +318,23 @@ def unpack(
 
 def fill(machine: Machine, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Put a state into a machine of the same make."""
-    processor = machine.processor
-    state = processor.state.view(np.ndarray)
     check_processor(machine, arrays)
-    processor.ram[:] = arrays["ram"]
-    for name in saved_fields():
-        state[name] = arrays[f"cpu.{name}"].reshape(state[name].shape)
     check_board(arrays["board"])
-    processor.boards.view(np.ndarray)[:] = arrays["board"]
+    fill_hardware(machine, arrays)
     if machine.vm is not None:
         fill_vm(machine, manifest["vm"], arrays)
     fill_python_state(machine, manifest, arrays)
+
+
+def fill_hardware(machine: Machine, arrays: dict[str, np.ndarray]) -> None:
+    """The processor, RAM and the board; what only serves speed starts afresh."""
+    processor = machine.processor
+    processor.settle()
+    state = processor.state.view(np.ndarray)
+    processor.ram[:] = arrays["ram"]
+    for name in saved_fields():
+        state[name] = arrays[f"cpu.{name}"].reshape(state[name].shape)
+    processor.boards.view(np.ndarray)[:] = arrays["board"]
     for segment in range(N_SEGMENTS):
         refresh_segment(processor.state, segment)
     processor.discard_host_state()
@@ -339,19 +345,10 @@ def restore_machine_state(machine: Machine, arrays: dict[str, np.ndarray]) -> No
 
     For many short runs from one place: it is much cheaper than another machine.
     """
-    processor = machine.processor
-    processor.settle()
-    state = processor.state.view(np.ndarray)
-    processor.ram[:] = arrays["ram"]
-    for name in saved_fields():
-        state[name] = arrays[f"cpu.{name}"].reshape(state[name].shape)
-    processor.boards.view(np.ndarray)[:] = arrays["board"]
+    fill_hardware(machine, arrays)
     machine.outcome, machine.open_region = None, None
     machine.regions.clear()
     machine.set_console(arrays["console"].tobytes())
-    for segment in range(N_SEGMENTS):
-        refresh_segment(processor.state, segment)
-    processor.discard_host_state()
 
 
 def fill_vm(machine: Machine, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
@@ -378,11 +375,14 @@ def fill_python_state(machine: Machine, manifest: dict[str, Any], arrays: dict[s
     machine.set_console(arrays["console"].tobytes())
     machine.regions[:] = [
         Region(
-            *(within(value, 0, 1 << 62) for value in numbers),
+            within(number, 0, 1 << 62),
+            within(iterations, 0, 1 << 62),
+            within(instructions, 0, 1 << 62),
+            within(ticks, 0, 1 << 62),
             ledger_of(arrays, f"region{place}"),
-            {reason: (count, ticks) for reason, (count, ticks) in exits_of(exits).items()},
+            {reason: (count, spent) for reason, (count, spent) in exits_of(exits).items()},
         )
-        for place, (*numbers, exits) in enumerate(state["regions"])
+        for place, (number, iterations, instructions, ticks, exits) in enumerate(state["regions"])
     ]
     if state["open"] is not None:
         number, ticks, retired, exits = state["open"]
