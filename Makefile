@@ -4,13 +4,14 @@
 #   make test        set up, check style and types, run all tests
 #   make fuzz        run hostile guests for minutes; `make fuzz SEED=7 SEEDS=20`
 #   make speed       measure the emulator itself
+#   make bench-speed the same guest on this emulator and on QEMU, Bochs, v86 and Unicorn where they are installed
 #   make guests      assemble the guest kernels and the witness routines again (needs nasm and GNU ld)
 #   make gen         write the generated sources again; make profiles: the processor profiles; make prices: the VMM's
 #   make readme      measure again and put the figures into the README
 #   make check       are the committed profiles and the README's table current?
 #   make help        this text
 
-.PHONY: help bench speed test fuzz lint check readme guests gen profiles prices wheel clean clean-cache
+.PHONY: help bench speed bench-speed test fuzz lint check readme guests gen profiles prices wheel clean clean-cache
 .DEFAULT_GOAL := help
 
 VENV := .venv
@@ -45,6 +46,10 @@ bench: $(VENV)/installed
 
 speed: $(VENV)/installed
 	@$(BIN)/x86virt bench speed
+
+# `make bench-speed ARGUMENTS='--json FILE'` writes the figures as JSON.
+bench-speed: $(VENV)/installed-test
+	@$(BIN)/python benchmarks/bench_speed.py $(ARGUMENTS)
 
 lint: $(VENV)/installed-test
 	@$(BIN)/ruff check .

@@ -11,10 +11,12 @@ from .core.entries import (
     refresh_segment,
     reset_devices,
     settle_all,
+    write_debug_register,
 )
 from .core.jit import JIT_DISABLED
 from .core.layout import BLOCK, CODE, CPU, DETAIL, MAX_BLOCKS, MAX_UOPS, NEVER, UOP
 from .core.run import run
+from .identity import load_identity, reset_model_specific
 from .isa.events import MODE_GUEST_KERNEL, MODE_GUEST_USER
 from .isa.registers import (
     AR_DB,
@@ -22,13 +24,19 @@ from .isa.registers import (
     AR_P,
     AR_S,
     AR_UNUSABLE,
+    CR0_CD,
     CR0_ET,
+    CR0_NW,
+    CR0_PE,
     CS,
+    EDX,
     EFLAGS_FIXED,
     LDTR,
     N_SEGMENTS,
     TR,
+    TYPE_LDT,
     TYPE_TSS_32_BUSY,
+    X87_CONTROL_INITIAL,
 )
 from .ledger import Ledger
 from .profile import Profile
@@ -37,6 +45,8 @@ PAGE_BYTES = 4096
 CODE_MASK_BYTES = 4  # behind RAM, one mask of decoded code per page; then a byte per page, its owner
 FLAT_CODE = AR_S | AR_P | AR_DB | AR_G | 0xB
 FLAT_DATA = AR_S | AR_P | AR_DB | AR_G | 0x3
+REAL_MODE_SEGMENT = AR_S | AR_P | 0x3
+VECTOR_TABLE_LIMIT = 0x3FF  # of real-address mode: 256 entries of four bytes
 
 # The profile keys of each TLB unit, in the order of core/layout.py: entries, ways, bits of page offset.
 TLB_KEYS = (
@@ -113,11 +123,7 @@ class Processor:
             geometry.first, geometry.ways, geometry.line_shift = first, ways, line_bytes.bit_length() - 1
             geometry.sets = lines // ways if ways else 1
             first += lines
-        cpu.cpuid_leaf1_eax = profile.cpuid_signature()
-        cpu.cpuid_leaf1_edx = profile.integer("cpuid.features")
-        cpu.cpuid_highest_leaf = 1
-        vendor = str(profile["cpuid.vendor"]).encode()
-        cpu.cpuid_vendor[:] = np.frombuffer(vendor, "<u4").astype(np.int64)
+        load_identity(cpu, profile)
 
     def set_tlb_unit(self, unit: int, first: int, entries: int, ways: int, shift: int) -> None:
         """Give one TLB its place, sets and ways; 0 entries make it absent."""
@@ -128,13 +134,50 @@ class Processor:
 
     def reset(self) -> None:
         """Power on, in the state that a Multiboot loader hands over: flat protected mode, ring 0, interrupts off."""
+        self._power_on()
+        self.cpu.cr0 = CR0_ET | CR0_PE
+        for segment in range(N_SEGMENTS):
+            self.set_segment(segment, 0, 0, 0xFFFFFFFF, FLAT_CODE if segment == CS else FLAT_DATA)
+        self.set_segment(LDTR, 0, 0, 0, AR_UNUSABLE)
+        self.set_segment(TR, 0, 0, 0xFFFF, AR_P | TYPE_TSS_32_BUSY)
+        enter_level(self.state, 0)
+
+    def reset_real(self) -> None:
+        """Power on, in the state that the processor itself takes: real-address mode (SDM volume 3, table 9-1).
+
+        Execution begins at F000:FFF0, whose base lies in the top 64 KB of the address space until CS is loaded.
+        """
+        self._power_on()
+        cpu = self.cpu
+        cpu.cr0 = CR0_ET | CR0_CD | CR0_NW
+        cpu.cr2 = cpu.cr3 = cpu.cr4 = 0
+        cpu.gpr[:] = 0
+        cpu.gpr[EDX] = cpu.cpuid[1, 0]
+        for segment in range(N_SEGMENTS):
+            self.set_segment(segment, 0, 0, 0xFFFF, REAL_MODE_SEGMENT)
+        self.set_segment(CS, 0xF000, 0xFFFF0000, 0xFFFF, REAL_MODE_SEGMENT)
+        self.set_segment(LDTR, 0, 0, 0xFFFF, AR_P | TYPE_LDT)
+        self.set_segment(TR, 0, 0, 0xFFFF, AR_P | TYPE_TSS_32_BUSY)
+        cpu.gdtr_base, cpu.gdtr_limit = 0, 0xFFFF
+        cpu.idtr_base, cpu.idtr_limit = 0, VECTOR_TABLE_LIMIT
+        cpu.rip = 0xFFF0
+        enter_level(self.state, 0)
+
+    def _power_on(self) -> None:
+        """What both ways of starting have in common: no event, no limit, empty TLBs, no decoded code, fresh devices."""
         cpu = self.cpu
         cpu.ram_last = self.ram_bytes - 1
         cpu.code_map = self.ram_bytes
         cpu.eflags = EFLAGS_FIXED
         cpu.flag_result = 1
-        cpu.cr0 = CR0_ET | 1
+        cpu.shadow = cpu.halted = 0
+        cpu.efer = 0
+        reset_model_specific(cpu.msr)
+        self.set_debug_register(6, 0)
+        self.set_debug_register(7, 0)
+        cpu.debug_hits = cpu.debug_pending = cpu.flush_code = 0
         cpu.idt_vector = -1
+        cpu.fpu_control = X87_CONTROL_INITIAL
         cpu.timer = cpu.budget = cpu.deadline = NEVER
         cpu.retired_limit = NEVER
         cpu.hook_first, cpu.hook_last = 1, 0
@@ -143,11 +186,6 @@ class Processor:
         self.code.block_count = layout.FIRST_BLOCK
         self.code.uop_count = layout.BLOCK_UOPS
         cpu.mode_table[:4] = (MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_USER)
-        for segment in range(N_SEGMENTS):
-            self.set_segment(segment, 0, 0, 0xFFFFFFFF, FLAT_CODE if segment == CS else FLAT_DATA)
-        self.set_segment(LDTR, 0, 0, 0, AR_UNUSABLE)
-        self.set_segment(TR, 0, 0, 0xFFFF, AR_P | TYPE_TSS_32_BUSY)
-        enter_level(self.state, 0)
         reset_devices(self.boards, 64 * self.clock_hz)
 
     @property
@@ -160,6 +198,10 @@ class Processor:
         cache = self.cpu.seg[segment]
         cache.selector, cache.seg_base, cache.limit, cache.access = selector, base, limit, access
         refresh_segment(self.state, segment)
+
+    def set_debug_register(self, number: int, value: int) -> None:
+        """Write DR0 to DR3, DR6 or DR7; breakpoints follow."""
+        write_debug_register(self.state, number, value)
 
     def write_physical(self, address: int, octets: bytes) -> None:
         """Write RAM, discarding decoded code there."""

@@ -1,7 +1,7 @@
 """The board: the devices of the bare machine, or, as another instance, the virtual devices of a VM.
 
 One record holds two 8259A PICs, an 8254 PIT, the 0xE9 console, the exit port 0xF4, the shutdown port 0x8900 and the
-POST port 0x80. `now` is always in ticks (64 per processor cycle) and must not go back; everything is a function of it.
+POST port 0x80, and port 0xF0 of the x87 error interrupt. `now` is always in ticks (64 per processor cycle) and must not go back; everything is a function of it.
 
 Whoever runs the processor calls `board_advance` at the first instruction boundary at or after `board_deadline`, and
 asks again for the deadline after every advance, port access and acknowledgement. Accesses to the ports of the PICs, the
@@ -60,10 +60,12 @@ PORT_SYSTEM_CONTROL = 0x61
 PORT_POST = 0x80
 PORT_SLAVE_PIC = 0xA0
 PORT_CONSOLE = 0xE9
+PORT_FLOAT_ERROR = 0xF0
 PORT_EXIT = 0xF4
 PORT_SHUTDOWN = 0x8900
 
 SHUTDOWN_WORD = tuple(b"Shutdown")
+FLOAT_ERROR_IRQ = 13
 REFRESH_CLOCKS = 18  # PIT clocks between two memory refreshes, which toggle bit 4 of port 0x61
 
 BOARD = np.dtype(
@@ -79,6 +81,8 @@ BOARD = np.dtype(
         ("timer_lost", "i8"),  # of these, merged or dropped
         ("timer_backlog", "i8"),  # of these, still to be requested (catch up)
         ("timer_replayed", "i8"),  # of these, requested late (catch up)
+        ("ferr", "i8"),  # FERR#: the processor reports an x87 exception by IRQ 13
+        ("ignne", "i8"),  # IGNNE#: port 0xF0 was written since, x87 exceptions are ignored
         ("attention", "i8"),  # BOARD outcomes of port writes, or-ed, until the owner has seen to them
         ("exit_requested", "i8"),
         ("exit_code", "i8"),  # low byte of the last value written to the exit port
@@ -112,6 +116,8 @@ def reset_board(board, ticks_per_second):
     board.timer_lost = 0
     board.timer_backlog = 0
     board.timer_replayed = 0
+    board.ferr = 0
+    board.ignne = 0
     board.attention = 0
     board.exit_requested = 0
     board.exit_code = 0
@@ -234,6 +240,33 @@ def board_deadline(board):
     if clock == NEVER:
         return NEVER
     return tick_of_clock(clock, board.ticks_per_second)
+
+
+# -- x87 exceptions reported around the processor (CR0.NE clear) ----------------------------------------------------
+
+
+@kernel
+def float_error(board):
+    """FERR# asserted: IRQ 13, unless port 0xF0 was written since; returns IGNNE#."""
+    if board.ferr == 0:
+        board.ferr = 1
+        set_irq_line(board, FLOAT_ERROR_IRQ, 1)
+    return board.ignne
+
+
+@kernel
+def float_error_cleared(board):
+    """FERR# released: the exception flags are clear, so IGNNE# falls too, and with it a request nobody cleared."""
+    board.ferr = 0
+    board.ignne = 0
+    set_irq_line(board, FLOAT_ERROR_IRQ, 0)
+
+
+@kernel
+def float_error_port(board):
+    """A write to port 0xF0, of any value: IRQ 13 is cleared, and IGNNE# asserted while FERR# is."""
+    board.ignne = board.ferr
+    set_irq_line(board, FLOAT_ERROR_IRQ, 0)
 
 
 # -- PIC ports ----------------------------------------------------------------------------------------------------
@@ -436,6 +469,8 @@ def byte_write(board, port, value, now):
         return shutdown_write(board, value)
     elif port == PORT_POST:
         board.post_code = value
+    elif port == PORT_FLOAT_ERROR:
+        float_error_port(board)
     else:
         board.unclaimed_writes += 1
     return BOARD_OK

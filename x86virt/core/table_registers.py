@@ -20,6 +20,7 @@ from ..isa.system_ops import (
     SYSTEM_SLDT,
     SYSTEM_STR,
 )
+from .control import write_cr0
 from .jit import kernel
 from .layout import OK
 from .memory import effective_address, read_segment, write_segment
@@ -68,8 +69,7 @@ def store_table(cpu, ram, u, limit, table_base):
 def lmsw(cpu, value):
     """LMSW: PE, MP, EM and TS; PE cannot be cleared."""
     changeable = CR0_MP | CR0_EM | CR0_TS
-    cpu.cr0 = (cpu.cr0 & ~changeable) | (value & (changeable | CR0_PE))
-    return OK
+    return write_cr0(cpu, (cpu.cr0 & ~changeable) | (value & (changeable | CR0_PE)))
 
 
 @kernel
