@@ -3,6 +3,7 @@
 #   make bench       set up, and print what a system call costs on the bare machine and under trap-and-emulate
 #   make test        set up, check style and types, run all tests
 #   make conformance a million random instructions on our core and on Unicorn (SEED=n for others)
+#   make fuzz        run hostile guests for minutes; `make fuzz SEED=7 SEEDS=20`
 #   make speed       measure the emulator itself
 #   make bench-speed the same guest on this emulator and on QEMU, Bochs, v86 and Unicorn where they are installed
 #   make permutations  the permutation suites whole: every case, with its count
@@ -12,7 +13,7 @@
 #   make check       are the committed profiles and the README's table current?
 #   make help        this text
 
-.PHONY: help bench speed bench-speed test conformance permutations lint check readme guests gen profiles prices wheel clean clean-cache
+.PHONY: help bench speed bench-speed test conformance permutations fuzz lint check readme guests gen profiles prices wheel clean clean-cache
 .DEFAULT_GOAL := help
 
 VENV := .venv
@@ -58,7 +59,7 @@ lint: $(VENV)/installed-test
 
 # The suite runs compiled on two processes; a fast subset also under the interpreter and with bounds checks on.
 WITHOUT_JIT := tests/test_smc.py tests/test_board.py tests/test_segmentation.py tests/test_delivery.py
-WITH_BOUNDS := tests/test_smc.py tests/test_segmentation.py tests/test_instructions.py
+WITH_BOUNDS := tests/test_smc.py tests/test_segmentation.py tests/test_instructions.py tests/test_fuzz.py
 
 test: lint
 	@$(BIN)/x86virt run hello >/dev/null
@@ -77,6 +78,11 @@ conformance: $(VENV)/installed-test
 permutations: $(VENV)/installed-test
 	@$(BIN)/python tests/permutations.py 30000
 	@$(BIN)/python tests/paging_permutations.py
+
+# Hostile guests for minutes: ten million instructions per seed; `make fuzz SEED=7 SEEDS=20`.
+SEEDS ?= 4
+fuzz: $(VENV)/installed-test
+	@$(BIN)/python -m tests.fuzz_hostile --seed $(SEED) --seeds $(SEEDS)
 
 # What is generated and committed is current: the profiles, the README's table.
 check: $(VENV)/installed

@@ -70,7 +70,7 @@ CACHE_KEYS = (("cache.l1d_kb", "cache.l1d_ways"), ("cache.l2_kb", "cache.l2_ways
 HOST_FIELDS = (
     "front_read", "front_write", "front_fetch", "read_addend", "write_addend", "fetch_addend", "context",
     "context_count", "contexts", "code_write_count", "code_writes", "in_block", "uop_index", "flush_code", "rmw_first",
-    "rmw_split", "rmw_second",
+    "rmw_split", "rmw_second", "front_generation", "fetch_generation",
 )  # fmt: skip
 
 
