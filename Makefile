@@ -2,6 +2,7 @@
 #
 #   make bench       set up, and print what a system call costs on the bare machine and under trap-and-emulate
 #   make test        set up, check style and types, run all tests
+#   make permutations  the long runs of the permutation suites, with their counts
 #   make speed       measure the emulator itself
 #   make bench-speed the same guest on this emulator and on QEMU, Bochs, v86 and Unicorn where they are installed
 #   make guests      assemble the guest kernels and the witness routines again (needs nasm and GNU ld)
@@ -10,7 +11,7 @@
 #   make check       are the committed profiles and the README's table current?
 #   make help        this text
 
-.PHONY: help bench speed bench-speed test lint check readme guests gen profiles prices wheel clean clean-cache
+.PHONY: help bench speed bench-speed test permutations lint check readme guests gen profiles prices wheel clean clean-cache
 .DEFAULT_GOAL := help
 
 VENV := .venv
@@ -65,6 +66,10 @@ test: lint
 	@NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(WITHOUT_JIT)
 	@echo "a fast subset with bounds checks on:"
 	@X86VIRT_BOUNDSCHECK=1 $(BIN)/python -m pytest $(WITH_BOUNDS)
+
+# Task switches and far transfers, every case against the models written from the manual (minutes).
+permutations: $(VENV)/installed-test
+	@$(BIN)/python tests/permutations.py
 
 # What is generated and committed is current: the profiles, the README's table.
 check: $(VENV)/installed
