@@ -204,12 +204,14 @@ def test_bad_tss_leaves_the_old_task(machine: BareMachine) -> None:
 
 
 def test_trap_flag_of_a_tss(machine: BareMachine) -> None:
-    """The T flag leaves BT for the debug trap at the next boundary."""
+    """The T flag: a debug trap before the first instruction of the new task, with BT in DR6."""
     lay_other_task(machine, trap=1)
     machine.write_code(JUMP_TO_TASK)
-    machine.go(single=True)
-    assert int(machine.cpu.debug_pending) & DR6_BT
-    machine.cpu.debug_pending = 0
+    outcome = machine.go()
+    assert machine.stopped_at(outcome) == f"vector {VECTOR_DB}"
+    assert int(machine.cpu.dr[6]) & DR6_BT
+    assert machine.get(int(machine.gpr[ESP])) == OTHER_CODE
+    machine.cpu.dr[6] = 0
 
 
 def test_fault_in_a_task_gate_s_task_makes_a_double_fault(machine: BareMachine) -> None:
@@ -236,3 +238,38 @@ def test_address_space_of_a_task(machine: BareMachine, where: str) -> None:
     assert machine.stopped_at(outcome) == OTHER_CODE
     assert machine.cpu.cr3 == other
     assert int(machine.cpu.tlb_generation) - generation == int(where == "other")
+
+
+@pytest.mark.parametrize(
+    ("code", "place", "pushed"),
+    [
+        ("66ea00900800", None, b""),
+        ("669a00900800", None, bytes.fromhex("06c00800")),
+        ("66ff2d00000200", 0x20000, b""),
+        ("66ff1d00000200", 0x20000, bytes.fromhex("07c00800")),
+        ("6766ff2efeff", 0xFFFE, b""),
+    ],
+    ids=["jmp ptr16:16", "call ptr16:16", "jmp m16:16", "call m16:16", "jmp m16:16 around 64 KB"],
+)
+def test_far_transfer_with_16_bit_operands(machine: BareMachine, code: str, place: int | None, pushed: bytes) -> None:
+    """IP has 16 bits, words are pushed; a far pointer wraps at the address size."""
+    machine.power_on()
+    machine.write_code(bytes.fromhex("0800"), 0)
+    if place is not None:
+        machine.write_code(bytes.fromhex("0090"), place)
+        machine.write_code(bytes.fromhex("0800"), place + 2 if place != 0xFFFE else 0)
+    machine.write_code(bytes.fromhex(code))
+    outcome = machine.go()
+    assert machine.stopped_at(outcome) == 0x9000
+    pointer = int(machine.gpr[ESP])
+    assert machine.memory[pointer : STACK + 0x2000].tobytes() == pushed
+
+
+def test_far_pointer_loads_16_bits(machine: BareMachine) -> None:
+    """LES with 16-bit operands keeps the upper half of the register."""
+    machine.power_on()
+    machine.write_code(bytes.fromhex("785610005555"), 0x20000)
+    machine.gpr[0] = 0x12340000
+    machine.write_code(bytes.fromhex("66c40500000200f4"))
+    machine.go()
+    assert (machine.gpr[0], machine.cpu.seg[0].selector) == (0x12345678, DATA_0)
