@@ -77,6 +77,7 @@ conformance: $(VENV)/installed-test
 # Every case of the suites of which `make test` runs a slice.
 permutations: $(VENV)/installed-test
 	@$(BIN)/python tests/permutations.py 30000
+	@$(BIN)/python tests/far_and_task_permutations.py
 	@$(BIN)/python tests/paging_permutations.py
 
 # Hostile guests for minutes: ten million instructions per seed; `make fuzz SEED=7 SEEDS=20`.

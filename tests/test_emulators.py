@@ -29,7 +29,7 @@ def test_a_kernel_that_is_too_large_for_the_boot_sector_is_refused() -> None:
 
 
 @needs_bochs
-@pytest.mark.parametrize("name", ["hello", "syscall", "speed"])
+@pytest.mark.parametrize("name", ["hello", "syscall", "speed", "tasks"])
 def test_guest_passes_on_bochs_from_a_boot_disk(name: str, tmp_path: Path) -> None:
     disk = tmp_path / "disk.img"
     disk.write_bytes(boot_disk(find_guest(name), "iterations=2"))

@@ -7,6 +7,7 @@ the ticks that the key alone decides. Geometry is shown live by runs that differ
 import numpy as np
 import pytest
 from bare_machine import CODE, CODE_0, CODE_3, DATA, DATA_0, DATA_3, GDT, IDT, STACK_END, TF, BareMachine
+from descriptor_machine import descriptor
 from x86virt.strategies.native import Native
 
 from x86virt.core.deliver import delivery_event
@@ -197,7 +198,17 @@ def call_gate(machine: BareMachine) -> None:
     machine.cpu.gdtr_limit = max(int(machine.cpu.gdtr_limit), 0x37)
 
 
+def task(machine: BareMachine) -> None:
+    """A second task at selector 0x30 that runs at CODE + 64."""
+    machine.put(GDT + 0x30, descriptor(0x3800, 0x67, 9, s=0, db=0), 8)
+    machine.cpu.gdtr_limit = max(int(machine.cpu.gdtr_limit), 0x37)
+    machine.put(0x3820, CODE + 64)
+    for number in range(6):
+        machine.put(0x3848 + 4 * number, CODE_0 if number == 1 else DATA_0)
+
+
 SITUATIONS = {
+    "sys.task_switch": ("ea000000003000", 0, task),
     "sys.far_ret_outer": ("cb", 0, outer_frame),
     "sys.far_call_gate_up": ("9a000000003300", 3, call_gate),
     "sys.exc_de": ("f7f1", 3, lambda m: m.gpr.__setitem__(ECX, 0)),

@@ -49,7 +49,6 @@ _LATER_EVENTS = {
     "sys.sysret": "long mode",
     "sys.exc_mf": "the floating-point unit",
     "sys.exc_nm": "the floating-point unit",
-    "sys.task_switch": "hardware task switches",
     "sys.in_port_chipset": "the PCI host bridge",
     "sys.mmio_uncached_read": "memory-mapped devices",
     "sys.ipi_send_to_handler": "several processors",

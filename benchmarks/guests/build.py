@@ -61,6 +61,7 @@ GUESTS: dict[str, Guest] = {
     ),
     "stealth": Guest("stealth.asm"),
     "syscall": Guest("syscall.asm", ("INT 0x80 and IRET", "SYSENTER and SYSEXIT")),
+    "tasks": Guest("tasks.asm"),
 }
 """Image name -> how it is built."""
 

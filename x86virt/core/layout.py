@@ -25,6 +25,7 @@ BOARD = 10  # a device asks for attention: exit, shutdown, console
 HALTED_FOREVER = 11  # HLT with nothing that could wake it
 ISOLATION = 12  # an operand or a fetch reached a frame that is not the guest's; cpu.violation_* say which
 TIME_LOG = 13  # recording: the log of time reads is full; replaying: it has no value for this read; nothing committed
+NEW_TASK_FAULT = 14  # the instruction switched tasks, and cpu.event_* describes an exception of the new task
 
 # Edges out of a block, as micro-operations report them.
 EDGE_FALL = 0

@@ -41,6 +41,7 @@ from .layout import (
     HOOK,
     MARK,
     NEVER,
+    NEW_TASK_FAULT,
     OK,
     PROBE,
     RESTART,
@@ -218,6 +219,8 @@ def handle_fault(cpu, ram, blocks, details, edge, index):
     outcome = edge - EDGE_SYSTEM
     if edge >= EDGE_FAULT:
         outcome = edge - EDGE_FAULT
+        if outcome == NEW_TASK_FAULT:
+            return deliver_event(cpu, ram)
         refund(cpu, blocks, details, index)
     if outcome == FAULT:
         cpu.debug_hits = 0  # what its accesses met is met again

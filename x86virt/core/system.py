@@ -18,15 +18,12 @@ from ..isa.system_ops import (
     SYSTEM_INTO,
     SYSTEM_INVD,
     SYSTEM_IRET,
-    SYSTEM_JMP_FAR,
-    SYSTEM_JMP_FAR_INDIRECT,
     SYSTEM_LMSW,
     SYSTEM_LOAD_FAR_POINTER,
     SYSTEM_OUT,
     SYSTEM_POPF,
     SYSTEM_PUSHF,
     SYSTEM_RDPMC,
-    SYSTEM_RET_FAR,
     SYSTEM_STI,
     SYSTEM_UD2,
     SYSTEM_WBINVD,
@@ -42,15 +39,12 @@ from ..isa.vectors import (
 from .control import control_instruction
 from .debug import int1
 from .deliver import software_interrupt
-from .far import far_call, far_jump, far_return, read_far_pointer
+from .far import far_instruction
 from .fault import raise_plain
 from .flags import get_eflags
 from .iret import iret, iret_16
 from .jit import kernel
 from .layout import OK, UNIMPLEMENTED
-from .mode import (
-    MASK_32,
-)
 from .performance import rdpmc
 from .ports import port_in, port_out
 from .privileged_flags import cli, popf, pushf, sti
@@ -104,29 +98,6 @@ def flag_instruction(cpu, ram, board, u):
     if op == SYSTEM_OUT:
         return port_out(cpu, ram, board, u)
     return UNIMPLEMENTED
-
-
-
-# -- far transfers ------------------------------------------------------------------------------------------------------
-
-
-@kernel
-def far_instruction(cpu, ram, u):
-    """The operations SYSTEM_JMP_FAR to SYSTEM_CALL_FAR_INDIRECT; 16-bit operands are not implemented."""
-    op = u.dst_shift
-    if u.width == 16:
-        return UNIMPLEMENTED
-    if op == SYSTEM_RET_FAR:
-        return far_return(cpu, ram, u.imm & 0xFFFF)
-    selector = (u.imm >> 32) & 0xFFFF
-    offset = u.imm & MASK_32
-    if op == SYSTEM_JMP_FAR_INDIRECT or op == SYSTEM_CALL_FAR_INDIRECT:
-        outcome, selector, offset = read_far_pointer(cpu, ram, u)
-        if outcome != OK:
-            return outcome
-    if op == SYSTEM_JMP_FAR or op == SYSTEM_JMP_FAR_INDIRECT:
-        return far_jump(cpu, ram, selector, offset)
-    return far_call(cpu, ram, selector, offset)
 
 
 @kernel
