@@ -22,6 +22,7 @@ from bare_machine import (
     ESI,
     ESP,
     HANDLERS,
+    IDT,
     IF,
     STACK,
     TF,
@@ -585,3 +586,12 @@ def test_budget_between_instruction_and_trap(machine: BareMachine) -> None:
     assert seen[0] == seen[1]
 
 
+
+
+def test_int1_is_a_trap_without_a_condition(machine: BareMachine) -> None:
+    """INT1 (F1): #DB behind it, no bit in DR6, no look at the gate's DPL, no trap of its own under TF."""
+    fresh(machine, b"\xf1", ring=3)
+    machine.memory[IDT + 8 + 5] &= 0x9F  # DPL 0
+    machine.eflags = 2 | TF
+    machine.cpu.rip = CODE
+    assert next_debug(machine) == (CODE + 1, 0, 0)

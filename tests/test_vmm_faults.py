@@ -535,3 +535,29 @@ def test_log_and_stub_are_where_the_tests_think() -> None:
     assert start(Kernel([])).memory_bytes == RAM_BYTES > COMMON
     assert DATA_3 & 3 == 3
     assert EBX != EDX
+
+
+# -- debug registers -------------------------------------------------------------------------------------------------------
+
+
+def to_dr(number: int, value: int) -> bytes:
+    """MOV EAX, imm32 and MOV DRn, EAX."""
+    return mov(EAX, value) + bytes([0x0F, 0x23, 0xC0 | number << 3])
+
+
+def test_instruction_breakpoint_under_the_vmm() -> None:
+    """A breakpoint on a user's page is met, logged and seen in DR6 just as on the bare machine; then GD."""
+    read = b"\x0f\x21\xf0" + save(DATA, EAX)
+    target = 0x30000
+    jump_there = b"\xb8" + word(target) + b"\xff\xe0"
+    steps = [
+        Step(to_dr(0, target + 1) + to_dr(7, 1)),
+        Step(jump_there, 3),
+        Step(to_dr(7, 0) + read),
+        Step(to_dr(7, 0x2000)),
+        Step(read),
+    ]
+    machine = both(Kernel(steps, octets={target: b"\x40\x40\xcd\x80"}))
+    assert memory(machine, DATA) & 0xE00F == 1
+    rows = [row for row in log(machine) if row[0] == 1]
+    assert rows[0][2] == target + 1 and len(rows) == 2
