@@ -1,8 +1,10 @@
 ; The sensitive instructions, performed on the virtual processor. ESI is behind the opcode. Each first checks what the
 ; guest's own processor would check; a fault leaves the virtual processor as it was.
 
+; The instruction begins: RF, which the trap's frame has set, is cleared.
 %macro DECODED 0
         mov     [instruction_end], esi
+        and     dword [ebp + F_EFLAGS], ~EFLAGS_RF
 %endmacro
 
 ; #GP(0) unless the virtual CPL is within the virtual IOPL.
