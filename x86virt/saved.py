@@ -65,8 +65,8 @@ SMALLEST_MEMORY, LARGEST_MEMORY = 1 << 12, 2 << 30
 AGAIN = "save the machine again"
 # Fields of the processor that say what machine it is: they must be those of the machine that is made to take the state.
 IDENTITY_FIELDS = (
-    "price", "cache_levels", "cache_all", "ram_last", "code_map", "owner_table", "cpuid_leaf1_eax", "cpuid_leaf1_ebx",
-    "cpuid_leaf1_ecx", "cpuid_leaf1_edx", "cpuid_vendor", "cpuid_highest_leaf",
+    "price", "cache_levels", "cache_all", "ram_last", "code_map", "owner_table", "cpuid", "cpuid_leaf1_edx", "cpuid_highest",
+    "cpuid_highest_extended", "cpuid_repeats",
 )  # fmt: skip
 TIME_LOG_FIELDS = ("time_mode", "time_count", "time_next", "time_log")
 

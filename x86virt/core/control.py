@@ -34,7 +34,8 @@ from ..isa.vectors import (
     GP,
     UD,
 )
-from .debug import dr_to_register, refresh_breakpoints, register_to_dr
+from .debug import dr_to_register, register_to_dr
+from .debug_registers import refresh_breakpoints
 from .fault import raise_fault, raise_plain
 from .identity import cpuid, rdtsc
 from .jit import kernel

@@ -21,7 +21,7 @@ from .cache import VMM, reference
 from .charge import charge, charge_ticks
 from .code import settle
 from .control import cr4_offered
-from .debug import set_debug_register
+from .debug_registers import set_debug_register
 from .decode import decode
 from .flags import get_eflags, set_eflags
 from .jit import entry

@@ -17,7 +17,7 @@ from ..isa.registers import (
 )
 from ..isa.vectors import GP, NP, SS_FAULT, TS
 from .charge import charge
-from .debug import clear_local_breakpoints
+from .debug_registers import clear_local_breakpoints
 from .fault import raise_fault
 from .flags import get_eflags, set_eflags
 from .gate import is_software
