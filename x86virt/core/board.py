@@ -1,7 +1,8 @@
 """The board: the devices of the bare machine, or, as another instance, the virtual devices of a VM.
 
-One record holds two 8259A PICs, an 8254 PIT, the 0xE9 console, the exit port 0xF4, the shutdown port 0x8900 and the
-POST port 0x80, and port 0xF0 of the x87 error interrupt. `now` is always in ticks (64 per processor cycle) and must not go back; everything is a function of it.
+One record holds two 8259A PICs, an 8254 PIT, the 0xE9 console, the exit port 0xF4, the shutdown port 0x8900, the
+POST port 0x80, and port 0xF0 of the x87 error interrupt. `now` is always in ticks (64 per processor cycle) and must not
+go back; everything is a function of it.
 
 Whoever runs the processor calls `board_advance` at the first instruction boundary at or after `board_deadline`, and
 asks again for the deadline after every advance, port access and acknowledgement. Accesses to the ports of the PICs, the

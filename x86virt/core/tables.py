@@ -32,9 +32,10 @@ FIXED = 17  # a fixed register, numbered from here: FIXED + EAX ...
 OPERAND_CODES = {
     "Eb": (E, 8), "Ew": (E, 16), "Ev": (E, 0), "Gb": (G, 8), "Gw": (G, 16), "Gv": (G, 0), "Ib": (I, 8),
     "Iw": (I, 16), "Iz": (I, 0), "Ibs": (I, 0), "Sw": (S, 16), "Cd": (C, 32), "Dd": (D, 32), "Rd": (R, 32),
-    "M": (M, 0), "Mb": (M, 8), "Mp": (M, 0), "Ms": (M, 0), "Mq": (M, 0), "Mw": (M, 16), "Md": (M, 32), "Mt": (M, 0), "ST0": (NONE, 0), "STi": (NONE, 0), "Zb": (Z, 8), "Zv": (Z, 0), "AL": (ACC, 8),
+    "M": (M, 0), "Mb": (M, 8), "Mp": (M, 0), "Ms": (M, 0), "Mq": (M, 0), "Zb": (Z, 8), "Zv": (Z, 0), "AL": (ACC, 8),
     "rAX": (ACC, 0), "CL": (CL, 8), "DX": (DX, 16), "1": (ONE, 8), "Ob": (O, 8), "Ov": (O, 0), "Jb": (J, 8),
     "Jz": (J, 0), "Ap": (A, 0),
+    "Mw": (M, 16), "Md": (M, 32), "Mt": (M, 0), "ST0": (NONE, 0), "STi": (NONE, 0),
     **{f"R{number}": (FIXED + number, 0) for number in range(len(GENERAL_REGISTERS))},
     **{name.upper(): (NONE, 0) for name in SEGMENT_REGISTERS},
 }  # fmt: skip

@@ -18,6 +18,7 @@ from ..isa.registers import (
     CR0_PG,
     CR0_TS,
     CR4_DE,
+    CR4_OSFXSR,
     CR4_PGE,
     CR4_PSE,
     CR4_TSD,
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
 M32 = 0xFFFFFFFF
 APIC_BASE_DISABLED = 0xFEE00100
 BUSY = 2 << 8  # in a TSS descriptor's high doubleword
-CR4_OFFERED = CR4_TSD | CR4_DE | CR4_PSE | CR4_PGE
+CR4_OFFERED = CR4_TSD | CR4_DE | CR4_PSE | CR4_PGE | CR4_OSFXSR
 # What a return may load into EFLAGS at any privilege; IOPL and IF are decided by CPL and IOPL.
 LOADABLE = EFLAGS_ARITHMETIC | EFLAGS_TF | EFLAGS_DF | EFLAGS_NT | EFLAGS_AC | EFLAGS_ID | EFLAGS_RF
 
@@ -122,10 +123,18 @@ def write_cr0(vm: "VirtualMachine", value: int) -> None:
         raise GuestFault(GP, 0)
     if not value & CR0_PE:
         raise Unsupported("the guest leaves protected mode: real mode is not virtualized yet")
-    if value & (CR0_EM | CR0_TS | CR0_MP):
-        vm.processor.cpu.cr0 = (vm.processor.cpu.cr0 & ~(CR0_EM | CR0_TS | CR0_MP)) | value & (CR0_EM | CR0_TS | CR0_MP)
+    carry_x87_bits(vm, value)
     vm.vcpu.cr0 = value
     vm.flush_shadow()
+
+
+def carry_x87_bits(vm: "VirtualMachine", value: int) -> None:
+    """The guest uses the x87 FPU itself: MP, EM and TS go into the processor's CR0, so that #NM arises there.
+
+    NE stays set in the processor whatever the guest asks for: an x87 exception comes to the VMM as #MF.
+    """
+    changeable = CR0_MP | CR0_EM | CR0_TS
+    vm.processor.cpu.cr0 = (vm.processor.cpu.cr0 & ~changeable) | value & changeable
 
 
 def write_cr2(vm: "VirtualMachine", value: int) -> None:
@@ -213,7 +222,7 @@ def lmsw(vm: "VirtualMachine", instruction: Instruction) -> None:
     value = source_word(vm, instruction)
     changeable = CR0_MP | CR0_EM | CR0_TS
     vm.vcpu.cr0 = (vm.vcpu.cr0 & ~changeable) | value & (changeable | CR0_PE)
-    vm.processor.cpu.cr0 = (vm.processor.cpu.cr0 & ~changeable) | value & changeable
+    carry_x87_bits(vm, value)
 
 
 def invlpg(vm: "VirtualMachine", instruction: Instruction) -> None:
