@@ -124,6 +124,7 @@ class TrapAndEmulate(Strategy):
     on_bound = on_divide_error
     on_invalid_opcode = on_divide_error
     on_device_not_available = on_divide_error
+    on_x87_error = on_divide_error
     on_alignment_check = on_divide_error
 
     # -- the VMM's own -------------------------------------------------------------------------------------------
