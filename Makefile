@@ -2,14 +2,18 @@
 #
 #   make bench       set up, and print what a system call costs on the bare machine and under trap-and-emulate
 #   make test        set up, check style and types, run all tests
+#   make conformance a million random instructions on our core and on Unicorn (SEED=n for others)
+#   make fuzz        run hostile guests for minutes; `make fuzz SEED=7 SEEDS=20`
 #   make speed       measure the emulator itself
+#   make bench-speed the same guest on this emulator and on QEMU, Bochs, v86 and Unicorn where they are installed
+#   make permutations  the permutation suites whole: every case, with its count
 #   make guests      assemble the guest kernels and the witness routines again (needs nasm and GNU ld)
 #   make gen         write the generated sources again; make profiles: the processor profiles; make prices: the VMM's
 #   make readme      measure again and put the figures into the README
 #   make check       are the committed profiles and the README's table current?
 #   make help        this text
 
-.PHONY: help bench speed test lint check readme guests gen profiles prices wheel clean clean-cache
+.PHONY: help bench speed bench-speed test conformance permutations fuzz lint check readme guests gen profiles prices wheel clean clean-cache
 .DEFAULT_GOAL := help
 
 VENV := .venv
@@ -45,13 +49,17 @@ bench: $(VENV)/installed
 speed: $(VENV)/installed
 	@$(BIN)/x86virt bench speed
 
+# `make bench-speed ARGUMENTS='--json FILE'` writes the figures as JSON.
+bench-speed: $(VENV)/installed-test
+	@$(BIN)/python benchmarks/bench_speed.py $(ARGUMENTS)
+
 lint: $(VENV)/installed-test
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
 # The suite runs compiled on two processes; a fast subset also under the interpreter and with bounds checks on.
 WITHOUT_JIT := tests/test_smc.py tests/test_board.py tests/test_segmentation.py tests/test_delivery.py
-WITH_BOUNDS := tests/test_smc.py tests/test_segmentation.py tests/test_instructions.py
+WITH_BOUNDS := tests/test_smc.py tests/test_segmentation.py tests/test_instructions.py tests/test_fuzz.py
 
 test: lint
 	@$(BIN)/x86virt run hello >/dev/null
@@ -60,6 +68,22 @@ test: lint
 	@NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(WITHOUT_JIT)
 	@echo "a fast subset with bounds checks on:"
 	@X86VIRT_BOUNDSCHECK=1 $(BIN)/python -m pytest $(WITH_BOUNDS)
+
+CASES ?= 1000000
+SEED ?= 1
+conformance: $(VENV)/installed-test
+	@$(BIN)/python -m tests.fuzz_instructions --cases $(CASES) --seed $(SEED)
+
+# Every case of the suites of which `make test` runs a slice.
+permutations: $(VENV)/installed-test
+	@$(BIN)/python tests/permutations.py 30000
+	@$(BIN)/python tests/far_and_task_permutations.py
+	@$(BIN)/python tests/paging_permutations.py
+
+# Hostile guests for minutes: ten million instructions per seed; `make fuzz SEED=7 SEEDS=20`.
+SEEDS ?= 4
+fuzz: $(VENV)/installed-test
+	@$(BIN)/python -m tests.fuzz_hostile --seed $(SEED) --seeds $(SEEDS)
 
 # What is generated and committed is current: the profiles, the README's table.
 check: $(VENV)/installed

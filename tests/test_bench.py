@@ -11,7 +11,16 @@ from x86virt.cli import main
 from x86virt.guests import guests
 from x86virt.isa.events import MODE_NAMES
 from x86virt.profile import load_profile
-from x86virt.speed import Loop, measure_loop, show_speed, without_sysenter
+from x86virt.speed import (
+    PHASES,
+    Loop,
+    measure_loop,
+    measure_phases,
+    show_speed,
+    speed_image,
+    time_phases,
+    without_sysenter,
+)
 from x86virt.suites import suite
 
 BOTH = ("native", "trap-and-emulate")
@@ -118,6 +127,21 @@ def test_speed_rows(quick: None) -> None:
     assert row.guest_mips is not None and row.guest_mips > 0 and row.exits_per_second is None
     assert set(row.as_json()) >= {"suite", "benchmark", "strategy", "profile", "guest_mips", "events_per_second"}
     assert show_speed([row])
+
+
+def test_speed_has_seven_phases_whose_iterations_are_written_into_the_image(quick: None) -> None:
+    setup = make_setup("native")
+    counts = [1, 1, 10, 65, 3, 7, 9]
+    _, instructions = time_phases(setup, counts)
+    _, twice = time_phases(setup, [2 * count for count in counts])
+    assert len(instructions) == len(PHASES) == 7
+    # INT 0x80: INT, three of the handler, two of the loop. PTE: six. IN and OUT: four. The end of a region adds a few.
+    for place, each in ((2, 6), (4, 68), (5, 6), (6, 4)):
+        assert twice[place] - instructions[place] == each * counts[place]
+    assert speed_image(counts) != speed_image([1, *counts[1:-1], 8])
+    rows = measure_phases(setup)
+    assert [row.benchmark for row in rows] == [phase.name for phase in PHASES]
+    assert all(row.seconds > 0 and row.guest_mips and row.events_per_second for row in rows)
 
 
 def test_exits_are_counted_under_a_vmm(quick: None) -> None:

@@ -79,7 +79,9 @@ def touches_memory(row: Row) -> bool:
         or row.operation.startswith("string")
     ):
         return True
-    return row.operation not in ("lea", "nop") and any(code[0] in "EMO" and code != "M" for code in row.operands)
+    if row.operation in ("lea", "nop", "hint", "undefined"):
+        return False
+    return any(code[0] in "EMO" and code != "M" for code in row.operands)
 
 
 TOUCHING = [row for row in ROWS if touches_memory(row)]
@@ -126,6 +128,9 @@ class Start:
             return bytes(width // 8) + DATA_3.to_bytes(2, "little")
         if row.operation == "system:POPF":
             return (0x8D7).to_bytes(4, "little")
+        if row.operation == "bound":
+            lower, upper = 1 << width - 1, (1 << width - 1) - 1
+            return lower.to_bytes(width // 8, "little") + upper.to_bytes(width // 8, "little")
         return b"\xff\xff\xff\x7f" if row.operation == "div" else b""
 
     def store(self, address: int, octets: bytes) -> None:

@@ -39,7 +39,7 @@ from bare_machine import (
 )  # fmt: skip
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unicorn_machine import UnicornMachine
+from unicorn_machine import SILENT, UnicornMachine
 
 from x86virt.isa.rows import ANY, Row
 from x86virt.isa.table import ROWS
@@ -306,7 +306,7 @@ def compare_faults(case: Case, ours, theirs, before: bytes) -> str:
     """Both must raise the same exception, ours with nothing changed."""
     ORACLE.write(DATA, before)
     set_operands(before)
-    if ours[0] != theirs[0]:
+    if ours[0] != theirs[0] and not (theirs[0] == SILENT and ours[0] in ("vector 0", "vector 5")):
         return f"{case}: ours {ours[0]!r}, Unicorn {theirs[0]!r}"
     kept = [number for number in range(8) if number != ESP]
     same = all(ours[1][number] == case.registers[number] for number in kept)
@@ -318,7 +318,9 @@ def compare_faults(case: Case, ours, theirs, before: bytes) -> str:
 # TEST F6 /1 and F7 /1, which Unicorn does not know, are the same as /0: a test of their own says so.
 ALIASES_OF_TEST = [row for row in ROWS if row.mnemonic == "TEST" and row.modrm == "1"]
 USER_ROWS = [row for row in ROWS if row.privilege == ANY and not row.operation.startswith("system:")]
-USER_ROWS = [row for row in USER_ROWS if row not in ALIASES_OF_TEST]
+# Unicorn refuses the register forms of 0F 18 and takes those of others for MPX and CET.
+HINTS = [row for row in ROWS if row.operation == "hint"]
+USER_ROWS = [row for row in USER_ROWS if row not in ALIASES_OF_TEST + HINTS]
 STRING_ROWS = [row for row in USER_ROWS if row.operation.startswith("string")]
 
 

@@ -7,6 +7,7 @@ the ticks that the key alone decides. Geometry is shown live by runs that differ
 import numpy as np
 import pytest
 from bare_machine import CODE, CODE_0, CODE_3, DATA, DATA_0, DATA_3, GDT, IDT, STACK_END, TF, BareMachine
+from descriptor_machine import descriptor
 from x86virt.strategies.native import Native
 
 from x86virt.core.deliver import delivery_event
@@ -50,7 +51,7 @@ def encode(row: Row, memory: bool) -> bytes:
         elif part == "ap":
             octets += (CODE + 64).to_bytes(4, "little") + CODE_0.to_bytes(2, "little")
         else:
-            octets += bytes(lengths[part])
+            octets += bytes([10]) if row.mnemonic == "AAM" else bytes(lengths[part])
     return bytes(octets)
 
 
@@ -117,6 +118,10 @@ def test_row_charges_its_event(machine: BareMachine, number: int, event: str, me
         machine.gpr[ECX] = 0x174
     if row.operands[:1] == ("Cd",):
         machine.gpr[ECX] = {"0": 0x11, "2": 0, "3": 0, "4": 0}[row.modrm]
+    if row.mnemonic == "RDPMC":
+        machine.gpr[ECX] = 0
+    if row.mnemonic == "BOUND":
+        machine.put(DATA, 0x7FFFFFFF << 32, 8)
     if row.mnemonic == "LMSW":
         machine.gpr[ECX] = 1
         machine.put(DATA, 1)
@@ -193,7 +198,17 @@ def call_gate(machine: BareMachine) -> None:
     machine.cpu.gdtr_limit = max(int(machine.cpu.gdtr_limit), 0x37)
 
 
+def task(machine: BareMachine) -> None:
+    """A second task at selector 0x30 that runs at CODE + 64."""
+    machine.put(GDT + 0x30, descriptor(0x3800, 0x67, 9, s=0, db=0), 8)
+    machine.cpu.gdtr_limit = max(int(machine.cpu.gdtr_limit), 0x37)
+    machine.put(0x3820, CODE + 64)
+    for number in range(6):
+        machine.put(0x3848 + 4 * number, CODE_0 if number == 1 else DATA_0)
+
+
 SITUATIONS = {
+    "sys.task_switch": ("ea000000003000", 0, task),
     "sys.far_ret_outer": ("cb", 0, outer_frame),
     "sys.far_call_gate_up": ("9a000000003300", 3, call_gate),
     "sys.exc_de": ("f7f1", 3, lambda m: m.gpr.__setitem__(ECX, 0)),
@@ -217,6 +232,9 @@ SITUATIONS = {
     "ins.rep_lods_byte": ("f3ac", 0, None),
     "ins.rep_scas_iteration": ("f3ae", 0, None),
     "ins.rep_cmps_iteration": ("f3a6", 0, None),
+    "ins.rep_ins_iteration": ("f36c", 0, None),
+    "ins.rep_outs_iteration": ("f36e", 0, None),
+    "sys.exc_br": ("62056c000200", 3, lambda m: m.put(DATA + 0x6C, 0xFFFFFFFF, 8)),
     "ins.cpuid_leaf0": ("0fa2", 0, lambda m: m.gpr.__setitem__(EAX, 0)),
     "ins.cpuid_leaf1": ("0fa2", 0, None),
     "ins.mark": ("6687db", 0, None),
@@ -320,10 +338,10 @@ def processor_geometry(profile: object) -> tuple:
     cpu = processor.cpu
     units = tuple((int(u.sets), int(u.ways), int(u.shift)) for u in (cpu.tlb_units[n] for n in range(6)))
     levels = tuple((int(c.sets), int(c.ways), int(c.line_shift)) for c in (cpu.cache_levels[n] for n in range(3)))
-    return units, levels
+    return units, levels, cpu.cpuid.tobytes()
 
 
-@pytest.mark.parametrize("key", [key for key in GEOMETRY if key != "cpuid.physical_address_bits"])
+@pytest.mark.parametrize("key", GEOMETRY)
 def test_geometry_reaches_the_model(key: str, tmp_path) -> None:
     """Changing one size or associativity changes the modelled TLBs or caches."""
     base = load_profile("core2_woodcrest" if key == "tlb.itlb_large_ways" else "nehalem")
@@ -331,6 +349,8 @@ def test_geometry_reaches_the_model(key: str, tmp_path) -> None:
     changed = value * 2 if not key.endswith("ways") or value else 1
     if key == "cache.line_bytes":
         changed = 128
+    if key == "cpuid.physical_address_bits":
+        changed = 32
     path = tmp_path / "mine.toml"
     path.write_text(
         f'inherits = "{base.name}"\ntitle = "mine"\n[{key}]\nvalue = {changed}\nevidence = "estimated"\nsource = "this test"\n'
@@ -346,7 +366,26 @@ def test_clock_and_identity_reach_the_guest() -> None:
         processor = Processor(profile, 1 << 20)
         reset_devices(processor.boards, 64 * processor.clock_hz)
         seconds.append(int(processor.board.ticks_per_second))
-        assert processor.cpu.cpuid_leaf1_eax == profile.cpuid_signature()
-        assert bytes(np.array(processor.cpu.cpuid_vendor, "<u4").tobytes()).decode() == profile["cpuid.vendor"]
-        assert processor.cpu.cpuid_leaf1_edx == profile.integer("cpuid.features")
     assert seconds[0] != seconds[1]
+
+
+IDENTITY = {
+    "cpuid.vendor": '"AuthenticAMD"', "cpuid.brand": '"another"', "cpuid.family": 6, "cpuid.model": 5, "cpuid.stepping": 9,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", [key.name for key in SCHEMA.values() if key.kind == "identity" and key.live])
+def test_identity_reaches_cpuid(key: str, tmp_path) -> None:
+    """Changing one identity key changes what CPUID answers."""
+    base = load_profile("p4_prescott")
+    value = IDENTITY.get(key)
+    if value is None:
+        number = base.integer(key)
+        value = number & ~1 if "features" in key else number + 1
+        if key == "cpuid.extended_features":
+            value = 0
+    path = tmp_path / "mine.toml"
+    path.write_text(f'inherits = "{base.name}"\n[{key}]\nvalue = {value}\nevidence = "estimated"\nsource = "this test"\n')
+    tables = [Processor(profile, 1 << 20).cpu for profile in (base, load_profile(path))]
+    answers = [(cpu.cpuid.tobytes(), int(cpu.cpuid_leaf1_edx), int(cpu.cpuid_highest)) for cpu in tables]
+    assert answers[0] != answers[1]

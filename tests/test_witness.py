@@ -7,12 +7,13 @@ from collections import Counter
 from functools import cache
 
 import pytest
+from guest_sets import portable_guests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from witness_machine import compare_exit, make_machine, next_exit
 
 from x86virt.core.layout import HOOK
-from x86virt.guests import find_guest, guests
+from x86virt.guests import find_guest
 from x86virt.machine import Machine
 from x86virt.profile import load_profile, profile_names
 from x86virt.vmm import layout, prices, witness_run
@@ -55,7 +56,7 @@ def compared(guest: str) -> tuple[tuple[str, ...], frozenset[str]]:
             rows += compare_exit(machine, seen)
         else:
             machine.act(HOOK)
-    assert machine._outcome == "halted"
+    assert machine.outcome == "halted"
     return tuple(rows), frozenset(seen)
 
 
@@ -338,7 +339,7 @@ def test_prices_of_a_users_profile_are_kept(tmp_path, monkeypatch):
             prices.price_table(profile)
 
 
-@pytest.mark.parametrize("guest", sorted(guests()))
+@pytest.mark.parametrize("guest", sorted(portable_guests()))
 def test_no_shipped_guest_charges_an_unpriced_hook(guest):
     machine = Machine(find_strategy("trap-and-emulate")(), load_profile("p4_prescott"))
     machine.load(find_guest(guest), "iterations=2")

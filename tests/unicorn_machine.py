@@ -9,6 +9,7 @@ GENERAL = (
     x86.UC_X86_REG_ESP, x86.UC_X86_REG_EBP, x86.UC_X86_REG_ESI, x86.UC_X86_REG_EDI,
 )  # fmt: skip
 STATE = (*GENERAL, x86.UC_X86_REG_EIP, x86.UC_X86_REG_EFLAGS)
+SILENT = "an EIP that stays"  # all that Unicorn shows of #DE and #BR
 FAULTS = {unicorn.UC_ERR_INSN_INVALID: "vector 6"}
 
 
@@ -55,8 +56,7 @@ class UnicornMachine:
             fault = FAULTS[error.errno]
         values = [value & 0xFFFFFFFF for value in engine.reg_read_batch(STATE)]
         if fault or self.raised or (values[8] == CODE and not repeats):
-            # An exception that nobody handles would make the next one a double fault; and #DE may leave no other trace
-            # than an EIP that stays.
+            # An exception that nobody handles would make the next one a double fault.
             engine.context_restore(self.fresh)
-            return fault or "vector 0", values[:8], values[8], values[9]
+            return fault or self.raised or SILENT, values[:8], values[8], values[9]
         return "", values[:8], values[8], values[9]

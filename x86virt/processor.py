@@ -1,8 +1,11 @@
 """The processor from Python: its arrays, reset, the profile's geometry, and one call into the jitted loop."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from .core import layout
+from .core.a20 import A20_OPEN
 from .core.board import BOARD
 from .core.entries import (
     enter_level,
@@ -11,10 +14,12 @@ from .core.entries import (
     refresh_segment,
     reset_devices,
     settle_all,
+    write_debug_register,
 )
 from .core.jit import JIT_DISABLED
 from .core.layout import BLOCK, CODE, CPU, DETAIL, MAX_BLOCKS, MAX_UOPS, NEVER, UOP
 from .core.run import run
+from .identity import load_identity, reset_model_specific
 from .isa.events import MODE_GUEST_KERNEL, MODE_GUEST_USER
 from .isa.registers import (
     AR_DB,
@@ -22,12 +27,20 @@ from .isa.registers import (
     AR_P,
     AR_S,
     AR_UNUSABLE,
+    CR0_CD,
     CR0_ET,
+    CR0_NW,
+    CR0_PE,
+    CR4_PAE,
     CS,
+    EDX,
     EFLAGS_FIXED,
+    FEATURE_PSE_36,
     LDTR,
     N_SEGMENTS,
+    PDE_4M_RESERVED,
     TR,
+    TYPE_LDT,
     TYPE_TSS_32_BUSY,
     X87_CONTROL_INITIAL,
 )
@@ -35,20 +48,30 @@ from .ledger import Ledger
 from .profile import Profile
 
 PAGE_BYTES = 4096
-CODE_MASK_BYTES = 4  # behind RAM, one mask of decoded code per page
+CODE_MASK_BYTES = 4  # behind RAM, one mask of decoded code per page; then a byte per page, its owner
 FLAT_CODE = AR_S | AR_P | AR_DB | AR_G | 0xB
 FLAT_DATA = AR_S | AR_P | AR_DB | AR_G | 0x3
+REAL_MODE_SEGMENT = AR_S | AR_P | 0x3
+VECTOR_TABLE_LIMIT = 0x3FF  # of real-address mode: 256 entries of four bytes
 
-# The profile keys of each TLB unit, in the order of core/layout.py: entries, ways, bits of page offset.
+# The profile keys of each TLB unit, in the order of core/layout.py: entries, ways.
 TLB_KEYS = (
-    ("tlb.dtlb_4k_l1_entries", "tlb.dtlb_4k_l1_ways", 12),
-    ("tlb.dtlb_large_entries", "tlb.dtlb_large_ways", 22),
-    ("tlb.dtlb_4k_l2_entries", "tlb.dtlb_4k_l2_ways", 12),
-    ("tlb.itlb_4k_entries", "tlb.itlb_4k_ways", 12),
-    ("tlb.itlb_large_entries", "tlb.itlb_large_ways", 22),
-    ("tlb.itlb_4k_l2_entries", "tlb.itlb_4k_l2_ways", 12),
+    ("tlb.dtlb_4k_l1_entries", "tlb.dtlb_4k_l1_ways"),
+    ("tlb.dtlb_large_entries", "tlb.dtlb_large_ways"),
+    ("tlb.dtlb_4k_l2_entries", "tlb.dtlb_4k_l2_ways"),
+    ("tlb.itlb_4k_entries", "tlb.itlb_4k_ways"),
+    ("tlb.itlb_large_entries", "tlb.itlb_large_ways"),
+    ("tlb.itlb_4k_l2_entries", "tlb.itlb_4k_l2_ways"),
 )
 CACHE_KEYS = (("cache.l1d_kb", "cache.l1d_ways"), ("cache.l2_kb", "cache.l2_ways"), ("cache.l3_kb", "cache.l3_ways"))
+
+
+# Fields of the CPU record that only serve speed, or that hold something within one call alone.
+HOST_FIELDS = (
+    "front_read", "front_write", "front_fetch", "read_addend", "write_addend", "fetch_addend", "context",
+    "context_count", "contexts", "code_write_count", "code_writes", "in_block", "uop_index", "flush_code", "rmw_first",
+    "rmw_split", "rmw_second", "front_generation", "fetch_generation",
+)  # fmt: skip
 
 
 def record_array(dtype: np.dtype, length: int = 1) -> np.ndarray:
@@ -68,7 +91,7 @@ class Processor:
         self.profile = profile
         self.ram_bytes = ram_bytes
         pages = ram_bytes // PAGE_BYTES
-        self.memory = np.zeros(ram_bytes + pages * CODE_MASK_BYTES, np.uint8)
+        self.memory = np.zeros(ram_bytes + pages * (CODE_MASK_BYTES + 1), np.uint8)
         self.state = record_array(CPU)
         self.boards = record_array(BOARD)
         self.codes = record_array(CODE)
@@ -92,11 +115,9 @@ class Processor:
         cpu, profile = self.cpu, self.profile
         cpu.price[:] = profile.prices()
         first = 0
-        for unit, (entries_key, ways_key, shift) in enumerate(TLB_KEYS):
-            entries = profile.integer(entries_key)
-            ways = profile.integer(ways_key) or entries
-            self.set_tlb_unit(unit, first, entries, ways, shift)
-            first += entries
+        self.set_tlb_geometry(
+            (profile.integer(entries_key), profile.integer(ways_key)) for entries_key, ways_key in TLB_KEYS
+        )
         first = 0
         line_bytes = profile.integer("cache.line_bytes")
         for level, (size_key, ways_key) in enumerate(CACHE_KEYS):
@@ -106,42 +127,100 @@ class Processor:
             geometry.first, geometry.ways, geometry.line_shift = first, ways, line_bytes.bit_length() - 1
             geometry.sets = lines // ways if ways else 1
             first += lines
-        cpu.cpuid_leaf1_eax = profile.cpuid_signature()
-        cpu.cpuid_leaf1_edx = profile.integer("cpuid.features")
-        cpu.cpuid_highest_leaf = 1
-        vendor = str(profile["cpuid.vendor"]).encode()
-        cpu.cpuid_vendor[:] = np.frombuffer(vendor, "<u4").astype(np.int64)
+        load_identity(cpu, profile)
+        bits = profile.integer("cpuid.physical_address_bits")
+        cpu.address_reserved_high = 0x7FFFFFFF & ~((1 << bits - 32) - 1)
+        cpu.large_page_reserved = PDE_4M_RESERVED
+        if cpu.cpuid_leaf1_edx >> FEATURE_PSE_36 & 1:
+            cpu.large_page_reserved &= ~((1 << min(bits, 40) - 19) - 1)
 
-    def set_tlb_unit(self, unit: int, first: int, entries: int, ways: int, shift: int) -> None:
-        """Give one TLB its place, sets and ways; 0 entries make it absent."""
-        geometry = self.cpu.tlb_units[unit]
-        geometry.first, geometry.shift = first, shift
-        geometry.ways = ways if entries else 0
-        geometry.sets = entries // ways if entries else 1
+    def set_tlb_geometry(self, shapes: Iterable[tuple[int, int]]) -> None:
+        """Give each TLB, in the order of `TLB_KEYS`, its entries and ways; all are empty then.
+
+        0 entries make a TLB absent, 0 ways fully associative; the sets are a power of two."""
+        first = 0
+        for unit, (entries, ways) in enumerate(shapes):
+            geometry = self.cpu.tlb_units[unit]
+            geometry.first = first
+            geometry.ways = (ways or entries) if entries else 0
+            geometry.sets = entries // geometry.ways if entries else 1
+            first += entries
+        self.empty_tlbs()
+
+    def set_tlb_discipline(self, entries: int) -> None:
+        """Replace the profile's TLBs by one level of fully associative ones of 1 to 4096 entries.
+
+        A guest that obeys the rules for TLBs computes the same with any of them; its cycles differ."""
+        one_level = ((entries, 0), (entries, 0), (0, 0))
+        self.set_tlb_geometry(one_level + one_level)
+
+    def empty_tlbs(self) -> None:
+        """Forget every translation, as at power on."""
+        cpu = self.cpu
+        cpu.front_generation = cpu.fetch_generation = cpu.tlb_generation = cpu.tlb_full_flush = 1
+        for name in ("front_read", "front_write", "front_fetch", "tlb_buckets"):
+            cpu[name][:] = 0
+        cpu.tlb_units["victim"] = 0
+        cpu.tlb["generation"] = -1
+        cpu.tlb["page"] = -1
+        large = 21 if cpu.cr4 & CR4_PAE else 22
+        cpu.tlb_units["shift"] = (12, large, 12, 12, large, 12)
 
     def reset(self) -> None:
         """Power on, in the state that a Multiboot loader hands over: flat protected mode, ring 0, interrupts off."""
-        cpu = self.cpu
-        cpu.ram_last = self.ram_bytes - 1
-        cpu.code_map = self.ram_bytes
-        cpu.eflags = EFLAGS_FIXED
-        cpu.flag_result = 1
-        cpu.cr0 = CR0_ET | 1
-        cpu.idt_vector = -1
-        cpu.fpu_control = X87_CONTROL_INITIAL
-        cpu.timer = cpu.budget = cpu.deadline = NEVER
-        cpu.retired_limit = NEVER
-        cpu.hook_first, cpu.hook_last = 1, 0
-        cpu.front_generation = cpu.fetch_generation = cpu.tlb_generation = 1
-        cpu.tlb["generation"] = -1
-        self.code.block_count = layout.FIRST_BLOCK
-        self.code.uop_count = layout.BLOCK_UOPS
-        cpu.mode_table[:4] = (MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_USER)
+        self._power_on()
+        self.cpu.cr0 = CR0_ET | CR0_PE
         for segment in range(N_SEGMENTS):
             self.set_segment(segment, 0, 0, 0xFFFFFFFF, FLAT_CODE if segment == CS else FLAT_DATA)
         self.set_segment(LDTR, 0, 0, 0, AR_UNUSABLE)
         self.set_segment(TR, 0, 0, 0xFFFF, AR_P | TYPE_TSS_32_BUSY)
         enter_level(self.state, 0)
+
+    def reset_real(self) -> None:
+        """Power on, in the state that the processor itself takes: real-address mode (SDM volume 3, table 9-1).
+
+        Execution begins at F000:FFF0, whose base lies in the top 64 KB of the address space until CS is loaded.
+        """
+        cpu = self.cpu
+        cpu.cr0 = CR0_ET | CR0_CD | CR0_NW
+        cpu.cr2 = cpu.cr3 = cpu.cr4 = 0
+        self._power_on()
+        cpu.gpr[:] = 0
+        cpu.gpr[EDX] = cpu.cpuid[1, 0]
+        for segment in range(N_SEGMENTS):
+            self.set_segment(segment, 0, 0, 0xFFFF, REAL_MODE_SEGMENT)
+        self.set_segment(CS, 0xF000, 0xFFFF0000, 0xFFFF, REAL_MODE_SEGMENT)
+        self.set_segment(LDTR, 0, 0, 0xFFFF, AR_P | TYPE_LDT)
+        self.set_segment(TR, 0, 0, 0xFFFF, AR_P | TYPE_TSS_32_BUSY)
+        cpu.gdtr_base, cpu.gdtr_limit = 0, 0xFFFF
+        cpu.idtr_base, cpu.idtr_limit = 0, VECTOR_TABLE_LIMIT
+        cpu.rip = 0xFFF0
+        enter_level(self.state, 0)
+
+    def _power_on(self) -> None:
+        """What both ways of starting have in common: no event, no limit, empty TLBs, no decoded code, fresh devices."""
+        cpu = self.cpu
+        cpu.ram_last = self.ram_bytes - 1
+        cpu.code_map = self.ram_bytes
+        cpu.eflags = EFLAGS_FIXED
+        cpu.flag_result = 1
+        cpu.shadow = cpu.halted = 0
+        cpu.efer = 0
+        reset_model_specific(cpu.msr)
+        self.set_debug_register(6, 0)
+        self.set_debug_register(7, 0)
+        cpu.debug_hits = cpu.debug_pending = cpu.flush_code = 0
+        cpu.idt_vector = -1
+        cpu.fpu_control = X87_CONTROL_INITIAL
+        cpu.timer = cpu.budget = cpu.deadline = NEVER
+        cpu.retired_limit = NEVER
+        cpu.hook_first, cpu.hook_last = 1, 0
+        cpu.a20_mask = A20_OPEN
+        cpu.pdpte[:] = 0
+        self.empty_tlbs()
+        self.code.block_count = layout.FIRST_BLOCK
+        self.code.uop_count = layout.BLOCK_UOPS
+        cpu.mode_table[:4] = (MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_USER)
         reset_devices(self.boards, 64 * self.clock_hz)
 
     @property
@@ -155,6 +234,10 @@ class Processor:
         cache.selector, cache.seg_base, cache.limit, cache.access = selector, base, limit, access
         refresh_segment(self.state, segment)
 
+    def set_debug_register(self, number: int, value: int) -> None:
+        """Write DR0 to DR3, DR6 or DR7; breakpoints follow."""
+        write_debug_register(self.state, number, value)
+
     def write_physical(self, address: int, octets: bytes) -> None:
         """Write RAM, discarding decoded code there."""
         end = address + len(octets)
@@ -165,6 +248,33 @@ class Processor:
     def read_physical(self, address: int, length: int) -> bytes:
         """Read RAM."""
         return self.memory[address : min(address + length, self.ram_bytes)].tobytes()
+
+    @property
+    def owners(self) -> np.ndarray:
+        """The owner of each frame (core/layout.py OWNER_*), for the check of isolation."""
+        pages = self.ram_bytes // PAGE_BYTES
+        return self.memory[self.ram_bytes + pages * CODE_MASK_BYTES :]
+
+    def check_isolation(self, on: bool) -> None:
+        """Check every access of a guest's operand against `owners` from now on, or no longer."""
+        pages = self.ram_bytes // PAGE_BYTES
+        self.cpu.owner_table = self.ram_bytes + pages * CODE_MASK_BYTES if on else 0
+        self.discard_host_state()
+
+    def discard_host_state(self) -> None:
+        """Forget what only serves speed: decoded code and front caches. No cycle depends on it."""
+        self.settle()
+        cpu, code = self.cpu, self.code
+        for name in HOST_FIELDS:
+            cpu[name] = 0
+        cpu.front_generation = cpu.fetch_generation = 1
+        pages = self.ram_bytes // PAGE_BYTES
+        self.memory[self.ram_bytes : self.ram_bytes + pages * CODE_MASK_BYTES] = 0
+        self.codes["buckets"] = 0
+        self.codes["page_heads"] = 0
+        self.codes["jumps"]["block"] = 0
+        code.block_count, code.uop_count = layout.FIRST_BLOCK, layout.BLOCK_UOPS
+        enter_level(self.state, int(cpu.cpl))
 
     def run(self, single: bool = False) -> int:
         """Run until an outcome (core/layout.py); `single`: one instruction."""

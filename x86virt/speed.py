@@ -1,10 +1,13 @@
 """How fast the emulator itself is, in host time: the only figures of the project that depend on the host.
 
-All models are on: TLB, caches, ledger. Each figure is the best of three runs of one guest, timed from the first
-instruction to the last; what a guest does before and after its loop is less than a thousandth of it.
+All models are on: TLB, caches, ledger. On the bare machine the figures are those of the seven phases of the guest
+`speed`, each timed from its first instruction to its last, the best of three runs. Under a VMM each figure is the best of
+three runs of one guest; what a guest does before and after its loop is less than a thousandth of it.
+`benchmarks/bench_speed.py` runs the same seven phases on other emulators.
 """
 
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -20,7 +23,7 @@ from rich.text import Text
 
 from .api import Setup, passed
 from .errors import UnsupportedError
-from .guests import find_guest
+from .guests import find_guest, guests
 from .host import machine_name
 from .report import number, plain_table
 
@@ -46,12 +49,25 @@ class Loop:
     has_sysenter: bool = True
 
 
-NATIVE_LOOPS = (
-    Loop("alu", "alu", 200, "pass of 1000"),
-    Loop("mix", "mix", 50, "sort, sieve and copy"),
-    Loop("syscall", "syscall", 1_000, "INT 0x80 round trip", has_sysenter=False),
-    Loop("pgfault", "pgfault", 1_000, "page fault"),
+@dataclass(frozen=True)
+class Phase:
+    """One phase of the guest `speed`: its name, the iterations to begin with, what one event is."""
+
+    name: str
+    iterations: int
+    event: str
+
+
+PHASES = (
+    Phase("alu", 20, "pass of 1000"),
+    Phase("mix", 2, "sort, sieve and copy"),
+    Phase("int80", 20_000, "INT 0x80 round trip"),
+    Phase("pgfault", 20_000, "page fault"),
+    Phase("cr3", 2_000, "CR3 switch, 64 pages touched"),
+    Phase("pte", 20_000, "PTE change and INVLPG"),
+    Phase("portio", 40_000, "IN and OUT"),
 )
+PHASE_TABLE = struct.pack("<7I", 1, 1, 200, 200, 20, 200, 400)  # as benchmarks/guests/speed.asm has it
 VMM_LOOPS = (
     Loop("alu", "alu", 200, "pass of 1000"),
     Loop("syscall", "syscall", 100, "INT 0x80 round trip", has_sysenter=False),
@@ -95,7 +111,11 @@ def measure_speed(setups: Sequence[Setup], cold: bool, progress: Callable[[str],
     """All figures for the setups, the start of a warm process, and with `cold` the compilation from nothing."""
     rows = []
     for setup in setups:
-        for loop in NATIVE_LOOPS if setup.name == NATIVE else VMM_LOOPS:
+        if setup.name == NATIVE:
+            progress(f"the seven phases of `speed` under {NATIVE}, {setup.profile.name}, best of {REPEATS}")
+            rows += measure_phases(setup)
+            continue
+        for loop in VMM_LOOPS:
             progress(f"{loop.guest} under {setup.name}, {setup.profile.name}, best of {REPEATS}")
             rows.append(measure_loop(setup, loop))
     profile = setups[0].profile.name
@@ -106,6 +126,81 @@ def measure_speed(setups: Sequence[Setup], cold: bool, progress: Callable[[str],
     progress("starts from a warm cache")
     rows.append(start_row("warm start", profile, None, REPEATS))
     return rows
+
+
+def measure_phases(setup: Setup) -> list[SpeedRow]:
+    """The best of three runs of each phase of `speed`, each of about a second."""
+    instructions: list[int] = []
+
+    def run(counts: Sequence[int]) -> list[float]:
+        seconds, instructions[:] = time_phases(setup, counts)
+        return seconds
+
+    counts, seconds = calibrate(run)
+    for _ in range(REPEATS - 1):
+        seconds = [min(pair) for pair in zip(seconds, run(counts), strict=True)]
+    return [
+        SpeedRow(
+            phase.name,
+            setup.name,
+            setup.profile.name,
+            count,
+            "done",
+            best,
+            phase.event,
+            guest_mips=done / best / 1e6,
+            events_per_second=count / best,
+        )
+        for phase, count, best, done in zip(PHASES, counts, seconds, instructions, strict=True)
+    ]
+
+
+def calibrate(run: Callable[[Sequence[int]], list[float]]) -> tuple[list[int], list[float]]:
+    """Iterations by phase with which each lasts long enough, and the seconds of the run that showed it.
+
+    `run` gives the seconds of each phase; what it cannot measure is infinite.
+    """
+    counts = [phase.iterations for phase in PHASES]
+    run(counts)  # compiles what has to be compiled
+    while True:
+        seconds = run(counts)
+        if min(seconds) >= SHORTEST:
+            return counts, seconds
+        counts = [
+            count if spent >= SHORTEST else count * max(2, min(20, round(GOAL / max(spent, 1e-6))))
+            for count, spent in zip(counts, seconds, strict=True)
+        ]
+
+
+def speed_image(counts: Sequence[int]) -> bytes:
+    """The file of the guest `speed`, with these iterations by phase written into its table."""
+    content = guests()["speed"].path.read_bytes()
+    assert content.count(PHASE_TABLE) == 1, "the guest's table of iterations is not what this module expects"
+    return content.replace(PHASE_TABLE, struct.pack("<7I", *counts))
+
+
+def time_phases(setup: Setup, counts: Sequence[int]) -> tuple[list[float], list[int]]:
+    """Run `speed` once: host seconds and guest instructions of each phase."""
+    from .loader import parse_image
+    from .machine import Machine
+
+    marks: list[tuple[float, float]] = []
+
+    class TimedMachine(Machine):
+        """A machine that notes the host's time before and after its own work at each mark."""
+
+        def on_mark(self) -> None:
+            reached = time.perf_counter()
+            super().on_mark()
+            marks.append((reached, time.perf_counter()))
+
+    machine = TimedMachine(setup.strategy(), setup.profile, setup.memory_bytes, setup.cache_model)
+    machine.load(parse_image(speed_image(counts), "speed"))
+    result = machine.run()
+    if not passed(result.outcome, result.exit_code):
+        raise RuntimeError(f"the guest `speed` ended with {result.outcome}: {result.console.decode(errors='replace')}")
+    seconds = [end[0] - begin[1] for begin, end in zip(marks[::2], marks[1::2], strict=True)]
+    return seconds, [region.instructions for region in result.regions]
 
 
 def measure_loop(setup: Setup, loop: Loop) -> SpeedRow:

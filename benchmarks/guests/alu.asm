@@ -11,12 +11,7 @@
 %define GUEST_NAME "alu"
 %define DEFAULT_ITERATIONS 100
 %include "kernel.inc"
-
-PASSES       equ 1000
-SEED_A       equ 0x00000001
-SEED_B       equ 0x9E3779B9
-SEED_C       equ 0x2545F491
-BLOCK_RESULT equ 0xC6E2502F
+%include "alu_block.inc"
 
         section .text
 guest_main:
@@ -24,37 +19,7 @@ guest_main:
         REGION_BEGIN 0
         align   16
 .block:
-        mov     eax, SEED_A
-        mov     ebx, SEED_B
-        mov     ecx, SEED_C
-        xor     edx, edx
-        mov     ebp, PASSES
-.pass:
-        add     eax, ebx
-        xor     ecx, eax
-        mov     edi, ecx
-        shr     edi, 7
-        lea     ebx, [ebx + edi * 4 + 3]
-        sub     edx, eax
-        cmp     eax, ecx
-        jb      .below
-        xor     eax, edi
-        ror     eax, 5
-.below:
-        add     ecx, edx
-        and     edi, 0x0F0F0F0F
-        lea     edx, [edx + edi + 1]
-        shl     edi, 3
-        xor     ebx, edi
-        test    edx, 64
-        jz      .clear
-        sub     ebx, ecx
-.clear:
-        dec     ebp
-        jnz     .pass
-        xor     eax, ebx
-        xor     eax, ecx
-        xor     eax, edx
+        ALU_BLOCK
         add     [sum], eax
         dec     esi
         jnz     .block

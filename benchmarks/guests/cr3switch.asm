@@ -14,22 +14,7 @@
 %include "kernel.inc"
 
 TOUCHED     equ 16                          ; pages
-FRAMES_A    equ 0x400000
-FRAMES_B    equ 0x410000
-VIEW        equ 0x600000
-VIEW_INDEX  equ (VIEW - 0x400000) / PAGE    ; entry in the table of 4 to 8 MB
-SUM_A       equ TOUCHED * 0xA000 + TOUCHED * (TOUCHED - 1) / 2
-SUM_B       equ TOUCHED * 0xB000 + TOUCHED * (TOUCHED - 1) / 2
-
-        section .tables
-page_directory_a:
-        resb    PAGE
-page_table_a:                               ; 4 to 8 MB of address space A
-        resb    PAGE
-page_directory_b:
-        resb    PAGE
-page_table_b:
-        resb    PAGE
+%include "spaces.inc"
 
         section .text
 guest_main:
@@ -37,48 +22,6 @@ guest_main:
         call    switch_alone
         call    switch_and_touch
         jmp     pass
-
-; Word n of A's pages is 0xA000 + n, of B's 0xB000 + n. The kernel came here in a third address space, the library's.
-spaces_init:
-        mov     edi, FRAMES_A
-        mov     eax, 0xA000
-        call    frames_fill
-        mov     edi, FRAMES_B
-        mov     eax, 0xB000
-        call    frames_fill
-        mov     eax, [page_directory]
-        mov     [page_directory_a], eax
-        mov     [page_directory_b], eax
-        mov     dword [page_directory_a + 4], page_table_a + (PTE_P | PTE_W)
-        mov     dword [page_directory_b + 4], page_table_b + (PTE_P | PTE_W)
-        mov     edi, page_table_a + VIEW_INDEX * 4
-        mov     eax, FRAMES_A + (PTE_P | PTE_W)
-        call    view_map
-        mov     edi, page_table_b + VIEW_INDEX * 4
-        mov     eax, FRAMES_B + (PTE_P | PTE_W)
-        jmp     view_map
-
-; EDI -> first frame, EAX = word of the first page; the next pages get the next words.
-frames_fill:
-        mov     ecx, TOUCHED
-.frame:
-        mov     [edi], eax
-        add     edi, PAGE
-        inc     eax
-        dec     ecx
-        jnz     .frame
-        ret
-
-; EDI -> first PTE, EAX = its value; the next entries map the next frames.
-view_map:
-        mov     ecx, TOUCHED
-.entry:
-        mov     [edi], eax
-        add     edi, 4
-        add     eax, PAGE
-        dec     ecx
-        jnz     .entry
-        ret
 
 switch_alone:
         mov     ecx, page_directory_a
@@ -107,15 +50,6 @@ switch_alone:
         cmp     edx, esi
         FAIL_IF ne, 2, "the wrong address space after the switches"
         ret
-
-; EDX += the first word of each page of the view.
-%macro TOUCH_ALL 0
-%assign page 0
-%rep TOUCHED
-        add     edx, [VIEW + page * PAGE]
-%assign page page + 1
-%endrep
-%endmacro
 
 touch:
         TOUCH_ALL

@@ -66,8 +66,16 @@ from .branch import (
     ret,
 )
 from .chain import cached_jump, fits, link, next_block
+from .decimal import (
+    aad,
+    aam,
+    decimal_adjust,
+)
 from .jit import kernel
 from .layout import EDGE_FAULT, EDGE_INDIRECT, EDGE_SYSTEM, OK, SCRATCH_BLOCK
+from .port_string import (
+    port_string,
+)
 from .shift import (
     bit_scan,
     bit_test,
@@ -99,6 +107,7 @@ from .system import (
 )
 from .transfer import (
     bit_offset,
+    bound,
     cmovcc,
     cmpxchg8b,
     divide_accumulator,
@@ -123,12 +132,14 @@ from .transfer import (
     push_32,
     pusha,
     sahf,
+    salc,
     setcc,
     sign_extend_to_32,
     store_8,
     store_16,
     store_32,
     store_update,
+    wrap_offset,
     xchg,
     xlat,
     zero_extend,
@@ -407,112 +418,132 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
             elif op == 93:
                 bit_offset(cpu, u)
             elif op == 94:
+                wrap_offset(cpu, u)
+            elif op == 95:
+                salc(cpu, u)
+            elif op == 96:
+                decimal_adjust(cpu, u)
+            elif op == 97:
+                aad(cpu, u)
+            elif op == 98:
                 outcome = load_for_update(cpu, ram, u)
                 if outcome != OK:
                     cpu.uop_index = i
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 95:
+            elif op == 99:
                 outcome = store_update(cpu, ram, u)
                 if outcome != OK:
                     cpu.uop_index = i
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 96:
+            elif op == 100:
                 outcome = push_16(cpu, ram, u)
                 if outcome != OK:
                     cpu.uop_index = i
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 97:
+            elif op == 101:
                 outcome = pop_16(cpu, ram, u)
                 if outcome != OK:
                     cpu.uop_index = i
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 98:
+            elif op == 102:
                 outcome = pop_memory(cpu, ram, u)
                 if outcome != OK:
                     cpu.uop_index = i
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 99:
+            elif op == 103:
                 outcome = pusha(cpu, ram, u)
                 if outcome != OK:
                     cpu.uop_index = i
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 100:
+            elif op == 104:
                 outcome = popa(cpu, ram, u)
                 if outcome != OK:
                     cpu.uop_index = i
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 101:
+            elif op == 105:
                 outcome = enter(cpu, ram, u)
                 if outcome != OK:
                     cpu.uop_index = i
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 102:
+            elif op == 106:
                 outcome = leave(cpu, ram, u)
                 if outcome != OK:
                     cpu.uop_index = i
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 103:
+            elif op == 107:
                 outcome = divide_accumulator(cpu, ram, u)
                 if outcome != OK:
                     cpu.uop_index = i
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 104:
+            elif op == 108:
                 outcome = xlat(cpu, ram, u)
                 if outcome != OK:
                     cpu.uop_index = i
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 105:
+            elif op == 109:
                 outcome = cmpxchg8b(cpu, ram, u)
                 if outcome != OK:
                     cpu.uop_index = i
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 106:
+            elif op == 110:
+                outcome = bound(cpu, ram, u)
+                if outcome != OK:
+                    cpu.uop_index = i
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 111:
+                outcome = aam(cpu, ram, u)
+                if outcome != OK:
+                    cpu.uop_index = i
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 112:
                 outcome = string_once(cpu, ram, u)
                 if outcome != OK:
                     cpu.uop_index = i
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 107:
+            elif op == 113:
                 cpu.uop_index = i
                 edge = branch_beyond(cpu, ram, u)
                 break
-            elif op == 108:
+            elif op == 114:
                 cpu.uop_index = i
                 edge = near_16(cpu, ram, u)
                 break
-            elif op == 109:
+            elif op == 115:
                 cpu.uop_index = i
                 edge = raise_general_protection(cpu, ram, u)
                 break
-            elif op == 110:
+            elif op == 116:
                 cpu.uop_index = i
                 edge = raise_invalid_opcode(cpu, ram, u)
                 break
-            elif op == 111:
+            elif op == 117:
                 cpu.uop_index = i
                 edge = stop_unimplemented(cpu, ram, u)
                 break
-            elif op == 112:
+            elif op == 118:
                 cpu.uop_index = i
                 edge = stop_probe(cpu, ram, u)
                 break
-            elif op == 113:
+            elif op == 119:
                 cpu.uop_index = i
                 edge = stop_mark(cpu, ram, u)
                 break
-            elif op == 114:
+            elif op == 120:
                 cpu.uop_index = i
                 cpu.in_block = 0
                 cpu.rip = u.target
@@ -521,7 +552,16 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
                 if outcome != OK:
                     edge = EDGE_FAULT + outcome
                 break
-            elif op == 115:
+            elif op == 121:
+                cpu.uop_index = i
+                cpu.in_block = 0
+                cpu.rip = u.target
+                outcome = port_string(cpu, ram, board, u)
+                edge = EDGE_SYSTEM
+                if outcome != OK:
+                    edge = EDGE_FAULT + outcome
+                break
+            elif op == 122:
                 cpu.uop_index = i
                 cpu.in_block = 0
                 cpu.rip = u.target
@@ -530,13 +570,13 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
                 if outcome != OK:
                     edge = EDGE_FAULT + outcome
                 break
-            elif op == 116:
+            elif op == 123:
                 cpu.uop_index = i
                 outcome = system_value(cpu, ram, board, u)
                 if outcome != OK:
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 117:
+            elif op == 124:
                 cpu.uop_index = i
                 outcome = x87_instruction(cpu, ram, board, u)
                 if outcome != OK:
@@ -553,6 +593,8 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
             following = cached_jump(cpu, code, blocks)
         if following == 0:
             cpu.in_block = 0
+            if cpu.ticks >= cpu.limit_ticks or cpu.retired >= cpu.retired_limit:
+                return EDGE_INDIRECT, SCRATCH_BLOCK  # what the boundary has to do comes before the next fetch
             outcome, following = next_block(cpu, ram, code, blocks, uops, details)
             if outcome != OK:
                 return EDGE_SYSTEM + outcome, index

@@ -1,8 +1,8 @@
 """The board: the devices of the bare machine, or, as another instance, the virtual devices of a VM.
 
 One record holds two 8259A PICs, an 8254 PIT, the 0xE9 console, the exit port 0xF4, the shutdown port 0x8900, the
-POST port 0x80, and port 0xF0 of the x87 error interrupt. `now` is always in ticks (64 per processor cycle) and must not
-go back; everything is a function of it.
+POST port 0x80, port 0xF0 of the x87 error interrupt, and the A20 gate of port 0x92. `now` is always in ticks (64 per
+processor cycle) and must not go back; everything is a function of it.
 
 Whoever runs the processor calls `board_advance` at the first instruction boundary at or after `board_deadline`, and
 asks again for the deadline after every advance, port access and acknowledgement. Accesses to the ports of the PICs, the
@@ -59,6 +59,7 @@ PORT_PIT = 0x40
 PORT_PIT_COMMAND = 0x43
 PORT_SYSTEM_CONTROL = 0x61
 PORT_POST = 0x80
+PORT_SYSTEM_CONTROL_A = 0x92
 PORT_SLAVE_PIC = 0xA0
 PORT_CONSOLE = 0xE9
 PORT_FLOAT_ERROR = 0xF0
@@ -73,9 +74,11 @@ BOARD = np.dtype(
     [
         ("ticks_per_second", "i8"),  # 64 * clock frequency of the processor in Hz
         ("clock", "i8"),  # PIT clocks elapsed at the last advance
+        ("frozen", "i8"),  # 1: no time passes for the timers; their edges are given by `give_timer_edges` (a replay)
         ("pic", PIC, 2),  # master, slave
         ("pit", CHANNEL, 3),
         ("system_control", "i8"),  # bits 0 to 3 of port 0x61: gate 2, speaker, parity check enables
+        ("a20_gate", "i8"),  # 1: address line 20 is open; port 0x92, bit 1
         ("timer_policy", "i8"),  # TIMER_MERGE, TIMER_CATCH_UP, TIMER_DROP; set by the owner after reset
         ("timer_edges", "i8"),  # rising edges of channel 0 seen by an edge-triggered input
         ("timer_lost", "i8"),  # of these, merged or dropped
@@ -103,6 +106,7 @@ def reset_board(board, ticks_per_second):
     """Power on, at tick 0: PICs not initialized, timers without a count, empty console, policy merge."""
     board.ticks_per_second = ticks_per_second
     board.clock = 0
+    board.frozen = 0
     reset_pic(board.pic[0], 1)
     reset_pic(board.pic[1], 0)
     reset_channel(board.pit[0], 1)
@@ -110,6 +114,7 @@ def reset_board(board, ticks_per_second):
     reset_channel(board.pit[2], 0)
     board.pic[0].lines = 1  # OUT of channel 0 is high
     board.system_control = 0
+    board.a20_gate = 1
     board.timer_policy = TIMER_MERGE
     board.timer_edges = 0
     board.timer_lost = 0
@@ -209,10 +214,19 @@ def timer_output(board, edges):
 @kernel
 def board_advance(board, now):
     """Bring the timers up to tick `now` and raise what they raise; constant time."""
+    if board.frozen == 1:
+        return
     clock = pit_clock(now, board.ticks_per_second)
     if clock > board.clock:
         board.clock = clock
         timer_output(board, settle(board.pit[0], clock))
+
+
+@kernel
+def give_timer_edges(board, edges, level):
+    """Replay what time did to channel 0 of a frozen board: OUT rose `edges` times and is at `level` now."""
+    board.pit[0].output = level
+    timer_output(board, edges)
 
 
 @kernel
@@ -221,7 +235,7 @@ def board_deadline(board):
 
     Masked or not initialized, it cannot. The board has been advanced to the present."""
     pic = board.pic[0]
-    if pic.ready == 0 or pic.imr & 1 != 0:
+    if board.frozen == 1 or pic.ready == 0 or pic.imr & 1 != 0:
         return NEVER
     if pic.level_triggered != 0:
         clock = next_change(board.pit[0])
@@ -322,6 +336,8 @@ def pit_command(board, value):
 @kernel
 def timer_written(board, before):
     """A write to channel 0 may have moved OUT at once, from `before`: a rise is an edge like any other."""
+    if board.frozen == 1:
+        return
     rose = 0
     if before == 0:
         rose = board.pit[0].output
@@ -414,6 +430,17 @@ def timed_port(port):
 
 
 @kernel
+def reads_time(port, n):
+    """1 if reading `n` ports from `port` tells the time: counters of the PIT, port 0x61. What the PICs tell follows from
+    their inputs."""
+    for number in range(n):
+        part = (port + number) & 0xFFFF
+        if part == PORT_SYSTEM_CONTROL or PORT_PIT <= part < PORT_PIT_COMMAND:
+            return 1
+    return 0
+
+
+@kernel
 def timed_write(board, port, value):
     """A byte to a port of `timed_port`; the board is advanced."""
     if port == PORT_SYSTEM_CONTROL:
@@ -448,6 +475,8 @@ def byte_write(board, port, value, now):
         board.post_code = value
     elif port == PORT_FLOAT_ERROR:
         float_error_port(board)
+    elif port == PORT_SYSTEM_CONTROL_A:
+        board.a20_gate = (value >> 1) & 1
     else:
         board.unclaimed_writes += 1
     return BOARD_OK
@@ -463,6 +492,8 @@ def byte_read(board, port, now):
         return PORT_CONSOLE
     if port == PORT_POST:
         return board.post_code
+    if port == PORT_SYSTEM_CONTROL_A:
+        return board.a20_gate << 1
     board.unclaimed_reads += 1
     return 0xFF
 

@@ -14,7 +14,6 @@ from .layout import EDGE_FALL, EDGE_FAULT, EDGE_INDIRECT, EDGE_TAKEN, OK
 from .memory import load_to_slot_32, read_segment, store_value_32, write_segment
 from .mode import set_stack_pointer, stack_mask
 
-M32 = 0xFFFFFFFF
 SLOT = 16
 
 
@@ -132,12 +131,15 @@ def jmp(cpu, ram, u):
 
 
 @kernel
-def loop_taken(cpu, kind):
-    """Count ECX down (not for JECXZ) and tell whether LOOPNE 0, LOOPE 1, LOOP 2 or JECXZ 3 jumps."""
+def loop_taken(cpu, kind, mask):
+    """Count ECX, or by a 16-bit address size CX, down and tell whether LOOPNE 0, LOOPE 1 or LOOP 2 jumps.
+
+    JECXZ 3 jumps if it is zero as it stands.
+    """
     if kind == 3:
-        return int(cpu.gpr[ECX] == 0)
-    count = (cpu.gpr[ECX] - 1) & M32
-    cpu.gpr[ECX] = count
+        return int(cpu.gpr[ECX] & mask == 0)
+    count = (cpu.gpr[ECX] - 1) & mask
+    cpu.gpr[ECX] = (cpu.gpr[ECX] & ~mask) | count
     if kind == 2:
         return int(count != 0)
     return int(count != 0 and int(cpu.flag_result == 0) == kind)
@@ -146,7 +148,7 @@ def loop_taken(cpu, kind):
 @inline
 def loop(cpu, ram, u):
     """LOOP, LOOPE, LOOPNE and JECXZ."""
-    return leave(cpu, u, loop_taken(cpu, u.condition) == 1)
+    return leave(cpu, u, loop_taken(cpu, u.condition, u.address_mask) == 1)
 
 
 @kernel
@@ -154,7 +156,7 @@ def branch_beyond(cpu, ram, u):
     """A conditional branch (`u.condition`) or LOOP (16 more) whose target lies beyond the limit: #GP(0) if taken."""
     count = cpu.gpr[ECX]
     if u.condition >= 16:
-        taken = loop_taken(cpu, u.condition - 16)
+        taken = loop_taken(cpu, u.condition - 16, u.address_mask)
     else:
         taken = condition_holds(cpu, u.condition)
     if taken == 1:

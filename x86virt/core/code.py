@@ -7,16 +7,21 @@ the arrays are full, or too much changed, all blocks are discarded at once. Cycl
 from ..isa.events import MODE_VMM
 from ..isa.registers import CS
 from ..isa.vectors import GP
-from .decode import DECODED_OK, INVALID, NOT_IMPLEMENTED, TOO_LONG, TRUNCATED, decode
+from .breakpoints import WATCH_CODE, check_code_breakpoint, code_breakpoints_at
+from .decode import DECODED_OK, TOO_LONG, TRUNCATED, decode
 from .fault import raise_fault
+from .isolation import owner_refuses
 from .jit import inline, kernel, load_32, store_32
 from .layout import (
+    ACCESS_FETCH,
     BLOCK_INSTRUCTIONS,
     BLOCK_UOPS,
     CODE_SHIFT,
+    FAULT,
     FIRST_BLOCK,
     FRONT_MASK,
     INSTRUCTION_UOPS,
+    ISOLATION,
     JUMP_SLOTS,
     MAX_BLOCKS,
     MAX_INSTRUCTION,
@@ -31,7 +36,6 @@ from .lower import (
     OP_PROBE,
     OP_RAISE_GP,
     OP_RAISE_UD,
-    OP_UNIMPLEMENTED,
     lower,
     new_uop,
     single,
@@ -66,9 +70,13 @@ def fetch_address(cpu, ram, gla):
     if cpu.front_fetch[slot] == (gla & PAGE) | cpu.fetch_generation:
         return OK, gla + cpu.fetch_addend[slot]
     outcome, physical, rights = translate(cpu, ram, gla, 0, user, 1)
-    if outcome == OK:
+    if outcome != OK:
+        return outcome, physical
+    if cpu.owner_table == 0:
         front_fetch_fill(cpu, gla, physical - gla, user)
-    return outcome, physical
+    elif owner_refuses(cpu, ram, gla, physical, user, ACCESS_FETCH) == 1:
+        return ISOLATION, 0
+    return OK, physical
 
 
 @kernel
@@ -221,9 +229,7 @@ def replaced(why):
     """The micro-operation that stands for an instruction which did not decode."""
     if why == TOO_LONG:
         return OP_RAISE_GP
-    if why == INVALID:
-        return OP_RAISE_UD
-    return OP_UNIMPLEMENTED
+    return OP_RAISE_UD
 
 
 @kernel
@@ -276,8 +282,8 @@ def end_block(uops, details, block, d):
 
 @kernel
 def code_is_16_bit(cpu):
-    """Whether the code segment's D bit is clear: 16-bit code is not implemented yet."""
-    return cpu.contexts[cpu.context].attributes & D_BIT == 0
+    """1 if the code segment's D bit is clear."""
+    return int(cpu.contexts[cpu.context].attributes & D_BIT == 0)
 
 
 @kernel
@@ -285,11 +291,13 @@ def decode_one(cpu, ram, d, physical, gla):
     """Decode at a physical address; an instruction that crosses its page is fetched through both: (outcome, why)."""
     room = 0x1000 - (physical & 0xFFF)
     fill_window(cpu, ram, d, physical, min(room, MAX_INSTRUCTION))
-    if code_is_16_bit(cpu):
-        return OK, NOT_IMPLEMENTED
+    d.code_16 = code_is_16_bit(cpu)
     why = decode(d)
     if why != TRUNCATED:
         return OK, why
+    if d.rip + room > cpu.seg[CS].limit:
+        # The bytes that lack lie beyond the segment: that is found before their page is looked at.
+        return raise_fault(cpu, GP, 0), why
     outcome, second = fetch_address(cpu, ram, (gla + room) & M32)
     if outcome != OK:
         return outcome, why
@@ -325,6 +333,7 @@ def decode_block(cpu, ram, code, blocks, uops, details, physical):
     if code.block_count >= MAX_BLOCKS or code.uop_count + BLOCK_UOPS + INSTRUCTION_UOPS >= MAX_UOPS:
         discard_all(cpu, ram, code, blocks, details)
     d = code.decoded[0]
+    d.code_16 = code_is_16_bit(cpu)
     index = code.block_count
     start_block(cpu, code, blocks, index, code.uop_count, physical)
     block = blocks[index]
@@ -346,6 +355,8 @@ def decode_block(cpu, ram, code, blocks, uops, details, physical):
         rip = d.next_rip
         if d.ends_block == 1 or address >= page_end or rip != d.rip + d.length:
             break
+        if cpu.watch & WATCH_CODE != 0 and code_breakpoints_at(cpu, (rip + cpu.seg[CS].seg_base) & M32) != 0:
+            break  # no block begins at a breakpoint, so that control comes to `find_block`
         if block.instructions >= BLOCK_INSTRUCTIONS or block.uop_count >= BLOCK_UOPS - INSTRUCTION_UOPS:
             break
     if d.ends_block == 0 or why == TRUNCATED or (why != DECODED_OK and block.instructions > 1):
@@ -361,9 +372,11 @@ def decode_block(cpu, ram, code, blocks, uops, details, physical):
 @kernel
 def find_block(cpu, ram, code, blocks, uops, details):
     """The block at cpu.rip in the current context, decoded if need be: (outcome, block)."""
+    gla = (cpu.rip + cpu.seg[CS].seg_base) & M32
+    if cpu.watch & WATCH_CODE != 0 and check_code_breakpoint(cpu, gla) != OK:
+        return FAULT, 0
     if cpu.rip > cpu.seg[CS].limit:
         return raise_fault(cpu, GP, 0), 0
-    gla = (cpu.rip + cpu.seg[CS].seg_base) & M32
     outcome, physical = fetch_address(cpu, ram, gla)
     if outcome != OK:
         return outcome, 0
@@ -373,6 +386,6 @@ def find_block(cpu, ram, code, blocks, uops, details):
         if block.physical == physical and block.context == cpu.context and block.rip == cpu.rip:
             return OK, index
         index = block.next_in_bucket
-    if physical + MAX_INSTRUCTION > cpu.ram_last or code_is_16_bit(cpu) or cpu.probe_skip == 1:
+    if physical + MAX_INSTRUCTION > cpu.ram_last or cpu.probe_skip == 1:
         return decode_single(cpu, ram, code, blocks, uops, details, physical)
     return decode_block(cpu, ram, code, blocks, uops, details, physical)

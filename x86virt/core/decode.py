@@ -1,11 +1,11 @@
 """Decoding one instruction from a window of bytes (SDM volume 2, chapter 2): prefixes, opcode, ModRM, SIB, operands.
 
-32-bit address size only: an address-size prefix, and code whose D bit is clear, are not implemented yet.
+`d.code_16` says that the code segment's D bit is clear: operands and addresses then have 16 bits by default.
 """
 
 import numpy as np
 
-from ..isa.registers import DS, EBP, ESP, SS, ZERO
+from ..isa.registers import DS, EBP, EBX, EDI, ESI, ESP, SS, ZERO
 from .jit import inline, kernel
 from .layout import MAX_INSTRUCTION
 from .tables import (
@@ -19,13 +19,13 @@ from .tables import (
     OFFSET,
     OPCODE_MAP,
     ROW_INFO,
-    UNIMPLEMENTED_ROW,
 )
 
 # What decoding can end with.
-DECODED_OK, TRUNCATED, INVALID, NOT_IMPLEMENTED, TOO_LONG = range(5)
+DECODED_OK, TRUNCATED, INVALID, TOO_LONG = range(4)
 
 M32 = 0xFFFFFFFF
+BOTH_SIZES = 48  # 16 + 32: the other size is this less the default
 
 
 @inline
@@ -76,7 +76,11 @@ def segment_override(value):
 def decode_prefixes(d):
     """Read the prefixes: (why it ended, position of the opcode)."""
     position = 0
-    d.width = 32
+    default = 32
+    if d.code_16 == 1:
+        default = 16
+    d.width = default
+    d.address_width = default
     d.override = -1
     d.rep_prefix = 0
     d.lock = 0
@@ -86,9 +90,9 @@ def decode_prefixes(d):
             return why, position
         value = byte(d, position)
         if value == 0x66:
-            d.width = 16
+            d.width = BOTH_SIZES - default
         elif value == 0x67:
-            return NOT_IMPLEMENTED, position
+            d.address_width = BOTH_SIZES - default
         elif value == 0xF0:
             d.lock = 1
         elif value == 0xF2 or value == 0xF3:
@@ -98,6 +102,53 @@ def decode_prefixes(d):
         else:
             return DECODED_OK, position
         position += 1
+
+
+@kernel
+def choose_registers_16(d):
+    """Base and index of a 16-bit memory operand by the rm field (SDM volume 2, table 2-1)."""
+    rm = d.modrm_rm
+    d.base_register = EBX
+    if rm == 2 or rm == 3 or rm == 6:
+        d.base_register = EBP
+    elif rm == 4:
+        d.base_register = ESI
+    elif rm == 5:
+        d.base_register = EDI
+    d.index_register = ZERO
+    if rm == 0 or rm == 2:
+        d.index_register = ESI
+    elif rm == 1 or rm == 3:
+        d.index_register = EDI
+
+
+@kernel
+def decode_memory_16(d, position):
+    """The ModRM byte's memory operand, 16-bit forms (SDM volume 2, table 2-1): (why, next position).
+
+    The sum of the parts is the offset modulo 64 KB: `lower` sees to that. A lone displacement is kept unsigned.
+    """
+    choose_registers_16(d)
+    d.scale = 0
+    d.disp = 0
+    d.segment = DS
+    size = d.modrm_mod
+    direct = int(d.modrm_mod == 0 and d.modrm_rm == 6)
+    if direct == 1:
+        d.base_register = ZERO
+        size = 2
+    why = missing(d, position + size)
+    if why != DECODED_OK:
+        return why, position
+    if size == 1:
+        d.disp = signed_byte(d, position)
+    elif size == 2:
+        d.disp = word(d, position)
+    if d.base_register == EBP:
+        d.segment = SS
+    if d.override >= 0:
+        d.segment = d.override
+    return DECODED_OK, position + size
 
 
 @kernel
@@ -149,7 +200,7 @@ def decode_immediate(d, code, sign, position):
     elif code == AP:
         size = (d.width >> 3) + 2
     elif code == OFFSET:
-        size = 4
+        size = d.address_width >> 3
     why = missing(d, position + size)
     if why != DECODED_OK:
         return why, 0, position
@@ -199,8 +250,6 @@ def decode(d):
     # 2. ModRM, when the rows at this opcode have it; the reg field and the form choose the row.
     d.has_memory = 0
     row = find_row(d, space, opcode, position)
-    if row == UNIMPLEMENTED_ROW:
-        return NOT_IMPLEMENTED
     if row < 0:
         return INVALID if row == INVALID_ROW else -row - TRUNCATION
     d.row = row
@@ -208,7 +257,10 @@ def decode(d):
     if info.modrm == 1:
         position += 1
         if d.has_memory == 1:
-            why, position = decode_memory(d, position)
+            if d.address_width == 16:
+                why, position = decode_memory_16(d, position)
+            else:
+                why, position = decode_memory(d, position)
             if why != DECODED_OK:
                 return why
     # 3. Immediates.
@@ -235,11 +287,9 @@ TRUNCATION = 10  # a row of -TRUNCATION - why says that the ModRM byte could not
 def find_row(d, space, opcode, position):
     """The row at an opcode, reading the ModRM byte if the row says that there is one.
 
-    Returns the row, UNIMPLEMENTED_ROW, INVALID_ROW, or -TRUNCATION - why.
+    Returns the row, INVALID_ROW, or -TRUNCATION - why.
     """
     place = OPCODE_MAP[space, opcode, 0, 0]
-    if place == UNIMPLEMENTED_ROW:
-        return UNIMPLEMENTED_ROW
     if place > 0 and ROW_INFO[place - 1].modrm == 0:
         return place - 1
     if not any_row(space, opcode):
@@ -278,7 +328,9 @@ def absolute_operand(d):
     d.base_register = ZERO
     d.index_register = ZERO
     d.scale = 0
-    d.disp = (d.imm ^ 0x80000000) - 0x80000000
+    d.disp = d.imm
+    if d.address_width == 32:
+        d.disp = (d.imm ^ 0x80000000) - 0x80000000
     d.segment = DS
     if d.override >= 0:
         d.segment = d.override

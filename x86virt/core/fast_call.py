@@ -23,6 +23,7 @@ from .jit import kernel
 from .layout import OK
 from .mode import (
     MASK_32,
+    in_real_mode,
     set_context,
     set_cpl,
 )
@@ -60,7 +61,7 @@ def enter_flat(cpu, code_selector, level, eip, pointer):
 def sysenter(cpu):
     """SYSENTER: from any ring to ring 0, with IF clear."""
     selector = cpu.sysenter_cs & 0xFFFC
-    if selector == 0:
+    if selector == 0 or in_real_mode(cpu):
         return raise_fault(cpu, GP, 0)
     cpu.eflags &= ~(EFLAGS_VM | EFLAGS_IF | EFLAGS_RF)
     enter_flat(cpu, selector, 0, cpu.sysenter_eip & MASK_32, cpu.sysenter_esp & MASK_32)
@@ -71,7 +72,7 @@ def sysenter(cpu):
 def sysexit(cpu):
     """SYSEXIT: from ring 0 to ring 3 at EDX, with the stack pointer of ECX."""
     selector = cpu.sysenter_cs & 0xFFFC
-    if selector == 0 or cpu.cpl != 0:
+    if selector == 0 or cpu.cpl != 0 or in_real_mode(cpu):
         return raise_fault(cpu, GP, 0)
     enter_flat(cpu, selector + 16, 3, cpu.gpr[EDX], cpu.gpr[ECX])
     return OK

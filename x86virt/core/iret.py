@@ -1,4 +1,4 @@
-"""IRETD, and the checks that it shares with a far return (SDM volume 2, IRET and RET operation).
+"""IRET and IRETD, and the checks that it shares with a far return (SDM volume 2, IRET and RET operation).
 
 Everything is read and checked before anything is committed.
 """
@@ -8,18 +8,10 @@ from ..isa.registers import (
     AR_P,
     AR_S,
     AR_UNUSABLE,
+    CR0_PE,
     CS,
     DS,
-    EFLAGS_AC,
-    EFLAGS_ARITHMETIC,
-    EFLAGS_DF,
-    EFLAGS_ID,
-    EFLAGS_IF,
-    EFLAGS_IOPL,
-    EFLAGS_IOPL_SHIFT,
     EFLAGS_NT,
-    EFLAGS_RF,
-    EFLAGS_TF,
     EFLAGS_VIF,
     EFLAGS_VIP,
     EFLAGS_VM,
@@ -32,10 +24,19 @@ from ..isa.registers import (
 from ..isa.vectors import GP, NP, SS_FAULT
 from .charge import charge
 from .fault import raise_fault
-from .flags import get_eflags, set_eflags
 from .jit import inline, kernel
-from .layout import OK, UNIMPLEMENTED
-from .mode import peek_stack, set_context, set_cpl, set_stack_pointer
+from .layout import OK
+from .mode import (
+    in_real_mode,
+    in_virtual_8086_mode,
+    peek_return_frame,
+    peek_stack,
+    set_context,
+    set_cpl,
+    set_stack_pointer,
+)
+from .privileged_flags import load_flags, load_resume_flag, loadable_flags
+from .real_mode import iret_in_real_mode
 from .segment import (
     SELECTOR_INDEX,
     access_of,
@@ -50,31 +51,23 @@ from .segment import (
     set_accessed,
     set_null_segment,
 )
+from .task import return_from_task
+from .virtual_8086 import iret_in_virtual_8086, return_to_virtual_8086
 
 DATA_SEGMENTS = (ES, FS, GS, DS)
 
 
 @inline
-def loadable_flags(cpu):
-    """The flags that POPF and IRET may change at this CPL and IOPL; RF, VM, VIF and VIP apart."""
-    mask = EFLAGS_ARITHMETIC | EFLAGS_TF | EFLAGS_DF | EFLAGS_NT | EFLAGS_AC | EFLAGS_ID
-    if cpu.cpl <= (cpu.eflags & EFLAGS_IOPL) >> EFLAGS_IOPL_SHIFT:
-        mask |= EFLAGS_IF
-    if cpu.cpl == 0:
-        mask |= EFLAGS_IOPL
-    return mask
+def load_returned_flags(cpu, image, n):
+    """Load EFLAGS from IRET's frame of items of `n` bytes.
 
-
-@inline
-def load_returned_flags(cpu, image):
-    """Load EFLAGS from IRET's frame.
-
-    RF is dropped: there are no instruction breakpoints that it could suppress, and the next instruction clears it.
+    RF comes with 32-bit ones: it suppresses an instruction breakpoint where execution goes on.
     """
-    mask = loadable_flags(cpu)
-    if cpu.cpl == 0:
+    mask = loadable_flags(cpu, n)
+    if n == 4 and cpu.cpl == 0:
         mask |= EFLAGS_VIF | EFLAGS_VIP
-    set_eflags(cpu, (get_eflags(cpu) & ~(mask | EFLAGS_RF)) | (image & mask))
+    load_flags(cpu, image, mask)
+    load_resume_flag(cpu, image, n)
 
 
 @inline
@@ -146,13 +139,19 @@ def drop_inner_segments(cpu, level):
 
 
 @inline
-def peek_outer_stack(cpu, ram, displacement):
-    """Read the outer ESP and SS from the stack: (outcome, selector, pointer)."""
-    outcome, pointer = peek_stack(cpu, ram, displacement, 4)
+def peek_outer_stack_items(cpu, ram, displacement, n):
+    """Read the outer ESP and SS from the stack, items of `n` bytes: (outcome, selector, pointer)."""
+    outcome, pointer = peek_stack(cpu, ram, displacement, n)
     if outcome != OK:
         return outcome, 0, 0
-    outcome, selector = peek_stack(cpu, ram, displacement + 4, 4)
+    outcome, selector = peek_stack(cpu, ram, displacement + n, n)
     return outcome, selector & 0xFFFF, pointer
+
+
+@inline
+def peek_outer_stack(cpu, ram, displacement):
+    """Read the outer ESP and SS from the stack as doublewords: (outcome, selector, pointer)."""
+    return peek_outer_stack_items(cpu, ram, displacement, 4)
 
 
 @kernel
@@ -168,8 +167,8 @@ def enter_outer(cpu, eip, selector, low, high, stack_selector, stack_low, stack_
     set_context(cpu)
 
 
-@kernel
-def iret_same(cpu, ram, eip, selector, image, low, high):
+@inline
+def iret_same(cpu, ram, eip, selector, image, low, high, n):
     """RETURN-TO-SAME-PRIVILEGE-LEVEL."""
     if eip > limit_of(low, high):
         return raise_fault(cpu, GP, 0)
@@ -177,18 +176,18 @@ def iret_same(cpu, ram, eip, selector, image, low, high):
     if outcome != OK:
         return outcome
     charge(cpu, EVENT_SYS_IRET_SAME_CPL, 1)
-    set_stack_pointer(cpu, cpu.gpr[ESP] + 12)
-    load_returned_flags(cpu, image)
+    set_stack_pointer(cpu, cpu.gpr[ESP] + 3 * n)
+    load_returned_flags(cpu, image, n)
     cpu.rip = eip
     fill_segment(cpu, CS, selector, low, high)
     set_context(cpu)
     return OK
 
 
-@kernel
-def iret_outer(cpu, ram, eip, selector, image, low, high):
+@inline
+def iret_outer(cpu, ram, eip, selector, image, low, high, n):
     """RETURN-TO-OUTER-PRIVILEGE-LEVEL."""
-    outcome, stack_selector, pointer = peek_outer_stack(cpu, ram, 12)
+    outcome, stack_selector, pointer = peek_outer_stack_items(cpu, ram, 3 * n, n)
     if outcome != OK:
         return outcome
     outcome, stack_low, stack_high = read_return_stack(cpu, ram, stack_selector, selector & 3)
@@ -202,37 +201,49 @@ def iret_outer(cpu, ram, eip, selector, image, low, high):
     if outcome != OK:
         return outcome
     charge(cpu, EVENT_SYS_IRET_CPL0_TO_CPL3, 1)
-    load_returned_flags(cpu, image)
+    load_returned_flags(cpu, image, n)
     enter_outer(cpu, eip, selector, low, high, stack_selector, stack_low, stack_high, pointer)
     return OK
 
 
 @kernel
-def read_return_frame(cpu, ram):
-    """Read EIP, CS and EFLAGS from the stack: (outcome, eip, selector, image)."""
-    outcome, eip = peek_stack(cpu, ram, 0, 4)
-    if outcome != OK:
-        return outcome, 0, 0, 0
-    outcome, selector = peek_stack(cpu, ram, 4, 4)
-    if outcome != OK:
-        return outcome, 0, 0, 0
-    outcome, image = peek_stack(cpu, ram, 8, 4)
-    return outcome, eip, selector & 0xFFFF, image
+def iret_elsewhere(cpu, ram, n):
+    """IRET in real-address mode, in virtual-8086 mode (whatever NT says), and from a nested task."""
+    if in_real_mode(cpu):
+        return iret_in_real_mode(cpu, ram, n)
+    if in_virtual_8086_mode(cpu):
+        return iret_in_virtual_8086(cpu, ram, n)
+    return return_from_task(cpu, ram)
 
 
-@kernel
-def iret(cpu, ram):
-    """IRETD. UNIMPLEMENTED: a return from a nested task (NT = 1) or to virtual-8086 mode (VM = 1 in the frame, CPL 0)."""
-    if cpu.eflags & EFLAGS_NT:
-        return UNIMPLEMENTED
-    outcome, eip, selector, image = read_return_frame(cpu, ram)
+@inline
+def iret_items(cpu, ram, n):
+    """IRET with items of `n` bytes, by the first cases of its operation in the manual."""
+    # 1. The rare cases: real-address mode, virtual-8086 mode, a nested task.
+    if cpu.cr0 & CR0_PE == 0 or cpu.eflags & (EFLAGS_NT | EFLAGS_VM) != 0:
+        return iret_elsewhere(cpu, ram, n)
+    outcome, eip, selector, image = peek_return_frame(cpu, ram, n)
     if outcome != OK:
         return outcome
+    # 2. To virtual-8086 mode. A 16-bit image has no VM flag.
     if image & EFLAGS_VM != 0 and cpu.cpl == 0:
-        return UNIMPLEMENTED
+        return return_to_virtual_8086(cpu, ram, eip, selector, image)
+    # 3. Within protected mode.
     outcome, low, high = read_return_code(cpu, ram, selector)
     if outcome != OK:
         return outcome
     if selector & 3 > cpu.cpl:
-        return iret_outer(cpu, ram, eip, selector, image, low, high)
-    return iret_same(cpu, ram, eip, selector, image, low, high)
+        return iret_outer(cpu, ram, eip, selector, image, low, high, n)
+    return iret_same(cpu, ram, eip, selector, image, low, high, n)
+
+
+@kernel
+def iret(cpu, ram):
+    """IRETD."""
+    return iret_items(cpu, ram, 4)
+
+
+@kernel
+def iret_16(cpu, ram):
+    """IRET with 16-bit operands."""
+    return iret_items(cpu, ram, 2)

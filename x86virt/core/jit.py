@@ -8,15 +8,17 @@ ordinary indexing.
 The cache directory is keyed by a hash of all jitted sources, because Numba does not notice that a callee in another
 file has changed (numba#1833).
 
-Three habits of Numba are changed here for our functions alone, which is why its minor version is pinned: a callee is
-not optimized anew in each caller, a function is not specialised for each constant that is passed to it, and an index
-is taken as it is.
+Four habits of Numba are changed here for our functions alone, which is why its minor version is pinned: a callee is
+not optimized anew in each caller, only entries become machine code (with the code of all that they call), a function is
+not specialised for each constant that is passed to it, and an index is taken as it is.
 """
 
+import ctypes
 import hashlib
 import os
 import pathlib
 import sys
+import types
 
 import numpy as np
 
@@ -63,12 +65,16 @@ if JIT_DISABLED:
 else:
     import numba
     from llvmlite import ir
-    from numba.core import cgutils, codegen
+    from numba._dynfunc import make_function
+    from numba.core import cgutils, codegen, cpu
+    from numba.core.registry import CPUDispatcher
     from numba.extending import intrinsic
     from numba.np import arrayobj
 
     # `_nrt=False`: no reference counts on the arrays that are handed from function to function (design, section 4).
     OPTIONS = dict(_nrt=False, error_model="numpy", boundscheck=BOUNDSCHECK, nogil=True)
+    # What machine code alone calls needs none of the wrappers for other callers.
+    INTERNAL = dict(nopython=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)
     INLINE, KERNEL, ENTRY = "inline", "kernel", "entry"
     KIND: dict[str, str] = {}  # what each of our functions is, by the name of its code library
 
@@ -78,24 +84,30 @@ else:
         KIND[function.__qualname__] = kind
         return function
 
-    def _specialise_once(dispatcher):
-        """Compile a function for the types of its arguments, not anew for each constant that some caller passes."""
-        template_for = dispatcher.get_call_template
+    class _Internal(CPUDispatcher):
+        """A function that machine code calls. Python (a test of it) calls it through an entry, made when first needed."""
 
-        def get_call_template(arguments, keywords):
+        entry = None
+
+        def __call__(self, *arguments):
+            if self.entry is None:
+                copy = types.FunctionType(self.py_func.__code__, self.py_func.__globals__, self.py_func.__name__ + "_entry")
+                copy.__module__ = self.py_func.__module__
+                self.entry = numba.njit(**OPTIONS)(_named(copy, ENTRY))
+            return self.entry(*arguments)
+
+        def get_call_template(self, arguments, keywords):
+            """Compile for the types of the arguments, not anew for each constant that some caller passes."""
             widened = {name: numba.types.unliteral(kind) for name, kind in keywords.items()}
-            return template_for([numba.types.unliteral(kind) for kind in arguments], widened)
-
-        dispatcher.get_call_template = get_call_template
-        return dispatcher
+            return super().get_call_template([numba.types.unliteral(kind) for kind in arguments], widened)
 
     def kernel(function):
         """A function of the simulated hardware; its callers call it, they do not inline it."""
-        return _specialise_once(numba.njit(**OPTIONS)(_named(function, KERNEL)))
+        return _Internal(_named(function, KERNEL), targetoptions=dict(INTERNAL))
 
     def inline(function):
         """A function compiled into each of its callers."""
-        return _specialise_once(numba.njit(forceinline=True, **OPTIONS)(_named(function, INLINE)))
+        return _Internal(_named(function, INLINE), targetoptions=dict(INTERNAL, forceinline=True))
 
     def entry(function):
         """A function that Python calls: all it needs is linked into it, and it is kept in the cache directory."""
@@ -133,14 +145,28 @@ else:
                 library._final_module.link_in(callee._get_module_for_linking(), preserve=True)
         library.kernels = kernels
         library._optimize_final_module()
-        if KIND[library.name] == ENTRY:
-            # Callers before callees: a definition that nothing refers to yet would not be linked.
-            for callee in reversed(kernels):
-                library._final_module.link_in(callee._get_module_for_linking(), preserve=True)
+        if KIND[library.name] != ENTRY:
+            library._finalized = True
+            return
+        # Callers before callees: a definition that nothing refers to yet would not be linked.
+        for callee in reversed(kernels):
+            library._final_module.link_in(callee._get_module_for_linking(), preserve=True)
         library._final_module.verify()
         library._finalize_final_module()
 
     codegen.CPUCodeLibrary.finalize = _finalize_once
+
+    _get_executable = cpu.CPUContext.get_executable
+
+    def _executable_of_entries(context, library, description, environment):
+        """The Python callable of a compiled function: of an entry its machine code, which kernels alone do not have."""
+        if KIND.get(library.name, ENTRY) == ENTRY:
+            return _get_executable(context, library, description, environment)
+        library._ensure_finalized()
+        never_called = ctypes.cast(ctypes.pythonapi.PyErr_BadInternalCall, ctypes.c_void_p).value
+        return make_function(description.lookup_module(), "kernel", "", never_called, environment, (library,))
+
+    cpu.CPUContext.get_executable = _executable_of_entries
 
 
 if JIT_DISABLED or BOUNDSCHECK:

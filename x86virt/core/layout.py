@@ -23,13 +23,16 @@ PROBE = 8  # the next instruction's row is in the probe mask
 MARK = 9  # a region mark was executed
 BOARD = 10  # a device asks for attention: exit, shutdown, console
 HALTED_FOREVER = 11  # HLT with nothing that could wake it
+ISOLATION = 12  # an operand or a fetch reached a frame that is not the guest's; cpu.violation_* say which
+TIME_LOG = 13  # recording: the log of time reads is full; replaying: it has no value for this read; nothing committed
+NEW_TASK_FAULT = 14  # the instruction switched tasks, and cpu.event_* describes an exception of the new task
 
 # Edges out of a block, as micro-operations report them.
 EDGE_FALL = 0
 EDGE_TAKEN = 1
 EDGE_INDIRECT = 2
 EDGE_SYSTEM = 3
-EDGE_FAULT = 16  # EDGE_FAULT + outcome
+EDGE_FAULT = 64  # EDGE_FAULT + outcome
 
 # -- segments -----------------------------------------------------------------------------------------------------
 SEGMENT = np.dtype(
@@ -46,19 +49,22 @@ SEGMENT = np.dtype(
 # -- TLBs and caches ----------------------------------------------------------------------------------------------
 TLB_ENTRY = np.dtype(
     [
-        ("page", "i8"),  # linear address >> 12 (or >> 22 for a large page)
+        ("page", "i8"),  # linear address >> the unit's shift; -1: never filled
         ("frame", "i8"),  # physical address of the page
-        ("rights", "i8"),  # PTE_RW | PTE_US | PTE_D | PTE_G of the whole walk
-        ("generation", "i8"),  # valid if equal to the TLB's generation, or global; -1: invalid
+        ("rights", "i8"),  # PTE_RW | PTE_US | PTE_D | PTE_G of the whole walk, and RIGHT_NX
+        ("generation", "i8"),  # valid if equal to the TLB's generation, or global and not from before the last full flush
+        ("following", "i8"),  # the next entry of its bucket, plus 1; 0: none
     ]
 )
-MAX_TLB_SETS = 128
+RIGHT_NX = 1 << 9  # among a TLB entry's rights: instructions may not be fetched from the page
+MAX_TLB_SETS = 4096
 TLB_UNIT = np.dtype(
     [("first", "i8"), ("sets", "i8"), ("ways", "i8"), ("shift", "i8"), ("victim", "i8", MAX_TLB_SETS)]
 )
 DTLB, DTLB_LARGE, DTLB_L2, ITLB, ITLB_LARGE, ITLB_L2 = range(6)
 N_TLB_UNITS = 6
-MAX_TLB_ENTRIES = 4096
+MAX_TLB_ENTRIES = 4096 * N_TLB_UNITS
+TLB_BUCKETS = 512  # of each unit: where an entry is found by its page, whatever the unit's geometry
 
 CACHE_LEVEL = np.dtype([("first", "i8"), ("sets", "i8"), ("ways", "i8"), ("line_shift", "i8")])
 MAX_CACHE_LINES = 1 << 18
@@ -78,6 +84,48 @@ CODE_SHIFT = 7  # decoded code is tracked in pieces of 128 bytes
 
 MAX_ROWS = 1024
 
+HOLDS_INTERRUPTS = 1  # after STI
+HOLDS_DEBUG = 2  # after MOV SS and POP SS: debug exceptions too
+
+# Model-specific registers that only store, with what decides which there are (core/model_specific.py).
+VARIABLE_RANGES = 8  # of MTRRs
+MC_BANKS = 4
+MODEL_SPECIFIC = np.dtype(
+    [
+        ("features", "i8"),  # CPUID leaf 1 EDX
+        ("extended_features", "i8"),  # leaf 80000001 EDX
+        ("is_intel", "i8"),
+        ("physical_bits", "i8"),
+        ("efer", "i8"),
+        ("misc_enable", "i8"),
+        ("pat", "i8"),
+        ("mtrr_default", "i8"),
+        ("mtrr_physical", "i8", 2 * VARIABLE_RANGES),  # base, mask, base, ...
+        ("mtrr_fixed", "i8", 11),
+        ("mcg_status", "i8"),
+        ("mc_control", "i8", MC_BANKS),
+    ]
+)
+
+# Rows of CPU.cpuid: the basic leaves, the sub-leaves of leaf 4, the extended leaves.
+CPUID_CACHES = 16
+CPUID_EXTENDED = 24
+CPUID_ROWS = 64
+# The owner of a frame, as the table behind RAM says it, one byte each (core/isolation.py).
+OWNER_VMM, OWNER_GUEST, OWNER_GRANTED = range(3)
+ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH = range(3)
+
+# What becomes of time-dependent reads (core/time_log.py).
+TIME_OFF, TIME_RECORD, TIME_REPLAY = range(3)
+TIME_ENTRIES = 256
+TIME_READ = np.dtype(
+    [
+        ("n", "i8"),  # guest instructions retired before it
+        ("source", "i8"),  # the port, or TIME_STAMP
+        ("value", "i8"),
+    ]
+)
+TIME_STAMP = -1
 # -- x87 -----------------------------------------------------------------------------------------------------------
 FLOAT80 = np.dtype(  # a value of the x87 FPU (core/float80.py)
     [
@@ -102,6 +150,7 @@ CPU = np.dtype(
         ("cr2", "i8"),
         ("cr3", "i8"),
         ("cr4", "i8"),
+        ("pdpte", "i8", 4),  # PAE paging: the page-directory-pointer entries that the last load of CR3 read; 0: not present
         ("cpl", "i8"),
         ("seg", SEGMENT, N_SEGMENTS),
         ("gdtr_base", "i8"),
@@ -111,9 +160,15 @@ CPU = np.dtype(
         ("sysenter_cs", "i8"),
         ("sysenter_esp", "i8"),
         ("sysenter_eip", "i8"),
+        ("efer", "i8"),  # as in `msr`, where paging finds it
+        ("msr", MODEL_SPECIFIC),
         ("tsc_offset", "i8"),  # cycles added to the tick counter by RDTSC
+        ("performance_select", "i8", 2),  # event-select registers (core/performance.py)
+        ("performance_start", "i8", 2),  # what a counter has beyond the source that it follows
         ("dr", "i8", 8),
-        ("shadow", "i8"),  # 1: interrupts are held off for one instruction (after STI, MOV SS, POP SS)
+        ("watch", "i8"),  # kinds of breakpoints that are enabled, WATCH_ bits of core/breakpoints.py
+        ("debug_hits", "i8"),  # DR6 bits of the data and port breakpoints that the running instruction met
+        ("shadow", "i8"),  # what is held off for one instruction: 0, HOLDS_INTERRUPTS or HOLDS_DEBUG
         ("debug_pending", "i8"),  # DR6 bits of a debug trap that is raised at the next instruction boundary
         ("halted", "i8"),
         # the event being raised or delivered (numbers of the VMCS interruption information)
@@ -163,7 +218,12 @@ CPU = np.dtype(
         ("read_addend", "i8", FRONT_SIZE),
         ("write_addend", "i8", FRONT_SIZE),
         ("fetch_addend", "i8", FRONT_SIZE),
+        ("a20_mask", "i8"),  # what physical addresses are masked with: bit 20 is clear while the A20 gate is closed
+        ("address_reserved_high", "i8"),  # bits 62:32 that are reserved in a 64-bit entry, shifted down to 30:0
+        ("large_page_reserved", "i8"),  # bits that are reserved in the directory entry of a 4 MB page
         ("tlb_generation", "i8"),
+        ("tlb_full_flush", "i8"),  # the generation that the last flush of all entries, global ones too, began
+        ("tlb_buckets", "i8", N_TLB_UNITS * TLB_BUCKETS),  # the first entry of each bucket, plus 1; 0: none
         ("tlb_units", TLB_UNIT, N_TLB_UNITS),
         ("tlb", TLB_ENTRY, MAX_TLB_ENTRIES),
         ("cache_levels", CACHE_LEVEL, 3),
@@ -184,6 +244,17 @@ CPU = np.dtype(
         ("in_block", "i8"),  # 1 while later instructions of the block are already charged
         ("uop_index", "i8"),  # where the last micro-operation loop stopped
         ("flush_code", "i8"),  # 1: every decoded block is to be discarded
+        # the check of isolation: on if there is a table
+        ("owner_table", "i8"),  # offset behind RAM of one owner per frame, 0 when off
+        ("operand_access", "i8"),  # 1 while an access through a segment, the guest's own operand, is translated
+        ("violation_gla", "i8"),
+        ("violation_hpa", "i8"),
+        ("violation_access", "i8"),  # ACCESS_READ, ACCESS_WRITE or ACCESS_FETCH
+        # the log of time-dependent reads
+        ("time_mode", "i8"),
+        ("time_count", "i8"),  # entries in the log
+        ("time_next", "i8"),  # replaying: the next one
+        ("time_log", TIME_READ, TIME_ENTRIES),
         ("probe_on", "i8"),
         ("probe_skip", "i8"),
         ("probe", "i8", MAX_ROWS),  # by row: bit n says that its execution in mode n is reported first
@@ -192,12 +263,11 @@ CPU = np.dtype(
         ("hook_last", "i8"),
         ("mark", "i8"),  # 1 region begins, 2 region ends
         # features and identity, from the profile
-        ("cpuid_leaf1_eax", "i8"),
-        ("cpuid_leaf1_ebx", "i8"),
-        ("cpuid_leaf1_ecx", "i8"),
-        ("cpuid_leaf1_edx", "i8"),
-        ("cpuid_vendor", "i8", 3),  # EBX, EDX, ECX of leaf 0
-        ("cpuid_highest_leaf", "i8"),
+        ("cpuid", "i8", (CPUID_ROWS, 4)),  # EAX, EBX, ECX, EDX by row (core/identity.py)
+        ("cpuid_highest", "i8"),
+        ("cpuid_highest_extended", "i8"),
+        ("cpuid_repeats", "i8"),  # 1: beyond the highest leaf CPUID answers as that one does
+        ("cpuid_leaf1_edx", "i8"),  # the features
     ]
 )
 NEVER = 1 << 62
@@ -219,7 +289,8 @@ UOP = np.dtype(
         ("src_shift", "i8"),
         ("width", "i8"),  # bits: 8, 16 or 32
         ("condition", "i8"),
-        ("unused", "i8", 2),  # 128 bytes
+        ("address_mask", "i8"),  # what offsets, counts and string pointers wrap at, by the address size
+        ("unused", "i8"),  # 128 bytes
     ]
 )
 DETAIL = np.dtype(  # one per micro-operation, read only when something leaves the straight path
@@ -269,7 +340,9 @@ DECODED = np.dtype(  # one instruction, as the decoder leaves it
         ("available", "i8"),  # bytes in the window
         ("length", "i8"),
         ("row", "i8"),
+        ("code_16", "i8"),  # 1: operands and addresses have 16 bits by default; set by the caller
         ("width", "i8"),  # operand size in bits, 16 or 32
+        ("address_width", "i8"),  # address size in bits, 16 or 32
         ("segment", "i8"),  # of the memory operand
         ("override", "i8"),  # segment override, -1 none
         ("rep_prefix", "i8"),  # 0, 0xF2 or 0xF3

@@ -1,15 +1,18 @@
-"""Lowering: a decoded instruction becomes one to five micro-operations.
+"""Lowering: a decoded instruction becomes one to six micro-operations.
 
 A memory source is loaded into a temporary first; a read-modify-write loads with the write already checked, works on
 the temporary, and stores to the translated address, so that flags and registers change only when nothing can fault.
+With 16-bit addressing, a micro-operation ahead of these wraps the offset at 64 KB into a temporary, their base register.
 """
 
 from ..isa.events import EVENT_INS_LOCK_ADD_MEM, EVENT_INS_MARK, EVENT_INS_REP_START
-from ..isa.registers import CS, DS, EBX, ECX, TEMPORARY_0, TEMPORARY_1, ZERO
+from ..isa.registers import CS, DS, EBX, ECX, TEMPORARY_0, TEMPORARY_1, TEMPORARY_2, ZERO
 from . import tables as t
 from .handlers import NUMBER
 from .jit import inline, kernel
+from .mode import virtual_interrupt_let_in
 from .tables import ROW_INFO
+from .vendor import FAMILY_P6, family_of, is_amd
 
 OP_ZERO_EXTEND = NUMBER["zero_extend"]
 OP_MOV_NARROW = NUMBER["mov_narrow"]
@@ -21,12 +24,14 @@ OP_SHL, OP_SHR, OP_SAR = NUMBER["shl"], NUMBER["shr"], NUMBER["sar"]
 OP_SHL_IMMEDIATE, OP_SHR_IMMEDIATE = NUMBER["shl_immediate_32"], NUMBER["shr_immediate_32"]
 OP_SAR_IMMEDIATE = NUMBER["sar_immediate_32"]
 OP_BIT_OFFSET, OP_POP_MEMORY = NUMBER["bit_offset"], NUMBER["pop_memory"]
+OP_WRAP_OFFSET = NUMBER["wrap_offset"]
 OP_FALL_THROUGH, OP_BRANCH_BEYOND = NUMBER["fall_through"], NUMBER["branch_beyond"]
 OP_RAISE_GP, OP_RAISE_UD = NUMBER["raise_general_protection"], NUMBER["raise_invalid_opcode"]
 OP_UNIMPLEMENTED, OP_PROBE, OP_MARK = NUMBER["stop_unimplemented"], NUMBER["stop_probe"], NUMBER["stop_mark"]
 
 M32 = 0xFFFFFFFF
 FROM_CL = 1
+REAL_OR_VIRTUAL_8086 = 1 << 7 | 1 << 8  # of a code context's attributes
 
 
 @kernel
@@ -47,6 +52,7 @@ def new_uop(uops, i, d, op, width):
     u.scale = 0
     u.disp = 0
     u.segment = DS
+    u.address_mask = (1 << d.address_width) - 1
     if d.has_memory == 1:
         u.base_register = d.base_register
         u.index_register = d.index_register
@@ -129,6 +135,22 @@ def set_destination(u, d, info, place, width):
     number = register_number(d, info, place)
     u.dst = slot_of(number, width)
     u.dst_shift = shift_of(number, width)
+
+
+@kernel
+def emit_wrapped_offset(uops, i, d):
+    """Wrap the offset of a memory operand with 16-bit addressing at 64 KB; what follows uses it as the base.
+
+    A lone displacement needs no wrapping.
+    """
+    if d.base_register == ZERO and d.index_register == ZERO:
+        return i
+    new_uop(uops, i, d, OP_WRAP_OFFSET, 16).dst = TEMPORARY_2
+    d.base_register = TEMPORARY_2
+    d.index_register = ZERO
+    d.scale = 0
+    d.disp = 0
+    return i + 1
 
 
 @kernel
@@ -424,17 +446,29 @@ def lower_bit_string(uops, i, d, info):
     u.dst = TEMPORARY_1
     d.base_register = TEMPORARY_1
     d.index_register = ZERO
+    d.scale = 0
     d.disp = 0
-    return lower_bit_test(uops, i + 1, d, info)
+    i += 1
+    if d.address_width == 16:
+        i = emit_wrapped_offset(uops, i, d)
+    return lower_bit_test(uops, i, d, info)
+
+
+@inline
+def is_port_string(info):
+    """INS and OUTS."""
+    return info.lowering == t.PORT_STRING or info.lowering == t.PORT_STRING_BYTE
 
 
 @kernel
 def lower_string(uops, i, d, info):
-    """String instructions; a repeated one ends its block."""
+    """String instructions; a repeated one, and one on ports, ends its block."""
     width = d.width
-    if info.lowering == t.STRING_BYTE:
+    if info.lowering == t.STRING_BYTE or info.lowering == t.PORT_STRING_BYTE:
         width = 8
     op = info.op_32
+    if is_port_string(info):
+        d.ends_block = 1
     if d.rep_prefix != 0:
         op = info.op_narrow
         d.ends_block = 1
@@ -629,9 +663,15 @@ def lower(cpu, uops, i, d):
     d.ends_block = 0
     if d.lock == 1 and (info.lockable == 0 or not is_memory(d, info, 0)):
         return single(uops, i, d, OP_RAISE_UD)
+    if virtual_interrupt_let_in(cpu):
+        return single(uops, i, d, OP_RAISE_GP)
+    if info.protected_only == 1 and cpu.contexts[cpu.context].attributes & REAL_OR_VIRTUAL_8086 != 0:
+        return single(uops, i, d, OP_RAISE_UD)
     if info.kernel_only == 1 and cpu.cpl != 0:
         return single(uops, i, d, OP_RAISE_GP)
     lowering = info.lowering
+    if d.address_width == 16 and d.has_memory == 1 and lowering != t.BIT_STRING:
+        i = emit_wrapped_offset(uops, i, d)
     if lowering == t.BINARY:
         return lower_binary(uops, i, d, info, 1)
     if lowering == t.COMPARE:
@@ -671,8 +711,10 @@ def lower_rare(cpu, uops, i, d, info):
         return lower_bit_test(uops, i, d, info)
     if lowering == t.BIT_STRING:
         return lower_bit_string(uops, i, d, info)
-    if lowering == t.STRING or lowering == t.STRING_BYTE:
+    if lowering == t.STRING or lowering == t.STRING_BYTE or is_port_string(info):
         return lower_string(uops, i, d, info)
+    if lowering == t.UNDEFINED or (lowering == t.HINT and not has_hint(cpu, d)):
+        return single(uops, i, d, OP_RAISE_UD)
     if lowering >= t.BRANCH_CONDITION and lowering <= t.CALL:
         return lower_branch(cpu, uops, i, d, info)
     if lowering >= t.JUMP_INDIRECT and lowering <= t.RETURN:
@@ -687,8 +729,20 @@ def lower_rare(cpu, uops, i, d, info):
     u.condition = info.condition
     if lowering == t.ENTER:
         u.imm = d.imm | d.imm2 << 16
-    elif lowering == t.FAULTING and d.has_memory == 0:
+    elif lowering == t.FAULTING and d.has_memory == 1:
+        u.src = d.modrm_reg
+    elif lowering == t.FAULTING:
+        u.imm = d.imm
         u.segment = DS
         if d.override >= 0:
             u.segment = d.override
     return i + 1
+
+
+@kernel
+def has_hint(cpu, d):
+    """Whether an opcode of the hint space is no operation here: since the P6 family; AMD's 0F 0D names memory only."""
+    if family_of(cpu) < FAMILY_P6:
+        return False
+    return d.opcode & 0xFF != 0x0D or d.has_memory == 1 or not is_amd(cpu)
+

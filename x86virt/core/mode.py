@@ -1,6 +1,19 @@
 """Privilege, code context, the stack, and register write-back: what the system procedures share."""
 
-from ..isa.registers import AR_DB, CR0_PE, CS, EFLAGS_VM, ESP, SS
+from ..isa.registers import (
+    AR_DB,
+    CR0_PE,
+    CR4_PVI,
+    CR4_VME,
+    CS,
+    EFLAGS_IOPL,
+    EFLAGS_IOPL_SHIFT,
+    EFLAGS_VIF,
+    EFLAGS_VIP,
+    EFLAGS_VM,
+    ESP,
+    SS,
+)
 from .jit import inline, kernel
 from .layout import FRONT_SLOTS, MAX_CONTEXTS, OK
 from .memory import read_segment, write_segment
@@ -24,6 +37,29 @@ def in_virtual_8086_mode(cpu):
 def segments_are_paragraphs(cpu):
     """Whether a selector is a paragraph number (its base divided by 16) and names no descriptor."""
     return in_real_mode(cpu) or in_virtual_8086_mode(cpu)
+
+
+@inline
+def io_privilege(cpu):
+    """IOPL."""
+    return (cpu.eflags & EFLAGS_IOPL) >> EFLAGS_IOPL_SHIFT
+
+
+@inline
+def interrupt_flag_is_virtual(cpu):
+    """Whether CLI and STI work on VIF: IOPL < 3, in virtual-8086 mode with CR4.VME, or in ring 3 with CR4.PVI."""
+    if io_privilege(cpu) == 3 or cpu.cpl != 3 or in_real_mode(cpu):
+        return False
+    if in_virtual_8086_mode(cpu):
+        return cpu.cr4 & CR4_VME != 0
+    return cpu.cr4 & CR4_PVI != 0
+
+
+@inline
+def virtual_interrupt_let_in(cpu):
+    """VIF and VIP both set where they count, as only a return or a task switch can leave them (volume 3, 20.3.2)."""
+    both = EFLAGS_VIF | EFLAGS_VIP
+    return cpu.eflags & both == both and interrupt_flag_is_virtual(cpu)
 
 
 @inline
@@ -53,6 +89,7 @@ def set_context(cpu):
     mode or probe changed.
 
     attributes:  1:0 CPL   2 CS.D   5:3 mode   6 probe on   7 real-address mode   8 virtual-8086 mode
+                 9 a virtual interrupt is let in (VIF and VIP set): the next instruction raises #GP(0)
     A full table starts anew, and `flush_code` asks the main loop to discard every decoded block.
     """
     code = cpu.seg[CS]
@@ -61,6 +98,8 @@ def set_context(cpu):
         attributes |= 1 << 7
     if in_virtual_8086_mode(cpu):
         attributes |= 1 << 8
+    if virtual_interrupt_let_in(cpu):
+        attributes |= 1 << 9
     index = find_context(cpu, code.seg_base, code.limit, attributes)
     if index < 0:
         if cpu.context_count >= MAX_CONTEXTS:
@@ -118,6 +157,19 @@ def peek_stack(cpu, ram, displacement, n):
     """Read `n` bytes at SS:ESP + displacement at the current CPL: (outcome, value). The stack pointer stays."""
     offset = (cpu.gpr[ESP] + displacement) & stack_mask(cpu.seg[SS].access)
     return read_segment(cpu, ram, SS, offset, n)
+
+
+@inline
+def peek_return_frame(cpu, ram, n):
+    """Read what IRET pops, items of `n` bytes: (outcome, eip, selector, image of the flags)."""
+    outcome, eip = peek_stack(cpu, ram, 0, n)
+    if outcome != OK:
+        return outcome, 0, 0, 0
+    outcome, selector = peek_stack(cpu, ram, n, n)
+    if outcome != OK:
+        return outcome, 0, 0, 0
+    outcome, image = peek_stack(cpu, ram, 2 * n, n)
+    return outcome, eip, selector & 0xFFFF, image
 
 
 @inline

@@ -8,26 +8,32 @@ from ..isa.registers import (
     AR_TYPE,
     EAX,
     EDX,
-    EFLAGS_IOPL,
-    EFLAGS_IOPL_SHIFT,
     TR,
     TYPE_TSS_32_BUSY,
 )
 from ..isa.vectors import GP
-from .board import port_read, port_write, timed_port
+from .a20 import set_a20_mask
+from .board import port_read, port_write, reads_time, timed_port
+from .breakpoints import WATCH_PORTS, note_port_access
 from .fault import raise_fault
 from .jit import kernel
-from .layout import OK
+from .layout import OK, TIME_LOG
 from .memory import read_linear
-from .mode import MASK_32, operand_bytes, write_register
+from .mode import MASK_32, in_virtual_8086_mode, io_privilege, operand_bytes, write_register
+from .time_log import logged_time, time_log_blocks
 
 IO_MAP_BASE = 102  # where a 32-bit TSS holds the offset of its I/O permission bitmap
 
 
 @kernel
 def check_port(cpu, ram, port, n):
-    """May `n` ports from `port` be used? Always if CPL <= IOPL, else if their bits in the TSS's bitmap are clear."""
-    if cpu.cpl <= (cpu.eflags & EFLAGS_IOPL) >> EFLAGS_IOPL_SHIFT:
+    """May `n` ports from `port` be used? If CPL <= IOPL outside virtual-8086 mode, or their bits in the TSS are clear.
+
+    I/O breakpoints are met here; a fault forgets them.
+    """
+    if cpu.watch & WATCH_PORTS != 0:
+        note_port_access(cpu, port, n)
+    if cpu.cpl <= io_privilege(cpu) and not in_virtual_8086_mode(cpu):
         return OK
     # 1. Only a 32-bit TSS has a bitmap, and its limit must cover the bitmap's offset.
     tss = cpu.seg[TR]
@@ -65,20 +71,32 @@ def port_in(cpu, ram, board, u):
     outcome = check_port(cpu, ram, port, n)
     if outcome != OK:
         return outcome
-    write_register(cpu, EAX, 0, u.width, port_read(board, port, n, cpu.ticks))
+    if reads_time(port, n) == 0:
+        write_register(cpu, EAX, 0, u.width, port_read(board, port, n, cpu.ticks))
+        return OK
+    if time_log_blocks(cpu, port) == 1:
+        return TIME_LOG
+    write_register(cpu, EAX, 0, u.width, logged_time(cpu, port, port_read(board, port, n, cpu.ticks)))
     return OK
 
 
 @kernel
+def send_to_port(cpu, board, port, n, value):
+    """Write a port. What asks for attention is noted on the board; a timer may have been programmed."""
+    board.attention |= port_write(board, port, n, value, cpu.ticks)
+    set_a20_mask(cpu, board.a20_gate)
+    if timed_port(port) != 0:
+        # The boundary looks at the deadlines anew once the limit is reached.
+        cpu.limit_ticks = min(cpu.limit_ticks, cpu.ticks)
+
+
+@kernel
 def port_out(cpu, ram, board, u):
-    """OUT imm8 or DX, AL/AX/EAX. What asks for attention is noted on the board; a timer may have been programmed."""
+    """OUT imm8 or DX, AL/AX/EAX."""
     port = port_of(cpu, u)
     n = operand_bytes(u.width)
     outcome = check_port(cpu, ram, port, n)
     if outcome != OK:
         return outcome
-    board.attention |= port_write(board, port, n, cpu.gpr[EAX] & ((1 << (8 * n)) - 1), cpu.ticks)
-    if timed_port(port) != 0:
-        # The boundary looks at the deadlines anew once the limit is reached.
-        cpu.limit_ticks = min(cpu.limit_ticks, cpu.ticks)
+    send_to_port(cpu, board, port, n, cpu.gpr[EAX] & ((1 << (8 * n)) - 1))
     return OK

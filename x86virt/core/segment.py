@@ -17,6 +17,7 @@ from ..isa.registers import (
     AR_S,
     AR_TYPE,
     AR_UNUSABLE,
+    CS,
     ERROR_TI,
     LDTR,
     SS,
@@ -36,10 +37,12 @@ from .fault import raise_fault
 from .jit import inline, kernel
 from .layout import OK
 from .memory import read_linear, write_linear
+from .mode import in_virtual_8086_mode, segments_are_paragraphs
 
 MASK_32 = 0xFFFFFFFF
 SELECTOR_INDEX = 0xFFFC  # the index and TI; what an error code carries
 BUSY = 2  # of a TSS type
+VIRTUAL_8086_SEGMENT = AR_P | AR_DPL | AR_S | TYPE_WRITABLE | TYPE_ACCESSED
 
 
 @inline
@@ -246,9 +249,36 @@ def load_data_segment(cpu, ram, segment, selector):
     return outcome
 
 
+@kernel
+def load_paragraph_segment(cpu, segment, selector):
+    """Load a segment register, CS included, in real-address or virtual-8086 mode: the base is 16 times the selector.
+
+    Virtual-8086 mode fixes limit and access rights; real-address mode keeps those that are there (volume 3, section 9.9.2),
+    so that a segment made unusable in protected mode stays so.
+    """
+    entry = cpu.seg[segment]
+    entry.selector = selector & 0xFFFF
+    entry.seg_base = (selector & 0xFFFF) << 4
+    if in_virtual_8086_mode(cpu):
+        entry.limit = 0xFFFF
+        entry.access = VIRTUAL_8086_SEGMENT
+    segment_limits(cpu, segment)
+
+
+@kernel
+def set_real_mode_code(cpu):
+    """Entering real-address mode: the code segment may be read and written like data."""
+    entry = cpu.seg[CS]
+    entry.access = (entry.access & ~(AR_TYPE | AR_DPL)) | TYPE_WRITABLE | TYPE_ACCESSED
+    segment_limits(cpu, CS)
+
+
 @inline
 def load_segment_register(cpu, ram, segment, selector):
     """Load SS, DS, ES, FS or GS by its rules; CS is never loaded this way (MOV CS is #UD, by the decoder)."""
+    if segments_are_paragraphs(cpu):
+        load_paragraph_segment(cpu, segment, selector)
+        return OK
     if segment == SS:
         return load_stack_segment(cpu, ram, selector & 0xFFFF)
     return load_data_segment(cpu, ram, segment, selector & 0xFFFF)

@@ -5,32 +5,25 @@ nothing committed, or UNIMPLEMENTED with nothing committed. Privilege that is pl
 """
 
 from ..isa.registers import (
-    EFLAGS_IF,
-    EFLAGS_IOPL,
-    EFLAGS_IOPL_SHIFT,
     EFLAGS_OF,
-    EFLAGS_RF,
-    EFLAGS_VM,
-    ESP,
 )
 from ..isa.system_ops import (
     SYSTEM_CALL_FAR_INDIRECT,
     SYSTEM_CLI,
     SYSTEM_HLT,
     SYSTEM_IN,
+    SYSTEM_INT1,
     SYSTEM_INT3,
     SYSTEM_INT_N,
     SYSTEM_INTO,
     SYSTEM_INVD,
     SYSTEM_IRET,
-    SYSTEM_JMP_FAR,
-    SYSTEM_JMP_FAR_INDIRECT,
     SYSTEM_LMSW,
     SYSTEM_LOAD_FAR_POINTER,
     SYSTEM_OUT,
     SYSTEM_POPF,
     SYSTEM_PUSHF,
-    SYSTEM_RET_FAR,
+    SYSTEM_RDPMC,
     SYSTEM_STI,
     SYSTEM_UD2,
     SYSTEM_WBINVD,
@@ -38,79 +31,27 @@ from ..isa.system_ops import (
 )
 from ..isa.vectors import (
     BP,
-    GP,
     KIND_SOFTWARE_EXCEPTION,
     KIND_SOFTWARE_INTERRUPT,
     OF,
     UD,
 )
 from .control import control_instruction
+from .debug import int1
 from .deliver import software_interrupt
-from .far import far_call, far_jump, far_return, read_far_pointer
-from .fault import raise_fault, raise_plain
-from .flags import get_eflags, set_eflags
-from .iret import iret, loadable_flags
+from .far import far_instruction
+from .fault import raise_plain
+from .flags import get_eflags
+from .iret import iret, iret_16
 from .jit import kernel
 from .layout import OK, UNIMPLEMENTED
-from .mode import (
-    MASK_32,
-    operand_bytes,
-    peek_stack,
-    push,
-    set_stack_pointer,
-)
+from .performance import rdpmc
 from .ports import port_in, port_out
+from .privileged_flags import cli, popf, pushf, sti
 from .selectors import selector_instruction
 from .table_registers import table_instruction
 
 # -- flags, halting, interrupts -----------------------------------------------------------------------------------------
-
-
-@kernel
-def io_privileged(cpu):
-    """CPL <= IOPL: may this code change IF?"""
-    return cpu.cpl <= (cpu.eflags & EFLAGS_IOPL) >> EFLAGS_IOPL_SHIFT
-
-
-@kernel
-def cli(cpu):
-    """CLI."""
-    if not io_privileged(cpu):
-        return raise_fault(cpu, GP, 0)
-    cpu.eflags &= ~EFLAGS_IF
-    return OK
-
-
-@kernel
-def sti(cpu):
-    """STI: interrupts that it opens are held off for one more instruction."""
-    if not io_privileged(cpu):
-        return raise_fault(cpu, GP, 0)
-    if cpu.eflags & EFLAGS_IF == 0:
-        cpu.shadow = 1
-    cpu.eflags |= EFLAGS_IF
-    return OK
-
-
-@kernel
-def pushf(cpu, ram, u):
-    """PUSHF and PUSHFD: the image has RF and VM clear."""
-    return push(cpu, ram, operand_bytes(u.width), get_eflags(cpu) & ~(EFLAGS_RF | EFLAGS_VM))
-
-
-@kernel
-def popf(cpu, ram, u):
-    """POPF and POPFD: what the CPL may not change stays; RF is cleared."""
-    n = operand_bytes(u.width)
-    outcome, image = peek_stack(cpu, ram, 0, n)
-    if outcome != OK:
-        return outcome
-    mask = loadable_flags(cpu)
-    if n == 2:
-        mask &= 0xFFFF
-    set_stack_pointer(cpu, cpu.gpr[ESP] + n)
-    set_eflags(cpu, (get_eflags(cpu) & ~(mask | EFLAGS_RF)) | (image & mask))
-    return OK
 
 
 @kernel
@@ -123,9 +64,9 @@ def into(cpu, ram):
 
 @kernel
 def iret_of_width(cpu, ram, u):
-    """IRETD; IRET with 16-bit operands is not implemented."""
+    """IRET and IRETD."""
     if u.width == 16:
-        return UNIMPLEMENTED
+        return iret_16(cpu, ram)
     return iret(cpu, ram)
 
 
@@ -159,29 +100,6 @@ def flag_instruction(cpu, ram, board, u):
     return UNIMPLEMENTED
 
 
-
-# -- far transfers ------------------------------------------------------------------------------------------------------
-
-
-@kernel
-def far_instruction(cpu, ram, u):
-    """The operations SYSTEM_JMP_FAR to SYSTEM_CALL_FAR_INDIRECT; 16-bit operands are not implemented."""
-    op = u.dst_shift
-    if u.width == 16:
-        return UNIMPLEMENTED
-    if op == SYSTEM_RET_FAR:
-        return far_return(cpu, ram, u.imm & 0xFFFF)
-    selector = (u.imm >> 32) & 0xFFFF
-    offset = u.imm & MASK_32
-    if op == SYSTEM_JMP_FAR_INDIRECT or op == SYSTEM_CALL_FAR_INDIRECT:
-        outcome, selector, offset = read_far_pointer(cpu, ram, u)
-        if outcome != OK:
-            return outcome
-    if op == SYSTEM_JMP_FAR or op == SYSTEM_JMP_FAR_INDIRECT:
-        return far_jump(cpu, ram, selector, offset)
-    return far_call(cpu, ram, selector, offset)
-
-
 @kernel
 def system_instruction(cpu, ram, board, u):
     """Execute the system instruction whose operation number (`isa/system_ops.py`) is in `u.dst_shift`."""
@@ -191,7 +109,7 @@ def system_instruction(cpu, ram, board, u):
     if op <= SYSTEM_LMSW:
         return table_instruction(cpu, ram, u)
     if op <= SYSTEM_WRMSR:
-        return control_instruction(cpu, u)
+        return control_instruction(cpu, ram, u)
     if op <= SYSTEM_LOAD_FAR_POINTER:
         return selector_instruction(cpu, ram, u)
     if op <= SYSTEM_CALL_FAR_INDIRECT:
@@ -200,4 +118,8 @@ def system_instruction(cpu, ram, board, u):
         return OK
     if op == SYSTEM_UD2:
         return raise_plain(cpu, UD)
+    if op == SYSTEM_RDPMC:
+        return rdpmc(cpu)
+    if op == SYSTEM_INT1:
+        return int1(cpu, ram)
     return UNIMPLEMENTED

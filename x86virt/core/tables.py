@@ -1,6 +1,6 @@
 """The instruction table as arrays for the jitted decoder: constants, built once from `x86virt.isa.table`.
 
-    OPCODE_MAP[map, opcode, reg, memory]   number of the row + 1, or 0 (no such instruction), or UNIMPLEMENTED_ROW
+    OPCODE_MAP[map, opcode, reg, memory]   number of the row + 1, or 0 (no such instruction)
     ROW_INFO[row]                          what the decoder and `lower` need to know of it
 
 Maps: 0 one-byte opcodes, 1 those behind 0F, 2 and 3 the same behind a mandatory F3, 4 register forms of the escape
@@ -22,8 +22,8 @@ from .handlers import NUMBER
     BINARY, COMPARE, UNARY, SHIFT, SHIFT_DOUBLE, MOVE, EXTEND, LOAD_ADDRESS, EXCHANGE, PUSH, POP, SET_BYTE,
     MOVE_CONDITION, ACCUMULATOR, PRODUCT_3, BIT_TEST, BIT_STRING, SCAN, SIMPLE, FAULTING, ENTER, STRING, STRING_BYTE,
     BRANCH_CONDITION, BRANCH, BRANCH_LOOP, CALL, JUMP_INDIRECT, CALL_INDIRECT, RETURN, SYSTEM, SYSTEM_VALUE,
-    X87,
-) = range(33)  # fmt: skip
+    UNDEFINED, HINT, PORT_STRING, PORT_STRING_BYTE, X87,
+) = range(37)  # fmt: skip
 
 # Operand kinds.
 NONE, E, G, I, S, C, D, M, R, Z, ACC, CL, DX, ONE, O, J, A = range(17)  # noqa: E741
@@ -32,10 +32,10 @@ FIXED = 17  # a fixed register, numbered from here: FIXED + EAX ...
 OPERAND_CODES = {
     "Eb": (E, 8), "Ew": (E, 16), "Ev": (E, 0), "Gb": (G, 8), "Gw": (G, 16), "Gv": (G, 0), "Ib": (I, 8),
     "Iw": (I, 16), "Iz": (I, 0), "Ibs": (I, 0), "Sw": (S, 16), "Cd": (C, 32), "Dd": (D, 32), "Rd": (R, 32),
-    "M": (M, 0), "Mb": (M, 8), "Mp": (M, 0), "Ms": (M, 0), "Mq": (M, 0), "Zb": (Z, 8), "Zv": (Z, 0), "AL": (ACC, 8),
+    "M": (M, 0), "Mb": (M, 8), "Ma": (M, 0), "Mp": (M, 0), "Ms": (M, 0), "Mq": (M, 0),
+    "Mw": (M, 16), "Md": (M, 32), "Mt": (M, 0), "ST0": (NONE, 0), "STi": (NONE, 0), "Zb": (Z, 8), "Zv": (Z, 0), "AL": (ACC, 8),
     "rAX": (ACC, 0), "CL": (CL, 8), "DX": (DX, 16), "1": (ONE, 8), "Ob": (O, 8), "Ov": (O, 0), "Jb": (J, 8),
     "Jz": (J, 0), "Ap": (A, 0),
-    "Mw": (M, 16), "Md": (M, 32), "Mt": (M, 0), "ST0": (NONE, 0), "STi": (NONE, 0),
     **{f"R{number}": (FIXED + number, 0) for number in range(len(GENERAL_REGISTERS))},
     **{name.upper(): (NONE, 0) for name in SEGMENT_REGISTERS},
 }  # fmt: skip
@@ -47,6 +47,9 @@ VALUES = {
     "SLDT", "STR", "SMSW", "SGDT", "SIDT", "VERR", "VERW", "LAR", "LSL", "ARPL", "PUSHF", "PUSH_SREG",
     "SREG_TO_REGISTER", "CR_TO_REGISTER", "DR_TO_REGISTER",
 }  # fmt: skip
+
+# #UD outside protected mode (SDM volume 2, each one's real-address mode exceptions).
+PROTECTED_ONLY = {"ARPL", "LAR", "LSL", "VERR", "VERW", "LLDT", "SLDT", "LTR", "STR"}
 
 LOWERING = {
     **{name: (BINARY, f"{name}_32", f"{name}_narrow") for name in ("add", "or", "adc", "sbb", "and", "sub", "xor")},
@@ -75,10 +78,16 @@ LOWERING = {
     **{name: (SIMPLE, name, name) for name in ("cbw", "cwd", "nop", "lahf", "sahf")},
     "flag": (SIMPLE, "flag_operation", "flag_operation"),
     "bswap": (UNARY, "bswap", "bswap"),
-    **{name: (FAULTING, name, name) for name in ("pusha", "popa", "leave", "xlat", "cmpxchg8b")},
+    **{name: (FAULTING, name, name) for name in ("pusha", "popa", "leave", "xlat", "cmpxchg8b", "bound")},
+    **{name: (FAULTING, name, name) for name in ("aam", "aad")},
+    **{name: (SIMPLE, name, name) for name in ("decimal_adjust", "salc")},
+    "hint": (HINT, "nop", "nop"),
+    "undefined": (UNDEFINED, "raise_invalid_opcode", "raise_invalid_opcode"),
     "enter": (ENTER, "enter", "enter"),
     "string": (STRING, "string_once", "string_repeat"),
     "string_byte": (STRING_BYTE, "string_once", "string_repeat"),
+    "port_string": (PORT_STRING, "port_string", "port_string"),
+    "port_string_byte": (PORT_STRING_BYTE, "port_string", "port_string"),
     "jcc": (BRANCH_CONDITION, "jo", "jo"),
     "jmp": (BRANCH, "jmp", "jmp"),
     "loop": (BRANCH_LOOP, "loop", "loop"),
@@ -91,14 +100,6 @@ LOWERING = {
     **{f"x87:{name}": (X87, "x87_instruction", "x87_instruction") for name in X87_NUMBER},
 }
 
-# Instructions of the processors that the simulator does not have yet: they stop the machine by name.
-UNIMPLEMENTED_ONE_BYTE = {
-    0x27, 0x2F, 0x37, 0x3F,  # DAA DAS AAA AAS
-    0x62, 0x6C, 0x6D, 0x6E, 0x6F,  # BOUND INS OUTS
-    0xD4, 0xD5, 0xD6, 0xF1,  # AAM AAD SALC INT1
-}  # fmt: skip
-UNIMPLEMENTED_TWO_BYTE = {0x33, 0xAA, 0x0D, *range(0x18, 0x1F)}  # RDPMC, RSM, hints
-UNIMPLEMENTED_ROW = -1
 MAP_TWO_BYTE, MAP_F3, MAP_X87 = 1, 2, 4
 
 ROW = np.dtype(
@@ -115,6 +116,7 @@ ROW = np.dtype(
         ("event_memory", "i8"),
         ("event_kernel", "i8"),
         ("kernel_only", "i8"),
+        ("protected_only", "i8"),  # not recognised in real-address and virtual-8086 mode
         ("lockable", "i8"),
         ("condition", "i8"),
         ("system", "i8"),
@@ -141,6 +143,7 @@ def fill_row(info: np.void, row: Row) -> None:
     info["event"], info["event_memory"] = event_number(row.cost), event_number(row.cost_memory)
     info["event_kernel"] = event_number(row.cost_kernel)
     info["kernel_only"] = int(row.privilege == CPL0)
+    info["protected_only"] = int(row.mnemonic in PROTECTED_ONLY)
     info["lockable"] = int(row.lockable)
     info["condition"] = row.condition
     if row.operation.startswith("system:"):
@@ -178,10 +181,6 @@ def places(row: Row) -> list[tuple[int, int, int, int]]:
 def build() -> tuple[np.ndarray, np.ndarray]:
     """OPCODE_MAP and ROW_INFO; two rows at one place are an error."""
     opcode_map = np.zeros((5, 256, 8, 2), np.int64)
-    for number in UNIMPLEMENTED_ONE_BYTE:
-        opcode_map[0, number] = UNIMPLEMENTED_ROW
-    for number in UNIMPLEMENTED_TWO_BYTE:
-        opcode_map[MAP_TWO_BYTE, number] = UNIMPLEMENTED_ROW
     info = np.zeros(len(ROWS), ROW)
     for number, row in enumerate(ROWS):
         fill_row(info[number], row)

@@ -1,12 +1,14 @@
 """Moves, loads and stores, the stack, and what works on whole operands (SDM volume 2)."""
 
 from ..isa.registers import BUFFER, EBP, EDX, EFLAGS_DF, ESP, SS
+from ..isa.vectors import BR, DE
 from .alu import condition_holds, divide, multiply, sign_extend
 from .fault import raise_plain
 from .flags import arithmetic_flags, carry_flag, set_arithmetic_flags, set_carry
 from .jit import inline, kernel
 from .layout import OK
 from .memory import (
+    check_operand_alignment,
     check_write_segment,
     effective_address,
     load_to_slot_8,
@@ -23,7 +25,6 @@ from .memory import (
 from .mode import set_stack_pointer, stack_mask, write_register
 
 M32 = 0xFFFFFFFF
-DIVIDE_ERROR = 0
 
 
 # -- registers ------------------------------------------------------------------------------------------------------
@@ -102,6 +103,12 @@ def sahf(cpu, u):
 
 
 @inline
+def salc(cpu, u):
+    """SALC, which no manual lists: AL := FF if CF is set, else 0."""
+    write_register(cpu, 0, 0, 8, -carry_flag(cpu))
+
+
+@inline
 def multiply_accumulator(cpu, u):
     """MUL and IMUL with one operand."""
     multiply(cpu, u)
@@ -171,6 +178,12 @@ def bit_offset(cpu, u):
     """
     signed = sign_extend(cpu.gpr[u.src] & ((1 << u.width) - 1), u.width)
     cpu.gpr[u.dst] = (effective_address(cpu, u) + (signed >> (3 + (u.width >> 4))) * (u.width >> 3)) & M32
+
+
+@inline
+def wrap_offset(cpu, u):
+    """The offset of a memory operand with 16-bit addressing, modulo 64 KB, into slot dst (SDM volume 2, table 2-1)."""
+    cpu.gpr[u.dst] = effective_address(cpu, u) & 0xFFFF
 
 
 # -- the stack ------------------------------------------------------------------------------------------------------
@@ -295,7 +308,8 @@ def enter(cpu, ram, u):
     outcome = write_segment(cpu, ram, SS, top, n, cpu.gpr[EBP])
     if outcome != OK:
         return outcome
-    frame = top
+    # The frame pointer is all of ESP, whatever the stack's size.
+    frame = (cpu.gpr[ESP] & ~mask & M32) | top
     if level > 0:
         display = cpu.gpr[EBP]
         for _ in range(1, level):
@@ -328,24 +342,43 @@ def enter(cpu, ram, u):
 def divide_accumulator(cpu, ram, u):
     """DIV and IDIV: #DE when the quotient does not fit."""
     if divide(cpu, u) == 1:
-        return raise_plain(cpu, DIVIDE_ERROR)
+        return raise_plain(cpu, DE)
     return OK
 
 
 @kernel
 def xlat(cpu, ram, u):
-    """XLAT: AL := byte at EBX + AL."""
-    outcome, value = read_segment(cpu, ram, u.segment, (cpu.gpr[3] + (cpu.gpr[0] & 0xFF)) & M32, 1)
+    """XLAT: AL := byte at EBX + AL, or BX + AL."""
+    outcome, value = read_segment(cpu, ram, u.segment, (cpu.gpr[3] + (cpu.gpr[0] & 0xFF)) & u.address_mask, 1)
     if outcome == OK:
         write_register(cpu, 0, 0, 8, value)
     return outcome
 
 
 @kernel
+def bound(cpu, ram, u):
+    """BOUND: #BR unless the signed index lies between the two signed bounds in memory."""
+    n = u.width >> 3
+    offset = effective_address(cpu, u)
+    outcome, lower = read_segment(cpu, ram, u.segment, offset, n)
+    if outcome != OK:
+        return outcome
+    outcome, upper = read_segment(cpu, ram, u.segment, (offset + n) & u.address_mask, n)
+    if outcome != OK:
+        return outcome
+    index = sign_extend(cpu.gpr[u.src] & ((1 << u.width) - 1), u.width)
+    if index < sign_extend(lower, u.width) or index > sign_extend(upper, u.width):
+        return raise_plain(cpu, BR)
+    return OK
+
+
+@kernel
 def cmpxchg8b(cpu, ram, u):
     """CMPXCHG8B: EDX:EAX against the quadword; equal: it := ECX:EBX, ZF := 1. Written in either case."""
     offset = effective_address(cpu, u)
-    outcome = check_write_segment(cpu, ram, u.segment, offset, 4)
+    outcome = check_operand_alignment(cpu, u.segment, offset, 8)
+    if outcome == OK:
+        outcome = check_write_segment(cpu, ram, u.segment, offset, 4)
     if outcome != OK:
         return outcome
     low = read_translated(cpu, ram, 4)
@@ -365,7 +398,7 @@ def cmpxchg8b(cpu, ram, u):
     return OK
 
 
-
+# -- single flags -----------------------------------------------------------------------------------------------------
 
 FLAG_CMC, FLAG_CLC, FLAG_STC, FLAG_CLD, FLAG_STD = range(5)
 

@@ -64,6 +64,8 @@ OPERATIONS = (
     ("UD2", "raise the invalid-opcode exception"),
     ("WBINVD", "write back and invalidate the caches"),
     ("INVD", "invalidate the caches"),
+    ("INT1", "debug trap, vector 1"),
+    ("RDPMC", "read a performance counter"),
 )
 NUMBER = {name: number for number, (name, _) in enumerate(OPERATIONS)}
 
@@ -80,3 +82,4 @@ SYSTEM_LOAD_FAR_POINTER = 42
 SYSTEM_JMP_FAR, SYSTEM_CALL_FAR, SYSTEM_RET_FAR = range(43, 46)
 SYSTEM_JMP_FAR_INDIRECT, SYSTEM_CALL_FAR_INDIRECT = range(46, 48)
 SYSTEM_UD2, SYSTEM_WBINVD, SYSTEM_INVD = range(48, 51)
+SYSTEM_INT1, SYSTEM_RDPMC = range(51, 53)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from ..core.decode import DECODED_OK, TRUNCATED
 from ..core.entries import decode_bytes
 from ..core.layout import MAX_INSTRUCTION
-from ..isa.registers import CS, ZERO
+from ..isa.registers import AR_DB, CS, ZERO
 from ..isa.rows import Row
 from ..isa.table import ROWS
 
@@ -21,6 +21,7 @@ class Instruction:
     row: Row
     octets: bytes
     width: int
+    address_width: int
     reg: int
     rm: int
     has_memory: bool
@@ -57,6 +58,7 @@ def decode_at_trap(vm: "VirtualMachine") -> Instruction | None:
         decoded.window[: len(octets)] = list(octets)
         decoded.available = len(octets)
         decoded.rip = vm.vcpu.frame.eip
+        decoded.code_16 = int(vm.virtual_segment(CS).access & AR_DB == 0)
         why = decode_bytes(vm.processor.codes)
         if why == DECODED_OK:
             return from_record(decoded, octets)
@@ -71,6 +73,7 @@ def from_record(decoded, octets: bytes) -> Instruction:
         row=ROWS[int(decoded.row)],
         octets=octets[: int(decoded.length)],
         width=int(decoded.width),
+        address_width=int(decoded.address_width),
         reg=int(decoded.modrm_reg),
         rm=int(decoded.modrm_rm),
         has_memory=bool(decoded.has_memory),
@@ -87,4 +90,4 @@ def effective_address(vm: "VirtualMachine", instruction: Instruction) -> int:
     """The offset of the memory operand."""
     base = 0 if instruction.base == ZERO else vm.register(instruction.base)
     index = 0 if instruction.index == ZERO else vm.register(instruction.index)
-    return (base + (index << instruction.scale) + instruction.disp) & 0xFFFFFFFF
+    return (base + (index << instruction.scale) + instruction.disp) & ((1 << instruction.address_width) - 1)

@@ -35,6 +35,11 @@ def unary(mnemonic: str, encoding: str, operands: str, meaning: str, flags: str)
     return insn(mnemonic, encoding, operands, operation, "ins.alu_rr", meaning, memory="ins.alu_rmw", flags=flags, lock=True)
 
 
+def decimal(mnemonic: str, encoding: str, variant: int, meaning: str, **facts) -> Row:
+    """DAA, DAS, AAA or AAS."""
+    return insn(mnemonic, encoding, "", "decimal_adjust", "ins.decimal_adjust", meaning, condition=variant, **facts)
+
+
 PRODUCT = dict(flags=ALL, undefined="SZAP")
 QUOTIENT = dict(flags=ALL, undefined=ALL)
 
@@ -78,6 +83,13 @@ ROWS: tuple[Row, ...] = (
     insn("IMUL", "6B /r ib", "Gv,Ev,Ibs", "imul3", "ins.imul", "signed multiplication by an immediate", **PRODUCT),
     insn("CBW", "98", "", "cbw", "ins.cbw", "sign-extend AL to AX, or AX to EAX (CWDE)", capstone="cwde"),
     insn("CWD", "99", "", "cwd", "ins.cbw", "sign-extend AX to DX:AX, or EAX to EDX:EAX (CDQ)", capstone="cdq"),
+    decimal("DAA", "27", 0, "adjust AL after adding packed decimals", flags=ALL, undefined="O"),
+    decimal("DAS", "2F", 1, "adjust AL after subtracting packed decimals", flags=ALL, undefined="O"),
+    decimal("AAA", "37", 2, "adjust AX after adding unpacked decimals", flags=ALL, undefined="OSZP"),
+    decimal("AAS", "3F", 3, "adjust AX after subtracting unpacked decimals", flags=ALL, undefined="OSZP"),
+    insn("AAM", "D4 ib", "Ib", "aam", "ins.aam", "AH, AL := quotient and remainder of AL, #DE for 0", flags=ALL, undefined="OAC"),
+    insn("AAD", "D5 ib", "Ib", "aad", "ins.aad", "AL := AH * base + AL, AH := 0", flags=ALL, undefined="OAC"),
+    insn("BOUND", "62 /r", "Gv,Ma", "bound", "ins.bound", "#BR if a signed index lies outside two bounds"),
     insn("XADD", "0F C0 /r", "Eb,Gb", "xadd", "ins.xadd", "exchange and add", memory="ins.alu_rmw", flags=ALL, lock=True),
     insn("XADD", "0F C1 /r", "Ev,Gv", "xadd", "ins.xadd", "exchange and add", memory="ins.alu_rmw", flags=ALL, lock=True),
     insn("CMPXCHG", "0F B0 /r", "Eb,Gb", "cmpxchg", "ins.cmpxchg_rr", "compare and exchange", flags=ALL, lock=True),

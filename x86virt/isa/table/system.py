@@ -35,6 +35,7 @@ ROWS: tuple[Row, ...] = (
     insn("HLT", "F4", "", "system:HLT", "", "wait for an interrupt", exits="HLT", **KERNEL),
     insn("INT", "CD ib", "Ib", "system:INT_N", "", "software interrupt", sens=SENSITIVE),
     insn("INT3", "CC", "", "system:INT3", "", "breakpoint", sens=SENSITIVE),
+    insn("INT1", "F1", "", "system:INT1", "", "debug trap", sens=SENSITIVE),
     insn("INTO", "CE", "", "system:INTO", "ins.into", "overflow trap if OF is set", sens=SENSITIVE),
     insn("IRET", "CF", "", "system:IRET", "", "return from an interrupt", capstone="iretd", flags="OSZAPCDI",
          silent_user=True, **LOADS),
@@ -68,6 +69,9 @@ ROWS: tuple[Row, ...] = (
     insn("INVD", "0F 08", "", "system:INVD", "sys.wbinvd", "invalidate caches", exits="INVD", **KERNEL),
     insn("WBINVD", "0F 09", "", "system:WBINVD", "sys.wbinvd", "write back and invalidate caches", exits="WBINVD", **KERNEL),
     insn("UD2", "0F 0B", "", "system:UD2", "", "raise #UD"),
+    insn("UD1", "0F B9 /r", "Gv,Ev", "undefined", "", "raise #UD"),
+    insn("RSM", "0F AA", "", "undefined", "", "leave system-management mode; #UD outside it, where this machine always is"),
+    insn("RDPMC", "0F 33", "", "system:RDPMC", "ins.rdpmc", "read a performance counter", exits="RDPMC"),
     insn("MOV", "0F 20 /r", "Rd,Cd", "system:CR_TO_REGISTER", "sys.mov_from_cr", "read a control register", exits="CR_ACCESS", **KERNEL),
     insn("MOV", "0F 21 /r", "Rd,Dd", "system:DR_TO_REGISTER", "sys.mov_from_cr", "read a debug register", exits="DR_ACCESS", **KERNEL),
     *(

@@ -28,7 +28,12 @@ ROWS: tuple[Row, ...] = (
     insn("NOP", "90", "", "nop", "ins.nop", "no operation"),
     insn("PAUSE", "F3 90", "", "nop", "ins.pause", "no operation, for spin loops"),
     *(insn("XCHG", f"{0x90 + r:02X}", f"R{r},rAX", "xchg", "ins.xchg_rr", "exchange with the accumulator") for r in range(1, 8)),
-    insn("NOP", "0F 1F /r", "Ev", "nop", "ins.nop", "no operation with an operand that is not accessed"),
+    *(
+        insn("NOP", f"0F {opcode:02X} /r", "Ev", "hint", "ins.nop", "no operation with an operand that is not accessed")
+        for opcode in range(0x19, 0x20)
+    ),
+    insn("PREFETCH", "0F 18 /r", "Ev", "hint", "ins.nop", "a hint without effect", capstone="nop"),
+    insn("PREFETCH", "0F 0D /r", "Ev", "hint", "ins.nop", "a hint without effect", capstone="nop"),
     insn("PUSH", "50+r", "Zv", "push", "ins.push", "push a register"),
     insn("PUSH", "68 iz", "Iz", "push", "ins.push", "push an immediate"),
     insn("PUSH", "6A ib", "Ibs", "push", "ins.push", "push an immediate"),
@@ -40,6 +45,7 @@ ROWS: tuple[Row, ...] = (
     insn("LEAVE", "C9", "", "leave", "ins.leave", "release a stack frame"),
     insn("ENTER", "C8 iw ib", "Iw,Ib", "enter", "ins.enter", "make a stack frame"),
     insn("XLAT", "D7", "", "xlat", "ins.xlat", "look AL up in the table at EBX", capstone="xlatb"),
+    insn("SALC", "D6", "", "salc", "ins.salc", "AL := FF or 0 by CF", section="none: an opcode that Intel never listed"),
     insn("LAHF", "9F", "", "lahf", "ins.sahf", "AH := low byte of EFLAGS"),
     insn("SAHF", "9E", "", "sahf", "ins.sahf", "low byte of EFLAGS := AH", flags="SZAPC"),
     insn("CMC", "F5", "", "flag", "ins.flag", "complement CF", flags="C", condition=0),

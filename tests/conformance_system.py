@@ -1,0 +1,187 @@
+"""System behaviour against Bochs and QEMU: generated kernels run on our machine and on theirs, record by record.
+
+python tests/conformance_system.py --cases 100000 --seed 1 [--oracle bochs] [--oracle qemu] [--only CLASS]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import bochs_machine
+import capstone
+import qemu_machine
+from bochs_machine import run_on_bochs
+from qemu_machine import run_on_qemu
+from system_cases import CLASSES, random_kernel
+from system_kernels import FIELDS, INDEX, RAM_BYTES, RECORD_BYTES, RECORDS, Case, Tables, records, system_image
+
+from x86virt import Machine, find_strategy, load_profile
+from x86virt.loader import Image
+
+Record = dict[str, int]
+Oracle = Callable[[Image, Path, int, int], bytes]
+
+ORACLES: dict[str, Oracle] = {"bochs": run_on_bochs, "qemu": run_on_qemu}
+INSTALLED = {"bochs": bochs_machine.INSTALLED, "qemu": qemu_machine.INSTALLED}
+CASES_PER_KERNEL = 1000
+MAX_CYCLES = 400_000_000
+PROFILE = "p4_prescott"
+EFLAGS_RF = 1 << 16
+NOT_QEMU = ("descriptors",)  # it does not set the accessed bits of descriptors
+
+
+@dataclass
+class Divergence:
+    """One case whose records differ, or which ended the run (`ended`)."""
+
+    seed: int
+    number: int
+    case: Case
+    oracle: str
+    ours: Record = field(default_factory=dict)
+    theirs: Record = field(default_factory=dict)
+    ended: str = ""
+
+    def text(self) -> str:
+        """Case, disassembly, state before, both records where they differ."""
+        case = self.case
+        disassembler = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32)
+        lines = [f"seed {self.seed}, case {self.number}: {case.what}, in ring {case.ring}"]
+        lines += [f"    {i.address:x}  {i.mnemonic} {i.op_str}" for i in disassembler.disasm(case.code, case.start)]
+        values = " ".join(f"{number}:{value:08x}" for number, value in sorted(case.registers.items()))
+        lines.append(f"  before: registers {values}, EFLAGS {case.flags:x}, CR0 {case.cr0:x}")
+        lines.append(f"  stack {[hex(value) for value in case.stack]}, pokes {[(hex(a), hex(v)) for a, v in case.pokes]}")
+        if self.ended:
+            return "\n".join([*lines, f"  {self.oracle}: {self.ended}"])
+        for name in ("vector", *differing(self.ours, self.theirs)):
+            lines.append(f"  {name:12} x86virt {self.ours[name]:08x}   {self.oracle} {self.theirs[name]:08x}")
+        return "\n".join(lines)
+
+
+@dataclass
+class Outcome:
+    """What a comparison found: cases compared by oracle and class, divergences."""
+
+    compared: Counter[tuple[str, str]] = field(default_factory=Counter)
+    vectors: Counter[int] = field(default_factory=Counter)
+    divergences: list[Divergence] = field(default_factory=list)
+
+
+def differing(ours: Record, theirs: Record) -> list[str]:
+    """The fields that differ."""
+    return [name for name in FIELDS if ours[name] != theirs[name]]
+
+
+def normalized(record: Record, oracle: str) -> Record:
+    """A record without what this oracle is known not to have."""
+    if oracle != "qemu":
+        return record
+    return record | dict.fromkeys(NOT_QEMU, 0) | {"eflags": record["eflags"] & ~EFLAGS_RF}
+
+
+def run_native(image: Image, count: int) -> tuple[str, int, list[Record]]:
+    """Our machine: how it ended, the case that it was at, the records."""
+    machine = Machine(find_strategy("native")(), load_profile(PROFILE), RAM_BYTES)
+    machine.load(image)
+    result = machine.run(MAX_CYCLES)
+    at = int.from_bytes(machine.processor.read_physical(INDEX, 4), "little")
+    return result.outcome, at, records(machine.processor.read_physical(RECORDS, count * RECORD_BYTES), count)
+
+
+def complete_native(seed: int, cases: list[Case], tables: Tables, outcome: Outcome) -> tuple[Image, list[Record]]:
+    """Our records. A case that ends the run is reported, left out, and the rest begun anew."""
+    while True:
+        image = system_image(cases, tables)
+        ended, at, ours = run_native(image, len(cases))
+        if ended == "halted":
+            return image, ours
+        outcome.divergences.append(Divergence(seed, at, cases[at], "x86virt", ended=ended))
+        del cases[at]
+
+
+def compare_kernel(seed: int, count: int, oracles: Sequence[str], names: tuple[str, ...], outcome: Outcome) -> None:
+    """One generated kernel on our machine and on the oracles; what is found is added to the outcome."""
+    cases, tables = random_kernel(seed, count, names)
+    image, ours = complete_native(seed, cases, tables, outcome)
+    length = len(cases) * RECORD_BYTES
+    outcome.vectors.update(record["vector"] for record in ours)
+    for oracle in oracles:
+        with tempfile.TemporaryDirectory(prefix="x86virt-oracle-") as folder:
+            theirs = records(ORACLES[oracle](image, Path(folder), RECORDS, length), len(cases))
+        for number, (case, mine, other) in enumerate(zip(cases, ours, theirs, strict=True)):
+            if oracle not in case.judges:
+                continue
+            if not any(other.values()):
+                outcome.divergences.append(Divergence(seed, number, case, oracle, ended="no record"))
+                break
+            outcome.compared[oracle, case.what.split(":")[0]] += 1
+            mine, other = normalized(mine, oracle), normalized(other, oracle)
+            if mine != other:
+                outcome.divergences.append(Divergence(seed, number, case, oracle, mine, other))
+
+
+def compare(seeds: Sequence[int], count: int, oracles: Sequence[str], names: tuple[str, ...], workers: int = 1) -> Outcome:
+    """Kernels of `count` cases from each seed."""
+    outcome = Outcome()
+    with ThreadPoolExecutor(workers) as pool:
+        for done in [pool.submit(compare_kernel, seed, count, oracles, names, outcome) for seed in seeds]:
+            done.result()
+    return outcome
+
+
+def main() -> int:
+    """Command line; status 1 if anything diverged, 2 if no oracle is installed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--oracle", choices=sorted(ORACLES), action="append")
+    parser.add_argument("--only", choices=sorted(CLASSES), action="append", help="this class of cases only (repeatable)")
+    parser.add_argument("--show", type=int, default=5, help="divergences to print")
+    options = parser.parse_args()
+    oracles = [name for name in options.oracle or ORACLES if INSTALLED[name]]
+    for name in options.oracle or ORACLES:
+        if name not in oracles:
+            print(f"{name} is not installed: left out", file=sys.stderr)
+    if not oracles:
+        return 2
+    begun = time.monotonic()
+    kernels = -(-options.cases // CASES_PER_KERNEL)
+    count = -(-options.cases // kernels)
+    seeds = range(options.seed, options.seed + kernels)
+    outcome = compare(seeds, count, oracles, tuple(options.only or CLASSES), workers=2)
+    report(outcome, kernels, time.monotonic() - begun, options.show)
+    return int(bool(outcome.divergences))
+
+
+def report(outcome: Outcome, kernels: int, seconds: float, show: int) -> None:
+    """Counts, then divergences."""
+    print(f"{kernels} kernels in {seconds:.0f} s; vectors: {dict(sorted(outcome.vectors.items()))}")
+    for oracle in sorted({oracle for oracle, _ in outcome.compared}):
+        rows = {name: number for (judge, name), number in sorted(outcome.compared.items()) if judge == oracle}
+        print(f"{oracle}: {sum(rows.values())} cases compared: " + ", ".join(f"{n} {k}" for k, n in rows.items()))
+    print(f"{len(outcome.divergences)} divergences")
+    kinds: Counter[tuple[str, ...]] = Counter()
+    for found in outcome.divergences:
+        kinds[kind(found)] += 1
+        if kinds[kind(found)] == 1 and len(kinds) <= show:
+            print(found.text())
+    for key, number in kinds.most_common():
+        print(f"{number:6} {' | '.join(key)}")
+
+
+def kind(found: Divergence) -> tuple[str, ...]:
+    """Divergences of one kind are shown once."""
+    fields = found.ended[:30] or ", ".join(differing(found.ours, found.theirs))
+    return found.oracle, found.case.what.split(":")[0], fields
+
+
+if __name__ == "__main__":
+    sys.exit(main())
