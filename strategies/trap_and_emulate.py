@@ -53,6 +53,9 @@ class TrapAndEmulate(Strategy):
             ("mov_ev_sw", KERNEL, "memory"),
             ("push_cs", KERNEL, "memory"),
             ("push_ss", KERNEL, "memory"),
+            ("fnstenv_m", KERNEL, "memory"),  # the pointer to the last x87 instruction holds CS
+            ("fnsave_m", KERNEL, "memory"),
+            ("fxsave_m", KERNEL, "memory"),
             # A program in ring 3 sees the same, but for its ring, which is its own.
             ("sgdt_ms", USER, "memory"),
             ("sidt_ms", USER, "memory"),
@@ -121,6 +124,7 @@ class TrapAndEmulate(Strategy):
     on_bound = on_divide_error
     on_invalid_opcode = on_divide_error
     on_device_not_available = on_divide_error
+    on_x87_error = on_divide_error
     on_alignment_check = on_divide_error
 
     # -- the VMM's own -------------------------------------------------------------------------------------------

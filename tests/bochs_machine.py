@@ -7,6 +7,7 @@ from pathlib import Path
 
 from x86virt.benchmarks import emulators
 from x86virt.benchmarks.guests.disk import boot_disk
+
 from x86virt.loader import Image
 
 TIMEOUT = 60.0

@@ -1,6 +1,6 @@
 """System behaviour against Bochs and QEMU: generated kernels run on our machine and on theirs, record by record.
 
-    python tests/conformance_system.py --cases 100000 --seed 1 [--oracle bochs] [--oracle qemu] [--only CLASS]
+python tests/conformance_system.py --cases 100000 --seed 1 [--oracle bochs] [--oracle qemu] [--only CLASS]
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def normalized(record: Record, oracle: str) -> Record:
     """A record without what this oracle is known not to have."""
     if oracle != "qemu":
         return record
-    return record | {name: 0 for name in NOT_QEMU} | {"eflags": record["eflags"] & ~EFLAGS_RF}
+    return record | dict.fromkeys(NOT_QEMU, 0) | {"eflags": record["eflags"] & ~EFLAGS_RF}
 
 
 def run_native(image: Image, count: int) -> tuple[str, int, list[Record]]:

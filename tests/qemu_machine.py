@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from x86virt.benchmarks import emulators
+
 from x86virt.loader import Image
 
 TIMEOUT = 60.0

@@ -16,7 +16,6 @@ from system_kernels import (
     CR0_FIXED,
     CR0_WP,
     DATA,
-    DATA_BYTES,
     DATA_SELECTOR,
     DIRECTORY,
     FIRST_FREE,

@@ -28,6 +28,7 @@ SYNONYMS = {
     "cdq": "cwd", "pushfd": "pushf", "popfd": "popf", "iretd": "iret", "ljmp": "jmpf", "lcall": "callf", "xlatb": "xlat",
     "retfq": "retf", "jcxz": "jecxz", "prefetchw": "prefetch", "prefetchnta": "prefetch", "prefetcht0": "prefetch",
     "prefetcht1": "prefetch", "prefetcht2": "prefetch", "prefetchwt1": "prefetch",
+    "fcompi": "fcomip", "fucompi": "fucomip",
 }  # fmt: skip
 STRINGS = ("movs", "cmps", "stos", "lods", "scas", "ins", "outs")
 CODES = record_array(CODE)
@@ -282,6 +283,7 @@ def excuse(octets: bytes, ours: tuple[str, int, str], theirs: tuple[int, str]) -
 
 NEWER = {*range(0x10, 0x18), *range(0x28, 0x30), *range(0x50, 0x80), *range(0xC2, 0xC7), *range(0xD0, 0x100), 0xB8}
 NEWER |= {0x05, 0x07, 0x0A, 0x0C, 0x0E, 0x0F, 0x24, 0x26, 0x36, 0x37, 0x38, 0x39, 0x3A, 0xA6, 0xA7, 0x04, 0xB9, 0xFF}
+X87_ALIASES = {(0xDC, 0x1A), (0xDC, 0x1B), (0xDD, 0x19), (0xDE, 0x1A), (0xDF, 0x19), (0xDF, 0x1A), (0xDF, 0x1B)}
 # (condition on prefixes, bytes from the opcode, two-byte opcode, ModRM, our answer, Capstone's), reason
 DIFFERENCES = (
     (
@@ -323,6 +325,14 @@ DIFFERENCES = (
     (
         lambda p, r, two, m, o, t: o[2] == "pause" and r[0] == 0x90 and t[0] == 0,
         "Capstone refuses PAUSE with an operand-size prefix",
+    ),
+    (
+        lambda p, r, two, m, o, t: not two and t[0] == 0 and (r[0], m >> 3) in X87_ALIASES,
+        "second encodings of FCOM, FCOMP, FXCH and FSTP, which Capstone does not know",
+    ),
+    (
+        lambda p, r, two, m, o, t: o[0] == WHY[INVALID] and (t[1] == "fisttp" or (two and r[1] == 0xAE)),
+        "FISTTP and the other forms of 0F AE came with SSE to SSE3, which CPUID does not offer here",
     ),
     (
         lambda p, r, two, m, o, t: two and r[1] == 0x09 and t[1] == "wbnoinvd",

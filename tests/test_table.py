@@ -37,6 +37,7 @@ ADDED = {
     "LES": "loads a segment register as MOV does", "LDS": "loads a segment register as MOV does",
     "LSS": "loads a segment register as MOV does", "LFS": "loads a segment register as MOV does",
     "LGS": "loads a segment register as MOV does",
+    **dict.fromkeys(("FNSTENV", "FNSAVE", "FXSAVE"), "stores the CS selector of the last x87 instruction, as MOV does"),
 }  # fmt: skip
 
 

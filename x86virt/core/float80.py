@@ -28,7 +28,7 @@ def set_value(v, sign, exponent, high, low, extra):
 
 @kernel
 def copy_value(r, a):
-    """r := a."""
+    """R := a."""
     set_value(r, a.sign, a.exponent, a.high, a.low, a.extra)
 
 
@@ -118,7 +118,7 @@ def less_magnitude(a, b):
 
 @kernel
 def add(r, a, b, b_sign):
-    """r := a + b, with b taken as having the sign `b_sign`. An exact zero comes out positive; r may be a or b."""
+    """R := a + b, with b taken as having the sign `b_sign`. An exact zero comes out positive; r may be a or b."""
     # 1. The larger magnitude first.
     x, y, sign, other_sign = a, b, int(a.sign), b_sign
     if less_magnitude(a, b):
@@ -151,7 +151,7 @@ def add(r, a, b, b_sign):
 
 @kernel
 def multiply(r, a, b):
-    """r := a * b, both not zero."""
+    """R := a * b, both not zero."""
     ah, al, ax = int(a.high), int(a.low), int(a.extra)
     bh, bl, bx = int(b.high), int(b.low), int(b.extra)
     hh, hl, lh, ll = ah * bh, ah * bl, al * bh, al * bl
@@ -203,7 +203,7 @@ def division_steps(q, r, b, count):
 
 @kernel
 def divide(r, a, b, work):
-    """r := a / b, both not zero; `work` is a scratch value."""
+    """R := a / b, both not zero; `work` is a scratch value."""
     sign = int(a.sign) ^ int(b.sign)
     exponent = int(a.exponent) - int(b.exponent) + BIAS
     copy_value(work, a)
@@ -221,7 +221,7 @@ def divide(r, a, b, work):
 
 @kernel
 def square_root(r, a):
-    """r := the square root of a positive a, digit by digit."""
+    """R := the square root of a positive a, digit by digit."""
     exponent = int(a.exponent) - BIAS
     high, low, extra = int(a.high), int(a.low), int(a.extra)
     # Two bits of the radicand at a time, from the top: 01.. to 11.., or one bit first where the exponent is even.

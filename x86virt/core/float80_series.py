@@ -65,12 +65,12 @@ def row(value: Fraction) -> tuple[int, int, int, int, int]:
 
 
 def factorial(n: int) -> int:
-    """n!"""
+    """N!"""
     return 1 if n < 2 else n * factorial(n - 1)
 
 
 # Powers of two: (2**x - 1) / (x ln 2) in x ln 2. Logarithm: artanh(z) / z in z**2. Arctangent: atan(z) / z in z**2.
-# Sine: sin(r) / r, and cosine, in r**2. The number of terms is that which brings the rest below 2**-96.
+# Sine: sin(r) / r, and cosine, in r**2. The number of terms is that which brings the rest below 2**-92.
 EXPONENTIAL_TERMS, LOGARITHM_TERMS, ARCTANGENT_TERMS, SINE_TERMS = 27, 19, 25, 15
 _SERIES = {
     "exponential": [Fraction(1, factorial(n + 1)) for n in range(EXPONENTIAL_TERMS)],
@@ -101,7 +101,7 @@ CONSTANT = np.array(_ROWS, FLOAT80).view(np.recarray)
 
 @kernel
 def polynomial(r, x, first, terms):
-    """r := the polynomial of `terms` coefficients from row `first` on, at x (not zero)."""
+    """R := the polynomial of `terms` coefficients from row `first` on, at x (not zero)."""
     copy_value(r, CONSTANT[first])
     for number in range(first + 1, first + terms):
         multiply(r, r, x)

@@ -140,6 +140,7 @@ def compute(cpu, ram, u):
         cpu.fpu_status &= ~X87_C1
     elif op == X87_FREE:
         cpu.fpu_occupied &= ~(1 << physical(cpu, u.src_shift))
+        cpu.fpu_status &= ~X87_C1
         if u.condition >> POPS_SHIFT != 0:
             pop(cpu)
     return OK

@@ -2,43 +2,48 @@
 
 from ..isa.registers import X87_C0, X87_C1, X87_C2, X87_C3
 from ..isa.x87_ops import ADD, DIVIDE, MULTIPLY
-from .float80 import BIAS, TOP, add, copy_value, divide, division_steps, is_zero, less_magnitude, multiply, normalise, set_value, square_root
-from .float80_round import DOWN, WRAP, overflow, round_to_integer, round_value
+from .float80 import (
+    BIAS,
+    add,
+    copy_value,
+    divide,
+    division_steps,
+    is_zero,
+    less_magnitude,
+    multiply,
+    normalise,
+    set_value,
+    square_root,
+)
+from .float80_round import DOWN, round_to_integer, round_value
 from .jit import kernel
 from .x87_operands import answered_by_nan, answered_by_one_nan, invalid, is_nan, normalise_operand
 from .x87_state import (
-    CLASS_DENORMAL,
     CLASS_INFINITY,
     CLASS_SIGNALING,
-    CLASS_UNSUPPORTED,
     CLASS_ZERO,
+    DENORMAL,
     EXPONENT_ONES,
     INVALID,
     OPERAND_A,
     OPERAND_B,
-    OVERFLOW,
     PRE_COMPUTATION,
-    QUIET_BIT,
+    PRECISION,
     RESULT,
+    ROUNDED_UP,
     SECOND,
-    STACK_OVERFLOW,
-    UNDERFLOW,
     WORK,
     ZERO_DIVIDE,
-    classify,
-    is_empty,
     precision,
-    push,
     rounding_mode,
-    set_default_nan,
     set_infinity,
-    set_register,
     unmasked,
 )
 
 LARGEST = EXPONENT_ONES - 1  # exponent of a finite number
 CONDITIONS = X87_C0 | X87_C1 | X87_C2 | X87_C3
 UNORDERED = X87_C0 | X87_C2 | X87_C3
+FAILED = -1  # a remainder that an exception or a NaN decided: of the condition codes only C2 changes
 
 
 @kernel
@@ -137,10 +142,9 @@ def arithmetic(cpu, function):
     elif function == MULTIPLY:
         multiply_operands(cpu)
     elif function < DIVIDE:
-        minuend, subtrahend = OPERAND_A, OPERAND_B
         if function & 1 == 1:
             exchange_operands(cpu)
-        add_operands(cpu, 1 - int(cpu.fpu_value[subtrahend].sign))
+        add_operands(cpu, 1 - int(cpu.fpu_value[OPERAND_B].sign))
     elif function == DIVIDE:
         divide_operands(cpu, OPERAND_A, OPERAND_B)
     else:
@@ -203,6 +207,8 @@ def root(cpu):
         invalid(cpu)
     else:
         normalise_operand(cpu, OPERAND_A)
+        if unmasked(cpu, DENORMAL) != 0:
+            return
         square_root(cpu.fpu_value[RESULT], a)
         round_value(cpu, cpu.fpu_value[RESULT], precision(cpu), 1, LARGEST)
 
@@ -215,7 +221,7 @@ def round_to_integral(cpu):
         return
     normalise_operand(cpu, OPERAND_A)
     copy_value(r, cpu.fpu_value[OPERAND_A])
-    if cpu.fpu_class[0] == CLASS_ZERO or r.exponent >= BIAS + 63:
+    if unmasked(cpu, DENORMAL) != 0 or cpu.fpu_class[0] == CLASS_ZERO or r.exponent >= BIAS + 63:
         return
     cpu.fpu_flags |= round_to_integer(r, rounding_mode(cpu))
     if is_zero(r):
@@ -244,7 +250,7 @@ def scale(cpu):
     normalise_operand(cpu, OPERAND_A)
     normalise_operand(cpu, OPERAND_B)
     copy_value(r, a)
-    if one == CLASS_INFINITY or one == CLASS_ZERO:
+    if one == CLASS_INFINITY or one == CLASS_ZERO or unmasked(cpu, DENORMAL) != 0:
         return
     r.exponent += scale_count(b)
     round_extended(cpu)
@@ -270,8 +276,10 @@ def beyond_wrap(cpu):
     r = cpu.fpu_value[RESULT]
     if r.exponent < 0:
         set_value(r, r.sign, 0, 0, 0, 0)
+        cpu.fpu_flags |= PRECISION
     elif r.exponent > EXPONENT_ONES:
         set_infinity(r, r.sign)
+        cpu.fpu_flags |= PRECISION | ROUNDED_UP
 
 
 @kernel
@@ -301,22 +309,24 @@ def extract(cpu):
 
 @kernel
 def remainder(cpu, to_nearest):
-    """FPREM and FPREM1 (volume 2): RESULT := the partial remainder of A by B; returns the condition codes.
+    """FPREM and FPREM1 (volume 2): RESULT := the partial remainder of A by B; returns the condition codes, or FAILED.
 
     A difference of exponents of 64 or more is reduced by 32 to 63, and C2 says that the remainder is not complete.
     """
     a, b, r = cpu.fpu_value[OPERAND_A], cpu.fpu_value[OPERAND_B], cpu.fpu_value[RESULT]
     if answered_by_nan(cpu):
-        return 0
+        return FAILED
     one, two = cpu.fpu_class[0], cpu.fpu_class[1]
     if one == CLASS_INFINITY or two == CLASS_ZERO:
         invalid(cpu)
-        return 0
+        return FAILED
     normalise_operand(cpu, OPERAND_A)
     normalise_operand(cpu, OPERAND_B)
     copy_value(r, a)
-    if one == CLASS_ZERO or two == CLASS_INFINITY or unmasked(cpu, PRE_COMPUTATION) != 0:
-        if two == CLASS_INFINITY and one != CLASS_ZERO:
+    if unmasked(cpu, DENORMAL) != 0:
+        return FAILED
+    if one == CLASS_ZERO or two == CLASS_INFINITY:
+        if one != CLASS_ZERO:
             round_extended(cpu)
         return 0
     distance = int(a.exponent) - int(b.exponent)

@@ -9,13 +9,12 @@ from ..isa.registers import (
     X87_EXCEPTIONS,
     X87_STACK_FAULT,
 )
-from ..isa.x87_ops import EXTENDED
 from .float80 import set_value
 from .jit import kernel
 from .layout import OK
 from .x87_formats import to_extended
 from .x87_memory import check_range, check_sixteen, read_range, read_words, write_range, write_words
-from .x87_state import EXPONENT_ONES, OPERAND_A, TOP_BIT, physical, summarize
+from .x87_state import EXPONENT_ONES, TOP_BIT, physical, summarize
 
 CONTROL_BITS = 0x1F7F  # what the control word implements; the rest reads as below
 CONTROL_ONES = 0x0040

@@ -31,7 +31,7 @@ from .flags import set_arithmetic_flags
 from .float80 import copy_value, set_value
 from .jit import kernel
 from .layout import OK
-from .x87_arithmetic import UNORDERED, arithmetic, compare, extract, remainder, root, round_to_integral, scale
+from .x87_arithmetic import FAILED, UNORDERED, arithmetic, compare, extract, remainder, root, round_to_integral, scale
 from .x87_operands import any_empty, deliver, take
 from .x87_state import (
     CLASS_DENORMAL,
@@ -47,6 +47,7 @@ from .x87_state import (
     STACK_OVERFLOW,
     classify,
     finish,
+    finish_keeping_direction,
     is_empty,
     physical,
     pop,
@@ -100,6 +101,12 @@ def execute_arithmetic(cpu, ram, u):
 
 
 @kernel
+def flags_of(codes):
+    """ZF, PF and CF are what C3, C2 and C0 would be; processors set them whether or not an exception is masked."""
+    return int(codes & X87_C3 != 0) * ZF | int(codes & X87_C2 != 0) * PF | int(codes & X87_C0 != 0) * CF
+
+
+@kernel
 def execute_compare(cpu, ram, u):
     """FCOM, FUCOM, FICOM, FTST, FCOMI and their popping forms."""
     i = u.src_shift
@@ -118,11 +125,11 @@ def execute_compare(cpu, ram, u):
     if not any_empty(cpu, i):
         take(cpu, OPERAND_A, 0)
         codes = compare(cpu, int(u.condition & QUIET != 0))
-    finish(cpu)
     if u.condition & TO_EFLAGS != 0:
-        if unmasked(cpu, PRE_COMPUTATION) == 0:
-            set_arithmetic_flags(cpu, int(codes & X87_C3 != 0) * ZF | int(codes & X87_C2 != 0) * PF | int(codes & X87_C0 != 0) * CF)
+        finish_keeping_direction(cpu)
+        set_arithmetic_flags(cpu, flags_of(codes))
     else:
+        finish(cpu)
         set_codes(cpu, codes)
     if unmasked(cpu, PRE_COMPUTATION) == 0:
         for _ in range(u.condition >> POPS_SHIFT & 3):
@@ -206,7 +213,7 @@ def set_range_code(cpu, in_range):
 @kernel
 def partner(cpu, how):
     """FPREM, FPREM1, FSCALE: ST(0) by ST(1), into ST(0)."""
-    codes = 0
+    codes = FAILED
     if not any_empty(cpu, 1):
         take(cpu, OPERAND_A, 0)
         take(cpu, OPERAND_B, 1)
@@ -214,10 +221,12 @@ def partner(cpu, how):
             scale(cpu)
         else:
             codes = remainder(cpu, int(how == IEEE_REMAINDER))
-    written = deliver(cpu, 0)
+    deliver(cpu, 0)
     finish(cpu)
-    if how != SCALE and written:
-        set_codes(cpu, codes)
+    if how != SCALE:
+        cpu.fpu_status &= ~X87_C2
+        if codes != FAILED:
+            set_codes(cpu, codes)
 
 
 @kernel

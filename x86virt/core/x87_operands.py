@@ -69,9 +69,7 @@ def answered_by_nan(cpu):
         cpu.fpu_flags |= INVALID
     if not is_nan(two):
         copy_value(r, a)
-    elif not is_nan(one):
-        copy_value(r, b)
-    elif one == CLASS_SIGNALING and two == CLASS_QUIET:
+    elif not is_nan(one) or one == CLASS_SIGNALING and two == CLASS_QUIET:
         copy_value(r, b)
     elif one == CLASS_QUIET and two == CLASS_SIGNALING:
         copy_value(r, a)

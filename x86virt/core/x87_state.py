@@ -6,10 +6,10 @@ reach the status word when it ends, as `finish` says.
 """
 
 from ..isa.registers import (
+    X87_BUSY,
     X87_C1,
     X87_DENORMAL,
     X87_ERROR_SUMMARY,
-    X87_BUSY,
     X87_EXCEPTIONS,
     X87_INVALID,
     X87_OVERFLOW,
@@ -118,6 +118,15 @@ def summarize(cpu):
 def finish(cpu):
     """Bring what the instruction met into the status word; C1 is cleared unless it is among it."""
     cpu.fpu_status = (cpu.fpu_status & ~X87_C1) | cpu.fpu_flags
+    summarize(cpu)
+
+
+@kernel
+def finish_keeping_direction(cpu):
+    """The same for FCMOVcc, FCOMI and their kin: C1 changes by a stack fault only."""
+    if cpu.fpu_flags & X87_STACK_FAULT != 0:
+        cpu.fpu_status &= ~X87_C1
+    cpu.fpu_status |= cpu.fpu_flags
     summarize(cpu)
 
 

@@ -4,7 +4,19 @@ Each reduces its argument to where a power series converges fast, sums that with
 bits; PC has no effect. The special operands are those of the tables in volume 2.
 """
 
-from .float80 import BIAS, TOP, add, copy_value, divide, division_steps, is_zero, less_magnitude, multiply, normalise, set_value, square_root
+from .float80 import (
+    BIAS,
+    TOP,
+    add,
+    copy_value,
+    divide,
+    division_steps,
+    is_zero,
+    less_magnitude,
+    multiply,
+    normalise,
+    set_value,
+)
 from .float80_series import (
     ARCTANGENT,
     ARCTANGENT_TERMS,
@@ -38,8 +50,8 @@ from .x87_state import (
     DENORMAL,
     OPERAND_A,
     OPERAND_B,
-    PRECISION,
     PRE_COMPUTATION,
+    PRECISION,
     RESULT,
     SECOND,
     SERIES,
@@ -89,6 +101,7 @@ def power_of_2(cpu):
             copy_value(r, CONSTANT[ONE])  # 2 - 1, or 1/2 - 1
             r.sign = a.sign
             r.exponent -= a.sign
+        cpu.fpu_flags |= PRECISION
         return
     multiply(t, a, CONSTANT[LN2])
     copy_value(r, t)
@@ -103,7 +116,7 @@ def power_of_2(cpu):
 
 @kernel
 def logarithm_of_ratio(cpu, z):
-    """SECOND := log2((1 + z) / (1 - z)) for |z| < 0.1716, z not zero."""
+    """SECOND := log2((1 + z) / (1 - z)) for |z| up to 0.2, z not zero."""
     second, series, square = cpu.fpu_value[SECOND], cpu.fpu_value[SERIES], cpu.fpu_value[SQUARE]
     multiply(second, z, CONSTANT[TWICE_LOG2_E])
     if z.exponent > NEARLY_ZERO:
@@ -139,16 +152,14 @@ def base_2_logarithm(cpu, v):
 
 @kernel
 def times_logarithm(cpu):
-    """RESULT := B * SECOND, which is exact only where the logarithm is an integer."""
+    """RESULT := B * SECOND; the processor reports it as inexact even where the logarithm is an integer."""
     r, b, second = cpu.fpu_value[RESULT], cpu.fpu_value[OPERAND_B], cpu.fpu_value[SECOND]
     if is_zero(second):
         zero_result(cpu, b.sign)
         return
-    exact = second.low | second.extra == 0
     multiply(r, b, second)
-    if not exact:
-        r.extra |= 1
     round_extended(cpu)
+    cpu.fpu_flags |= PRECISION
 
 
 @kernel
@@ -273,7 +284,7 @@ def reduce_angle(cpu):
 
 @kernel
 def sine_series(cpu, r):
-    """r := sin(TERM), |TERM| <= pi/4."""
+    """R := sin(TERM), |TERM| <= pi/4."""
     t, square = cpu.fpu_value[TERM], cpu.fpu_value[SQUARE]
     copy_value(r, t)
     if is_zero(t) or t.exponent < NEARLY_ZERO:
@@ -285,7 +296,7 @@ def sine_series(cpu, r):
 
 @kernel
 def cosine_series(cpu, r):
-    """r := cos(TERM), |TERM| <= pi/4; an argument so small that the cosine rounds to 1 leaves it just below."""
+    """R := cos(TERM), |TERM| <= pi/4; an argument so small that the cosine rounds to 1 leaves it just below."""
     t, square = cpu.fpu_value[TERM], cpu.fpu_value[SQUARE]
     if is_zero(t) or t.exponent < NEARLY_ZERO:
         set_value(r, 0, BIAS - 1, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF)
@@ -296,7 +307,7 @@ def cosine_series(cpu, r):
 
 @kernel
 def quarter_turn(cpu, r, quadrant):
-    """r := sin(TERM + quadrant * pi/2)."""
+    """R := sin(TERM + quadrant * pi/2)."""
     if quadrant & 1 == 1:
         cosine_series(cpu, r)
     else:
@@ -306,7 +317,7 @@ def quarter_turn(cpu, r, quadrant):
 
 
 @kernel
-def angle_is_simple(cpu, with_cosine):
+def angle_is_simple(cpu):
     """FSIN, FCOS, FSINCOS and FPTAN of a NaN, an infinity or a zero: 1 done, 0 to be computed, -1 out of range (C2).
 
     RESULT gets the sine or tangent, SECOND the cosine or the 1 that FPTAN pushes.
@@ -345,7 +356,7 @@ def round_second(cpu):
 @kernel
 def sine_cosine(cpu):
     """RESULT := sin(A), SECOND := cos(A); whether A was in range."""
-    simple = angle_is_simple(cpu, 1)
+    simple = angle_is_simple(cpu)
     if simple == 0:
         quadrant = reduce_angle(cpu)
         quarter_turn(cpu, cpu.fpu_value[SECOND], quadrant + 1)
@@ -358,7 +369,7 @@ def sine_cosine(cpu):
 @kernel
 def sine(cpu):
     """FSIN; whether A was in range."""
-    simple = angle_is_simple(cpu, 0)
+    simple = angle_is_simple(cpu)
     if simple == 0:
         quarter_turn(cpu, cpu.fpu_value[RESULT], reduce_angle(cpu))
         round_inexact(cpu)
@@ -369,7 +380,7 @@ def sine(cpu):
 def cosine(cpu):
     """FCOS; whether A was in range."""
     r = cpu.fpu_value[RESULT]
-    simple = angle_is_simple(cpu, 1)
+    simple = angle_is_simple(cpu)
     if simple == 0:
         quarter_turn(cpu, r, reduce_angle(cpu) + 1)
         round_inexact(cpu)
@@ -382,21 +393,15 @@ def cosine(cpu):
 def tangent(cpu):
     """FPTAN: RESULT := tan(A), SECOND := 1; whether A was in range."""
     r, second = cpu.fpu_value[RESULT], cpu.fpu_value[SECOND]
-    simple = angle_is_simple(cpu, 1)
+    simple = angle_is_simple(cpu)
     if simple == 0:
         quadrant = reduce_angle(cpu)
         quarter_turn(cpu, second, quadrant + 1)
-        quarter_turn(cpu, cpu.fpu_value[SQUARE], quadrant)
-        divide_tangent(cpu)
+        quarter_turn(cpu, r, quadrant)
+        divide(r, r, second, cpu.fpu_value[WORK])
         round_inexact(cpu)
         copy_value(second, CONSTANT[ONE])
     return simple >= 0
-
-
-@kernel
-def divide_tangent(cpu):
-    """RESULT := SQUARE / SECOND, the sine by the cosine."""
-    divide(cpu.fpu_value[RESULT], cpu.fpu_value[SQUARE], cpu.fpu_value[SECOND], cpu.fpu_value[WORK])
 
 
 # -- arctangent -----------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Loads, stores, exchanges and conditional moves of the x87 stack (SDM volume 1, section 8.3.2 to 8.3.4)."""
 
-from ..isa.x87_ops import DECIMAL, EXTENDED, FORMAT, FORMAT_BYTES, POPS_SHIFT, REGISTER, WORD
+from ..isa.x87_ops import DECIMAL, EXTENDED, FORMAT, FORMAT_BYTES, POPS_SHIFT, REGISTER, UNCHECKED, WORD
 from .alu import condition_holds
 from .float80 import copy_value
 from .float80_round import round_significand
@@ -18,13 +18,15 @@ from .x87_state import (
     OPERAND_A,
     OPERAND_B,
     OVERFLOW,
-    PRE_COMPUTATION,
+    PRECISION,
     QUIET_BIT,
     RESULT,
+    ROUNDED_UP,
     STACK_OVERFLOW,
     STACK_UNDERFLOW,
     UNDERFLOW,
     finish,
+    finish_keeping_direction,
     is_empty,
     physical,
     pop,
@@ -67,11 +69,14 @@ def fetch(cpu, ram, u, number):
 
 @kernel
 def push_result(cpu):
-    """Push the result, or the indefinite when the stack overflows, unless an unmasked exception forbids it."""
-    if not is_empty(cpu, 7):
+    """Push the result, or the indefinite when the stack overflows, unless an unmasked invalid operation forbids it.
+
+    A denormal is pushed even where its exception is not masked.
+    """
+    if not is_empty(cpu, 7) and cpu.fpu_flags & STACK_UNDERFLOW != STACK_UNDERFLOW:
         cpu.fpu_flags = STACK_OVERFLOW
         set_default_nan(cpu.fpu_value[RESULT])
-    if unmasked(cpu, PRE_COMPUTATION) == 0:
+    if unmasked(cpu, INVALID) == 0:
         push(cpu, cpu.fpu_value[RESULT])
     finish(cpu)
 
@@ -125,7 +130,11 @@ def store(cpu, ram, u):
     form = u.condition & FORMAT
     pops = u.condition >> POPS_SHIFT & 1
     if form == REGISTER:
-        store_register(cpu, u.src_shift, pops)
+        if u.condition & UNCHECKED != 0 and is_empty(cpu, 0):
+            pop(cpu)
+            finish(cpu)
+        else:
+            store_register(cpu, u.src_shift, pops)
         return OK
     n = format_bytes(form)
     outcome = check_range(cpu, ram, u, n, alignment_of(n), 1)
@@ -142,6 +151,8 @@ def store(cpu, ram, u):
         else:
             set_default_nan(v)
             to_memory_format(cpu, v, form)
+    if unmasked(cpu, OVERFLOW | UNDERFLOW) != 0:
+        cpu.fpu_flags &= ~(PRECISION | ROUNDED_UP)
     if unmasked(cpu, INVALID | OVERFLOW | UNDERFLOW) == 0:
         write_words(cpu, ram, 0, n)
         if pops == 1:
@@ -191,4 +202,4 @@ def move_condition(cpu, u):
         deliver(cpu, 0)
     elif condition_holds(cpu, u.condition) == 1:
         set_register(cpu, 0, cpu.fpu_value[physical(cpu, u.src_shift)])
-    finish(cpu)
+    finish_keeping_direction(cpu)

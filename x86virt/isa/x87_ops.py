@@ -58,6 +58,7 @@ POPS_SHIFT = 3
 QUIET, TO_EFLAGS, WITH_ZERO = 1 << 5, 1 << 6, 1 << 7  # COMPARE
 TO_STACK, FUNCTION_SHIFT = 1 << 5, 6  # ARITHMETIC: the result goes to ST(i); the function is that of the opcode
 TO_AX = 1 << 5  # STORE_STATUS
+UNCHECKED = 1 << 5  # STORE: an empty ST(0) is popped without a stack fault
 ADD, MULTIPLY, SUBTRACT, SUBTRACT_REVERSED, DIVIDE, DIVIDE_REVERSED = 0, 1, 4, 5, 6, 7
 
 # Variants of UNARY.

@@ -130,10 +130,18 @@ def write_cr0(vm: "VirtualMachine", value: int) -> None:
         raise GuestFault(GP, 0)
     if not value & CR0_PE:
         raise Unsupported("the guest leaves protected mode: real mode is not virtualized yet")
-    if value & (CR0_EM | CR0_TS | CR0_MP):
-        vm.processor.cpu.cr0 = (vm.processor.cpu.cr0 & ~(CR0_EM | CR0_TS | CR0_MP)) | value & (CR0_EM | CR0_TS | CR0_MP)
+    carry_x87_bits(vm, value)
     vm.vcpu.cr0 = value
     vm.flush_shadow()
+
+
+def carry_x87_bits(vm: "VirtualMachine", value: int) -> None:
+    """The guest uses the x87 FPU itself: MP, EM and TS go into the processor's CR0, so that #NM arises there.
+
+    NE stays set in the processor whatever the guest asks for: an x87 exception comes to the VMM as #MF.
+    """
+    changeable = CR0_MP | CR0_EM | CR0_TS
+    vm.processor.cpu.cr0 = (vm.processor.cpu.cr0 & ~changeable) | value & changeable
 
 
 def write_cr2(vm: "VirtualMachine", value: int) -> None:
@@ -225,7 +233,7 @@ def lmsw(vm: "VirtualMachine", instruction: Instruction) -> None:
     value = source_word(vm, instruction)
     changeable = CR0_MP | CR0_EM | CR0_TS
     vm.vcpu.cr0 = (vm.vcpu.cr0 & ~changeable) | value & (changeable | CR0_PE)
-    vm.processor.cpu.cr0 = (vm.processor.cpu.cr0 & ~changeable) | value & changeable
+    carry_x87_bits(vm, value)
 
 
 def invlpg(vm: "VirtualMachine", instruction: Instruction) -> None:

@@ -18,7 +18,7 @@ from ..isa.events import MODE_GUEST_KERNEL, MODE_GUEST_USER
 from ..isa.registers import GENERAL_REGISTERS, SEGMENT_REGISTERS
 from ..isa.table import ROWS
 from ..processor import Processor
-from .state import VirtualState, bare_state
+from .state import X87_FIELDS, VirtualState, bare_state
 
 if TYPE_CHECKING:
     from ..machine import Machine
@@ -83,6 +83,11 @@ class BareTwin:
             segment = state.segments[name]
             processor.set_segment(number, segment.selector, segment.base, segment.limit, segment.access)
         set_all_eflags(processor.state, state.registers["eflags"])
+        for name in (*X87_FIELDS, "fpu_value"):  # the guest's own are in the processor itself
+            cpu[name] = self.machine.processor.cpu[name]
+        assert self.machine.vm is not None
+        for name in ("fpu_instruction_selector", "fpu_operand_selector"):
+            cpu[name] = self.machine.vm.vcpu.virtual_selector(int(self.machine.processor.cpu[name]))
         cpu.rip = state.registers["eip"]
         cpu.shadow = HOLDS_INTERRUPTS  # the instruction must execute before any interrupt
         enter_level(processor.state, state.registers["cpl"])

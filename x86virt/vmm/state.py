@@ -13,13 +13,15 @@ if TYPE_CHECKING:
     from ..machine import Machine
 
 # Fields of board records that a guest can come to know; the console is compared as text.
-BOARD_FIELDS = ("pic", "system_control", "post_code", "exit_requested", "exit_code", "shutdown_requested")
+BOARD_FIELDS = ("pic", "system_control", "ferr", "ignne", "post_code", "exit_requested", "exit_code", "shutdown_requested")
 MOST_BYTES = 64  # of differing memory that a report looks at
 NEIGHBOURS = 4
 SYSTEM_REGISTERS = (
     "cpl", "cr0", "cr2", "cr3", "cr4", "gdtr_base", "gdtr_limit", "idtr_base", "idtr_limit", "sysenter_cs",
     "sysenter_esp", "sysenter_eip",
 )  # fmt: skip
+
+X87_FIELDS = ("fpu_control", "fpu_status", "fpu_occupied", "fpu_instruction", "fpu_operand", "fpu_opcode")
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,15 @@ def devices_of(board) -> bytes:
     return b"".join(np.asarray(board[name]).tobytes() for name in BOARD_FIELDS)
 
 
+def x87_state(cpu) -> dict[str, int]:
+    """The x87 state; the selectors of the last instruction and operand are those that the hardware runs with."""
+    values = {name: int(cpu[name]) for name in X87_FIELDS}
+    for number in range(8):
+        v = cpu.fpu_value[number]
+        values[f"fpu_r{number}"] = (int(v.sign) << 15 | int(v.exponent)) << 64 | int(v.high) << 32 | int(v.low)
+    return values
+
+
 def bare_state(machine: "Machine") -> VirtualState:
     """S of a guest on the bare machine: the processor's own."""
     processor = machine.processor
@@ -99,7 +110,7 @@ def bare_state(machine: "Machine") -> VirtualState:
         "eip": int(cpu.rip),
         "eflags": int(all_eflags(processor.state)),
     }
-    registers |= {name: int(cpu[name]) for name in SYSTEM_REGISTERS}
+    registers |= {name: int(cpu[name]) for name in SYSTEM_REGISTERS} | x87_state(cpu)
     segments = {}
     for number, name in enumerate(SEGMENT_REGISTERS):
         cache = cpu.seg[number]

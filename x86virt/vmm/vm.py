@@ -33,6 +33,7 @@ from ..isa.events import EVENT_ID, EVENT_VMM_UNPRICED_HOOK, MODE_GUEST_KERNEL, M
 from ..isa.registers import (
     AR_UNUSABLE,
     CR0_ET,
+    CR0_NE,
     CR0_PE,
     CR0_PG,
     CR0_WP,
@@ -55,7 +56,7 @@ from ..isa.registers import (
     TR,
     TYPE_TSS_32_BUSY,
 )
-from ..isa.vectors import BP, DB, GP, KIND_EXTERNAL, KIND_SOFTWARE_INTERRUPT, PF, SS_FAULT
+from ..isa.vectors import BP, DB, GP, KIND_EXTERNAL, KIND_SOFTWARE_INTERRUPT, MF, PF, SS_FAULT
 from ..processor import record_array
 from . import layout
 from .emulate import emulate
@@ -74,7 +75,7 @@ from .prices import PathPrices
 from .reflect import deliver, read_gate, reflect
 from .shadow_descriptors import Descriptor, ShadowDescriptors
 from .shadow_pages import ShadowPages
-from .state import SYSTEM_REGISTERS, SegmentState, VirtualState, devices_of, segment_state
+from .state import SYSTEM_REGISTERS, SegmentState, VirtualState, devices_of, segment_state, x87_state
 from .vcpu import Frame, VirtualCpu
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ class VirtualMachine:
         """Put the processor under the VMM, the guest at its first instruction."""
         self.build_region()
         cpu = self.processor.cpu
-        cpu.cr0 = CR0_ET | CR0_PE | CR0_PG | CR0_WP
+        cpu.cr0 = CR0_ET | CR0_PE | CR0_PG | CR0_WP | CR0_NE
         cpu.cr3 = self.shadow.root
         cpu.cr4 = CR4_PSE | CR4_PGE
         cpu.gdtr_base, cpu.gdtr_limit = layout.VMM_BASE + layout.GDT, 0xFFFF
@@ -496,6 +497,8 @@ class VirtualMachine:
         """Deliver the exception that caused an exit to the guest as it is."""
         if exit.vector == DB:
             self.note_debug(self.debug_bits)
+        if exit.vector == MF and not self.vcpu.cr0 & CR0_NE:
+            raise Unsupported("an x87 exception of a guest with CR0.NE clear: its IRQ 13 is not virtualized; set CR0.NE")
         reflect(self, exit.vector, exit.qualification if exit.vector in ERROR_CODE_VECTORS else None)
 
     def single_step_trap(self) -> None:
@@ -723,7 +726,7 @@ class VirtualMachine:
         vcpu = self.vcpu
         registers = {name: self.register(number) for number, name in enumerate(GENERAL_REGISTERS)}
         registers |= {"eip": vcpu.frame.eip, "eflags": vcpu.virtual_flags(vcpu.frame.eflags)}
-        registers |= {name: getattr(vcpu, name) for name in SYSTEM_REGISTERS}
+        registers |= {name: getattr(vcpu, name) for name in SYSTEM_REGISTERS} | x87_state(self.processor.cpu)
         segments = {
             name: self.virtual_segment(number) for number, name in enumerate(SEGMENT_REGISTERS) if number < LDTR
         }

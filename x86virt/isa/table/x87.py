@@ -1,15 +1,49 @@
 """x87 instructions (SDM volume 1, chapter 8; opcode map in volume 2, appendix A.5), FXSAVE and FXRSTOR, and WAIT.
 
 A register form is written with both of its bytes; `+r` says that the second byte's low three bits are the i of ST(i).
-The forms under a second name are those that the 8087 had and later processors still execute.
+The second encodings of FCOM, FCOMP, FXCH and FSTP are those that the 8087 had and later processors still execute.
 """
 
-from ..rows import Row, insn
+from ..rows import SENSITIVE, Row, insn
 from ..x87_ops import (
-    ABSOLUTE, ADD, ARCTANGENT, CHANGE_SIGN, CONSTANTS, COSINE, DECIMAL, DIVIDE, DIVIDE_REVERSED, DOUBLE, DOUBLEWORD,
-    EXTENDED, EXTRACT, FUNCTION_SHIFT, IEEE_REMAINDER, LOGARITHM, LOGARITHM_PLUS_1, MULTIPLY, POWER_OF_2, QUADWORD,
-    QUIET, REMAINDER, ROUND, SCALE, SINE, SINE_COSINE, SINGLE, SQUARE_ROOT, SUBTRACT, SUBTRACT_REVERSED, TANGENT, TO_AX,
-    TO_EFLAGS, TO_STACK, WITH_ZERO, WORD, variant,
+    ABSOLUTE,
+    ADD,
+    ARCTANGENT,
+    CHANGE_SIGN,
+    CONSTANTS,
+    COSINE,
+    DECIMAL,
+    DIVIDE,
+    DIVIDE_REVERSED,
+    DOUBLE,
+    DOUBLEWORD,
+    EXTENDED,
+    EXTRACT,
+    FUNCTION_SHIFT,
+    IEEE_REMAINDER,
+    LOGARITHM,
+    LOGARITHM_PLUS_1,
+    MULTIPLY,
+    POWER_OF_2,
+    QUADWORD,
+    QUIET,
+    REMAINDER,
+    ROUND,
+    SCALE,
+    SINE,
+    SINE_COSINE,
+    SINGLE,
+    SQUARE_ROOT,
+    SUBTRACT,
+    SUBTRACT_REVERSED,
+    TANGENT,
+    TO_AX,
+    TO_EFLAGS,
+    TO_STACK,
+    UNCHECKED,
+    WITH_ZERO,
+    WORD,
+    variant,
 )  # fmt: skip
 
 MOVE, COMPARES, CONTROL = "ins.x87_move", "ins.x87_compare", "ins.x87_control"
@@ -59,9 +93,9 @@ def load(name: str, encoding: str, operands: str, how: int, cost: str = MOVE) ->
     return x87(name, encoding, operands, "LOAD", cost, "push a value", how)
 
 
-def store(name: str, encoding: str, operands: str, form: int, pops: int, cost: str = MOVE, capstone: str = "") -> Row:
+def store(name: str, encoding: str, operands: str, form: int, pops: int, cost: str = MOVE, capstone: str = "", extra: int = 0) -> Row:
     """A store."""
-    return x87(name, encoding, operands, "STORE", cost, "store ST(0)", variant(form, pops), capstone=capstone)
+    return x87(name, encoding, operands, "STORE", cost, "store ST(0)", variant(form, pops, extra), capstone=capstone)
 
 
 def unary(name: str, encoding: str, how: int, cost: str, meaning: str) -> Row:
@@ -75,6 +109,8 @@ def control(name: str, encoding: str, operands: str, operation: str, cost: str, 
 
 
 EFLAGS = dict(flags="OSZAPC")
+# What stores the pointer to the last instruction stores its CS selector, and with it the ring it ran in.
+LEAK = dict(sens=SENSITIVE, silent=True)
 
 ROWS: tuple[Row, ...] = (
     *(row for function in FUNCTIONS for row in arithmetic(*function)),
@@ -89,9 +125,9 @@ ROWS: tuple[Row, ...] = (
     compare("FICOMP", "DE /3", "Mw", variant(WORD, 1)),
     compare("FCOM", "D8 D0+r", "STi", variant()),
     compare("FCOMP", "D8 D8+r", "STi", variant(pops=1)),
-    compare("FCOM2", "DC D0+r", "STi", variant(), capstone="fcom"),
-    compare("FCOMP3", "DC D8+r", "STi", variant(pops=1), capstone="fcomp"),
-    compare("FCOMP5", "DE D0+r", "STi", variant(pops=1), capstone="fcomp"),
+    compare("FCOM", "DC D0+r", "STi", variant()),
+    compare("FCOMP", "DC D8+r", "STi", variant(pops=1)),
+    compare("FCOMP", "DE D0+r", "STi", variant(pops=1)),
     compare("FCOMPP", "DE D9", "", variant(pops=2)),
     compare("FUCOM", "DD E0+r", "STi", variant(extra=QUIET)),
     compare("FUCOMP", "DD E8+r", "STi", variant(pops=1, extra=QUIET)),
@@ -117,9 +153,9 @@ ROWS: tuple[Row, ...] = (
     store("FSTP", "DB /7", "Mt", EXTENDED, 1),
     store("FST", "DD D0+r", "STi", 0, 0),
     store("FSTP", "DD D8+r", "STi", 0, 1),
-    store("FSTP1", "D9 D8+r", "STi", 0, 1, capstone="fstpnce"),
-    store("FSTP8", "DF D0+r", "STi", 0, 1, capstone="fstp"),
-    store("FSTP9", "DF D8+r", "STi", 0, 1, capstone="fstp"),
+    store("FSTPNCE", "D9 D8+r", "STi", 0, 1, extra=UNCHECKED),
+    store("FSTP", "DF D0+r", "STi", 0, 1),
+    store("FSTP", "DF D8+r", "STi", 0, 1),
     store("FIST", "DF /2", "Mw", WORD, 0, INTEGER),
     store("FIST", "DB /2", "Md", DOUBLEWORD, 0, INTEGER),
     store("FISTP", "DF /3", "Mw", WORD, 1, INTEGER),
@@ -127,8 +163,8 @@ ROWS: tuple[Row, ...] = (
     store("FISTP", "DF /7", "Mq", QUADWORD, 1, INTEGER),
     store("FBSTP", "DF /6", "Mt", DECIMAL, 1, DECIMAL_COST),
     x87("FXCH", "D9 C8+r", "STi", "EXCHANGE", MOVE, "exchange ST(0) and ST(i)"),
-    x87("FXCH4", "DD C8+r", "STi", "EXCHANGE", MOVE, "exchange ST(0) and ST(i)", capstone="fxch"),
-    x87("FXCH7", "DF C8+r", "STi", "EXCHANGE", MOVE, "exchange ST(0) and ST(i)", capstone="fxch"),
+    x87("FXCH", "DD C8+r", "STi", "EXCHANGE", MOVE, "exchange ST(0) and ST(i)"),
+    x87("FXCH", "DF C8+r", "STi", "EXCHANGE", MOVE, "exchange ST(0) and ST(i)"),
     *(
         x87(f"FCMOV{name}", encoding, "ST0,STi", "MOVE_CONDITION", MOVE, "copy ST(i) if a condition holds", how)
         for name, encoding, how in (
@@ -174,10 +210,12 @@ ROWS: tuple[Row, ...] = (
     control("FENI8087_NOP", "DB E0", "", "NOTHING", CONTROL, "FENI of the 8087"),
     control("FDISI8087_NOP", "DB E1", "", "NOTHING", CONTROL, "FDISI of the 8087"),
     control("FSETPM", "DB E4", "", "NOTHING", CONTROL, "FSETPM of the 80287"),
-    control("FNSTENV", "D9 /6", "M", "STORE_ENVIRONMENT", "ins.x87_environment", "store the environment"),
+    control("FNSTENV", "D9 /6", "M", "STORE_ENVIRONMENT", "ins.x87_environment", "store the environment",
+            **LEAK),
     control("FLDENV", "D9 /4", "M", "LOAD_ENVIRONMENT", "ins.x87_environment", "load the environment"),
-    control("FNSAVE", "DD /6", "M", "SAVE", "ins.fsave", "store environment and registers, and initialize"),
+    control("FNSAVE", "DD /6", "M", "SAVE", "ins.fsave", "store environment and registers, and initialize",
+            **LEAK),
     control("FRSTOR", "DD /4", "M", "RESTORE", "ins.frstor", "load environment and registers"),
-    control("FXSAVE", "0F AE /0", "M", "FXSAVE", "ins.fxsave", "store the x87 state as 512 bytes"),
+    control("FXSAVE", "0F AE /0", "M", "FXSAVE", "ins.fxsave", "store the x87 state as 512 bytes", **LEAK),
     control("FXRSTOR", "0F AE /1", "M", "FXRSTOR", "ins.fxrstor", "load the x87 state from 512 bytes"),
 )
