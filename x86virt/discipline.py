@@ -11,15 +11,13 @@ import random
 from dataclasses import dataclass
 
 from .core.entries import flush_translations
-from .core.layout import DTLB, DTLB_LARGE, ITLB, ITLB_LARGE, MAX_TLB_ENTRIES, MAX_TLB_SETS, N_TLB_UNITS
 from .loader import Image
 from .machine import Machine
 from .profile import Profile
 from .vmm.recorder import Recorder
 from .vmm.registry import find_strategy
 
-FIRST_LEVEL = (DTLB, DTLB_LARGE, ITLB, ITLB_LARGE)
-LARGE_UNITS = (DTLB_LARGE, ITLB_LARGE)
+HUGE = 4096  # entries
 VARIANTS = ("one entry", "huge", "flushed at random")
 LONGEST_STRETCH = 200  # instructions between two flushes
 
@@ -34,21 +32,12 @@ class DisciplineRow:
     verdict_only: bool
 
 
-def set_geometry(machine: Machine, entries: int) -> None:
-    """Give all first-level TLBs a number of entries, the second level none."""
-    sets = min(MAX_TLB_SETS, entries)
-    for unit in range(N_TLB_UNITS):
-        count = entries if unit in FIRST_LEVEL else 0
-        place = FIRST_LEVEL.index(unit) * entries if count else 0
-        machine.processor.set_tlb_unit(unit, place, count, count // sets, 22 if unit in LARGE_UNITS else 12)
-
-
 def run_variant(machine: Machine, variant: str, max_cycles: int | None, seed: int) -> None:
     """Run a loaded machine to its end."""
     if variant == "one entry":
-        set_geometry(machine, 1)
+        machine.processor.set_tlb_discipline(1)
     elif variant == "huge":
-        set_geometry(machine, MAX_TLB_ENTRIES // len(FIRST_LEVEL))
+        machine.processor.set_tlb_discipline(HUGE)
     if variant != "flushed at random":
         machine.run(max_cycles)
         return
