@@ -142,6 +142,7 @@ def machine_arrays(machine: Machine) -> Iterator[tuple[str, np.ndarray]]:
     yield "board", processor.boards.view(np.ndarray).reshape(-1)
     if machine.vm is not None:
         yield "vm.board", machine.vm.boards.view(np.ndarray).reshape(-1)
+        yield "vm.model_specific", machine.vm.model_specific.view(np.ndarray).reshape(-1)
         yield "vm.p2m", machine.vm.p2m
     yield "console", np.frombuffer(machine.console(), np.uint8)
     for name, ledger in ledgers(machine):
@@ -357,6 +358,7 @@ def fill_vm(machine: Machine, state: dict[str, Any], arrays: dict[str, np.ndarra
     assert vm is not None
     check_board(arrays["vm.board"])
     vm.boards.view(np.ndarray)[:] = arrays["vm.board"]
+    vm.model_specific.view(np.ndarray)[:] = arrays["vm.model_specific"]
     p2m = arrays["vm.p2m"]
     if p2m.min() < 0 or p2m.max() >= machine.processor.ram_bytes >> 12:
         raise ValueError("vm.p2m")
