@@ -283,7 +283,7 @@ def randomise_control(chance: np.random.Generator, processor) -> None:
         processor.set_segment(7, 0x28, int(chance.integers(0, 1 << 32)), int(chance.choice([0, 0x2B, 0x67, 0xFFFF])),
                               int(chance.choice([0x8B, 0x83])))  # fmt: skip
     processor.discard_host_state()
-    cpu.tlb["generation"] = -1
+    processor.empty_tlbs()
     enter_level(processor.state, int(cpu.cpl))
 
 

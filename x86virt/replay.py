@@ -11,7 +11,7 @@ The file of a log is JSON:
     identity    guest, guest_sha256, strategy, profile, command_line, memory_bytes, outcome, instructions
     events      in their order: {"delivery": vector, "n", "rip", "left", "tick", "deadline"} and
                 {"timer": rises, "level", "n"}; `left` is ECX within a repeated string instruction, else null
-    reads       [n, source, value]: a port, or -1 for the time-stamp counter
+    reads       [n, source, value]: a port, -1 for the time-stamp counter, -2 - n for performance counter (or MSR) n
     missed      [n, rip] where the VMM had control and left an interrupt waiting before an open window: none, if it is right
 
 `n` counts the guest's instructions retired before.
@@ -34,7 +34,7 @@ from .vmm.recorder import Delivery, InputLog, Recorder, TimeRead, TimerLine
 FORMAT, VERSION = "x86virt-input-log", 1
 LARGEST_FILE = 1 << 28
 MOST_STEPS = 1 << 22  # without an instruction retired, on the way to a place in the log
-SOURCES = (-1, *range(0x10000))
+SOURCES = range(-0x1000, 0x10000)
 
 
 class ReplayError(Exception):

@@ -41,7 +41,7 @@ import numpy as np
 
 from .core.board import BOARD, CONSOLE_BYTES, SHUTDOWN_WORD
 from .core.entries import refresh_segment
-from .core.layout import CPU, MAX_ROWS, OWNER_GUEST, OWNER_VMM, TIME_OFF
+from .core.layout import CPU, MAX_ROWS, OWNER_GUEST, OWNER_VMM, TIME_OFF, TLB_BUCKETS
 from .errors import UserError, show
 from .isa.events import N_MODES
 from .isa.registers import N_SEGMENTS
@@ -65,8 +65,8 @@ SMALLEST_MEMORY, LARGEST_MEMORY = 1 << 12, 2 << 30
 AGAIN = "save the machine again"
 # Fields of the processor that say what machine it is: they must be those of the machine that is made to take the state.
 IDENTITY_FIELDS = (
-    "price", "cache_levels", "cache_all", "ram_last", "code_map", "owner_table", "cpuid", "cpuid_leaf1_edx", "cpuid_highest",
-    "cpuid_highest_extended", "cpuid_repeats",
+    "price", "cache_levels", "cache_all", "ram_last", "code_map", "owner_table",
+    *(name for name in CPU.names or () if name.startswith("cpuid")),
 )  # fmt: skip
 TIME_LOG_FIELDS = ("time_mode", "time_count", "time_next", "time_log")
 
@@ -142,6 +142,7 @@ def machine_arrays(machine: Machine) -> Iterator[tuple[str, np.ndarray]]:
     yield "board", processor.boards.view(np.ndarray).reshape(-1)
     if machine.vm is not None:
         yield "vm.board", machine.vm.boards.view(np.ndarray).reshape(-1)
+        yield "vm.model_specific", machine.vm.model_specific.view(np.ndarray).reshape(-1)
         yield "vm.p2m", machine.vm.p2m
     yield "console", np.frombuffer(machine.console(), np.uint8)
     for name, ledger in ledgers(machine):
@@ -357,6 +358,7 @@ def fill_vm(machine: Machine, state: dict[str, Any], arrays: dict[str, np.ndarra
     assert vm is not None
     check_board(arrays["vm.board"])
     vm.boards.view(np.ndarray)[:] = arrays["vm.board"]
+    vm.model_specific.view(np.ndarray)[:] = arrays["vm.model_specific"]
     p2m = arrays["vm.p2m"]
     if p2m.min() < 0 or p2m.max() >= machine.processor.ram_bytes >> 12:
         raise ValueError("vm.p2m")
@@ -401,7 +403,7 @@ def ledger_of(arrays: dict[str, np.ndarray], name: str) -> Ledger:
 BOUNDS = {
     "cpl": (0, 3), "mode": (0, N_MODES - 1), "mode_table": (0, N_MODES - 1), "event_vector": (0, 255),
     "idt_vector": (-1, 255), "probe_row": (0, MAX_ROWS - 1), "timer_vector": (0, 255), "cache_lines": (0, 1 << 52),
-    "rip": (0, 0xFFFFFFFF), "ticks": (0, 1 << 61), "retired": (0, 1 << 61), "halted": (0, 1), "shadow": (0, 1),
+    "rip": (0, 0xFFFFFFFF), "ticks": (0, 1 << 61), "retired": (0, 1 << 61), "halted": (0, 1), "shadow": (0, 2),
 }  # fmt: skip
 
 
@@ -416,16 +418,38 @@ def check_processor(machine: Machine, arrays: dict[str, np.ndarray]) -> None:
         if values.min() < least or values.max() > most:
             raise ValueError(f"its {name} is out of range")
     units, own = arrays["cpu.tlb_units"].reshape(-1), fresh["tlb_units"].reshape(-1)
-    for name in ("first", "sets", "ways", "shift"):
+    for name in ("first", "sets", "ways"):
         if (units[name] != own[name]).any():
             raise ValueError("its TLBs are not those of the profile")
     if (units["victim"] < 0).any() or (units["victim"] > np.maximum(own["ways"] - 1, 0)[:, None]).any():
         raise ValueError("its TLBs are out of range")
+    if not np.isin(units["shift"], (12, 21, 22)).all():
+        raise ValueError("its TLBs are out of range")
     entries = arrays["cpu.tlb"]
-    if (entries["frame"] < 0).any() or (entries["frame"] > 1 << 52).any() or (entries["page"] < 0).any():
+    if (entries["frame"] < 0).any() or (entries["frame"] > 1 << 52).any() or (entries["page"] < -1).any():
         raise ValueError("its TLB entries are out of range")
+    check_chains(units, entries, arrays["cpu.tlb_buckets"])
     if (arrays["cpu.mode_table"] != fresh["mode_table"].reshape(-1)).any() and machine.vm is None:
         raise ValueError("its mode_table is out of range")
+
+
+def check_chains(units: np.ndarray, entries: np.ndarray, buckets: np.ndarray) -> None:
+    """Every TLB entry that was ever filled hangs in its own unit's bucket, once; raises ValueError."""
+    seen: set[int] = set()
+    for bucket in np.nonzero(buckets)[0].tolist():
+        unit = units[bucket // TLB_BUCKETS]
+        at = int(buckets[bucket])
+        while at:
+            index = at - 1 - int(unit["first"])
+            if at in seen or not 0 <= index < unit["sets"] * unit["ways"]:
+                raise ValueError("its TLB buckets are out of range")
+            entry = entries[at - 1]
+            if entry["page"] < 0 or entry["page"] % TLB_BUCKETS != bucket % TLB_BUCKETS:
+                raise ValueError("its TLB buckets are out of range")
+            seen.add(at)
+            at = int(entry["following"])
+    if len(seen) != np.count_nonzero(entries["page"] >= 0):
+        raise ValueError("its TLB buckets lack entries")
 
 
 def check_board(board: np.ndarray) -> None:

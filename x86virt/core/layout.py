@@ -126,6 +126,7 @@ TIME_READ = np.dtype(
     ]
 )
 TIME_STAMP = -1
+TIME_COUNTER = -2  # performance counter n is source TIME_COUNTER - n
 # -- x87 -----------------------------------------------------------------------------------------------------------
 FLOAT80 = np.dtype(  # a value of the x87 FPU (core/float80.py)
     [

@@ -37,7 +37,7 @@ from ..isa.vectors import GP
 from .fault import raise_fault
 from .identity import set_time_stamp, time_stamp, write_pair
 from .jit import kernel
-from .layout import MC_BANKS, OK, TIME_LOG, TIME_STAMP, VARIABLE_RANGES
+from .layout import MC_BANKS, OK, TIME_COUNTER, TIME_LOG, TIME_STAMP, VARIABLE_RANGES
 from .performance import is_performance_register, read_performance_register, write_performance_register
 from .time_log import logged_time, time_log_blocks
 from .tlb import flush_tlb
@@ -255,7 +255,9 @@ def rdmsr(cpu):
             value = cpu.sysenter_esp
         write_pair(cpu, value)
     elif is_performance_register(cpu, number):
-        write_pair(cpu, read_performance_register(cpu, number))
+        if time_log_blocks(cpu, TIME_COUNTER - number) == 1:
+            return TIME_LOG
+        write_pair(cpu, logged_time(cpu, TIME_COUNTER - number, read_performance_register(cpu, number)))
     else:
         known, value = read_stored(cpu.msr, number)
         if not known:

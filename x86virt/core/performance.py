@@ -21,7 +21,8 @@ from ..isa.registers import (
 from ..isa.vectors import GP
 from .fault import raise_fault
 from .jit import kernel
-from .layout import OK
+from .layout import OK, TIME_COUNTER, TIME_LOG
+from .time_log import logged_time, time_log_blocks
 from .vendor import FAMILY_P6, family_of, is_intel
 
 M32 = 0xFFFFFFFF
@@ -122,7 +123,9 @@ def rdpmc(cpu):
         number &= ~FAST_READ & M32
     if number >= counters(cpu):
         return raise_fault(cpu, GP, 0)
-    value = counter_value(cpu, number)
+    if time_log_blocks(cpu, TIME_COUNTER - number) == 1:
+        return TIME_LOG
+    value = logged_time(cpu, TIME_COUNTER - number, counter_value(cpu, number))
     cpu.gpr[EAX] = value & M32
     cpu.gpr[EDX] = (value >> 32) & M32
     return OK

@@ -10,12 +10,11 @@ from ..isa.events import (
     EVENT_SYS_OUT_PORT_LPC,
 )
 from ..isa.registers import ECX, EDI, EDX, ES, ESI
-from .board import port_read
 from .charge import charge
 from .jit import kernel
-from .layout import OK, RESTART
+from .layout import OK, RESTART, TIME_LOG
 from .memory import check_write_segment, read_segment, write_translated
-from .ports import check_port, send_to_port
+from .ports import check_port, input_blocked, receive_from_port, send_to_port
 from .string import advance, must_stop, string_step
 
 INS, OUTS = range(2)  # variants of the row
@@ -32,9 +31,11 @@ def input_once(cpu, ram, board, u, repeated):
     outcome = check_write_segment(cpu, ram, ES, cpu.gpr[EDI] & u.address_mask, n)
     if outcome != OK:
         return outcome
+    if input_blocked(cpu, port, n) == 1:
+        return TIME_LOG
     charge(cpu, EVENT_SYS_IN_PORT_LPC, repeated)
     charge(cpu, EVENT_INS_REP_INS_ITERATION, 1)
-    write_translated(cpu, ram, n, port_read(board, port, n, cpu.ticks))
+    write_translated(cpu, ram, n, receive_from_port(cpu, board, port, n))
     advance(cpu, EDI, string_step(cpu, n), u.address_mask)
     return OK
 

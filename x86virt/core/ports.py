@@ -64,6 +64,21 @@ def port_of(cpu, u):
 
 
 @kernel
+def input_blocked(cpu, port, n):
+    """1 if the log of time must be seen to before these ports are read; nothing may be committed then."""
+    return int(reads_time(port, n) == 1 and time_log_blocks(cpu, port) == 1)
+
+
+@kernel
+def receive_from_port(cpu, board, port, n):
+    """Read `n` ports; what they tell of time is logged, or comes from the log."""
+    value = port_read(board, port, n, cpu.ticks)
+    if reads_time(port, n) == 1:
+        return logged_time(cpu, port, value)
+    return value
+
+
+@kernel
 def port_in(cpu, ram, board, u):
     """IN AL/AX/EAX, imm8 or DX."""
     port = port_of(cpu, u)
@@ -71,12 +86,9 @@ def port_in(cpu, ram, board, u):
     outcome = check_port(cpu, ram, port, n)
     if outcome != OK:
         return outcome
-    if reads_time(port, n) == 0:
-        write_register(cpu, EAX, 0, u.width, port_read(board, port, n, cpu.ticks))
-        return OK
-    if time_log_blocks(cpu, port) == 1:
+    if input_blocked(cpu, port, n) == 1:
         return TIME_LOG
-    write_register(cpu, EAX, 0, u.width, logged_time(cpu, port, port_read(board, port, n, cpu.ticks)))
+    write_register(cpu, EAX, 0, u.width, receive_from_port(cpu, board, port, n))
     return OK
 
 

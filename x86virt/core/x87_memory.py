@@ -14,9 +14,13 @@ PIECE = 128  # bytes in which decoded code is tracked
 @kernel
 def resolve(cpu, ram, gla, user, write):
     """Translate for reading or writing: (outcome, physical address)."""
+    cpu.operand_access = 1
     if write == 1:
-        return resolve_write(cpu, ram, gla, user)
-    return resolve_read(cpu, ram, gla, user)
+        outcome, physical = resolve_write(cpu, ram, gla, user)
+    else:
+        outcome, physical = resolve_read(cpu, ram, gla, user)
+    cpu.operand_access = 0
+    return outcome, physical
 
 
 @kernel

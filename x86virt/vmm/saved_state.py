@@ -16,25 +16,28 @@ if TYPE_CHECKING:
 
 FLAGS = ("own_step", "updating_descriptor", "table_written")
 FRAME_SETS = ("traced_frames", "open_frames")
-SAVED_OF_VM = {*FLAGS, *FRAME_SETS, "open_vectors", "unpriced", "exits", "p2m", "boards"}
+ARRAYS = ("p2m", "boards", "model_specific")  # saved as they are, beside `vm_state`
+SAVED_OF_VM = {*FLAGS, *FRAME_SETS, "open_vectors", "unpriced", "exits", "debug_bits", *ARRAYS}
 MADE_OF_VM = {"machine", "ring", "processor", "prices", "board", "guest", "vcpu", "shadow", "descriptors", "recorder"}
 DESCRIPTOR_TABLES = ("originals", "former", "detached")
 SAVED_OF_DESCRIPTORS = {*DESCRIPTOR_TABLES, "user_code"}
 MADE_OF_DESCRIPTORS = {"vm", "ring", "address"}
 SAVED_OF_SHADOW, MADE_OF_SHADOW = {"frames"}, {"vm", "root"}
-SAVED_OF_VCPU, MADE_OF_VCPU = {"frame", "shadow_count"}, {"record", "ring"}
+SAVED_OF_VCPU, MADE_OF_VCPU = {"frame", "shadow_count", "own_resume"}, {"record", "ring"}
 FRAME_FIELDS = ("eip", "cs", "eflags", "esp", "ss")
 DIVERGENCE_FIELDS = ("n", "rip", "row", "mode", "field", "got", "bare", "text")
 
 
 def vm_state(vm: "VirtualMachine") -> dict[str, Any]:
-    """All of it but the p2m and the board, which are arrays."""
+    """All of it but ARRAYS."""
     state: dict[str, Any] = {name: bool(getattr(vm, name)) for name in FLAGS}
     state |= {name: sorted(getattr(vm, name)) for name in FRAME_SETS}
     state["open_vectors"] = sorted(vm.open_vectors)
     state["unpriced"] = vm.unpriced
+    state["debug_bits"] = int(vm.debug_bits)
     state["exits"] = {reason: list(row) for reason, row in vm.exits.items()}
     state["frame"] = [getattr(vm.vcpu.frame, name) for name in FRAME_FIELDS]
+    state["own_resume"] = int(vm.vcpu.own_resume)
     state["shadow_count"] = vm.vcpu.shadow_count
     state["shadow_frames"] = sorted([frame, sorted(pages)] for frame, pages in vm.shadow.frames.items())
     for name in DESCRIPTOR_TABLES:
@@ -52,9 +55,11 @@ def restore_vm(vm: "VirtualMachine", state: dict[str, Any]) -> None:
         setattr(vm, name, {within(frame, 0, len(vm.p2m) - 1) for frame in state[name]})
     vm.open_vectors = {within(vector, 0, 255) for vector in state["open_vectors"]}
     vm.unpriced = within(state["unpriced"], 0, 1 << 62)
+    vm.debug_bits = within(state["debug_bits"], 0, 0xFFFFFFFF)
     vm.exits = exits_of(state["exits"])
     values = [within(value, 0, 0xFFFFFFFF) for value in state["frame"]]
     vm.vcpu.frame = Frame(**dict(zip(FRAME_FIELDS, values, strict=True)))
+    vm.vcpu.own_resume = within(state["own_resume"], 0, 1) == 1
     vm.vcpu.shadow_count = within(state["shadow_count"], -1, 1 << 62)
     vm.shadow.frames = {
         within(frame, 0, len(vm.p2m) - 1): {within(page, 0, 0xFFFFF) for page in pages}
