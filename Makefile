@@ -4,13 +4,14 @@
 #   make test        set up, check style and types, run all tests
 #   make speed       measure the emulator itself
 #   make bench-speed the same guest on this emulator and on QEMU, Bochs, v86 and Unicorn where they are installed
+#   make conformance-system  100 000 generated system cases against Bochs and QEMU where they are installed
 #   make guests      assemble the guest kernels and the witness routines again (needs nasm and GNU ld)
 #   make gen         write the generated sources again; make profiles: the processor profiles; make prices: the VMM's
 #   make readme      measure again and put the figures into the README
 #   make check       are the committed profiles and the README's table current?
 #   make help        this text
 
-.PHONY: help bench speed bench-speed test lint check readme guests gen profiles prices wheel clean clean-cache
+.PHONY: help bench speed bench-speed conformance-system test lint check readme guests gen profiles prices wheel clean clean-cache
 .DEFAULT_GOAL := help
 
 VENV := .venv
@@ -65,6 +66,10 @@ test: lint
 	@NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(WITHOUT_JIT)
 	@echo "a fast subset with bounds checks on:"
 	@X86VIRT_BOUNDSCHECK=1 $(BIN)/python -m pytest $(WITH_BOUNDS)
+
+# `make conformance-system ARGUMENTS='--seed 1000 --only paging'` chooses other kernels.
+conformance-system: $(VENV)/installed-test
+	@$(BIN)/python tests/conformance_system.py --cases 100000 $(ARGUMENTS)
 
 # What is generated and committed is current: the profiles, the README's table.
 check: $(VENV)/installed

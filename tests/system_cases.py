@@ -16,7 +16,6 @@ from system_kernels import (
     CR0_FIXED,
     CR0_WP,
     DATA,
-    DATA_BYTES,
     DATA_SELECTOR,
     DIRECTORY,
     FIRST_FREE,
@@ -44,7 +43,6 @@ EAX, ECX, EDX, EBX, ESP, EBP, ESI, EDI = range(8)
 ES, CS, SS, DS, FS, GS = range(6)
 NAMES = ("ES", "CS", "SS", "DS", "FS", "GS")
 FLAGS_PLAIN = 0x8D5 | 0x400  # the arithmetic flags and DF
-SYSTEM_TYPES = (2, 4, 5, 12, 14)  # no TSS: only task switches use them
 PTE_PWT, PTE_PCD, PTE_A, PTE_D, PTE_PS, PTE_G = 8, 16, 32, 64, 128, 256
 
 
@@ -71,7 +69,7 @@ def random_descriptor(rng: random.Random, in_gdt: bool) -> int:
     if roll < 0.15:
         return random_call_gate(rng, dpl, present)
     if roll < 0.22:
-        kind = rng.choice((0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15))
+        kind = rng.choice((0, 2, 6, 7, 8, 10, 13, 14, 15))  # no task: a switch needs a sound task state
         if in_gdt and kind == 2:
             return descriptor(DATA, 8 * rng.randrange(9) - 1 & 0xFFFFF, 2, s=0, dpl=dpl, present=present, db=0)
         return descriptor(0, 0xFF, kind, s=0, dpl=dpl, present=present, db=0)
@@ -154,14 +152,22 @@ def load_segment(rng: random.Random) -> Case:
     value = selector(rng)
     if rng.random() < 0.5:
         values = registers(rng) | {EAX: value | rng.getrandbits(16) << 16}
-        return case(rng, f"MOV {NAMES[segment]}, {value:#x}", b"\x8e" + bytes([0xC0 | segment << 3]), ring=ring, registers=values)
+        return case(
+            rng,
+            f"MOV {NAMES[segment]}, {value:#x}",
+            b"\x8e" + bytes([0xC0 | segment << 3]),
+            ring=ring,
+            registers=values,
+        )
     pop = {ES: b"\x07", SS: b"\x17", DS: b"\x1f", FS: b"\x0f\xa1", GS: b"\x0f\xa9"}[segment]
     return case(rng, f"POP {NAMES[segment]} of {value:#x}", pop, ring=ring, stack=(value, 0x11111111))
 
 
 def load_pointer(rng: random.Random) -> Case:
     """LES, LDS, LSS, LFS, LGS."""
-    segment, opcode = rng.choice(((ES, b"\xc4"), (DS, b"\xc5"), (SS, b"\x0f\xb2"), (FS, b"\x0f\xb4"), (GS, b"\x0f\xb5")))
+    segment, opcode = rng.choice(
+        ((ES, b"\xc4"), (DS, b"\xc5"), (SS, b"\x0f\xb2"), (FS, b"\x0f\xb4"), (GS, b"\x0f\xb5"))
+    )
     ring = rng.randrange(1, 4) if segment == SS else rng.randrange(4)
     value = selector(rng)
     pokes = [(DATA, rng.getrandbits(32)), (DATA + 4, value)]
@@ -191,6 +197,8 @@ def examine(rng: random.Random) -> Case:
 def far_transfer(rng: random.Random) -> Case:
     """JMP and CALL, direct and through memory."""
     target, offset = code_selector(rng) if rng.random() < 0.6 else selector(rng), random_offset(rng)
+    if target & ~7 == TSS_SELECTOR:
+        target = LDT_SELECTOR  # a busy task
     name, direct, indirect = rng.choice((("JMP", b"\xea", b"\xff\x2d"), ("CALL", b"\x9a", b"\xff\x1d")))
     what = f"{name} {target:#x}:{offset:#x}"
     stack = tuple(rng.getrandbits(32) for _ in range(rng.randrange(8)))
@@ -229,7 +237,9 @@ def software_interrupt(rng: random.Random) -> Case:
     """INT n, INT3, INTO."""
     roll = rng.random()
     if roll < 0.8:
-        vector = rng.choice((rng.randrange(FIRST_GATE, VECTORS), rng.randrange(FIRST_GATE, VECTORS), rng.randrange(256)))
+        vector = rng.choice(
+            (rng.randrange(FIRST_GATE, VECTORS), rng.randrange(FIRST_GATE, VECTORS), rng.randrange(256))
+        )
         if vector == 2:
             vector = 3  # an NMI's gate is like any other, but Bochs and QEMU know NMI windows
         return case(rng, f"INT {vector:#x}", b"\xcd" + bytes([vector]))
@@ -282,7 +292,9 @@ def stack_access(rng: random.Random) -> Case:
     )
     load = b"\x66\xb8" + struct.pack("<H", value) + b"\x8e\xd0" + b"\xbc" + word(offset)
     values = registers(rng) | {EBP: offset}
-    return case(rng, f"SS = {value:#x}, ESP {offset:#x}, {name}", load + code, ring=ring, registers=values, judges=BOCHS)
+    return case(
+        rng, f"SS = {value:#x}, ESP {offset:#x}, {name}", load + code, ring=ring, registers=values, judges=BOCHS
+    )
 
 
 # -- paging -----------------------------------------------------------------------------------------------------------
@@ -305,12 +317,16 @@ def paging(rng: random.Random) -> Case:
             ("CMP [m], EAX", b"\x39\x05" + word(address)),
             ("XCHG [m], EAX", b"\x87\x05" + word(address)),
             ("PUSH dword [m]", b"\xff\x35" + word(address)),
-            ("JMP there", b"\xb8" + word(address & ~1) + b"\xff\xe0"),
-            ("INVLPG and MOV", b"\xa1" + word(address)),
+            ("JMP there", b"\xb8" + word(address & ~0xFFF | 0x400) + b"\xff\xe0"),
             ("LGDT [m]", b"\x0f\x01\x15" + word(address)),
+            ("BOUND EAX, [m]", b"\x62\x05" + word(address)),
         )
     )
-    pokes = [(WINDOW_TABLE + 4 * number, entry), (WINDOW_TABLE + 4 * number + 4, next_entry), (DIRECTORY + 4, directory)]
+    pokes = [
+        (WINDOW_TABLE + 4 * number, entry),
+        (WINDOW_TABLE + 4 * number + 4, next_entry),
+        (DIRECTORY + 4, directory),
+    ]
     what = f"{name} at {address:#x}, PDE {directory & 0xFFF:#x}, PTE {entry & 0xFFF:#x}, next {next_entry & 0xFFF:#x}"
     ring = rng.choice((0, 0, 1, 2, 3, 3, 3))
     if name == "LGDT [m]":
@@ -402,5 +418,3 @@ def random_kernel(seed: int, count: int, names: tuple[str, ...] = tuple(CLASSES)
         made.what = f"{name}: {made.what}"
         cases.append(made)
     return cases, tables
-
-

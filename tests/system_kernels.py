@@ -283,7 +283,10 @@ def common_handler() -> bytes:
     for name, areas in (
         ("descriptors", [(GDT, GDT_ENTRIES * 8), (LDT, LDT_ENTRIES * 8)]),
         ("pages", [(DIRECTORY + 4, 4), (WINDOW_TABLE, 4 * WINDOW_PAGES)]),
-        ("memory", [(TSS, TSS_BYTES), (DATA, DATA_BYTES), *((stack_top(r) - STACK_BYTES, STACK_BYTES) for r in range(4))]),
+        (
+            "memory",
+            [(TSS, TSS_BYTES), (DATA, DATA_BYTES), *((stack_top(r) - STACK_BYTES, STACK_BYTES) for r in range(4))],
+        ),
     ):
         code += b"\x31\xc0"
         for start, size in areas:
