@@ -2,6 +2,8 @@
 #
 #   make bench       set up, and print what a system call costs on the bare machine and under trap-and-emulate
 #   make test        set up, check style and types, run all tests
+#   make conformance a million random instructions on our core and on Unicorn (SEED=n for others)
+#   make permutations   the long runs against a model of the system half, with counts
 #   make speed       measure the emulator itself
 #   make bench-speed the same guest on this emulator and on QEMU, Bochs, v86 and Unicorn where they are installed
 #   make conformance-system  100 000 generated system cases against Bochs and QEMU where they are installed
@@ -11,7 +13,8 @@
 #   make check       are the committed profiles and the README's table current?
 #   make help        this text
 
-.PHONY: help bench speed bench-speed conformance-system test lint check readme guests gen profiles prices wheel clean clean-cache
+.PHONY: help bench speed bench-speed test conformance conformance-system permutations lint check readme guests gen profiles \
+	prices wheel clean clean-cache
 .DEFAULT_GOAL := help
 
 VENV := .venv
@@ -70,6 +73,13 @@ test: lint
 # `make conformance-system ARGUMENTS='--seed 1000 --only paging'` chooses other kernels.
 conformance-system: $(VENV)/installed-test
 	@$(BIN)/python tests/conformance_system.py --cases 100000 $(ARGUMENTS)
+CASES ?= 1000000
+SEED ?= 1
+conformance: $(VENV)/installed-test
+	@$(BIN)/python -m tests.fuzz_instructions --cases $(CASES) --seed $(SEED)
+
+permutations: $(VENV)/installed-test
+	@$(BIN)/python tests/permutations.py 30000
 
 # What is generated and committed is current: the profiles, the README's table.
 check: $(VENV)/installed

@@ -49,6 +49,7 @@ class BareMachine:
             cpu[name] = 0
         for name in ("ledger_count", "ledger_ticks", "gpr", "dr", "context_count", "code_write_count", "timer_pending"):
             cpu[name] = 0
+        cpu["watch"] = 0
         cpu["tlb_units"]["victim"] = 0
         self.processor.codes["buckets"] = 0
         self.processor.codes["page_heads"] = 0

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from x86virt.core.decode import DECODED_OK, INVALID, NOT_IMPLEMENTED, TOO_LONG
+from x86virt.core.decode import DECODED_OK, INVALID, TOO_LONG
 from x86virt.core.entries import decode_bytes
 from x86virt.core.layout import CODE
 from x86virt.isa.registers import EBP, EBX, EDI, ESI, SEGMENT_REGISTERS, ZERO
@@ -20,7 +20,7 @@ from x86virt.isa.table import ROWS
 from x86virt.processor import record_array
 
 ADDRESS = 0x1000
-WHY = ("ok", "truncated", "invalid", "not implemented", "too long")
+WHY = ("ok", "truncated", "invalid", "too long")
 PREFIX_WORDS = {"rep", "repe", "repne", "repz", "repnz", "lock", "bnd", "notrack", "xacquire", "xrelease", "data16"}
 # Capstone's other names, and those that follow the operand size.
 SYNONYMS = {
@@ -270,8 +270,6 @@ def strip(octets: bytes) -> tuple[bytes, bytes]:
 def excuse(octets: bytes, ours: tuple[str, int, str], theirs: tuple[int, str]) -> str:
     """Why the two may differ on these bytes; an empty string if they may not."""
     prefixes, rest = strip(octets)
-    if ours[0] == WHY[NOT_IMPLEMENTED]:
-        return "the simulator says by name that it lacks the instruction"
     if not rest:
         return "prefixes alone"
     two = rest[0] == 0x0F and len(rest) > 1

@@ -327,10 +327,10 @@ def processor_geometry(profile: object) -> tuple:
     cpu = processor.cpu
     units = tuple((int(u.sets), int(u.ways), int(u.shift)) for u in (cpu.tlb_units[n] for n in range(6)))
     levels = tuple((int(c.sets), int(c.ways), int(c.line_shift)) for c in (cpu.cache_levels[n] for n in range(3)))
-    return units, levels
+    return units, levels, cpu.cpuid.tobytes()
 
 
-@pytest.mark.parametrize("key", [key for key in GEOMETRY if key != "cpuid.physical_address_bits"])
+@pytest.mark.parametrize("key", GEOMETRY)
 def test_geometry_reaches_the_model(key: str, tmp_path) -> None:
     """Changing one size or associativity changes the modelled TLBs or caches."""
     base = load_profile("core2_woodcrest" if key == "tlb.itlb_large_ways" else "nehalem")
@@ -338,6 +338,8 @@ def test_geometry_reaches_the_model(key: str, tmp_path) -> None:
     changed = value * 2 if not key.endswith("ways") or value else 1
     if key == "cache.line_bytes":
         changed = 128
+    if key == "cpuid.physical_address_bits":
+        changed = 32
     path = tmp_path / "mine.toml"
     path.write_text(
         f'inherits = "{base.name}"\ntitle = "mine"\n[{key}]\nvalue = {changed}\nevidence = "estimated"\nsource = "this test"\n'
@@ -353,7 +355,26 @@ def test_clock_and_identity_reach_the_guest() -> None:
         processor = Processor(profile, 1 << 20)
         reset_devices(processor.boards, 64 * processor.clock_hz)
         seconds.append(int(processor.board.ticks_per_second))
-        assert processor.cpu.cpuid_leaf1_eax == profile.cpuid_signature()
-        assert bytes(np.array(processor.cpu.cpuid_vendor, "<u4").tobytes()).decode() == profile["cpuid.vendor"]
-        assert processor.cpu.cpuid_leaf1_edx == profile.integer("cpuid.features")
     assert seconds[0] != seconds[1]
+
+
+IDENTITY = {
+    "cpuid.vendor": '"AuthenticAMD"', "cpuid.brand": '"another"', "cpuid.family": 6, "cpuid.model": 5, "cpuid.stepping": 9,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", [key.name for key in SCHEMA.values() if key.kind == "identity" and key.live])
+def test_identity_reaches_cpuid(key: str, tmp_path) -> None:
+    """Changing one identity key changes what CPUID answers."""
+    base = load_profile("p4_prescott")
+    value = IDENTITY.get(key)
+    if value is None:
+        number = base.integer(key)
+        value = number & ~1 if "features" in key else number + 1
+        if key == "cpuid.extended_features":
+            value = 0
+    path = tmp_path / "mine.toml"
+    path.write_text(f'inherits = "{base.name}"\n[{key}]\nvalue = {value}\nevidence = "estimated"\nsource = "this test"\n')
+    tables = [Processor(profile, 1 << 20).cpu for profile in (base, load_profile(path))]
+    answers = [(cpu.cpuid.tobytes(), int(cpu.cpuid_leaf1_edx), int(cpu.cpuid_highest)) for cpu in tables]
+    assert answers[0] != answers[1]

@@ -12,7 +12,7 @@ from .guests import find_guest
 if TYPE_CHECKING:  # the command line must answer --help without NumPy and Numba
     from .equivalence import Comparison
     from .loader import Image
-    from .machine import Region, RunResult
+    from .machine import Machine, Region, RunResult
     from .profile import Profile
     from .suites import Row
     from .vmm import Strategy
@@ -32,21 +32,26 @@ class Setup:
     memory_bytes: int = DEFAULT_MEMORY_BYTES
     max_cycles: int | None = DEFAULT_MAX_CYCLES
     cache_model: str = "tables"
+    check_isolation: bool = False
 
     @property
     def name(self) -> str:
         """The strategy's name."""
         return str(self.strategy.name)
 
+    def machine(self) -> "Machine":
+        """A new machine of this setup, without a guest."""
+        from .machine import Machine
+
+        return Machine(self.strategy(), self.profile, self.memory_bytes, self.cache_model, self.check_isolation)
+
     def run(self, image: "Image", command_line: str = "") -> "RunResult":
         """Boot the image on a new machine and run it to its end.
 
         Raises ImageError if it does not fit, UnsupportedError if the strategy cannot run it.
         """
-        from .machine import Machine
-
         with strategy_errors(self.name):
-            machine = Machine(self.strategy(), self.profile, self.memory_bytes, self.cache_model)
+            machine = self.machine()
             machine.load(image, command_line)
             return machine.run(self.max_cycles)
 
@@ -70,6 +75,7 @@ def make_setup(
     memory_bytes: int = DEFAULT_MEMORY_BYTES,
     max_cycles: int | None = DEFAULT_MAX_CYCLES,
     cache_model: str = "tables",
+    check_isolation: bool = False,
 ) -> Setup:
     """A setup from names. Raises StrategyError or ProfileError."""
     from .profile import Profile, load_profile
@@ -77,7 +83,7 @@ def make_setup(
 
     chosen = find_strategy(strategy) if isinstance(strategy, str) else strategy
     loaded = profile if isinstance(profile, Profile) else load_profile(profile)
-    return Setup(chosen, loaded, memory_bytes, max_cycles, cache_model)
+    return Setup(chosen, loaded, memory_bytes, max_cycles, cache_model, check_isolation)
 
 
 def run(

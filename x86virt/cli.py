@@ -214,6 +214,8 @@ def compare_command(
         differences[setup.name] = {
             "equal": comparison.equal,
             "checkpoints": comparison.checkpoints,
+            "interrupts_replayed": comparison.deliveries,
+            "time_reads_replayed": comparison.time_reads,
             "report": list(comparison.report),
             "divergences": [str(divergence) for divergence in comparison.divergences],
         }
@@ -223,7 +225,8 @@ def compare_command(
             status = status or (STATUS_UNSUPPORTED if len(setups) == 1 else STATUS_DONE)
             continue
         equal = equal and comparison.equal
-        status = status or status_of(comparison.native.outcome, comparison.native.exit_code)
+        for result in (comparison.native, comparison.other):
+            status = status or status_of(result.outcome, result.exit_code)
     if json_file is not None:
         head = {"schema_version": SCHEMA_VERSION, "guest": image.name, "equal": equal}
         write_json(json_file, {**head, "runs": runs, "differences": differences})
@@ -234,6 +237,8 @@ def show_comparison(setup: Setup, comparison: "Comparison") -> None:
     """What a comparison found."""
     verdict = "the same as native" if comparison.equal else "DIFFERENT"
     where = f"at {comparison.checkpoints} checkpoints and the end" if comparison.equal else "from native"
+    if comparison.equal and (comparison.deliveries or comparison.time_reads):
+        where += f", given its {comparison.deliveries} interrupts and {comparison.time_reads} reads of time"
     click.echo(f"{setup.name}, {setup.profile.name}: {verdict} {where}")
     for line in comparison.report:
         click.echo(f"  {line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + '...'}")

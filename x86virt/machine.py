@@ -1,6 +1,7 @@
 """The machine: a processor with RAM and a board, a guest, and the strategy under which it runs."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,11 +13,14 @@ from .loader import Image, prepare_boot
 from .processor import Processor
 from .profile import Profile
 from .vmm import layout as vmm_layout
-from .vmm.exits import VmmError
+from .vmm.exits import IsolationViolation, VmmError
 from .vmm.probe import Divergence, Probe
 from .vmm.reflect import TripleFault
 from .vmm.strategy import Strategy
 from .vmm.vm import VirtualMachine
+
+if TYPE_CHECKING:
+    from .vmm.recorder import TimeLog
 
 DEFAULT_MEMORY = 16 << 20
 TICKS = 64
@@ -53,13 +57,21 @@ class RunResult:
 class Machine:
     """One host with one guest.
 
-    `memory_bytes` is the guest's RAM. Under a VMM the machine has 4 MB more, where the VMM lives.
+    `memory_bytes` is the guest's RAM. Under a VMM the machine has 4 MB more, where the VMM lives. With
+    `check_isolation` every access of a guest's operand is checked against the owners of the machine's frames
+    (core/isolation.py), which costs time but no cycle.
     """
 
     def __init__(
-        self, strategy: Strategy, profile: Profile, memory_bytes: int = DEFAULT_MEMORY, cache_model: str = "tables"
+        self,
+        strategy: Strategy,
+        profile: Profile,
+        memory_bytes: int = DEFAULT_MEMORY,
+        cache_model: str = "tables",
+        check_isolation: bool = False,
     ) -> None:
         self.strategy, self.profile, self.memory_bytes = strategy, profile, memory_bytes
+        self.cache_model = cache_model
         host_bytes = memory_bytes + (vmm_layout.VMM_BYTES if strategy.needs_vmm else 0)
         self.processor = Processor(profile, host_bytes, cache_model)
         self.retired_limit = core.NEVER
@@ -69,6 +81,16 @@ class Machine:
         self._console = bytearray()
         self._outcome: str | None = None
         self._open: tuple[int, int, int, Ledger, dict[str, tuple[int, int]]] | None = None
+        self.time_log: TimeLog | None = None
+        self.guest: tuple[str, str] = ("", "")  # name and SHA-256 of the image
+        if check_isolation:
+            self.check_isolation()
+
+    def check_isolation(self) -> None:
+        """Check every access of a guest's operand from now on. On the bare machine all frames are the guest's."""
+        if self.vm is None:
+            self.processor.owners[:] = core.OWNER_GUEST
+        self.processor.check_isolation(True)
 
     @property
     def board(self) -> np.record:
@@ -80,6 +102,7 @@ class Machine:
     def load(self, image: Image, command_line: str = "") -> None:
         """Put a guest into RAM as a Multiboot loader does, and start the strategy."""
         loaded = prepare_boot(image, self.memory_bytes, command_line)
+        self.guest = (image.name, image.sha256)
         for address, octets in loaded.writes:
             self.write_guest(address, octets)
         if self.vm is None:
@@ -116,20 +139,25 @@ class Machine:
         self.advance(core.NEVER, max_cycles)
         return self.result()
 
-    def advance(self, retired_limit: int, max_cycles: int | None = None) -> bool:
-        """Run until `retired_limit` guest instructions have retired in all (True) or the run has ended (False)."""
+    def advance(self, retired_limit: int, max_cycles: int | None = None, pause_cycles: int | None = None) -> bool:
+        """Run until `retired_limit` guest instructions have retired in all, or until the tick counter has reached
+        `pause_cycles` (True), or the run has ended (False)."""
         cpu = self.processor.cpu
         self.retired_limit = retired_limit
         cpu.retired_limit = retired_limit
-        cpu.budget = core.NEVER if max_cycles is None else max_cycles * TICKS
+        budget = core.NEVER if max_cycles is None else max_cycles * TICKS
+        pause = core.NEVER if pause_cycles is None else pause_cycles * TICKS
+        cpu.budget = min(budget, pause)
         try:
             while self._outcome is None:
                 outcome = self.processor.run()
-                if outcome == core.RETIRED_LIMIT:
+                if outcome == core.RETIRED_LIMIT or (outcome == core.BUDGET and cpu.ticks < budget):
                     return True
                 self.act(outcome)
         except TripleFault:
             self.stop("triple_fault")
+        except IsolationViolation as error:
+            self.stop(f"isolation: {error}")
         except VmmError as error:
             self.stop(f"unsupported: {error}")
         return False
@@ -154,6 +182,10 @@ class Machine:
             self.stop("halted_forever")
         elif outcome == core.UNIMPLEMENTED:
             self.stop(self.unimplemented())
+        elif outcome == core.ISOLATION:
+            self.stop(self.isolation_violation())
+        elif outcome == core.TIME_LOG and self.time_log is not None:
+            self.time_log.serve(self)
         else:
             raise AssertionError(f"unexpected outcome {outcome} of the processor")
 
@@ -162,6 +194,15 @@ class Machine:
         cpu = self.processor.cpu
         octets = self.bytes_at(int(cpu.rip) + int(cpu.seg[1].seg_base) & 0xFFFFFFFF, 8)
         return f"unimplemented: {octets.hex(' ')} at {int(cpu.rip):#x}"
+
+    def isolation_violation(self) -> str:
+        """The outcome that names an access of the guest's to a frame that is not its own."""
+        cpu = self.processor.cpu
+        access = ("a read", "a write", "a fetch")[int(cpu.violation_access)]
+        return (
+            f"isolation: {access} at linear {int(cpu.violation_gla):#x} reached machine address "
+            f"{int(cpu.violation_hpa):#x}, which is not the guest's, at eip {int(cpu.rip):#x}"
+        )
 
     def bytes_at(self, gla: int, count: int) -> bytes:
         """Bytes at a linear address as the processor translates it now, without any effect; fewer at a hole."""

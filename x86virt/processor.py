@@ -11,10 +11,12 @@ from .core.entries import (
     refresh_segment,
     reset_devices,
     settle_all,
+    write_debug_register,
 )
 from .core.jit import JIT_DISABLED
 from .core.layout import BLOCK, CODE, CPU, DETAIL, MAX_BLOCKS, MAX_UOPS, NEVER, UOP
 from .core.run import run
+from .identity import load_identity, reset_model_specific
 from .isa.events import MODE_GUEST_KERNEL, MODE_GUEST_USER
 from .isa.registers import (
     AR_DB,
@@ -34,12 +36,13 @@ from .isa.registers import (
     TR,
     TYPE_LDT,
     TYPE_TSS_32_BUSY,
+    X87_CONTROL_INITIAL,
 )
 from .ledger import Ledger
 from .profile import Profile
 
 PAGE_BYTES = 4096
-CODE_MASK_BYTES = 4  # behind RAM, one mask of decoded code per page
+CODE_MASK_BYTES = 4  # behind RAM, one mask of decoded code per page; then a byte per page, its owner
 FLAT_CODE = AR_S | AR_P | AR_DB | AR_G | 0xB
 FLAT_DATA = AR_S | AR_P | AR_DB | AR_G | 0x3
 REAL_MODE_SEGMENT = AR_S | AR_P | 0x3
@@ -55,6 +58,14 @@ TLB_KEYS = (
     ("tlb.itlb_4k_l2_entries", "tlb.itlb_4k_l2_ways", 12),
 )
 CACHE_KEYS = (("cache.l1d_kb", "cache.l1d_ways"), ("cache.l2_kb", "cache.l2_ways"), ("cache.l3_kb", "cache.l3_ways"))
+
+
+# Fields of the CPU record that only serve speed, or that hold something within one call alone.
+HOST_FIELDS = (
+    "front_read", "front_write", "front_fetch", "read_addend", "write_addend", "fetch_addend", "context",
+    "context_count", "contexts", "code_write_count", "code_writes", "in_block", "uop_index", "flush_code", "rmw_first",
+    "rmw_split", "rmw_second",
+)  # fmt: skip
 
 
 def record_array(dtype: np.dtype, length: int = 1) -> np.ndarray:
@@ -74,7 +85,7 @@ class Processor:
         self.profile = profile
         self.ram_bytes = ram_bytes
         pages = ram_bytes // PAGE_BYTES
-        self.memory = np.zeros(ram_bytes + pages * CODE_MASK_BYTES, np.uint8)
+        self.memory = np.zeros(ram_bytes + pages * (CODE_MASK_BYTES + 1), np.uint8)
         self.state = record_array(CPU)
         self.boards = record_array(BOARD)
         self.codes = record_array(CODE)
@@ -112,11 +123,7 @@ class Processor:
             geometry.first, geometry.ways, geometry.line_shift = first, ways, line_bytes.bit_length() - 1
             geometry.sets = lines // ways if ways else 1
             first += lines
-        cpu.cpuid_leaf1_eax = profile.cpuid_signature()
-        cpu.cpuid_leaf1_edx = profile.integer("cpuid.features")
-        cpu.cpuid_highest_leaf = 1
-        vendor = str(profile["cpuid.vendor"]).encode()
-        cpu.cpuid_vendor[:] = np.frombuffer(vendor, "<u4").astype(np.int64)
+        load_identity(cpu, profile)
 
     def set_tlb_unit(self, unit: int, first: int, entries: int, ways: int, shift: int) -> None:
         """Give one TLB its place, sets and ways; 0 entries make it absent."""
@@ -145,7 +152,7 @@ class Processor:
         cpu.cr0 = CR0_ET | CR0_CD | CR0_NW
         cpu.cr2 = cpu.cr3 = cpu.cr4 = 0
         cpu.gpr[:] = 0
-        cpu.gpr[EDX] = cpu.cpuid_leaf1_eax
+        cpu.gpr[EDX] = cpu.cpuid[1, 0]
         for segment in range(N_SEGMENTS):
             self.set_segment(segment, 0, 0, 0xFFFF, REAL_MODE_SEGMENT)
         self.set_segment(CS, 0xF000, 0xFFFF0000, 0xFFFF, REAL_MODE_SEGMENT)
@@ -164,7 +171,13 @@ class Processor:
         cpu.eflags = EFLAGS_FIXED
         cpu.flag_result = 1
         cpu.shadow = cpu.halted = 0
+        cpu.efer = 0
+        reset_model_specific(cpu.msr)
+        self.set_debug_register(6, 0)
+        self.set_debug_register(7, 0)
+        cpu.debug_hits = cpu.debug_pending = cpu.flush_code = 0
         cpu.idt_vector = -1
+        cpu.fpu_control = X87_CONTROL_INITIAL
         cpu.timer = cpu.budget = cpu.deadline = NEVER
         cpu.retired_limit = NEVER
         cpu.hook_first, cpu.hook_last = 1, 0
@@ -186,6 +199,10 @@ class Processor:
         cache.selector, cache.seg_base, cache.limit, cache.access = selector, base, limit, access
         refresh_segment(self.state, segment)
 
+    def set_debug_register(self, number: int, value: int) -> None:
+        """Write DR0 to DR3, DR6 or DR7; breakpoints follow."""
+        write_debug_register(self.state, number, value)
+
     def write_physical(self, address: int, octets: bytes) -> None:
         """Write RAM, discarding decoded code there."""
         end = address + len(octets)
@@ -196,6 +213,33 @@ class Processor:
     def read_physical(self, address: int, length: int) -> bytes:
         """Read RAM."""
         return self.memory[address : min(address + length, self.ram_bytes)].tobytes()
+
+    @property
+    def owners(self) -> np.ndarray:
+        """The owner of each frame (core/layout.py OWNER_*), for the check of isolation."""
+        pages = self.ram_bytes // PAGE_BYTES
+        return self.memory[self.ram_bytes + pages * CODE_MASK_BYTES :]
+
+    def check_isolation(self, on: bool) -> None:
+        """Check every access of a guest's operand against `owners` from now on, or no longer."""
+        pages = self.ram_bytes // PAGE_BYTES
+        self.cpu.owner_table = self.ram_bytes + pages * CODE_MASK_BYTES if on else 0
+        self.discard_host_state()
+
+    def discard_host_state(self) -> None:
+        """Forget what only serves speed: decoded code and front caches. No cycle depends on it."""
+        self.settle()
+        cpu, code = self.cpu, self.code
+        for name in HOST_FIELDS:
+            cpu[name] = 0
+        cpu.front_generation = cpu.fetch_generation = 1
+        pages = self.ram_bytes // PAGE_BYTES
+        self.memory[self.ram_bytes : self.ram_bytes + pages * CODE_MASK_BYTES] = 0
+        self.codes["buckets"] = 0
+        self.codes["page_heads"] = 0
+        self.codes["jumps"]["block"] = 0
+        code.block_count, code.uop_count = layout.FIRST_BLOCK, layout.BLOCK_UOPS
+        enter_level(self.state, int(cpu.cpl))
 
     def run(self, single: bool = False) -> int:
         """Run until an outcome (core/layout.py); `single`: one instruction."""

@@ -38,6 +38,13 @@ EVIDENCE = ("read", "recalled", "estimated", "witness")
 FIELDS = ("value", "unit", "evidence", "source", "low", "high", "note", "published", "rule")
 TOP_LEVEL = ("title", "inherits")
 
+# What CPUID may offer of a processor: bits of leaf 1 EDX and leaf 80000001 EDX that the simulated machine implements.
+# FPU VME DE PSE TSC MSR PAE MCE CX8, SEP MTRR PGE MCA CMOV PAT PSE-36, FXSR; APIC (bit 9) comes with the APIC.
+FEATURES = 0x0103F9FF
+REPEATED_FEATURES = 0x0183F3FF  # those of leaf 1 that AMD repeats in leaf 80000001
+OFFERED = {"cpuid.features": FEATURES, "cpuid.extended_features": FEATURES & REPEATED_FEATURES | 1 << 20}  # and NX
+HIGHEST_LEAF, FIRST_EXTENDED, HIGHEST_EXTENDED = 15, 0x80000000, 0x1B
+
 MAXIMUM_FILE_BYTES = 1 << 20
 MAXIMUM_TEXT = 4000
 MAXIMUM_INHERITANCE = 8
@@ -278,8 +285,10 @@ def _make_value(where: str, key: Key, table: dict[str, Any]) -> Value:
     texts: dict[str, Any] = {field: table.get(field, "") for field in ("evidence", "source", "note", "rule")}
     if key.is_text:
         value = table["value"]
-        if not isinstance(value, str) or len(value) != 12 or not (value.isascii() and value.isprintable()):
-            raise ProfileError(where, f"wrong value {_show(value)}", 'give 12 ASCII characters, such as "GenuineIntel"')
+        least, most = key.characters
+        if not isinstance(value, str) or not least <= len(value) <= most or not (value.isascii() and value.isprintable()):
+            count = str(most) if least == most else f"{least} to {most}"
+            raise ProfileError(where, f"wrong value {_show(value)}", f"give {count} ASCII characters")
         for field in ("low", "high", "published"):
             if field in table:
                 raise ProfileError(where, f"a text has no {field}", "remove it")
@@ -363,8 +372,18 @@ def _check_together(path: pathlib.Path, values: Mapping[str, Value]) -> None:
         raise ProfileError(
             f"{where}: cpuid", "no CPUID signature can hold these", "family <= 270, model <= 255, stepping <= 15"
         )
-    if number["cpuid.physical_address_bits"] != 32:
-        raise ProfileError(f"{where}: cpuid.physical_address_bits", "only 32 is simulated", "give 32")
+    bits = number["cpuid.physical_address_bits"]
+    if not 32 <= bits <= 36:
+        raise ProfileError(f"{where}: cpuid.physical_address_bits", f"{bits} bits", "give 32 to 36")
+    if number["cpuid.highest_leaf"] > HIGHEST_LEAF:
+        raise ProfileError(f"{where}: cpuid.highest_leaf", "no such leaf", f"give at most {HIGHEST_LEAF}")
+    if not FIRST_EXTENDED + 8 <= number["cpuid.highest_extended_leaf"] <= FIRST_EXTENDED + HIGHEST_EXTENDED:
+        what = f"{number['cpuid.highest_extended_leaf']:#x}"
+        raise ProfileError(f"{where}: cpuid.highest_extended_leaf", what, "give 0x80000008 to 0x8000001B")
+    for key, offered in OFFERED.items():
+        if number[key] & ~offered:
+            what = f"{number[key] & ~offered:#x} is not simulated"
+            raise ProfileError(f"{where}: {key}", what, f"leave out all but {offered:#x}")
     for event in EVENTS:
         if event.rule == "above" and _exact(values, event.price) < _exact(values, event.above):
             raise ProfileError(f"{where}: {event.price}", f"below {event.above}", "a lower level cannot be faster")

@@ -27,6 +27,7 @@ class Key:
     unit: str
     sentence: str
     reader: str = ""
+    characters: tuple[int, int] = (0, 0)  # how many a text may have
 
     @property
     def live(self) -> bool:
@@ -68,7 +69,8 @@ _WRITTEN_OUT = (
     Key("cache.line_bytes", "geometry", "bytes", "The line size of every cache level."),
     Key("cache.l1d_kb", "geometry", "KB", "The size of the L1 data cache."),
     Key("cache.l1d_ways", "geometry", "ways", "The ways of the L1 data cache."),
-    Key("cache.l1i_kb", "geometry", "KB", "The size of the L1 instruction cache.", "an instruction-cache model"),
+    Key("cache.l1i_kb", "geometry", "KB", "The size of the L1 instruction cache, for CPUID."),
+    Key("cache.l1i_ways", "geometry", "ways", "Its ways, for CPUID; 0 = a trace cache, which is not reported."),
     Key("cache.l2_kb", "geometry", "KB", "The size of the L2 cache."),
     Key("cache.l2_ways", "geometry", "ways", "The ways of the L2 cache."),
     Key("cache.l3_kb", "geometry", "KB", "The size of the L3 cache; 0 = none."),
@@ -87,12 +89,20 @@ _WRITTEN_OUT = (
     Key("tlb.dtlb_large_ways", "geometry", "ways", "Its ways; 0 = fully associative."),
     Key("tlb.l2_hit_penalty", "price", "cycles", "The extra cycles of a hit in the second TLB level."),
     Key("tlb.walk_native_cached", "price", "cycles", "A page walk whose entries are in the cache."),
-    Key("cpuid.vendor", "identity", "text", "The vendor string, 12 characters."),
+    Key("cpuid.vendor", "identity", "text", "The vendor string, 12 characters.", characters=(12, 12)),
+    Key("cpuid.brand", "identity", "text", "The brand string, at most 47 characters.", characters=(1, 47)),
+    Key("cpuid.highest_leaf", "identity", "number", "The highest basic leaf of CPUID."),
+    Key("cpuid.highest_extended_leaf", "identity", "bit mask", "The highest extended leaf of CPUID."),
     Key("cpuid.family", "identity", "number", "The displayed family (extended family added)."),
     Key("cpuid.model", "identity", "number", "The displayed model (extended model in bits 7:4)."),
     Key("cpuid.stepping", "identity", "number", "The stepping."),
     Key("cpuid.features", "identity", "bit mask", "Leaf 1 EDX: what the simulated machine offers of this processor."),
-    Key("cpuid.physical_address_bits", "geometry", "bits", "The width of a physical address in 32-bit paging."),
+    Key("cpuid.extended_features", "identity", "bit mask", "Leaf 80000001 EDX, as far as the machine offers it."),
+    *(
+        Key(f"cpuid.descriptors_{name}", "identity", "bit mask", f"Leaf 2 {name.upper()}, Intel's: TLBs and caches by code.")
+        for name in ("eax", "ebx", "ecx", "edx")
+    ),
+    Key("cpuid.physical_address_bits", "geometry", "bits", "The width of a physical address."),
     Key("pipe.mispredict", "price", "cycles", "A mispredicted branch.", "a branch predictor"),
     Key(
         "pipe.cpi_kernel_typical",

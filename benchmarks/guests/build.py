@@ -37,6 +37,7 @@ class Guest:
 GUESTS: dict[str, Guest] = {
     "alu": Guest("alu.asm", ("1000 passes over register arithmetic",)),
     "callret": Guest("callret.asm", ("call and return in ring 3", "call and return in the kernel")),
+    "clock": Guest("clock.asm"),
     "cr3switch": Guest("cr3switch.asm", ("write to CR3", "write to CR3, then one read of each of 16 pages")),
     "divzero": Guest("divzero.asm", ("divide error and return",)),
     "hello": Guest("hello.asm"),

@@ -147,6 +147,9 @@ from .transfer import (
 from .value import (
     system_value,
 )
+from .x87 import (
+    x87_instruction,
+)
 
 
 @kernel
@@ -573,6 +576,12 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
                 if outcome != OK:
                     edge = EDGE_FAULT + outcome
                     break
+            elif op == 124:
+                cpu.uop_index = i
+                outcome = x87_instruction(cpu, ram, board, u)
+                if outcome != OK:
+                    edge = EDGE_FAULT + outcome
+                    break
             i += 1
         if single == 1 or edge >= EDGE_SYSTEM:
             cpu.in_block = 0
@@ -584,6 +593,8 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
             following = cached_jump(cpu, code, blocks)
         if following == 0:
             cpu.in_block = 0
+            if cpu.ticks >= cpu.limit_ticks or cpu.retired >= cpu.retired_limit:
+                return EDGE_INDIRECT, SCRATCH_BLOCK  # what the boundary has to do comes before the next fetch
             outcome, following = next_block(cpu, ram, code, blocks, uops, details)
             if outcome != OK:
                 return EDGE_SYSTEM + outcome, index

@@ -1,7 +1,7 @@
 """The board: the devices of the bare machine, or, as another instance, the virtual devices of a VM.
 
 One record holds two 8259A PICs, an 8254 PIT, the 0xE9 console, the exit port 0xF4, the shutdown port 0x8900 and the
-POST port 0x80. `now` is always in ticks (64 per processor cycle) and must not go back; everything is a function of it.
+POST port 0x80, and port 0xF0 of the x87 error interrupt. `now` is always in ticks (64 per processor cycle) and must not go back; everything is a function of it.
 
 Whoever runs the processor calls `board_advance` at the first instruction boundary at or after `board_deadline`, and
 asks again for the deadline after every advance, port access and acknowledgement. Accesses to the ports of the PICs, the
@@ -60,16 +60,19 @@ PORT_SYSTEM_CONTROL = 0x61
 PORT_POST = 0x80
 PORT_SLAVE_PIC = 0xA0
 PORT_CONSOLE = 0xE9
+PORT_FLOAT_ERROR = 0xF0
 PORT_EXIT = 0xF4
 PORT_SHUTDOWN = 0x8900
 
 SHUTDOWN_WORD = tuple(b"Shutdown")
+FLOAT_ERROR_IRQ = 13
 REFRESH_CLOCKS = 18  # PIT clocks between two memory refreshes, which toggle bit 4 of port 0x61
 
 BOARD = np.dtype(
     [
         ("ticks_per_second", "i8"),  # 64 * clock frequency of the processor in Hz
         ("clock", "i8"),  # PIT clocks elapsed at the last advance
+        ("frozen", "i8"),  # 1: no time passes for the timers; their edges are given by `give_timer_edges` (a replay)
         ("pic", PIC, 2),  # master, slave
         ("pit", CHANNEL, 3),
         ("system_control", "i8"),  # bits 0 to 3 of port 0x61: gate 2, speaker, parity check enables
@@ -78,6 +81,8 @@ BOARD = np.dtype(
         ("timer_lost", "i8"),  # of these, merged or dropped
         ("timer_backlog", "i8"),  # of these, still to be requested (catch up)
         ("timer_replayed", "i8"),  # of these, requested late (catch up)
+        ("ferr", "i8"),  # FERR#: the processor reports an x87 exception by IRQ 13
+        ("ignne", "i8"),  # IGNNE#: port 0xF0 was written since, x87 exceptions are ignored
         ("attention", "i8"),  # BOARD outcomes of port writes, or-ed, until the owner has seen to them
         ("exit_requested", "i8"),
         ("exit_code", "i8"),  # low byte of the last value written to the exit port
@@ -98,6 +103,7 @@ def reset_board(board, ticks_per_second):
     """Power on, at tick 0: PICs not initialized, timers without a count, empty console, policy merge."""
     board.ticks_per_second = ticks_per_second
     board.clock = 0
+    board.frozen = 0
     reset_pic(board.pic[0], 1)
     reset_pic(board.pic[1], 0)
     reset_channel(board.pit[0], 1)
@@ -110,6 +116,8 @@ def reset_board(board, ticks_per_second):
     board.timer_lost = 0
     board.timer_backlog = 0
     board.timer_replayed = 0
+    board.ferr = 0
+    board.ignne = 0
     board.attention = 0
     board.exit_requested = 0
     board.exit_code = 0
@@ -202,10 +210,19 @@ def timer_output(board, edges):
 @kernel
 def board_advance(board, now):
     """Bring the timers up to tick `now` and raise what they raise; constant time."""
+    if board.frozen == 1:
+        return
     clock = pit_clock(now, board.ticks_per_second)
     if clock > board.clock:
         board.clock = clock
         timer_output(board, settle(board.pit[0], clock))
+
+
+@kernel
+def give_timer_edges(board, edges, level):
+    """Replay what time did to channel 0 of a frozen board: OUT rose `edges` times and is at `level` now."""
+    board.pit[0].output = level
+    timer_output(board, edges)
 
 
 @kernel
@@ -214,7 +231,7 @@ def board_deadline(board):
 
     Masked or not initialized, it cannot. The board has been advanced to the present."""
     pic = board.pic[0]
-    if pic.ready == 0 or pic.imr & 1 != 0:
+    if board.frozen == 1 or pic.ready == 0 or pic.imr & 1 != 0:
         return NEVER
     if pic.level_triggered != 0:
         clock = next_change(board.pit[0])
@@ -223,6 +240,33 @@ def board_deadline(board):
     if clock == NEVER:
         return NEVER
     return tick_of_clock(clock, board.ticks_per_second)
+
+
+# -- x87 exceptions reported around the processor (CR0.NE clear) ----------------------------------------------------
+
+
+@kernel
+def float_error(board):
+    """FERR# asserted: IRQ 13, unless port 0xF0 was written since; returns IGNNE#."""
+    if board.ferr == 0:
+        board.ferr = 1
+        set_irq_line(board, FLOAT_ERROR_IRQ, 1)
+    return board.ignne
+
+
+@kernel
+def float_error_cleared(board):
+    """FERR# released: the exception flags are clear, so IGNNE# falls too, and with it a request nobody cleared."""
+    board.ferr = 0
+    board.ignne = 0
+    set_irq_line(board, FLOAT_ERROR_IRQ, 0)
+
+
+@kernel
+def float_error_port(board):
+    """A write to port 0xF0, of any value: IRQ 13 is cleared, and IGNNE# asserted while FERR# is."""
+    board.ignne = board.ferr
+    set_irq_line(board, FLOAT_ERROR_IRQ, 0)
 
 
 # -- PIC ports ----------------------------------------------------------------------------------------------------
@@ -288,6 +332,8 @@ def pit_command(board, value):
 @kernel
 def timer_written(board, before):
     """A write to channel 0 may have moved OUT at once, from `before`: a rise is an edge like any other."""
+    if board.frozen == 1:
+        return
     rose = 0
     if before == 0:
         rose = board.pit[0].output
@@ -380,6 +426,17 @@ def timed_port(port):
 
 
 @kernel
+def reads_time(port, n):
+    """1 if reading `n` ports from `port` tells the time: counters of the PIT, port 0x61. What the PICs tell follows from
+    their inputs."""
+    for number in range(n):
+        part = (port + number) & 0xFFFF
+        if part == PORT_SYSTEM_CONTROL or PORT_PIT <= part < PORT_PIT_COMMAND:
+            return 1
+    return 0
+
+
+@kernel
 def timed_write(board, port, value):
     """A byte to a port of `timed_port`; the board is advanced."""
     if port == PORT_SYSTEM_CONTROL:
@@ -412,6 +469,8 @@ def byte_write(board, port, value, now):
         return shutdown_write(board, value)
     elif port == PORT_POST:
         board.post_code = value
+    elif port == PORT_FLOAT_ERROR:
+        float_error_port(board)
     else:
         board.unclaimed_writes += 1
     return BOARD_OK

@@ -7,16 +7,21 @@ the arrays are full, or too much changed, all blocks are discarded at once. Cycl
 from ..isa.events import MODE_VMM
 from ..isa.registers import CS
 from ..isa.vectors import GP
-from .decode import DECODED_OK, INVALID, TOO_LONG, TRUNCATED, decode
+from .breakpoints import WATCH_CODE, check_code_breakpoint, code_breakpoints_at
+from .decode import DECODED_OK, TOO_LONG, TRUNCATED, decode
 from .fault import raise_fault
+from .isolation import owner_refuses
 from .jit import inline, kernel, load_32, store_32
 from .layout import (
+    ACCESS_FETCH,
     BLOCK_INSTRUCTIONS,
     BLOCK_UOPS,
     CODE_SHIFT,
+    FAULT,
     FIRST_BLOCK,
     FRONT_MASK,
     INSTRUCTION_UOPS,
+    ISOLATION,
     JUMP_SLOTS,
     MAX_BLOCKS,
     MAX_INSTRUCTION,
@@ -31,7 +36,6 @@ from .lower import (
     OP_PROBE,
     OP_RAISE_GP,
     OP_RAISE_UD,
-    OP_UNIMPLEMENTED,
     lower,
     new_uop,
     single,
@@ -66,9 +70,13 @@ def fetch_address(cpu, ram, gla):
     if cpu.front_fetch[slot] == (gla & PAGE) | cpu.fetch_generation:
         return OK, gla + cpu.fetch_addend[slot]
     outcome, physical, rights = translate(cpu, ram, gla, 0, user, 1)
-    if outcome == OK:
+    if outcome != OK:
+        return outcome, physical
+    if cpu.owner_table == 0:
         front_fetch_fill(cpu, gla, physical - gla, user)
-    return outcome, physical
+    elif owner_refuses(cpu, ram, gla, physical, user, ACCESS_FETCH) == 1:
+        return ISOLATION, 0
+    return OK, physical
 
 
 @kernel
@@ -221,9 +229,7 @@ def replaced(why):
     """The micro-operation that stands for an instruction which did not decode."""
     if why == TOO_LONG:
         return OP_RAISE_GP
-    if why == INVALID:
-        return OP_RAISE_UD
-    return OP_UNIMPLEMENTED
+    return OP_RAISE_UD
 
 
 @kernel
@@ -349,6 +355,8 @@ def decode_block(cpu, ram, code, blocks, uops, details, physical):
         rip = d.next_rip
         if d.ends_block == 1 or address >= page_end or rip != d.rip + d.length:
             break
+        if cpu.watch & WATCH_CODE != 0 and code_breakpoints_at(cpu, (rip + cpu.seg[CS].seg_base) & M32) != 0:
+            break  # no block begins at a breakpoint, so that control comes to `find_block`
         if block.instructions >= BLOCK_INSTRUCTIONS or block.uop_count >= BLOCK_UOPS - INSTRUCTION_UOPS:
             break
     if d.ends_block == 0 or why == TRUNCATED or (why != DECODED_OK and block.instructions > 1):
@@ -364,9 +372,11 @@ def decode_block(cpu, ram, code, blocks, uops, details, physical):
 @kernel
 def find_block(cpu, ram, code, blocks, uops, details):
     """The block at cpu.rip in the current context, decoded if need be: (outcome, block)."""
+    gla = (cpu.rip + cpu.seg[CS].seg_base) & M32
+    if cpu.watch & WATCH_CODE != 0 and check_code_breakpoint(cpu, gla) != OK:
+        return FAULT, 0
     if cpu.rip > cpu.seg[CS].limit:
         return raise_fault(cpu, GP, 0), 0
-    gla = (cpu.rip + cpu.seg[CS].seg_base) & M32
     outcome, physical = fetch_address(cpu, ram, gla)
     if outcome != OK:
         return outcome, 0

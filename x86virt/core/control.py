@@ -1,7 +1,5 @@
-"""Control and debug registers, identity, time and model-specific registers (SDM volume 2; volume 3, chapters 2 and 17)."""
+"""Control registers, and the way to the other registers of the system (SDM volume 2; volume 3, chapter 2)."""
 
-
-from ..isa.events import EVENT_INS_CPUID_LEAF0, EVENT_INS_CPUID_LEAF1
 from ..isa.registers import (
     CR0_CD,
     CR0_ET,
@@ -12,6 +10,7 @@ from ..isa.registers import (
     CR0_TS,
     CR4_DE,
     CR4_MCE,
+    CR4_OSFXSR,
     CR4_PAE,
     CR4_PCE,
     CR4_PGE,
@@ -19,15 +18,6 @@ from ..isa.registers import (
     CR4_PVI,
     CR4_TSD,
     CR4_VME,
-    EAX,
-    EBX,
-    ECX,
-    EDX,
-    MSR_APIC_BASE,
-    MSR_SYSENTER_CS,
-    MSR_SYSENTER_EIP,
-    MSR_SYSENTER_ESP,
-    MSR_TSC,
 )
 from ..isa.system_ops import (
     SYSTEM_CLTS,
@@ -44,17 +34,17 @@ from ..isa.vectors import (
     GP,
     UD,
 )
-from .charge import charge
+from .debug import dr_to_register, refresh_breakpoints, register_to_dr
 from .fault import raise_fault, raise_plain
+from .identity import cpuid, rdtsc
 from .jit import kernel
 from .layout import OK, UNIMPLEMENTED
 from .memory import effective_address
 from .mode import MASK_32, in_real_mode, set_context
-from .performance import is_performance_register, read_performance_register, write_performance_register
+from .model_specific import rdmsr, wrmsr
 from .segment import set_real_mode_code
 from .tlb import drop_front, flush_tlb, invalidate_page
 
-TICKS_PER_CYCLE_SHIFT = 6
 
 @kernel
 def write_cr0(cpu, value):
@@ -90,6 +80,7 @@ def cr4_offered(cpu):
     offered |= (features >> 6 & 1) * CR4_PAE
     offered |= (features >> 7 & 1) * CR4_MCE
     offered |= (features >> 13 & 1) * CR4_PGE
+    offered |= (features >> 24 & 1) * CR4_OSFXSR
     return offered
 
 
@@ -104,6 +95,8 @@ def write_cr4(cpu, value):
     cpu.cr4 = value
     if changed & (CR4_PGE | CR4_PSE | CR4_PAE):
         flush_tlb(cpu, 0)
+    if changed & CR4_DE:
+        refresh_breakpoints(cpu)
     return OK
 
 
@@ -142,158 +135,10 @@ def cr_to_register(cpu, u):
     return OK
 
 
-DR6_FIXED = 0xFFFF0FF0
-DR6_WRITABLE = 0xE00F
-DR7_FIXED = 0x400
-DR7_ENABLES = 0x20FF  # L0 to G3 and GD: what would make a debug exception
-DR7_WRITABLE = 0xFFFF2BFF
-
-
-@kernel
-def debug_register_exists(cpu, u):
-    """DR4 and DR5 are DR6 and DR7, unless CR4.DE is set."""
-    return not ((u.condition == 4 or u.condition == 5) and cpu.cr4 & CR4_DE != 0)
-
-
-@kernel
-def register_to_dr(cpu, u):
-    """MOV DRn, r32. UNIMPLEMENTED: enabling a breakpoint or general detect."""
-    if not debug_register_exists(cpu, u):
-        return raise_plain(cpu, UD)
-    value = cpu.gpr[u.src]
-    number = u.condition
-    if number == 4 or number == 6:
-        cpu.dr[6] = (value & DR6_WRITABLE) | DR6_FIXED
-        return OK
-    if number == 5 or number == 7:
-        if value & DR7_ENABLES:
-            return UNIMPLEMENTED
-        cpu.dr[7] = (value & DR7_WRITABLE) | DR7_FIXED
-        return OK
-    cpu.dr[number] = value
-    return OK
-
-
-@kernel
-def dr_to_register(cpu, u):
-    """MOV r32, DRn."""
-    if not debug_register_exists(cpu, u):
-        return raise_plain(cpu, UD)
-    number = u.condition
-    if number == 4 or number == 6:
-        value = (cpu.dr[6] & DR6_WRITABLE) | DR6_FIXED
-    elif number == 5 or number == 7:
-        value = (cpu.dr[7] & DR7_WRITABLE) | DR7_FIXED
-    else:
-        value = cpu.dr[number]
-    cpu.gpr[u.dst] = value
-    return OK
-
-
 @kernel
 def invlpg(cpu, u):
     """INVLPG: the operand is an address, not an access; no segment check applies."""
     invalidate_page(cpu, (cpu.seg[u.segment].seg_base + effective_address(cpu, u)) & MASK_32)
-    return OK
-
-
-# -- identity, time, model-specific registers ----------------------------------------------------------------------------
-
-
-@kernel
-def cpuid(cpu):
-    """CPUID. Beyond the highest leaf (extended leaves too) it answers as the highest one does."""
-    if cpu.gpr[EAX] == 1:
-        charge(cpu, EVENT_INS_CPUID_LEAF1, 1)
-    else:
-        charge(cpu, EVENT_INS_CPUID_LEAF0, 1)
-    leaf = cpu.gpr[EAX]
-    leaf = min(leaf, cpu.cpuid_highest_leaf)
-    if leaf == 0:
-        cpu.gpr[EAX] = cpu.cpuid_highest_leaf
-        cpu.gpr[EBX] = cpu.cpuid_vendor[0]
-        cpu.gpr[EDX] = cpu.cpuid_vendor[1]
-        cpu.gpr[ECX] = cpu.cpuid_vendor[2]
-    elif leaf == 1:
-        cpu.gpr[EAX] = cpu.cpuid_leaf1_eax
-        cpu.gpr[EBX] = cpu.cpuid_leaf1_ebx
-        cpu.gpr[ECX] = cpu.cpuid_leaf1_ecx
-        cpu.gpr[EDX] = cpu.cpuid_leaf1_edx
-    else:
-        cpu.gpr[EAX] = 0
-        cpu.gpr[EBX] = 0
-        cpu.gpr[ECX] = 0
-        cpu.gpr[EDX] = 0
-    return OK
-
-
-@kernel
-def time_stamp(cpu):
-    """The time-stamp counter in cycles."""
-    return (cpu.ticks >> TICKS_PER_CYCLE_SHIFT) + cpu.tsc_offset
-
-
-@kernel
-def write_pair(cpu, value):
-    """Write a 64-bit value to EDX:EAX."""
-    cpu.gpr[EAX] = value & MASK_32
-    cpu.gpr[EDX] = (value >> 32) & MASK_32
-
-
-@kernel
-def rdtsc(cpu):
-    """RDTSC: forbidden outside ring 0 by CR4.TSD."""
-    if cpu.cr4 & CR4_TSD != 0 and cpu.cpl != 0:
-        return raise_fault(cpu, GP, 0)
-    write_pair(cpu, time_stamp(cpu))
-    return OK
-
-
-APIC_BASE_DISABLED = 0xFEE00100  # the architectural base, bootstrap processor, APIC disabled
-
-
-@kernel
-def rdmsr(cpu):
-    """RDMSR; #GP(0) for a register that this processor does not have."""
-    number = cpu.gpr[ECX]
-    if number == MSR_TSC:
-        value = time_stamp(cpu)
-    elif number == MSR_APIC_BASE:
-        value = APIC_BASE_DISABLED
-    elif number == MSR_SYSENTER_CS:
-        value = cpu.sysenter_cs
-    elif number == MSR_SYSENTER_ESP:
-        value = cpu.sysenter_esp
-    elif number == MSR_SYSENTER_EIP:
-        value = cpu.sysenter_eip
-    elif is_performance_register(cpu, number):
-        value = read_performance_register(cpu, number)
-    else:
-        return raise_fault(cpu, GP, 0)
-    write_pair(cpu, value)
-    return OK
-
-
-@kernel
-def wrmsr(cpu):
-    """WRMSR. UNIMPLEMENTED: enabling or moving the APIC. The SYSENTER registers keep 32 bits."""
-    number = cpu.gpr[ECX]
-    value = cpu.gpr[EAX]
-    if number == MSR_TSC:
-        cpu.tsc_offset = (value | cpu.gpr[EDX] << 32) - (cpu.ticks >> TICKS_PER_CYCLE_SHIFT)
-    elif number == MSR_APIC_BASE:
-        if value != APIC_BASE_DISABLED or cpu.gpr[EDX] != 0:
-            return UNIMPLEMENTED
-    elif number == MSR_SYSENTER_CS:
-        cpu.sysenter_cs = value
-    elif number == MSR_SYSENTER_ESP:
-        cpu.sysenter_esp = value
-    elif number == MSR_SYSENTER_EIP:
-        cpu.sysenter_eip = value
-    elif is_performance_register(cpu, number):
-        write_performance_register(cpu, number, value)
-    else:
-        return raise_fault(cpu, GP, 0)
     return OK
 
 

@@ -15,14 +15,14 @@ from .tables import (
     IZ,
     JB,
     JZ,
+    MAP_X87,
     OFFSET,
     OPCODE_MAP,
     ROW_INFO,
-    UNIMPLEMENTED_ROW,
 )
 
 # What decoding can end with.
-DECODED_OK, TRUNCATED, INVALID, NOT_IMPLEMENTED, TOO_LONG = range(5)
+DECODED_OK, TRUNCATED, INVALID, TOO_LONG = range(4)
 
 M32 = 0xFFFFFFFF
 BOTH_SIZES = 48  # 16 + 32: the other size is this less the default
@@ -250,8 +250,6 @@ def decode(d):
     # 2. ModRM, when the rows at this opcode have it; the reg field and the form choose the row.
     d.has_memory = 0
     row = find_row(d, space, opcode, position)
-    if row == UNIMPLEMENTED_ROW:
-        return NOT_IMPLEMENTED
     if row < 0:
         return INVALID if row == INVALID_ROW else -row - TRUNCATION
     d.row = row
@@ -289,11 +287,9 @@ TRUNCATION = 10  # a row of -TRUNCATION - why says that the ModRM byte could not
 def find_row(d, space, opcode, position):
     """The row at an opcode, reading the ModRM byte if the row says that there is one.
 
-    Returns the row, UNIMPLEMENTED_ROW, INVALID_ROW, or -TRUNCATION - why.
+    Returns the row, INVALID_ROW, or -TRUNCATION - why.
     """
     place = OPCODE_MAP[space, opcode, 0, 0]
-    if place == UNIMPLEMENTED_ROW:
-        return UNIMPLEMENTED_ROW
     if place > 0 and ROW_INFO[place - 1].modrm == 0:
         return place - 1
     if not any_row(space, opcode):
@@ -309,6 +305,8 @@ def find_row(d, space, opcode, position):
     control = int(space == 1 and opcode >= 0x20 and opcode <= 0x23)
     d.has_memory = int(d.modrm_mod != 3 and control == 0)
     place = OPCODE_MAP[space, opcode, d.modrm_reg, d.has_memory]
+    if space == 0 and opcode & 0xF8 == 0xD8 and d.has_memory == 0:
+        place = OPCODE_MAP[MAP_X87, (opcode & 7) << 3 | d.modrm_reg, d.modrm_rm, 0]
     if place == 0:
         return INVALID_ROW
     return place - 1

@@ -9,19 +9,24 @@ from ..isa.events import (
 from .board import (
     board_advance,
     board_deadline,
+    give_timer_edges,
     interrupt_acknowledge,
     interrupt_pending,
     port_read,
     port_write,
+    reads_time,
     reset_board,
 )
 from .cache import VMM, reference
 from .charge import charge, charge_ticks
 from .code import settle
+from .control import cr4_offered
+from .debug import set_debug_register
 from .decode import decode
 from .flags import get_eflags, set_eflags
 from .jit import entry
 from .mode import set_context, set_cpl
+from .model_specific import read_stored, write_stored
 from .paging import peek_translation
 from .physical import note_code_write
 from .segment import segment_limits
@@ -57,6 +62,30 @@ def note_write(state, memory, physical):
 def reset_devices(boards, ticks_per_second):
     """Power on a board."""
     reset_board(boards[0], ticks_per_second)
+
+
+@entry
+def write_debug_register(state, number, value):
+    """Write DR0 to DR3, DR6 or DR7 from Python; breakpoints follow."""
+    set_debug_register(state[0], number, value)
+
+
+@entry
+def offered_cr4(state):
+    """The bits of CR4 that may be set."""
+    return cr4_offered(state[0])
+
+
+@entry
+def read_model_specific(registers, number):
+    """Read a register of a MODEL_SPECIFIC record: (known, value)."""
+    return read_stored(registers[0], number)
+
+
+@entry
+def write_model_specific(registers, number, low, high):
+    """Write a register of a MODEL_SPECIFIC record; False: #GP(0) is due."""
+    return write_stored(registers[0], number, low, high)
 
 
 # -- what a VMM's software does with the processor, from Python; each is priced as the instruction it stands for -------
@@ -129,6 +158,24 @@ def device_deadline(boards):
 def device_acknowledge(boards):
     """Acknowledge the interrupt that a virtual board requests; returns its vector."""
     return interrupt_acknowledge(boards[0])
+
+
+@entry
+def device_reads_time(port, width_bytes):
+    """1 if an IN tells the time."""
+    return reads_time(port, width_bytes)
+
+
+@entry
+def device_timer_edges(boards, edges, level):
+    """What time did to the timer of a frozen board."""
+    give_timer_edges(boards[0], edges, level)
+
+
+@entry
+def flush_translations(state):
+    """Empty the TLBs at no cost, as a processor may at any time (SDM volume 3, section 4.10.2.3)."""
+    flush_tlb(state[0], 0)
 
 
 @entry

@@ -44,6 +44,8 @@ TAIL = '''            i += 1
             following = cached_jump(cpu, code, blocks)
         if following == 0:
             cpu.in_block = 0
+            if cpu.ticks >= cpu.limit_ticks or cpu.retired >= cpu.retired_limit:
+                return EDGE_INDIRECT, SCRATCH_BLOCK  # what the boundary has to do comes before the next fetch
             outcome, following = next_block(cpu, ram, code, blocks, uops, details)
             if outcome != OK:
                 return EDGE_SYSTEM + outcome, index

@@ -98,5 +98,6 @@ HANDLERS: tuple[tuple[str, str, str], ...] = (
     ("port_string", "system", "port_string"),
     ("system_instruction", "system", "system"),
     ("system_value", "inner", "value"),
+    ("x87_instruction", "inner", "x87"),
 )
 NUMBER = {name: number for number, (name, _, _) in enumerate(HANDLERS)}

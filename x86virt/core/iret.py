@@ -35,7 +35,7 @@ from .mode import (
     set_cpl,
     set_stack_pointer,
 )
-from .privileged_flags import load_flags, loadable_flags
+from .privileged_flags import load_flags, load_resume_flag, loadable_flags
 from .real_mode import iret_in_real_mode
 from .segment import (
     SELECTOR_INDEX,
@@ -61,12 +61,13 @@ DATA_SEGMENTS = (ES, FS, GS, DS)
 def load_returned_flags(cpu, image, n):
     """Load EFLAGS from IRET's frame of items of `n` bytes.
 
-    RF is dropped: there are no instruction breakpoints that it could suppress, and the next instruction clears it.
+    RF comes with 32-bit ones: it suppresses an instruction breakpoint where execution goes on.
     """
     mask = loadable_flags(cpu, n)
-    if cpu.cpl == 0 and n == 4:
+    if n == 4 and cpu.cpl == 0:
         mask |= EFLAGS_VIF | EFLAGS_VIP
     load_flags(cpu, image, mask)
+    load_resume_flag(cpu, image, n)
 
 
 @inline

@@ -23,13 +23,15 @@ PROBE = 8  # the next instruction's row is in the probe mask
 MARK = 9  # a region mark was executed
 BOARD = 10  # a device asks for attention: exit, shutdown, console
 HALTED_FOREVER = 11  # HLT with nothing that could wake it
+ISOLATION = 12  # an operand or a fetch reached a frame that is not the guest's; cpu.violation_* say which
+TIME_LOG = 13  # recording: the log of time reads is full; replaying: it has no value for this read; nothing committed
 
 # Edges out of a block, as micro-operations report them.
 EDGE_FALL = 0
 EDGE_TAKEN = 1
 EDGE_INDIRECT = 2
 EDGE_SYSTEM = 3
-EDGE_FAULT = 16  # EDGE_FAULT + outcome
+EDGE_FAULT = 64  # EDGE_FAULT + outcome
 
 # -- segments -----------------------------------------------------------------------------------------------------
 SEGMENT = np.dtype(
@@ -78,6 +80,60 @@ CODE_SHIFT = 7  # decoded code is tracked in pieces of 128 bytes
 
 MAX_ROWS = 1024
 
+HOLDS_INTERRUPTS = 1  # after STI
+HOLDS_DEBUG = 2  # after MOV SS and POP SS: debug exceptions too
+
+# Model-specific registers that only store, with what decides which there are (core/model_specific.py).
+VARIABLE_RANGES = 8  # of MTRRs
+MC_BANKS = 4
+MODEL_SPECIFIC = np.dtype(
+    [
+        ("features", "i8"),  # CPUID leaf 1 EDX
+        ("extended_features", "i8"),  # leaf 80000001 EDX
+        ("is_intel", "i8"),
+        ("physical_bits", "i8"),
+        ("efer", "i8"),
+        ("misc_enable", "i8"),
+        ("pat", "i8"),
+        ("mtrr_default", "i8"),
+        ("mtrr_physical", "i8", 2 * VARIABLE_RANGES),  # base, mask, base, ...
+        ("mtrr_fixed", "i8", 11),
+        ("mcg_status", "i8"),
+        ("mc_control", "i8", MC_BANKS),
+    ]
+)
+
+# Rows of CPU.cpuid: the basic leaves, the sub-leaves of leaf 4, the extended leaves.
+CPUID_CACHES = 16
+CPUID_EXTENDED = 24
+CPUID_ROWS = 64
+# The owner of a frame, as the table behind RAM says it, one byte each (core/isolation.py).
+OWNER_VMM, OWNER_GUEST, OWNER_GRANTED = range(3)
+ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH = range(3)
+
+# What becomes of time-dependent reads (core/time_log.py).
+TIME_OFF, TIME_RECORD, TIME_REPLAY = range(3)
+TIME_ENTRIES = 256
+TIME_READ = np.dtype(
+    [
+        ("n", "i8"),  # guest instructions retired before it
+        ("source", "i8"),  # the port, or TIME_STAMP
+        ("value", "i8"),
+    ]
+)
+TIME_STAMP = -1
+# -- x87 -----------------------------------------------------------------------------------------------------------
+FLOAT80 = np.dtype(  # a value of the x87 FPU (core/float80.py)
+    [
+        ("sign", "i8"),
+        ("exponent", "i8"),  # biased by 16383
+        ("high", "i8"),  # significand, bits 63:32
+        ("low", "i8"),  # significand, bits 31:0
+        ("extra", "i8"),  # 32 bits below the significand, while an operation needs them; 0 in a register
+    ]
+)
+N_FPU_VALUES = 24  # R0 to R7, then what an operation works on (core/x87_state.py)
+
 CPU = np.dtype(
     [
         # architectural state
@@ -99,11 +155,15 @@ CPU = np.dtype(
         ("sysenter_cs", "i8"),
         ("sysenter_esp", "i8"),
         ("sysenter_eip", "i8"),
+        ("efer", "i8"),  # as in `msr`, where paging finds it
+        ("msr", MODEL_SPECIFIC),
         ("tsc_offset", "i8"),  # cycles added to the tick counter by RDTSC
         ("performance_select", "i8", 2),  # event-select registers (core/performance.py)
         ("performance_start", "i8", 2),  # what a counter has beyond the source that it follows
         ("dr", "i8", 8),
-        ("shadow", "i8"),  # 1: interrupts are held off for one instruction (after STI, MOV SS, POP SS)
+        ("watch", "i8"),  # kinds of breakpoints that are enabled, WATCH_ bits of core/breakpoints.py
+        ("debug_hits", "i8"),  # DR6 bits of the data and port breakpoints that the running instruction met
+        ("shadow", "i8"),  # what is held off for one instruction: 0, HOLDS_INTERRUPTS or HOLDS_DEBUG
         ("debug_pending", "i8"),  # DR6 bits of a debug trap that is raised at the next instruction boundary
         ("halted", "i8"),
         # the event being raised or delivered (numbers of the VMCS interruption information)
@@ -114,6 +174,20 @@ CPU = np.dtype(
         ("idt_vector", "i8"),  # the event that was being delivered when this one arose, -1 none
         ("idt_kind", "i8"),
         ("idt_error", "i8"),
+        # x87
+        ("fpu_value", FLOAT80, N_FPU_VALUES),
+        ("fpu_control", "i8"),
+        ("fpu_status", "i8"),  # TOP is in place
+        ("fpu_occupied", "i8"),  # bit n: R[n] is not empty
+        ("fpu_instruction", "i8"),  # pointers to the last instruction that was no control instruction
+        ("fpu_instruction_selector", "i8"),
+        ("fpu_operand", "i8"),  # and to its memory operand
+        ("fpu_operand_selector", "i8"),
+        ("fpu_opcode", "i8"),  # 11 bits
+        ("fpu_flags", "i8"),  # exceptions of the instruction that executes, at their places in the status word
+        ("fpu_class", "i8", 2),  # of the operands of an operation
+        ("fpu_integer", "i8", 3),  # an operand of up to 80 bits on its way to or from memory, in words of 32 bits
+        ("fpu_range", "i8", 3),  # a translated range: physical address, bytes on its first page, address of the rest
         # time and the ledger
         ("ticks", "i8"),
         ("limit_ticks", "i8"),  # the earlier of deadline and budget: blocks that reach it go by instruction
@@ -160,6 +234,17 @@ CPU = np.dtype(
         ("in_block", "i8"),  # 1 while later instructions of the block are already charged
         ("uop_index", "i8"),  # where the last micro-operation loop stopped
         ("flush_code", "i8"),  # 1: every decoded block is to be discarded
+        # the check of isolation: on if there is a table
+        ("owner_table", "i8"),  # offset behind RAM of one owner per frame, 0 when off
+        ("operand_access", "i8"),  # 1 while an access through a segment, the guest's own operand, is translated
+        ("violation_gla", "i8"),
+        ("violation_hpa", "i8"),
+        ("violation_access", "i8"),  # ACCESS_READ, ACCESS_WRITE or ACCESS_FETCH
+        # the log of time-dependent reads
+        ("time_mode", "i8"),
+        ("time_count", "i8"),  # entries in the log
+        ("time_next", "i8"),  # replaying: the next one
+        ("time_log", TIME_READ, TIME_ENTRIES),
         ("probe_on", "i8"),
         ("probe_skip", "i8"),
         ("probe", "i8", MAX_ROWS),  # by row: bit n says that its execution in mode n is reported first
@@ -168,12 +253,11 @@ CPU = np.dtype(
         ("hook_last", "i8"),
         ("mark", "i8"),  # 1 region begins, 2 region ends
         # features and identity, from the profile
-        ("cpuid_leaf1_eax", "i8"),
-        ("cpuid_leaf1_ebx", "i8"),
-        ("cpuid_leaf1_ecx", "i8"),
-        ("cpuid_leaf1_edx", "i8"),
-        ("cpuid_vendor", "i8", 3),  # EBX, EDX, ECX of leaf 0
-        ("cpuid_highest_leaf", "i8"),
+        ("cpuid", "i8", (CPUID_ROWS, 4)),  # EAX, EBX, ECX, EDX by row (core/identity.py)
+        ("cpuid_highest", "i8"),
+        ("cpuid_highest_extended", "i8"),
+        ("cpuid_repeats", "i8"),  # 1: beyond the highest leaf CPUID answers as that one does
+        ("cpuid_leaf1_edx", "i8"),  # the features
     ]
 )
 NEVER = 1 << 62

@@ -9,10 +9,10 @@ from ..isa.events import EVENT_INS_LOCK_ADD_MEM, EVENT_INS_MARK, EVENT_INS_REP_S
 from ..isa.registers import CS, DS, EBX, ECX, TEMPORARY_0, TEMPORARY_1, TEMPORARY_2, ZERO
 from . import tables as t
 from .handlers import NUMBER
-from .identity import FAMILY_P6, family_of, is_amd
 from .jit import inline, kernel
 from .mode import virtual_interrupt_let_in
 from .tables import ROW_INFO
+from .vendor import FAMILY_P6, family_of, is_amd
 
 OP_ZERO_EXTEND = NUMBER["zero_extend"]
 OP_MOV_NARROW = NUMBER["mov_narrow"]
@@ -614,6 +614,18 @@ def lower_system(cpu, uops, i, d, info, ends):
 
 
 @kernel
+def lower_x87(uops, i, d, info):
+    """x87 instructions: the operands as core/x87.py takes them (isa/x87_ops.py)."""
+    u = new_uop(uops, i, d, info.op_32, d.width)
+    u.dst_shift = info.system
+    u.condition = info.condition
+    u.imm = d.rip
+    u.src = (d.opcode & 7) << 8 | d.modrm_mod << 6 | d.modrm_reg << 3 | d.modrm_rm
+    u.src_shift = d.modrm_rm
+    return i + 1
+
+
+@kernel
 def is_value_store(info):
     """SLDT, STR and SMSW store into their only operand; LLDT, LTR, LMSW, VERR and VERW read it."""
     return info.kind[0] == t.E and info.operand_width[0] == 0
@@ -707,6 +719,8 @@ def lower_rare(cpu, uops, i, d, info):
         return lower_branch(cpu, uops, i, d, info)
     if lowering >= t.JUMP_INDIRECT and lowering <= t.RETURN:
         return lower_indirect(uops, i, d, info)
+    if lowering == t.X87:
+        return lower_x87(uops, i, d, info)
     if lowering == t.SYSTEM:
         return lower_system(cpu, uops, i, d, info, 1)
     if lowering == t.SYSTEM_VALUE:

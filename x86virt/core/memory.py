@@ -20,8 +20,10 @@ from ..isa.registers import (
     TYPE_WRITABLE,
 )
 from ..isa.vectors import AC, GP, SS_FAULT
+from .breakpoints import WATCH_DATA, may_be_plain, note_data_access
 from .cache import DATA, reference
 from .fault import raise_fault
+from .isolation import owner_refuses
 from .jit import inline, kernel
 from .jit import load_8 as byte_at
 from .jit import load_16 as word_at
@@ -29,7 +31,7 @@ from .jit import load_32 as doubleword_at
 from .jit import store_8 as put_byte
 from .jit import store_16 as put_word
 from .jit import store_32 as put_doubleword
-from .layout import FRONT_MASK, FRONT_SLOTS, OK, RESTART
+from .layout import ACCESS_READ, ACCESS_WRITE, FRONT_MASK, FRONT_SLOTS, ISOLATION, OK, RESTART
 from .paging import translate
 from .physical import holds_code, page_holds_code, read_physical, write_physical
 from .tlb import front_read_fill, front_write_fill
@@ -94,6 +96,18 @@ def check_alignment(cpu, gla, n, user):
     return OK
 
 
+@kernel
+def check_operand_alignment(cpu, segment, offset, alignment):
+    """#AC(0) for an operand wider than one access that is not aligned on `alignment` bytes, where that is checked."""
+    return check_alignment(cpu, offset + cpu.seg[segment].seg_base, alignment, int(cpu.cpl == 3))
+
+
+@inline
+def is_plain(cpu, gla, user):
+    """Whether the front cache may take a page: no access to it needs an owner's, alignment or breakpoint check."""
+    return cpu.owner_table == 0 and not alignment_checked(cpu, user) and may_be_plain(cpu, gla)
+
+
 @inline
 def resolve_read(cpu, ram, gla, user):
     """Translate for reading: (outcome, physical address)."""
@@ -111,9 +125,11 @@ def resolve_read_miss(cpu, ram, gla, user):
         return outcome, 0
     if cpu.in_block == 1 and cpu.ticks >= cpu.limit_ticks:
         return RESTART, 0
+    if cpu.owner_table != 0 and owner_refuses(cpu, ram, gla, physical, user, ACCESS_READ) == 1:
+        return ISOLATION, 0
     if cpu.cache_all == 1:
         reference(cpu, physical, DATA)
-    elif (physical | 0xFFF) <= cpu.ram_last and not alignment_checked(cpu, user):
+    elif (physical | 0xFFF) <= cpu.ram_last and is_plain(cpu, gla, user):
         front_read_fill(cpu, gla, physical - gla, user)
     return OK, physical
 
@@ -139,6 +155,8 @@ def resolve_write_miss(cpu, ram, gla, user):
         return outcome, 0
     if cpu.in_block == 1 and cpu.ticks >= cpu.limit_ticks:
         return RESTART, 0
+    if cpu.owner_table != 0 and owner_refuses(cpu, ram, gla, physical, user, ACCESS_WRITE) == 1:
+        return ISOLATION, 0
     if cpu.cache_all == 1:
         reference(cpu, physical, DATA)
     if (physical | 0xFFF) <= cpu.ram_last:
@@ -146,14 +164,26 @@ def resolve_write_miss(cpu, ram, gla, user):
             last = min(physical + 3, physical | 0xFFF)  # an operand has four bytes at most
             if cpu.in_block == 1 and (holds_code(cpu, ram, physical) | holds_code(cpu, ram, last)) == 1:
                 return RESTART, 0
-        elif cpu.cache_all == 0 and rights & PTE_D != 0 and not alignment_checked(cpu, user):
+        elif cpu.cache_all == 0 and rights & PTE_D != 0 and is_plain(cpu, gla, user):
             front_write_fill(cpu, gla, physical - gla, user)
     return OK, physical
 
 
 @kernel
+def begin_access(cpu, gla, n, write, user):
+    """What comes before translation: the alignment check, and a note of the data breakpoints that are met."""
+    outcome = check_alignment(cpu, gla, n, user)
+    if outcome == OK and cpu.watch & WATCH_DATA != 0:
+        outcome = note_data_access(cpu, gla, n, write)
+    return outcome
+
+
+@kernel
 def read_linear(cpu, ram, gla, n, user):
     """Read `n` bytes (1, 2 or 4) at a linear address: (outcome, value)."""
+    outcome = begin_access(cpu, gla, n, 0, user)
+    if outcome != OK:
+        return outcome, 0
     outcome, physical = resolve_read(cpu, ram, gla, user)
     if outcome != OK:
         return outcome, 0
@@ -171,6 +201,9 @@ def read_linear(cpu, ram, gla, n, user):
 @kernel
 def check_write_linear(cpu, ram, gla, n, user):
     """Translate `n` bytes for writing without writing; leaves the physical addresses in cpu.rmw_*."""
+    outcome = begin_access(cpu, gla, n, 1, user)
+    if outcome != OK:
+        return outcome
     outcome, physical = resolve_write(cpu, ram, gla, user)
     if outcome != OK:
         return outcome
@@ -218,23 +251,25 @@ def write_linear(cpu, ram, gla, n, value, user):
 
 
 @inline
-def segment_to_linear(cpu, segment, offset, n, write, user):
+def segment_to_linear(cpu, segment, offset, n, write):
     """Check an access through a segment and give its linear address: (outcome, gla)."""
     outcome = check_segment(cpu, segment, offset, n, write)
     if outcome != OK:
         return outcome, 0
-    gla = (offset + cpu.seg[segment].seg_base) & M32
-    return check_alignment(cpu, gla, n, user), gla
+    return OK, (offset + cpu.seg[segment].seg_base) & M32
 
 
 @inline
 def read_segment(cpu, ram, segment, offset, n):
     """Read `n` bytes through a segment at the current privilege: (outcome, value)."""
     user = int(cpu.cpl == 3)
-    outcome, gla = segment_to_linear(cpu, segment, offset, n, 0, user)
+    outcome, gla = segment_to_linear(cpu, segment, offset, n, 0)
     if outcome != OK:
         return outcome, 0
-    return read_linear(cpu, ram, gla, n, user)
+    cpu.operand_access = 1
+    outcome, value = read_linear(cpu, ram, gla, n, user)
+    cpu.operand_access = 0
+    return outcome, value
 
 
 @inline
@@ -251,10 +286,13 @@ def write_segment(cpu, ram, segment, offset, n, value):
 def check_write_segment(cpu, ram, segment, offset, n):
     """Everything about a write through a segment but the write; leaves the addresses in cpu.rmw_*."""
     user = int(cpu.cpl == 3)
-    outcome, gla = segment_to_linear(cpu, segment, offset, n, 1, user)
+    outcome, gla = segment_to_linear(cpu, segment, offset, n, 1)
     if outcome != OK:
         return outcome
-    return check_write_linear(cpu, ram, gla, n, user)
+    cpu.operand_access = 1
+    outcome = check_write_linear(cpu, ram, gla, n, user)
+    cpu.operand_access = 0
+    return outcome
 
 
 @inline

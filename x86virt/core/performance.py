@@ -20,9 +20,9 @@ from ..isa.registers import (
 )
 from ..isa.vectors import GP
 from .fault import raise_fault
-from .identity import FAMILY_P6, family_of, is_intel
 from .jit import kernel
 from .layout import OK
+from .vendor import FAMILY_P6, family_of, is_intel
 
 M32 = 0xFFFFFFFF
 M40 = (1 << 40) - 1

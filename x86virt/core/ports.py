@@ -12,19 +12,26 @@ from ..isa.registers import (
     TYPE_TSS_32_BUSY,
 )
 from ..isa.vectors import GP
-from .board import port_read, port_write, timed_port
+from .board import port_read, port_write, reads_time, timed_port
+from .breakpoints import WATCH_PORTS, note_port_access
 from .fault import raise_fault
 from .jit import kernel
-from .layout import OK
+from .layout import OK, TIME_LOG
 from .memory import read_linear
 from .mode import MASK_32, in_virtual_8086_mode, io_privilege, operand_bytes, write_register
+from .time_log import logged_time, time_log_blocks
 
 IO_MAP_BASE = 102  # where a 32-bit TSS holds the offset of its I/O permission bitmap
 
 
 @kernel
 def check_port(cpu, ram, port, n):
-    """May `n` ports from `port` be used? If CPL <= IOPL outside virtual-8086 mode, or their bits in the TSS are clear."""
+    """May `n` ports from `port` be used? If CPL <= IOPL outside virtual-8086 mode, or their bits in the TSS are clear.
+
+    I/O breakpoints are met here; a fault forgets them.
+    """
+    if cpu.watch & WATCH_PORTS != 0:
+        note_port_access(cpu, port, n)
     if cpu.cpl <= io_privilege(cpu) and not in_virtual_8086_mode(cpu):
         return OK
     # 1. Only a 32-bit TSS has a bitmap, and its limit must cover the bitmap's offset.
@@ -63,7 +70,12 @@ def port_in(cpu, ram, board, u):
     outcome = check_port(cpu, ram, port, n)
     if outcome != OK:
         return outcome
-    write_register(cpu, EAX, 0, u.width, port_read(board, port, n, cpu.ticks))
+    if reads_time(port, n) == 0:
+        write_register(cpu, EAX, 0, u.width, port_read(board, port, n, cpu.ticks))
+        return OK
+    if time_log_blocks(cpu, port) == 1:
+        return TIME_LOG
+    write_register(cpu, EAX, 0, u.width, logged_time(cpu, port, port_read(board, port, n, cpu.ticks)))
     return OK
 
 

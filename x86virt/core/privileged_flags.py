@@ -22,7 +22,7 @@ from ..isa.vectors import GP
 from .fault import raise_fault
 from .flags import get_eflags, set_eflags
 from .jit import inline, kernel
-from .layout import OK
+from .layout import HOLDS_INTERRUPTS, OK
 from .mode import (
     in_virtual_8086_mode,
     interrupt_flag_is_virtual,
@@ -57,6 +57,13 @@ def loadable_flags(cpu, n):
 def load_flags(cpu, image, mask):
     """Load the flags of `mask` from an image; RF is cleared."""
     set_eflags(cpu, (get_eflags(cpu) & ~(mask | EFLAGS_RF)) | (image & mask))
+
+
+@inline
+def load_resume_flag(cpu, image, n):
+    """IRETD takes RF from the image, which POPFD does not; a 16-bit image has none."""
+    if n == 4:
+        cpu.eflags |= image & EFLAGS_RF
 
 
 @kernel
@@ -103,7 +110,7 @@ def sti(cpu):
     """STI: interrupts that it opens are held off for one more instruction. VIF is set only if none is pending."""
     if io_privileged(cpu):
         if cpu.eflags & EFLAGS_IF == 0:
-            cpu.shadow = 1
+            cpu.shadow = HOLDS_INTERRUPTS
         cpu.eflags |= EFLAGS_IF
     elif interrupt_flag_is_virtual(cpu) and cpu.eflags & EFLAGS_VIP == 0:
         cpu.eflags |= EFLAGS_VIF

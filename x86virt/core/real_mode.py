@@ -16,7 +16,7 @@ from .jit import kernel
 from .layout import OK
 from .memory import read_linear
 from .mode import MASK_32, peek_return_frame, set_context, set_stack_pointer, stack_mask
-from .privileged_flags import load_flags, loadable_flags
+from .privileged_flags import load_flags, load_resume_flag, loadable_flags
 from .segment import load_paragraph_segment
 
 FRAME_BYTES = 6  # FLAGS, CS and IP
@@ -79,6 +79,7 @@ def iret_in_real_mode(cpu, ram, n):
     charge(cpu, EVENT_SYS_IRET_SAME_CPL, 1)
     set_stack_pointer(cpu, cpu.gpr[ESP] + 3 * n)
     load_flags(cpu, image, loadable_flags(cpu, n))
+    load_resume_flag(cpu, image, n)
     load_paragraph_segment(cpu, CS, selector)
     cpu.rip = eip
     set_context(cpu)

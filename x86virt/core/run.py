@@ -1,6 +1,8 @@
 """The loop: instruction boundaries, blocks, faults. One call runs the processor until something outside must act.
 
-At a boundary come, in this order: arrival at a VMM entry, limits of the call, due timers, interrupts. Between
+At a boundary come, in this order: arrival at a VMM entry, due timers, debug traps, interrupts, limits of the call (SDM
+volume 3, table 6-2; nothing raises NMI, INIT, SMI or a machine check yet). The fault of an instruction breakpoint, and
+those of fetching and decoding, come with the next instruction. Between
 boundaries whole blocks run, each charged at its entry and refunded when it is left early. When a limit lies inside a
 block, its instructions go one at a time, so that no cycle count depends on how code was cut into blocks.
 """
@@ -10,9 +12,9 @@ from ..isa.events import (
     EVENT_SYS_HLT_WAKE,
     MODE_IDLE,
 )
-from ..isa.registers import CS, EFLAGS_IF, EFLAGS_TF
-from ..isa.system_ops import SYSTEM_INT_N, SYSTEM_INTO
-from ..isa.vectors import DB, KIND_EXTERNAL
+from ..isa.registers import CS, EFLAGS_IF, EFLAGS_RF, EFLAGS_TF
+from ..isa.system_ops import SYSTEM_INT1, SYSTEM_INT_N, SYSTEM_INTO
+from ..isa.vectors import KIND_EXTERNAL
 from ._dispatch import run_blocks
 from .board import (
     board_advance,
@@ -20,11 +22,12 @@ from .board import (
     interrupt_acknowledge,
     interrupt_pending,
 )
+from .breakpoints import DR6_BS, WATCH_CODE, check_code_breakpoint
 from .chain import fits, next_block
 from .charge import charge, charge_ticks
 from .code import decode_single, discard_written, fetch_address, settle
+from .debug import debug_trap_waits, take_debug_trap
 from .deliver import deliver_event
-from .fault import raise_plain
 from .handlers import NUMBER
 from .jit import entry, inline, kernel
 from .layout import (
@@ -34,10 +37,12 @@ from .layout import (
     EDGE_SYSTEM,
     FAULT,
     HALTED_FOREVER,
+    HOLDS_DEBUG,
     HOOK,
     MARK,
     NEVER,
     OK,
+    PROBE,
     RESTART,
     RETIRED_LIMIT,
     SCRATCH_BLOCK,
@@ -45,7 +50,6 @@ from .layout import (
 
 M32 = 0xFFFFFFFF
 PAGE = 0xFFFFF000
-DR6_BS = 1 << 14
 OP_SYSTEM = NUMBER["system_instruction"]
 
 
@@ -68,8 +72,8 @@ def advance_time(cpu, board):
 
 @inline
 def interrupt_requested(cpu, board):
-    """Whether an external interrupt asks for service, masked or not by EFLAGS.IF."""
-    return cpu.timer_pending == 1 or interrupt_pending(board) == 1
+    """Whether an external interrupt asks for service, masked or not by EFLAGS.IF; in a replay only one that is given."""
+    return cpu.timer_pending == 1 or (board.frozen == 0 and interrupt_pending(board) == 1)
 
 
 @kernel
@@ -124,6 +128,11 @@ def boundary(cpu, ram, board):
             return HOOK
         if cpu.ticks >= cpu.limit_ticks:
             advance_time(cpu, board)
+        if debug_trap_waits(cpu):
+            outcome = take_debug_trap(cpu, ram)
+            if outcome != OK:
+                return outcome
+            continue
         if cpu.shadow == 0 and cpu.eflags & EFLAGS_IF != 0 and interrupt_requested(cpu, board):
             if cpu.halted == 1:
                 wake(cpu)
@@ -158,24 +167,29 @@ def refund(cpu, blocks, details, index):
             cpu.ledger_ticks[detail.event, block.mode] -= cpu.price[detail.event]
 
 
-@kernel
-def single_step_trap(cpu, ram):
-    """#DB after an instruction that began with TF set (SDM volume 3, section 17.3.1.4)."""
-    cpu.dr[6] |= DR6_BS
-    raise_plain(cpu, DB)
-    return deliver_event(cpu, ram)
-
-
 @inline
 def enters_handler(u):
-    """Whether a micro-operation was INT n, INT3 or INTO, which clear TF and are not followed by a trap."""
-    return u.op == OP_SYSTEM and u.dst_shift >= SYSTEM_INT_N and u.dst_shift <= SYSTEM_INTO
+    """Whether a micro-operation was INT n, INT3, INTO or INT1, which clear TF and are not followed by a trap."""
+    software = u.dst_shift >= SYSTEM_INT_N and u.dst_shift <= SYSTEM_INTO
+    return u.op == OP_SYSTEM and (software or u.dst_shift == SYSTEM_INT1)
 
 
 @kernel
-def step_block(cpu, ram, code, blocks, uops, details):
-    """Decode the instruction at cpu.rip by itself: (outcome, block)."""
-    outcome, physical = fetch_address(cpu, ram, (cpu.rip + cpu.seg[CS].seg_base) & M32)
+def steps(cpu, u):
+    """Whether the trap of TF follows a completed instruction (SDM volume 3, section 17.3.1.4): not MOV SS and POP SS."""
+    return cpu.shadow != HOLDS_DEBUG and not enters_handler(u)
+
+
+@kernel
+def step_block(cpu, ram, code, blocks, uops, details, shadow):
+    """Decode the instruction at cpu.rip by itself: (outcome, block).
+
+    Behind MOV SS and POP SS (`shadow`) an instruction breakpoint is passed over, as under RF.
+    """
+    gla = (cpu.rip + cpu.seg[CS].seg_base) & M32
+    if cpu.watch & WATCH_CODE != 0 and shadow != HOLDS_DEBUG and check_code_breakpoint(cpu, gla) != OK:
+        return FAULT, 0
+    outcome, physical = fetch_address(cpu, ram, gla)
     if outcome != OK:
         return outcome, 0
     return decode_single(cpu, ram, code, blocks, uops, details, physical)
@@ -183,11 +197,19 @@ def step_block(cpu, ram, code, blocks, uops, details):
 
 @kernel
 def run_single(cpu, ram, board, code, blocks, uops, details):
-    """Execute exactly one instruction: (edge, scratch block)."""
-    outcome, index = step_block(cpu, ram, code, blocks, uops, details)
+    """Execute exactly one instruction: (edge, scratch block). RF is cleared once breakpoints were looked at."""
+    shadow = cpu.shadow
+    resume_flag = cpu.eflags & EFLAGS_RF
+    cpu.shadow = 0
+    outcome, index = step_block(cpu, ram, code, blocks, uops, details, shadow)
     if outcome != OK:
         return EDGE_SYSTEM + outcome, index
-    return run_blocks(cpu, ram, board, code, blocks, uops, details, index, 1)
+    cpu.eflags &= ~EFLAGS_RF
+    edge, index = run_blocks(cpu, ram, board, code, blocks, uops, details, index, 1)
+    if edge == EDGE_FAULT + PROBE:  # it is yet to be executed
+        cpu.eflags |= resume_flag
+        cpu.shadow = shadow
+    return edge, index
 
 
 @kernel
@@ -198,6 +220,7 @@ def handle_fault(cpu, ram, blocks, details, edge, index):
         outcome = edge - EDGE_FAULT
         refund(cpu, blocks, details, index)
     if outcome == FAULT:
+        cpu.debug_hits = 0  # what its accesses met is met again
         return deliver_event(cpu, ram)
     if outcome == RESTART:
         return OK
@@ -228,8 +251,11 @@ def run(state, ram, boards, codes, blocks, uops, details, single):
             discard_written(cpu, ram, code, blocks, details)
         # 2. A block, or one instruction when something depends on its very end.
         trap = cpu.eflags & EFLAGS_TF
+        alone = by_itself | restarted | trap
+        if cpu.watch & WATCH_CODE != 0:
+            alone |= cpu.eflags & EFLAGS_RF
         index = 0
-        if by_itself == 0 and restarted == 0 and trap == 0 and cpu.shadow == 0 and cpu.probe_skip == 0:
+        if alone == 0 and cpu.shadow == 0 and cpu.probe_skip == 0:
             outcome, index = next_block(cpu, ram, code, blocks, uops, details)
             if outcome != OK:
                 outcome = handle_fault(cpu, ram, blocks, details, EDGE_SYSTEM + outcome, 0)
@@ -237,19 +263,21 @@ def run(state, ram, boards, codes, blocks, uops, details, single):
                     break
                 continue
         if index > SCRATCH_BLOCK and fits(cpu, blocks[index]):
+            cpu.eflags &= ~EFLAGS_RF  # as its first instruction begins
             edge, index = run_blocks(cpu, ram, board, code, blocks, uops, details, index, 0)
         else:
-            cpu.shadow = 0
             edge, index = run_single(cpu, ram, board, code, blocks, uops, details)
             cpu.probe_skip = 0
         # 3. How it ended. An instruction that asked for it is executed again by itself; under TF, every iteration traps.
         restarted = int(edge == EDGE_FAULT + RESTART)
         if edge > EDGE_SYSTEM:
             outcome = handle_fault(cpu, ram, blocks, details, edge, index)
-            if restarted == 1 and trap != 0:
-                outcome = single_step_trap(cpu, ram)
-        elif trap != 0 and not enters_handler(uops[cpu.uop_index]):
-            outcome = single_step_trap(cpu, ram)
+            if restarted == 1 and trap != 0 and cpu.halted == 0:
+                cpu.debug_pending |= DR6_BS
+        elif trap != 0 and steps(cpu, uops[cpu.uop_index]):
+            cpu.debug_pending |= DR6_BS
+        if outcome == OK and debug_trap_waits(cpu):
+            outcome = take_debug_trap(cpu, ram)
         if outcome == OK and cpu.mark != 0:
             outcome = MARK
         if outcome == OK and board.attention != 0:

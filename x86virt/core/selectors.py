@@ -38,7 +38,7 @@ from .fast_call import sysenter, sysexit
 from .fault import raise_plain
 from .flags import get_eflags, set_eflags
 from .jit import kernel
-from .layout import OK
+from .layout import HOLDS_DEBUG, OK
 from .mode import (
     MASK_32,
     operand_bytes,
@@ -153,12 +153,12 @@ def arpl(cpu, u):
 
 @kernel
 def register_to_sreg(cpu, ram, u):
-    """MOV Sreg, r/m16. Loading SS holds interrupts off for one instruction. CS is #UD."""
+    """MOV Sreg, r/m16. Loading SS holds interrupts and debug exceptions off for one instruction. CS is #UD."""
     if u.condition == CS:
         return raise_plain(cpu, UD)
     outcome = load_segment_register(cpu, ram, u.condition, cpu.gpr[u.src])
     if outcome == OK and u.condition == SS:
-        cpu.shadow = 1
+        cpu.shadow = HOLDS_DEBUG
     return outcome
 
 
@@ -176,7 +176,7 @@ def pop_sreg(cpu, ram, u):
         return outcome
     cpu.gpr[ESP] = pointer
     if u.condition == SS:
-        cpu.shadow = 1
+        cpu.shadow = HOLDS_DEBUG
     return OK
 
 

@@ -7,9 +7,10 @@ from ..isa.events import (
     EVENT_INS_REP_SCAS_ITERATION,
     EVENT_INS_REP_STOS_BYTE,
 )
-from ..isa.registers import EAX, ECX, EDI, EFLAGS_DF, EFLAGS_TF, ES, ESI
+from ..isa.registers import EAX, ECX, EDI, EFLAGS_DF, EFLAGS_RF, EFLAGS_TF, ES, ESI
 from ..isa.table.strings import CMPS, LODS, MOVS, SCAS, STOS
 from .alu import any_width_flags, borrows_of_subtract
+from .bulk_string import run_at_once
 from .charge import charge
 from .jit import inline, kernel
 from .layout import OK, RESTART
@@ -83,13 +84,24 @@ def charge_iteration(cpu, u):
 
 @inline
 def must_stop(cpu):
-    """Whether something waits between two iterations: a deadline, stale code, or the trap of single-stepping."""
+    """Whether something waits between two iterations: a deadline, stale code, or a debug trap."""
     return (
         cpu.ticks >= cpu.limit_ticks
         or cpu.code_write_count > 0
         or cpu.flush_code == 1
+        or cpu.debug_hits != 0
         or cpu.eflags & EFLAGS_TF != 0
     )
+
+
+@inline
+def run_of_iterations(cpu, ram, u):
+    """Iterations that were made at once, 0 when the next one must be made by itself."""
+    if u.condition == MOVS:
+        return run_at_once(cpu, ram, u, EVENT_INS_REP_MOVS_BYTE)
+    if u.condition == STOS:
+        return run_at_once(cpu, ram, u, EVENT_INS_REP_STOS_BYTE)
+    return 0
 
 
 @kernel
@@ -99,16 +111,18 @@ def string_repeat(cpu, ram, board, u):
     At a deadline between iterations it asks to be restarted; at least one iteration is made each time.
     """
     while cpu.gpr[ECX] & u.address_mask != 0:
-        outcome = string_once(cpu, ram, u)
-        if outcome != OK:
-            return outcome
-        charge_iteration(cpu, u)
-        advance(cpu, ECX, -1, u.address_mask)
+        if run_of_iterations(cpu, ram, u) == 0:
+            outcome = string_once(cpu, ram, u)
+            if outcome != OK:
+                return outcome
+            charge_iteration(cpu, u)
+            advance(cpu, ECX, -1, u.address_mask)
         if u.condition == CMPS or u.condition == SCAS:
             equal = int(cpu.flag_result == 0)
             if equal != int(u.imm == REPEAT_EQUAL):
                 break
         if cpu.gpr[ECX] & u.address_mask != 0 and must_stop(cpu):
+            cpu.eflags |= EFLAGS_RF  # what arrives between iterations pushes RF as 1 (SDM volume 3, section 17.3.1.1)
             return RESTART
     cpu.rip = u.target
     return OK

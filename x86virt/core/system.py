@@ -12,6 +12,7 @@ from ..isa.system_ops import (
     SYSTEM_CLI,
     SYSTEM_HLT,
     SYSTEM_IN,
+    SYSTEM_INT1,
     SYSTEM_INT3,
     SYSTEM_INT_N,
     SYSTEM_INTO,
@@ -39,6 +40,7 @@ from ..isa.vectors import (
     UD,
 )
 from .control import control_instruction
+from .debug import int1
 from .deliver import software_interrupt
 from .far import far_call, far_jump, far_return, read_far_pointer
 from .fault import raise_plain
@@ -147,4 +149,6 @@ def system_instruction(cpu, ram, board, u):
         return raise_plain(cpu, UD)
     if op == SYSTEM_RDPMC:
         return rdpmc(cpu)
+    if op == SYSTEM_INT1:
+        return int1(cpu, ram)
     return UNIMPLEMENTED

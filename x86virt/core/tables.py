@@ -1,9 +1,10 @@
 """The instruction table as arrays for the jitted decoder: constants, built once from `x86virt.isa.table`.
 
-    OPCODE_MAP[map, opcode, reg, memory]   number of the row + 1, or 0 (no such instruction), or UNIMPLEMENTED_ROW
+    OPCODE_MAP[map, opcode, reg, memory]   number of the row + 1, or 0 (no such instruction)
     ROW_INFO[row]                          what the decoder and `lower` need to know of it
 
-Maps: 0 one-byte opcodes, 1 those behind 0F, 2 and 3 the same behind a mandatory F3.
+Maps: 0 one-byte opcodes, 1 those behind 0F, 2 and 3 the same behind a mandatory F3, 4 register forms of the escape
+opcodes D8 to DF: the opcode's low three bits and the reg field are its row, the rm field its column.
 """
 
 import numpy as np
@@ -13,6 +14,7 @@ from ..isa.registers import GENERAL_REGISTERS, LDTR, SEGMENT_REGISTERS
 from ..isa.rows import CPL0, IMMEDIATES, Row
 from ..isa.system_ops import NUMBER as SYSTEM_NUMBER
 from ..isa.table import ROWS
+from ..isa.x87_ops import NUMBER as X87_NUMBER
 from .handlers import NUMBER
 
 # How a row becomes micro-operations (core/lower.py).
@@ -20,8 +22,8 @@ from .handlers import NUMBER
     BINARY, COMPARE, UNARY, SHIFT, SHIFT_DOUBLE, MOVE, EXTEND, LOAD_ADDRESS, EXCHANGE, PUSH, POP, SET_BYTE,
     MOVE_CONDITION, ACCUMULATOR, PRODUCT_3, BIT_TEST, BIT_STRING, SCAN, SIMPLE, FAULTING, ENTER, STRING, STRING_BYTE,
     BRANCH_CONDITION, BRANCH, BRANCH_LOOP, CALL, JUMP_INDIRECT, CALL_INDIRECT, RETURN, SYSTEM, SYSTEM_VALUE,
-    UNDEFINED, HINT, PORT_STRING, PORT_STRING_BYTE,
-) = range(36)  # fmt: skip
+    UNDEFINED, HINT, PORT_STRING, PORT_STRING_BYTE, X87,
+) = range(37)  # fmt: skip
 
 # Operand kinds.
 NONE, E, G, I, S, C, D, M, R, Z, ACC, CL, DX, ONE, O, J, A = range(17)  # noqa: E741
@@ -30,7 +32,8 @@ FIXED = 17  # a fixed register, numbered from here: FIXED + EAX ...
 OPERAND_CODES = {
     "Eb": (E, 8), "Ew": (E, 16), "Ev": (E, 0), "Gb": (G, 8), "Gw": (G, 16), "Gv": (G, 0), "Ib": (I, 8),
     "Iw": (I, 16), "Iz": (I, 0), "Ibs": (I, 0), "Sw": (S, 16), "Cd": (C, 32), "Dd": (D, 32), "Rd": (R, 32),
-    "M": (M, 0), "Mb": (M, 8), "Ma": (M, 0), "Mp": (M, 0), "Ms": (M, 0), "Mq": (M, 0), "Zb": (Z, 8), "Zv": (Z, 0), "AL": (ACC, 8),
+    "M": (M, 0), "Mb": (M, 8), "Ma": (M, 0), "Mp": (M, 0), "Ms": (M, 0), "Mq": (M, 0),
+    "Mw": (M, 16), "Md": (M, 32), "Mt": (M, 0), "ST0": (NONE, 0), "STi": (NONE, 0), "Zb": (Z, 8), "Zv": (Z, 0), "AL": (ACC, 8),
     "rAX": (ACC, 0), "CL": (CL, 8), "DX": (DX, 16), "1": (ONE, 8), "Ob": (O, 8), "Ov": (O, 0), "Jb": (J, 8),
     "Jz": (J, 0), "Ap": (A, 0),
     **{f"R{number}": (FIXED + number, 0) for number in range(len(GENERAL_REGISTERS))},
@@ -94,13 +97,10 @@ LOWERING = {
     "ret": (RETURN, "ret", "near_16"),
     **{f"system:{name}": (SYSTEM, "system_instruction", "system_instruction") for name in SYSTEM_NUMBER},
     **{f"system:{name}": (SYSTEM_VALUE, "system_value", "system_value") for name in VALUES},
+    **{f"x87:{name}": (X87, "x87_instruction", "x87_instruction") for name in X87_NUMBER},
 }
 
-# Instructions of the processors that the simulator does not have yet: they stop the machine by name.
-UNIMPLEMENTED_ONE_BYTE = {0x9B, *range(0xD8, 0xE0)}  # WAIT, x87
-UNIMPLEMENTED_TWO_BYTE = {0xAE}  # FXSAVE group
-UNIMPLEMENTED_ROW = -1
-MAP_TWO_BYTE, MAP_F3 = 1, 2
+MAP_TWO_BYTE, MAP_F3, MAP_X87 = 1, 2, 4
 
 ROW = np.dtype(
     [
@@ -138,7 +138,7 @@ def fill_row(info: np.void, row: Row) -> None:
         info["kind"][place], info["operand_width"][place] = OPERAND_CODES[code]
     for place, name in enumerate(row.immediates):
         info["immediate"][place] = IMMEDIATE_CODE[name]
-    info["modrm"] = int(row.modrm != "")
+    info["modrm"] = int(row.modrm != "" or is_x87_register_form(row))
     info["signed_byte"] = int("Ibs" in row.operands)
     info["event"], info["event_memory"] = event_number(row.cost), event_number(row.cost_memory)
     info["event_kernel"] = event_number(row.cost_kernel)
@@ -148,11 +148,21 @@ def fill_row(info: np.void, row: Row) -> None:
     info["condition"] = row.condition
     if row.operation.startswith("system:"):
         info["system"] = SYSTEM_NUMBER[row.operation.split(":")[1]]
+    if row.operation.startswith("x87:"):
+        info["system"] = X87_NUMBER[row.operation.split(":")[1]]
+
+
+def is_x87_register_form(row: Row) -> bool:
+    """Whether the second opcode byte is a ModRM byte with two registers (escape opcodes D8 to DF)."""
+    return row.opcode[0] in range(0xD8, 0xE0) and len(row.opcode) == 2
 
 
 def places(row: Row) -> list[tuple[int, int, int, int]]:
     """Where in OPCODE_MAP a row stands."""
     opcode = list(row.opcode)
+    if is_x87_register_form(row):
+        seconds = range(opcode[1], opcode[1] + (8 if "+r" in row.encoding else 1))
+        return [(MAP_X87, (opcode[0] & 7) << 3 | second >> 3 & 7, second & 7, 0) for second in seconds]
     space = 0
     if opcode[0] == 0xF3:
         space, opcode = MAP_F3, opcode[1:]
@@ -170,11 +180,7 @@ def places(row: Row) -> list[tuple[int, int, int, int]]:
 
 def build() -> tuple[np.ndarray, np.ndarray]:
     """OPCODE_MAP and ROW_INFO; two rows at one place are an error."""
-    opcode_map = np.zeros((4, 256, 8, 2), np.int64)
-    for number in UNIMPLEMENTED_ONE_BYTE:
-        opcode_map[0, number] = UNIMPLEMENTED_ROW
-    for number in UNIMPLEMENTED_TWO_BYTE:
-        opcode_map[MAP_TWO_BYTE, number] = UNIMPLEMENTED_ROW
+    opcode_map = np.zeros((5, 256, 8, 2), np.int64)
     info = np.zeros(len(ROWS), ROW)
     for number, row in enumerate(ROWS):
         fill_row(info[number], row)

@@ -8,6 +8,7 @@ from .flags import arithmetic_flags, carry_flag, set_arithmetic_flags, set_carry
 from .jit import inline, kernel
 from .layout import OK
 from .memory import (
+    check_operand_alignment,
     check_write_segment,
     effective_address,
     load_to_slot_8,
@@ -375,7 +376,9 @@ def bound(cpu, ram, u):
 def cmpxchg8b(cpu, ram, u):
     """CMPXCHG8B: EDX:EAX against the quadword; equal: it := ECX:EBX, ZF := 1. Written in either case."""
     offset = effective_address(cpu, u)
-    outcome = check_write_segment(cpu, ram, u.segment, offset, 4)
+    outcome = check_operand_alignment(cpu, u.segment, offset, 8)
+    if outcome == OK:
+        outcome = check_write_segment(cpu, ram, u.segment, offset, 4)
     if outcome != OK:
         return outcome
     low = read_translated(cpu, ram, 4)

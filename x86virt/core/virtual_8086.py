@@ -51,7 +51,12 @@ from .mode import (
     stack_mask,
 )
 from .ports import IO_MAP_BASE
-from .privileged_flags import load_virtual_flags, virtual_flags_image, virtual_flags_need_monitor
+from .privileged_flags import (
+    load_resume_flag,
+    load_virtual_flags,
+    virtual_flags_image,
+    virtual_flags_need_monitor,
+)
 from .real_mode import enter_vector, write_frame_16
 from .segment import (
     SELECTOR_INDEX,
@@ -199,6 +204,7 @@ def iret_in_virtual_8086(cpu, ram, n):
     outcome = load_virtual_flags(cpu, image, n)
     if outcome != OK:
         return outcome
+    load_resume_flag(cpu, image, n)
     charge(cpu, EVENT_SYS_IRET_SAME_CPL, 1)
     set_stack_pointer(cpu, cpu.gpr[ESP] + 3 * n)
     load_paragraph_segment(cpu, CS, selector)
@@ -234,7 +240,7 @@ def return_to_virtual_8086(cpu, ram, eip, selector, image):
     if eip > LAST_OFFSET:
         return raise_fault(cpu, GP, 0)
     charge(cpu, EVENT_SYS_IRET_CPL0_TO_CPL3, 1)
-    set_eflags(cpu, (image & EFLAGS_IMPLEMENTED & ~EFLAGS_RF) | EFLAGS_FIXED)
+    set_eflags(cpu, (image & EFLAGS_IMPLEMENTED) | EFLAGS_FIXED)
     load_paragraph_segment(cpu, CS, selector)
     load_paragraph_segment(cpu, SS, stack)
     load_paragraph_segment(cpu, ES, es)

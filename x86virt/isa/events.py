@@ -132,6 +132,27 @@ _INSTRUCTIONS = {
     "ins.lds": "An LDS, LES, LFS, LGS or LSS.",
 }
 
+# x87 instructions, FXSAVE and FXRSTOR included.
+_X87_INSTRUCTIONS = {
+    "ins.x87_move": "An x87 load, store, exchange or conditional move, of a constant or sign too.",
+    "ins.x87_integer": "An x87 load or store of an integer.",
+    "ins.x87_decimal": "An FBLD or FBSTP.",
+    "ins.x87_add": "An x87 addition or subtraction.",
+    "ins.x87_compare": "An x87 comparison.",
+    "ins.x87_multiply": "An x87 multiplication.",
+    "ins.x87_divide": "An x87 division.",
+    "ins.x87_sqrt": "An FSQRT.",
+    "ins.x87_remainder": "An FPREM, FPREM1, FRNDINT, FSCALE or FXTRACT.",
+    "ins.x87_transcendental": "A sine, cosine, tangent, arctangent, logarithm or power of two.",
+    "ins.x87_control": "An x87 instruction on the control or status word.",
+    "ins.x87_environment": "An FNSTENV or FLDENV.",
+    "ins.wait": "A WAIT.",
+    "ins.fsave": "An FNSAVE.",
+    "ins.frstor": "An FRSTOR.",
+    "ins.fxsave": "An FXSAVE.",
+    "ins.fxrstor": "An FXRSTOR.",
+}
+
 # System instructions that leave the CPL as it is.
 _SYSTEM_INSTRUCTIONS = {
     "sys.mov_cr0_write": "A MOV to CR0 or an LMSW.",
@@ -357,6 +378,7 @@ EVENTS: tuple[Event, ...] = (
         "vmm.unpriced_hook",
     ),
     *(Event(name, "vmm", "path", sentence, None, "dynamic") for name, sentence in _VMM_PATHS.items()),
+    *_own_key("instruction", "instruction", _X87_INSTRUCTIONS),
 )
 
 
@@ -538,3 +560,20 @@ EVENT_VMM_SHADOW_FLUSH = 165
 EVENT_VMM_DESCRIPTOR_SHADOW = 166
 EVENT_VMM_DEVICE_REQUEST = 167
 EVENT_VMM_RESUME = 168
+EVENT_INS_X87_MOVE = 169
+EVENT_INS_X87_INTEGER = 170
+EVENT_INS_X87_DECIMAL = 171
+EVENT_INS_X87_ADD = 172
+EVENT_INS_X87_COMPARE = 173
+EVENT_INS_X87_MULTIPLY = 174
+EVENT_INS_X87_DIVIDE = 175
+EVENT_INS_X87_SQRT = 176
+EVENT_INS_X87_REMAINDER = 177
+EVENT_INS_X87_TRANSCENDENTAL = 178
+EVENT_INS_X87_CONTROL = 179
+EVENT_INS_X87_ENVIRONMENT = 180
+EVENT_INS_WAIT = 181
+EVENT_INS_FSAVE = 182
+EVENT_INS_FRSTOR = 183
+EVENT_INS_FXSAVE = 184
+EVENT_INS_FXRSTOR = 185

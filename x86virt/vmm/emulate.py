@@ -7,6 +7,8 @@ with nothing changed), then changes the virtual state. `HANDLERS` says which cla
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ..core.breakpoints import DR7_GD
+from ..core.entries import offered_cr4, read_model_specific, write_model_specific
 from ..isa.registers import (
     CR0_CD,
     CR0_EM,
@@ -18,12 +20,14 @@ from ..isa.registers import (
     CR0_PG,
     CR0_TS,
     CR4_DE,
-    CR4_PGE,
-    CR4_PSE,
+    CR4_PAE,
+    CR4_PVI,
     CR4_TSD,
+    CR4_VME,
     EAX,
     ECX,
     EDX,
+    EFER_NXE,
     EFLAGS_AC,
     EFLAGS_ARITHMETIC,
     EFLAGS_DF,
@@ -34,7 +38,8 @@ from ..isa.registers import (
     EFLAGS_RF,
     EFLAGS_TF,
     EFLAGS_VM,
-    MSR_APIC_BASE,
+    FEATURE_SEP,
+    MSR_EFER,
     MSR_SYSENTER_CS,
     MSR_SYSENTER_EIP,
     MSR_SYSENTER_ESP,
@@ -59,11 +64,14 @@ if TYPE_CHECKING:
     from .vm import VirtualMachine
 
 M32 = 0xFFFFFFFF
-APIC_BASE_DISABLED = 0xFEE00100
 BUSY = 2 << 8  # in a TSS descriptor's high doubleword
-CR4_OFFERED = CR4_TSD | CR4_DE | CR4_PSE | CR4_PGE
+CR4_NOT_VIRTUALIZED = CR4_PAE | CR4_VME | CR4_PVI
 # What a return may load into EFLAGS at any privilege; IOPL and IF are decided by CPL and IOPL.
 LOADABLE = EFLAGS_ARITHMETIC | EFLAGS_TF | EFLAGS_DF | EFLAGS_NT | EFLAGS_AC | EFLAGS_ID | EFLAGS_RF
+
+
+class GeneralDetect(Exception):
+    """MOV to or from a debug register under DR7.GD."""
 
 
 def privileged(vm: "VirtualMachine") -> None:
@@ -141,8 +149,10 @@ def write_cr3(vm: "VirtualMachine", value: int) -> None:
 
 def write_cr4(vm: "VirtualMachine", value: int) -> None:
     """MOV CR4."""
-    if value & ~CR4_OFFERED:
+    if value & ~int(offered_cr4(vm.processor.state)):
         raise GuestFault(GP, 0)
+    if value & CR4_NOT_VIRTUALIZED:
+        raise Unsupported(f"the guest sets {value & CR4_NOT_VIRTUALIZED:#x} in CR4: PAE, VME and PVI are not virtualized yet")
     vm.vcpu.cr4 = value
     # RDTSC under CR4.TSD must trap at ring 3 as the guest asked.
     vm.processor.cpu.cr4 = vm.processor.cpu.cr4 & ~CR4_TSD | value & CR4_TSD
@@ -161,23 +171,25 @@ def mov_from_cr(vm: "VirtualMachine", instruction: Instruction) -> None:
 
 
 def mov_to_dr(vm: "VirtualMachine", instruction: Instruction) -> None:
-    """MOV to a debug register; enabling a breakpoint is not virtualized yet."""
+    """MOV to a debug register; instruction breakpoints are the processor's own."""
     vm.charge("emulate_control_register", 1)
     privileged(vm)
     value = vm.register(instruction.rm)
     number = debug_register(vm, instruction)
-    if number == 7 and value & 0x20FF:
-        raise Unsupported("the guest enables a hardware breakpoint: debug registers are not virtualized yet")
     vm.vcpu.dr[number] = with_fixed_bits(number, value)
+    if number != 6:
+        vm.load_breakpoints()
 
 
 def debug_register(vm: "VirtualMachine", instruction: Instruction) -> int:
-    """DR4 and DR5 are DR6 and DR7 unless CR4.DE forbids them."""
+    """DR4 and DR5 are DR6 and DR7 unless CR4.DE forbids them; under general detect there is #DB instead."""
     number = instruction.reg
     if number in (4, 5):
         if vm.vcpu.cr4 & CR4_DE:
             raise GuestFault(UD)
         number += 2
+    if vm.vcpu.dr[7] & DR7_GD:
+        raise GeneralDetect
     return number
 
 
@@ -293,18 +305,28 @@ def rdmsr(vm: "VirtualMachine", instruction: Instruction) -> None:
     vm.charge("emulate_msr", 1)
     privileged(vm)
     vcpu = vm.vcpu
-    values: dict[int, int] = {
-        MSR_TSC: vm.time_stamp(),
-        MSR_APIC_BASE: APIC_BASE_DISABLED,
-        MSR_SYSENTER_CS: vcpu.sysenter_cs,
-        MSR_SYSENTER_ESP: vcpu.sysenter_esp,
-        MSR_SYSENTER_EIP: vcpu.sysenter_eip,
-    }
+    values: dict[int, int] = {MSR_TSC: 0}
+    if has_sysenter(vm):
+        values |= {
+            MSR_SYSENTER_CS: vcpu.sysenter_cs,
+            MSR_SYSENTER_ESP: vcpu.sysenter_esp,
+            MSR_SYSENTER_EIP: vcpu.sysenter_eip,
+        }
     number = vm.register(ECX)
-    if number not in values:
+    known, value = number in values, values.get(number, 0)
+    if not known:
+        known, value = read_model_specific(vm.model_specific, number)
+    if not known:
         raise GuestFault(GP, 0)
-    vm.set_register(EAX, values[number] & M32)
-    vm.set_register(EDX, values[number] >> 32 & M32)
+    if number == MSR_TSC:
+        value = vm.time_stamp()
+    vm.set_register(EAX, int(value) & M32)
+    vm.set_register(EDX, int(value) >> 32 & M32)
+
+
+def has_sysenter(vm: "VirtualMachine") -> bool:
+    """Whether the processor has SYSENTER and its registers."""
+    return bool(vm.processor.cpu.cpuid_leaf1_edx >> FEATURE_SEP & 1)
 
 
 def wrmsr(vm: "VirtualMachine", instruction: Instruction) -> None:
@@ -313,20 +335,19 @@ def wrmsr(vm: "VirtualMachine", instruction: Instruction) -> None:
     privileged(vm)
     number, low, high = vm.register(ECX), vm.register(EAX), vm.register(EDX)
     vcpu = vm.vcpu
-    if number == MSR_SYSENTER_CS:
+    if number == MSR_SYSENTER_CS and has_sysenter(vm):
         vcpu.sysenter_cs = low
         vm.open_sysenter()
-    elif number == MSR_SYSENTER_ESP:
+    elif number == MSR_SYSENTER_ESP and has_sysenter(vm):
         vcpu.sysenter_esp = low
-    elif number == MSR_SYSENTER_EIP:
+    elif number == MSR_SYSENTER_EIP and has_sysenter(vm):
         vcpu.sysenter_eip = low
     elif number == MSR_TSC:
-        vm.processor.cpu.tsc_offset = (low | high << 32) - (vm.processor.cpu.ticks >> 6)
-    elif number == MSR_APIC_BASE and (low, high) == (APIC_BASE_DISABLED, 0):
-        return
-    elif number == MSR_APIC_BASE:
-        raise Unsupported("the guest enables or moves its local APIC, which it does not have yet")
-    else:
+        value = low | (high - (high >> 31 << 32)) << 32
+        vm.processor.cpu.tsc_offset = value - (vm.processor.cpu.ticks >> 6)
+    elif number == MSR_EFER and low & EFER_NXE:
+        raise Unsupported("the guest turns no-execute pages on: they are not virtualized yet")
+    elif not write_model_specific(vm.model_specific, number, low, high):
         raise GuestFault(GP, 0)
 
 
@@ -335,8 +356,9 @@ def rdtsc(vm: "VirtualMachine", instruction: Instruction) -> None:
     vm.charge("emulate_msr", 1)
     if vm.vcpu.cr4 & CR4_TSD and vm.vcpu.cpl != 0:
         raise GuestFault(GP, 0)
-    vm.set_register(EAX, vm.time_stamp() & M32)
-    vm.set_register(EDX, vm.time_stamp() >> 32 & M32)
+    value = vm.time_stamp()
+    vm.set_register(EAX, value & M32)
+    vm.set_register(EDX, value >> 32 & M32)
 
 
 # -- ports ------------------------------------------------------------------------------------------------------------
@@ -556,7 +578,7 @@ def return_to(vm: "VirtualMachine", eip: int, selector: int, esp: int, release: 
         frame.esp = esp + release & M32
     frame.cs = vcpu.hardware_selector(selector)
     frame.eip = eip
-    frame.eflags = vcpu.load_flags(flags & ~EFLAGS_RF)
+    frame.eflags = vcpu.load_flags(flags)
     vm.make_loadable(frame.cs)
 
 
@@ -608,15 +630,37 @@ def emulate(vm: "VirtualMachine", instruction: Instruction) -> bool:
     """
     operation = instruction.operation
     stepped = vm.vcpu.single_stepped
+    if operation not in SEQUENTIAL and operation not in TRANSFERS:
+        return False
+    begin_instruction(vm)
     if operation in SEQUENTIAL:
-        if SEQUENTIAL[operation](vm, instruction) is False:
+        try:
+            if SEQUENTIAL[operation](vm, instruction) is False:
+                vm.vcpu.frame.eflags |= EFLAGS_RF  # its breakpoint has been looked at
+                vm.vcpu.own_resume = True
+                return True
+        except GeneralDetect:
+            vm.general_detect()
             return True
         vm.vcpu.frame.eip = vm.vcpu.frame.eip + instruction.length & M32
-    elif operation in TRANSFERS:
-        TRANSFERS[operation](vm, instruction)
     else:
-        return False
+        TRANSFERS[operation](vm, instruction)
     vm.retire()
-    if stepped and operation not in SOFTWARE_EVENTS:
+    if loads_stack_segment(instruction):
+        vm.vcpu.frame.eflags |= EFLAGS_RF  # no debug exception until after the next instruction
+        vm.vcpu.own_resume = True
+    elif stepped and operation not in SOFTWARE_EVENTS:
         vm.single_step_trap()
     return True
+
+
+def begin_instruction(vm: "VirtualMachine") -> None:
+    """RF is cleared at the start of every instruction; in the frame it is that of the trap."""
+    vm.vcpu.frame.eflags &= ~EFLAGS_RF
+    vm.vcpu.own_resume = False
+
+
+def loads_stack_segment(instruction: Instruction) -> bool:
+    """Whether the instruction was MOV SS or POP SS."""
+    segment = instruction.reg if instruction.operation == "REGISTER_TO_SREG" else instruction.row.condition
+    return instruction.operation in ("REGISTER_TO_SREG", "POP_SREG") and segment == SS

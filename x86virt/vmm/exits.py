@@ -8,6 +8,7 @@ REASON_OF_VECTOR = {
     7: "device_not_available", 8: "double_fault", 10: "invalid_tss", 11: "segment_not_present", 12: "stack_fault",
     13: "general_protection", 14: "page_fault", 16: "x87_error", 17: "alignment_check", 18: "machine_check",
 }  # fmt: skip
+FAULT_VECTORS = frozenset({0, 5, 6, 7, 10, 11, 12, 13, 14, 16, 17})  # the processor pushes RF as 1
 ERROR_CODE_VECTORS = frozenset({8, 10, 11, 12, 13, 14, 17})
 
 
@@ -36,6 +37,10 @@ class VmmError(Exception):
 
 class Unsupported(VmmError):
     """The guest uses something that this VMM does not virtualize yet; the outcome names it."""
+
+
+class IsolationViolation(Exception):
+    """An access that originates in a guest operand would reach a frame that is not the guest's."""
 
 
 class GuestFault(Exception):

@@ -55,7 +55,9 @@ class GuestMemory:
         frame = gpa >> 12
         if frame >= len(self.vm.p2m):
             return None
-        return int(self.vm.p2m[frame]) << 12 | gpa & 0xFFF
+        address = int(self.vm.p2m[frame]) << 12 | gpa & 0xFFF
+        self.vm.check_owner(gpa, address)
+        return address
 
     def read_gpa(self, gpa: int, n: int) -> int:
         """`n` bytes, little-endian, within one page; ones where there is no RAM."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.entries import enter_level, set_all_eflags
-from ..core.layout import NEVER
+from ..core.layout import HOLDS_INTERRUPTS, NEVER
 from ..disassembly import disassemble
 from ..isa.events import MODE_GUEST_KERNEL, MODE_GUEST_USER
 from ..isa.registers import GENERAL_REGISTERS, SEGMENT_REGISTERS
@@ -84,7 +84,7 @@ class BareTwin:
             processor.set_segment(number, segment.selector, segment.base, segment.limit, segment.access)
         set_all_eflags(processor.state, state.registers["eflags"])
         cpu.rip = state.registers["eip"]
-        cpu.shadow = 1  # the instruction must execute before any interrupt
+        cpu.shadow = HOLDS_INTERRUPTS  # the instruction must execute before any interrupt
         enter_level(processor.state, state.registers["cpl"])
 
     def step(self) -> VirtualState:

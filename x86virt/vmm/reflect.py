@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .vm import VirtualMachine
 
 CONTRIBUTES = {row.vector: row.contributes for row in EXCEPTIONS}
-# #DB is a trap here: the only one that arises is that of single steps.
+# RF in the image of #DB is what the frame has.
 FAULT_CLASS = {row.vector for row in EXCEPTIONS if row.kind == "fault"} - {DB}
 SOFTWARE = (KIND_SOFTWARE_INTERRUPT, KIND_SOFTWARE_EXCEPTION)
 

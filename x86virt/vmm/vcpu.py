@@ -42,6 +42,7 @@ class VirtualCpu:
         object.__setattr__(self, "ring", ring)
         object.__setattr__(self, "frame", Frame())
         object.__setattr__(self, "shadow_count", -1)
+        object.__setattr__(self, "own_resume", False)  # RF in the frame is that of the trap, not the guest's
 
     def __getattr__(self, name: str):
         value = self.record[name]
@@ -83,7 +84,9 @@ class VirtualCpu:
 
     def virtual_flags(self, eflags: int) -> int:
         """EFLAGS as the guest has them, from those the hardware runs with."""
-        kept = eflags & ~(EFLAGS_IF | EFLAGS_IOPL | EFLAGS_RF)
+        kept = eflags & ~(EFLAGS_IF | EFLAGS_IOPL)
+        if self.own_resume:
+            kept &= ~EFLAGS_RF
         return kept | self.interrupt_flag * EFLAGS_IF | self.iopl << EFLAGS_IOPL_SHIFT | EFLAGS_FIXED
 
     def load_flags(self, eflags: int) -> int:

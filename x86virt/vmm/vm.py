@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.board import BOARD
+from ..core.breakpoints import DR6_BD, DR6_BS, DR7_GD, ON_EXECUTION
 from ..core.entries import (
     all_eflags,
     device_acknowledge,
     device_advance,
     device_deadline,
     device_read,
+    device_reads_time,
     device_write,
     enter_level,
     set_all_eflags,
@@ -25,7 +27,8 @@ from ..core.entries import (
     vmm_reference,
     vmm_write_cr3,
 )
-from ..core.layout import NEVER
+from ..core.layout import MODEL_SPECIFIC, NEVER, OWNER_GUEST, OWNER_VMM, TIME_STAMP
+from ..identity import reset_model_specific
 from ..isa.events import EVENT_ID, EVENT_VMM_UNPRICED_HOOK, MODE_GUEST_KERNEL, MODE_GUEST_USER, MODE_VMM
 from ..isa.registers import (
     AR_UNUSABLE,
@@ -39,6 +42,7 @@ from ..isa.registers import (
     DS,
     EFLAGS_FIXED,
     EFLAGS_IF,
+    EFLAGS_RF,
     EFLAGS_TF,
     ES,
     ESP,
@@ -55,7 +59,15 @@ from ..isa.vectors import BP, DB, GP, KIND_EXTERNAL, KIND_SOFTWARE_INTERRUPT, PF
 from ..processor import record_array
 from . import layout
 from .emulate import emulate
-from .exits import ERROR_CODE_VECTORS, REASON_OF_VECTOR, Exit, GuestFault, Unsupported
+from .exits import (
+    ERROR_CODE_VECTORS,
+    FAULT_VECTORS,
+    REASON_OF_VECTOR,
+    Exit,
+    GuestFault,
+    IsolationViolation,
+    Unsupported,
+)
 from .guest_memory import GuestMemory
 from .instruction import Instruction, decode_at_trap, fetch
 from .prices import PathPrices
@@ -67,13 +79,15 @@ from .vcpu import Frame, VirtualCpu
 
 if TYPE_CHECKING:
     from ..machine import Machine
+    from .recorder import Recorder
 
 M32 = 0xFFFFFFFF
 PAGE = 4096
 FLAT_CODE = SegmentState(0, 0, M32, 0xC09B)
 FLAT_DATA = SegmentState(0, 0, M32, 0xC093)
 GATE_PRESENT = 0x8E00
-DR6_BS = 1 << 14
+DR6_CONDITIONS = 0xE00F
+DR7_ENABLES = 0xFF
 IRETD, STI, HLT = 0xCF, 0xFB, 0xF4
 
 
@@ -92,6 +106,10 @@ class VirtualMachine:
         self.guest = GuestMemory(self)
         region = self.processor.memory[layout.VCPU_RECORD : layout.VCPU_RECORD + layout.VCPU.itemsize]
         self.vcpu = VirtualCpu(region, ring)
+        self.model_specific = record_array(MODEL_SPECIFIC)
+        self.model_specific[0] = self.processor.cpu.msr
+        reset_model_specific(self.model_specific.view(np.recarray)[0])
+        self.debug_bits = 0  # of DR6, at the last #DB of the processor
         self.traced_frames: set[int] = set()
         self.own_step = False  # TF is the VMM's, to get control after one instruction
         self.open_frames: set[int] = set()  # traced frames that one instruction may write
@@ -102,6 +120,18 @@ class VirtualMachine:
         self.shadow = ShadowPages(self)
         self.descriptors = ShadowDescriptors(self, ring)
         self.open_vectors: set[int] = set()
+        self.recorder: Recorder | None = None
+        self.processor.owners[:] = OWNER_VMM
+        self.processor.owners[self.p2m] = OWNER_GUEST
+
+    def check_owner(self, gpa: int, address: int) -> None:
+        """The check of isolation, where it is on, for an access that the VMM performs in the guest's name."""
+        processor = self.processor
+        if processor.cpu.owner_table and processor.owners[address >> 12] == OWNER_VMM:
+            raise IsolationViolation(
+                f"the VMM's access to guest-physical {gpa:#x} reaches machine address {address:#x}, "
+                f"which is not the guest's, at eip {self.vcpu.frame.eip:#x}"
+            )
 
     # -- the region -----------------------------------------------------------------------------------------------
 
@@ -204,6 +234,7 @@ class VirtualMachine:
         entry = int(cpu.rip) - layout.VMM_BASE - layout.ENTRIES
         if entry == layout.SYSENTER_ENTRY:
             self.vcpu.frame.eflags = int(all_eflags(self.processor.state)) | EFLAGS_IF
+            self.vcpu.own_resume = False
             return Exit("system_call", -1, cpl=self.vcpu.cpl)
         vector = entry // layout.ENTRY_BYTES
         stack = int(cpu.gpr[ESP]) - layout.VMM_BASE
@@ -213,6 +244,10 @@ class VirtualMachine:
             stack += 4
         if stack + 20 == layout.STACK_TOP:  # from the guest; an interrupt of the idle VMM pushed no stack pointer
             self.vcpu.frame = Frame.from_octets(self.processor.read_physical(self.region_address(stack), 20))
+        self.vcpu.own_resume = vector in FAULT_VECTORS
+        if vector == DB:
+            self.debug_bits = int(cpu.dr[6]) & DR6_CONDITIONS
+            self.processor.set_debug_register(6, 0)
         stepped = self.own_step
         if stepped:
             self.vcpu.frame.eflags &= ~EFLAGS_TF
@@ -221,7 +256,7 @@ class VirtualMachine:
         gla = int(cpu.cr2) if vector == PF else 0
         if vector == layout.HOST_TIMER_VECTOR:
             reason = "host_timer"
-        elif vector == DB and stepped:
+        elif vector == DB and stepped and self.debug_bits & DR6_BS:
             reason = "own_step"
         else:
             reason = REASON_OF_VECTOR.get(vector, "software_interrupt")
@@ -234,6 +269,8 @@ class VirtualMachine:
         if self.vcpu.halted and not self.wait_over():
             return
         self.take_virtual_interrupt()
+        if self.recorder is not None:
+            self.recorder.on_resume(self)
         cpu = self.processor.cpu
         frame = self.vcpu.frame
         stack = layout.STACK_TOP - 20
@@ -458,13 +495,41 @@ class VirtualMachine:
     def reflect_exit(self, exit: Exit) -> None:
         """Deliver the exception that caused an exit to the guest as it is."""
         if exit.vector == DB:
-            self.vcpu.dr[6] |= DR6_BS
+            self.note_debug(self.debug_bits)
         reflect(self, exit.vector, exit.qualification if exit.vector in ERROR_CODE_VECTORS else None)
 
     def single_step_trap(self) -> None:
         """#DB behind an emulated instruction that began with the guest's TF set."""
-        self.vcpu.dr[6] |= DR6_BS
+        self.note_debug(DR6_BS)
         reflect(self, DB, None)
+
+    def note_debug(self, bits: int) -> None:
+        """What a debug exception does to the virtual debug registers."""
+        self.vcpu.dr[6] |= bits
+        self.vcpu.dr[7] &= M32 & ~DR7_GD
+
+    def general_detect(self) -> None:
+        """#DB before a MOV to or from a debug register, with RF in the image that is pushed."""
+        self.note_debug(DR6_BD)
+        self.vcpu.frame.eflags |= EFLAGS_RF
+        self.vcpu.own_resume = False
+        reflect(self, DB, None)
+
+    def load_breakpoints(self) -> None:
+        """Give the processor the guest's instruction breakpoints, which it meets just where the guest's would.
+
+        Breakpoints on data and ports would miss what the VMM does for the guest.
+        """
+        registers = [int(value) for value in self.vcpu.dr]
+        for number in range(4):
+            if registers[7] >> 2 * number & 3:
+                if registers[7] >> 16 + 4 * number & 3 != ON_EXECUTION:
+                    raise Unsupported("the guest enables a breakpoint on data or ports: only those on code are virtualized")
+                if registers[number] >= layout.VMM_BASE:
+                    raise Unsupported(f"the guest enables a breakpoint at {registers[number]:#x}, where the VMM lies")
+        for number in range(4):
+            self.processor.set_debug_register(number, registers[number])
+        self.processor.set_debug_register(7, registers[7] & DR7_ENABLES)
 
     def software_interrupt(self, vector: int, kind: int, length: int) -> None:
         """INT n of the guest, EIP still at it. A fault in its delivery is raised with EIP there."""
@@ -527,16 +592,27 @@ class VirtualMachine:
         self.own_step = bool(self.open_frames) and not self.vcpu.frame.eflags & EFLAGS_TF
         if self.open_frames:
             return
-        pending = device_advance(self.boards, self.processor.cpu.ticks)
+        pending = self.see_devices()
         if not pending or not self.vcpu.interrupt_flag:
             return
         if self.interrupts_held():
             self.own_step = not self.vcpu.frame.eflags & EFLAGS_TF
             return
         self.vcpu.halted = 0
-        vector = device_acknowledge(self.boards)
+        vector = int(device_acknowledge(self.boards))
+        if self.recorder is not None:
+            self.recorder.on_delivery(self, vector)
         self.charge("device_request", 1)
         reflect(self, vector, None, KIND_EXTERNAL)
+
+    def see_devices(self) -> bool:
+        """Let the virtual devices see the present; whether they request an interrupt."""
+        if self.recorder is not None:
+            self.recorder.before_devices(self)
+        pending = bool(device_advance(self.boards, self.processor.cpu.ticks))
+        if self.recorder is not None:
+            self.recorder.after_devices(self, 0)
+        return pending
 
     def program_timer(self) -> None:
         """Set the host's one-shot timer to the earliest virtual deadline, if it is not set to it."""
@@ -546,7 +622,7 @@ class VirtualMachine:
 
     def wait_over(self) -> bool:
         """The guest is halted: True once an interrupt wakes it; else the VMM idles with HLT until its timer."""
-        pending = device_advance(self.boards, self.processor.cpu.ticks)
+        pending = self.see_devices()
         if not self.vcpu.interrupt_flag:
             self.machine.stop("halted_forever")
             return False
@@ -590,16 +666,29 @@ class VirtualMachine:
     def device_read(self, port: int, n: int) -> int:
         """IN from a virtual device."""
         self.charge("device_request", 1)
-        return int(device_read(self.boards, port, n, self.processor.cpu.ticks))
+        if self.recorder is not None:
+            self.see_devices()
+        value = int(device_read(self.boards, port, n, self.processor.cpu.ticks))
+        if self.recorder is not None and device_reads_time(port, n):
+            self.recorder.on_time_read(self, port, value)
+        return value
 
     def device_write(self, port: int, n: int, value: int) -> None:
         """OUT to a virtual device."""
         self.charge("device_request", 1)
+        if self.recorder is not None:
+            self.see_devices()
+            self.recorder.before_devices(self)
         device_write(self.boards, port, n, value, self.processor.cpu.ticks)
+        if self.recorder is not None:
+            self.recorder.after_devices(self, 1)
 
     def time_stamp(self) -> int:
-        """What RDTSC reads now, in cycles."""
-        return int(self.processor.cpu.ticks >> 6) + int(self.processor.cpu.tsc_offset)
+        """What an emulated RDTSC reads now, in cycles."""
+        value = int(self.processor.cpu.ticks >> 6) + int(self.processor.cpu.tsc_offset)
+        if self.recorder is not None:
+            self.recorder.on_time_read(self, TIME_STAMP, value)
+        return value
 
     def instruction(self) -> Instruction | None:
         """The instruction at which the guest trapped."""

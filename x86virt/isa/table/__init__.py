@@ -1,7 +1,7 @@
 """The instruction table: every row of every chapter, in a fixed order. A row's number is its place in ROWS."""
 
 from ..rows import Row
-from . import arithmetic, control, shifts, strings, system, transfer
+from . import arithmetic, control, shifts, strings, system, transfer, x87
 
 ROWS: tuple[Row, ...] = (
     *transfer.ROWS,
@@ -10,4 +10,5 @@ ROWS: tuple[Row, ...] = (
     *strings.ROWS,
     *control.ROWS,
     *system.ROWS,
+    *x87.ROWS,
 )
