@@ -63,6 +63,14 @@ DEPARTURES = (
         ("memory",),
         "SDM volume 2, CALL: the limit of the target's segment is checked before the return address is pushed",
     ),
+    Departure(
+        "bochs",
+        "faults in delivery",
+        8,
+        ("eflags",),
+        "SDM volume 3, 17.3.1.1: RF is pushed as 1 for faults; a double fault is an abort",
+    ),
+    Departure("bochs", "virtual-8086: L", 14, ("cr2",), "no order of the two reads of a far pointer is said"),
     Departure("qemu", "paging", 14, ("pages",), "SDM volume 3, 4.8: an access that faults may set accessed bits"),
 )
 

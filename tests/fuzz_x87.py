@@ -177,7 +177,7 @@ def text(case: np.ndarray) -> str:
 def campaign(host: HostX87, ours: SimulatedX87, names: list[str], cases: int, seed: int, show: int = 0) -> tuple[int, dict[str, int]]:
     """At least `cases` cases over the named instructions: how many were run, and divergences by instruction."""
     random = np.random.default_rng(seed)
-    done, found = 0, {name: 0 for name in names}
+    done, found = 0, dict.fromkeys(names, 0)
     while done < cases:
         for name in names:
             forms = FORMS[name]

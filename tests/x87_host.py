@@ -13,7 +13,7 @@ import platform
 import sys
 
 import numpy as np
-from bare_machine import CODE, DATA, BareMachine
+from bare_machine import DATA, BareMachine
 
 RECORD = np.dtype(
     [
