@@ -3,18 +3,19 @@
 #   make bench       set up, and print what a system call costs on the bare machine and under trap-and-emulate
 #   make test        set up, check style and types, run all tests
 #   make conformance a million random instructions on our core and on Unicorn (SEED=n for others)
-#   make permutations   the long runs against a model of the system half, with counts
+#   make conformance-system  100 000 generated system cases against Bochs and QEMU where they are installed
+#   make fuzz        run hostile guests for minutes; `make fuzz SEED=7 SEEDS=20`
 #   make speed       measure the emulator itself
 #   make bench-speed the same guest on this emulator and on QEMU, Bochs, v86 and Unicorn where they are installed
-#   make conformance-system  100 000 generated system cases against Bochs and QEMU where they are installed
+#   make permutations  the permutation suites whole: every case, with its count
 #   make guests      assemble the guest kernels and the witness routines again (needs nasm and GNU ld)
 #   make gen         write the generated sources again; make profiles: the processor profiles; make prices: the VMM's
 #   make readme      measure again and put the figures into the README
 #   make check       are the committed profiles and the README's table current?
 #   make help        this text
 
-.PHONY: help bench speed bench-speed test conformance conformance-system permutations lint check readme guests gen profiles \
-	prices wheel clean clean-cache
+.PHONY: help bench speed bench-speed test conformance conformance-system permutations fuzz lint check readme guests gen \
+	profiles prices wheel clean clean-cache
 .DEFAULT_GOAL := help
 
 VENV := .venv
@@ -60,7 +61,7 @@ lint: $(VENV)/installed-test
 
 # The suite runs compiled on two processes; a fast subset also under the interpreter and with bounds checks on.
 WITHOUT_JIT := tests/test_smc.py tests/test_board.py tests/test_segmentation.py tests/test_delivery.py
-WITH_BOUNDS := tests/test_smc.py tests/test_segmentation.py tests/test_instructions.py
+WITH_BOUNDS := tests/test_smc.py tests/test_segmentation.py tests/test_instructions.py tests/test_fuzz.py
 
 test: lint
 	@$(BIN)/x86virt run hello >/dev/null
@@ -73,13 +74,21 @@ test: lint
 # `make conformance-system ARGUMENTS='--seed 1000 --only paging'` chooses other kernels.
 conformance-system: $(VENV)/installed-test
 	@$(BIN)/python tests/conformance_system.py --cases 100000 $(ARGUMENTS)
+
 CASES ?= 1000000
 SEED ?= 1
 conformance: $(VENV)/installed-test
 	@$(BIN)/python -m tests.fuzz_instructions --cases $(CASES) --seed $(SEED)
 
+# Every case of the suites of which `make test` runs a slice.
 permutations: $(VENV)/installed-test
 	@$(BIN)/python tests/permutations.py 30000
+	@$(BIN)/python tests/paging_permutations.py
+
+# Hostile guests for minutes: ten million instructions per seed; `make fuzz SEED=7 SEEDS=20`.
+SEEDS ?= 4
+fuzz: $(VENV)/installed-test
+	@$(BIN)/python -m tests.fuzz_hostile --seed $(SEED) --seeds $(SEEDS)
 
 # What is generated and committed is current: the profiles, the README's table.
 check: $(VENV)/installed

@@ -112,7 +112,7 @@ class NaiveTwin:
     def run(self, most: int) -> None:
         """Step until the run ends."""
         for _ in range(most):
-            if self.machine._outcome is not None:
+            if self.machine.outcome is not None:
                 return
             self.step()
         raise AssertionError(f"not over after {most} steps")

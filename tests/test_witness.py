@@ -55,7 +55,7 @@ def compared(guest: str) -> tuple[tuple[str, ...], frozenset[str]]:
             rows += compare_exit(machine, seen)
         else:
             machine.act(HOOK)
-    assert machine._outcome == "halted"
+    assert machine.outcome == "halted"
     return tuple(rows), frozenset(seen)
 
 

@@ -38,7 +38,7 @@ def next_exit(machine: Machine) -> bool:
     """Run to the next arrival at the VMM; False once the guest has ended."""
     cpu = machine.processor.cpu
     cpu.retired_limit = cpu.budget = core.NEVER
-    while machine._outcome is None:
+    while machine.outcome is None:
         outcome = machine.processor.run()
         if outcome == core.HOOK:
             return True

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api import bench, compare, make_setup, run
+    from .discipline import tlb_discipline
     from .errors import GuestError, ImageError, StrategyError, UnsupportedError, UserError
     from .guests import find_guest
     from .ledger import Ledger
     from .loader import Image, load_image
     from .machine import Machine, Region, RunResult
     from .profile import Profile, ProfileError, load_profile
+    from .saved import restore_machine, save_machine
     from .vmm import Strategy
     from .vmm.registry import find_strategy, strategy_names
 
@@ -35,6 +37,9 @@ _HOME = {
     "load_image": "loader",
     "find_guest": "guests",
     "Ledger": "ledger",
+    "restore_machine": "saved",
+    "save_machine": "saved",
+    "tlb_discipline": "discipline",
     "UserError": "errors",
     "ImageError": "errors",
     "GuestError": "errors",
@@ -60,6 +65,9 @@ __all__ = [
     "load_image",
     "find_guest",
     "Ledger",
+    "restore_machine",
+    "save_machine",
+    "tlb_discipline",
     "UserError",
     "ImageError",
     "GuestError",

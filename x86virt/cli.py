@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from .equivalence import Comparison
-    from .machine import RunResult
+    from .loader import Image
+    from .machine import Machine, RunResult
 
 SCHEMA_VERSION = 1
 STATUS_DONE, STATUS_DIFFERENT, STATUS_BAD_INPUT, STATUS_GUEST, STATUS_BUDGET, STATUS_UNSUPPORTED = range(6)
@@ -67,6 +68,19 @@ class JsonFile(click.ParamType):
         return str(value)
 
 
+class OutputFile(click.ParamType):
+    """A file that can be made."""
+
+    name = "FILE"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> str:
+        """The path as given; fails with one line."""
+        path = pathlib.Path(value)
+        if path.is_dir() or not path.absolute().parent.is_dir():
+            self.fail(f"{value} cannot be written; give a file in a folder that exists", parameter, context)
+        return str(value)
+
+
 def strategy_option(default: tuple[str, ...]) -> Callable[..., Any]:
     """`--strategy`, which may be repeated."""
     text = "A strategy's name, `all`, or path/to/file.py:Class; may be repeated."
@@ -105,21 +119,45 @@ def cli() -> None:
 
 
 @cli.command("run")
-@click.argument("guest")
-@strategy_option((NATIVE,))
+@click.argument("guest", required=False)
+@strategy_option(())
 @machine_options
 @click.option("-c", "--command-line", default="", help="The guest's command line, such as iterations=1000.")
-def run_command(guest: str, strategies: Sequence[str], command_line: str, json_file: str | None, **machine: Any) -> int:
+@click.option("--check-isolation", is_flag=True, help="Check every access of the guest's against the owners of frames.")
+@click.option("--save", "save_file", type=OutputFile(), help="Save the whole machine there at --save-at, and go on.")
+@click.option("--save-at", type=click.IntRange(1, 1 << 56), metavar="CYCLES", help="When to save.")
+@click.option("--restore", "restore_file", metavar="FILE", help="Go on with a saved machine, instead of GUEST.")
+@click.option("--record", "record_file", type=OutputFile(), help="Keep the interrupts and time reads of the run (JSON).")
+@click.option("--replay", "replay_file", metavar="FILE", help="Give a record to the bare machine, which must accept it.")
+def run_command(
+    guest: str | None,
+    strategies: Sequence[str],
+    command_line: str,
+    json_file: str | None,
+    save_file: str | None,
+    save_at: int | None,
+    restore_file: str | None,
+    record_file: str | None,
+    replay_file: str | None,
+    **machine: Any,
+) -> int:
     """Run GUEST (a shipped guest's name or the path of a Multiboot image) to its end."""
+    check_run_options(guest, save_file, save_at, restore_file, record_file, replay_file)
+    if restore_file is not None:
+        return run_restored(restore_file, strategies, save_file, save_at, json_file, machine)
     from .guests import find_guest
 
-    image = find_guest(guest)
-    setups = make_setups(strategies, machine)
+    image = find_guest(str(guest))
+    setups = make_setups(strategies or (NATIVE,), machine)
+    if (save_file or record_file or replay_file) and len(setups) > 1:
+        raise click.UsageError("--save, --record and --replay take one strategy")
     get_ready()
+    if replay_file is not None:
+        return run_replayed(setups[0], image, replay_file, json_file)
     statuses, objects = [], []
     for setup in setups:
         try:
-            result = setup.run(image, command_line)
+            result = run_one(setup, image, command_line, save_file, save_at, record_file)
         except UnsupportedError as error:
             if len(setups) == 1:
                 raise
@@ -134,6 +172,109 @@ def run_command(guest: str, strategies: Sequence[str], command_line: str, json_f
         whole = {"schema_version": SCHEMA_VERSION, "runs": objects}
         write_json(json_file, objects[0] if len(objects) == 1 else whole)
     return next((status for status in statuses if status), STATUS_DONE)
+
+
+def check_run_options(
+    guest: str | None, save: str | None, save_at: int | None, restore: str | None, record: str | None, replay: str | None
+) -> None:
+    """Which options of `run` go together."""
+    if (guest is None) == (restore is None):
+        raise click.UsageError("give a GUEST, or a saved machine by --restore FILE")
+    if (save is None) != (save_at is None):
+        raise click.UsageError("--save FILE and --save-at CYCLES go together")
+    if sum(option is not None for option in (save, record, replay)) > 1 or (restore and (record or replay)):
+        raise click.UsageError("--save or --restore, --record and --replay exclude each other")
+
+
+def run_one(
+    setup: Setup, image: "Image", command_line: str, save_file: str | None, save_at: int | None, record_file: str | None
+) -> "RunResult":
+    """One guest under one strategy, saved or recorded on the way if that is asked for."""
+    if record_file is not None:
+        from .replay import record, write_log
+
+        result, log = record(setup, image, command_line)
+        write_log(log, record_file)
+        say(f"{record_file}: {len(log.deliveries)} interrupts, {len(log.reads)} reads of time")
+        return result
+    if save_file is None:
+        return setup.run(image, command_line)
+    from .api import strategy_errors
+
+    with strategy_errors(setup.name):
+        machine = setup.machine()
+        machine.load(image, command_line)
+        return finish_and_save(machine, save_file, save_at, setup.max_cycles)
+
+
+def finish_and_save(machine: "Machine", save_file: str, save_at: int | None, max_cycles: int | None) -> "RunResult":
+    """Run to a cycle, save, run to the end."""
+    from .core.layout import NEVER
+    from .saved import save_machine
+
+    if machine.advance(NEVER, max_cycles, save_at):
+        save_machine(machine, save_file)
+        say(f"{save_file}: saved at cycle {int(machine.processor.cpu.ticks) // 64}")
+    else:
+        say(f"{save_file}: not written, the run ended before cycle {save_at}")
+    return machine.run(max_cycles)
+
+
+def run_restored(
+    path: str, strategies: Sequence[str], save_file: str | None, save_at: int | None, json_file: str | None,
+    options: dict[str, Any],
+) -> int:  # fmt: skip
+    """`run --restore`: what the machine is stands in the file; a profile or strategy of the user's own is given again."""
+    from .api import strategy_errors
+
+    get_ready()
+    from .profile import load_profile
+    from .saved import restore_machine
+    from .vmm.registry import find_strategy
+
+    own_profile = click.get_current_context().get_parameter_source("profile") is not click.core.ParameterSource.DEFAULT
+    if len(strategies) > 1:
+        raise click.UsageError("--restore takes one strategy")
+    machine = restore_machine(
+        path,
+        load_profile(options["profile"]) if own_profile else None,
+        find_strategy(strategies[0]) if strategies else None,
+    )
+    setup = Setup(
+        type(machine.strategy), machine.profile, machine.memory_bytes, options["max_cycles"], machine.cache_model
+    )
+    with strategy_errors(setup.name):
+        if save_file is not None:
+            result = finish_and_save(machine, save_file, save_at, setup.max_cycles)
+        else:
+            result = machine.run(setup.max_cycles)
+    return show_run_of(machine.guest[0], setup, result, json_file)
+
+
+def run_replayed(setup: Setup, image: "Image", path: str, json_file: str | None) -> int:
+    """`run --replay`: status 1 if the bare machine does not accept the log."""
+    from .replay import ReplayError, read_log, replay
+
+    if setup.name != NATIVE:
+        raise click.UsageError("--replay gives a record to the bare machine: --strategy native")
+    log = read_log(path)
+    try:
+        machine = replay(setup, image, log)
+    except ReplayError as error:
+        say(f"{path}: the bare machine refuses it: {error}")
+        return STATUS_DIFFERENT
+    say(f"{path}: accepted, {len(log.deliveries)} interrupts and {len(log.reads)} reads of time")
+    return show_run_of(image.name, setup, machine.result(), json_file)
+
+
+def show_run_of(guest: str, setup: Setup, result: "RunResult", json_file: str | None) -> int:
+    """A run's table or JSON, and its status."""
+    if json_file is not None:
+        write_json(json_file, run_object(guest, setup, result))
+    else:
+        show_result(guest, setup, result)
+    say_outcome(result)
+    return status_of(result.outcome, result.exit_code)
 
 
 @cli.command("bench")
@@ -185,13 +326,19 @@ def bench_speed(strategies: Sequence[str], json_file: str | None, cold: bool, ma
 @strategy_option((ALL,))
 @machine_options
 @click.option("-c", "--command-line", default="", help="The guest's command line, such as iterations=10.")
+@click.option("--tlb", is_flag=True, help="Compare the bare machine with itself under other TLBs instead.")
 def compare_command(
-    guest: str, strategies: Sequence[str], command_line: str, json_file: str | None, **machine: Any
+    guest: str, strategies: Sequence[str], command_line: str, json_file: str | None, tlb: bool, **machine: Any
 ) -> int:
-    """Run GUEST on the bare machine and under each strategy, in lock step; status 1 if their states differ."""
+    """Run GUEST on the bare machine and under each strategy, in lock step; status 1 if their states differ.
+
+    A guest of interrupts and time: the bare machine is given those of the strategy, and must accept them.
+    """
     from .guests import find_guest
 
     image = find_guest(guest)
+    if tlb:
+        return compare_tlbs(image, command_line, json_file, machine)
     setups = [setup for setup in make_setups(strategies, machine) if setup.name != NATIVE]
     if not setups:
         raise click.UsageError("nothing to compare: native is what the others are compared with")
@@ -231,6 +378,42 @@ def compare_command(
         head = {"schema_version": SCHEMA_VERSION, "guest": image.name, "equal": equal}
         write_json(json_file, {**head, "runs": runs, "differences": differences})
     return status if equal else STATUS_DIFFERENT
+
+
+def compare_tlbs(image: "Image", command_line: str, json_file: str | None, machine: dict[str, Any]) -> int:
+    """`compare --tlb`: does the guest keep the TLB rules?"""
+    from .profile import load_profile
+
+    profile = load_profile(machine["profile"])
+    get_ready()
+    from .discipline import tlb_discipline
+
+    rows = tlb_discipline(image, profile, machine["memory"], command_line, machine["max_cycles"])
+    for row in rows if json_file is None else ():
+        verdict = "DIFFERENT" if row.differences else "the same"
+        what = "verdict" if row.verdict_only else "state"
+        click.echo(f"TLB {row.variant}: {verdict} {what}, {row.walks} walks")
+        for name, here, there in row.differences:
+            click.echo(f"  {name}: {here}, with the profile's TLBs {there}"[:LONGEST_LINE])
+    if json_file is not None:
+        write_json(
+            json_file,
+            {
+                "schema_version": SCHEMA_VERSION,
+                "guest": image.name,
+                "tlb": [
+                    {
+                        "variant": row.variant,
+                        "equal": not row.differences,
+                        "verdict_only": row.verdict_only,
+                        "walks": row.walks,
+                        "differences": [list(difference) for difference in row.differences],
+                    }
+                    for row in rows
+                ],
+            },
+        )
+    return STATUS_DIFFERENT if any(row.differences for row in rows) else STATUS_DONE
 
 
 def show_comparison(setup: Setup, comparison: "Comparison") -> None:
@@ -276,8 +459,12 @@ def make_setups(names: Sequence[str], machine: dict[str, Any]) -> list[Setup]:
     profile = load_profile(machine["profile"])
     wanted = dict.fromkeys(one for name in names for one in (strategy_names() if name == ALL else [name]))
     return [
-        make_setup(name, profile, machine["memory"], machine["max_cycles"], machine["cache_model"]) for name in wanted
-    ]
+        make_setup(
+            name, profile, machine["memory"], machine["max_cycles"], machine["cache_model"],
+            machine.get("check_isolation", False),
+        )
+        for name in wanted
+    ]  # fmt: skip
 
 
 def get_ready() -> None:
@@ -295,6 +482,8 @@ def status_of(outcome: str, exit_code: int | None) -> int:
         return STATUS_DONE
     if outcome.startswith("unsupported"):
         return STATUS_UNSUPPORTED
+    if outcome.startswith("isolation"):
+        return STATUS_DIFFERENT
     return STATUS_BUDGET if outcome == "budget" else STATUS_GUEST
 
 

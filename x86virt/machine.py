@@ -79,8 +79,8 @@ class Machine:
         self.probe = Probe(self) if strategy.needs_vmm else None
         self.regions: list[Region] = []
         self._console = bytearray()
-        self._outcome: str | None = None
-        self._open: tuple[int, int, int, Ledger, dict[str, tuple[int, int]]] | None = None
+        self.outcome: str | None = None
+        self.open_region: tuple[int, int, int, Ledger, dict[str, tuple[int, int]]] | None = None
         self.time_log: TimeLog | None = None
         self.guest: tuple[str, str] = ("", "")  # name and SHA-256 of the image
         if check_isolation:
@@ -131,8 +131,8 @@ class Machine:
 
     def stop(self, outcome: str) -> None:
         """End the run with an outcome."""
-        if self._outcome is None:
-            self._outcome = outcome
+        if self.outcome is None:
+            self.outcome = outcome
 
     def run(self, max_cycles: int | None = None) -> RunResult:
         """Run to the end, or until `max_cycles` cycles have passed since power on."""
@@ -149,7 +149,7 @@ class Machine:
         pause = core.NEVER if pause_cycles is None else pause_cycles * TICKS
         cpu.budget = min(budget, pause)
         try:
-            while self._outcome is None:
+            while self.outcome is None:
                 outcome = self.processor.run()
                 if outcome == core.RETIRED_LIMIT or (outcome == core.BUDGET and cpu.ticks < budget):
                     return True
@@ -230,6 +230,10 @@ class Machine:
         self._console += bytes(board.console[: int(board.console_length)])
         board.console_length = 0
 
+    def set_console(self, octets: bytes) -> None:
+        """Give a restored machine its text."""
+        self._console = bytearray(octets)
+
     def console(self) -> bytes:
         """All text so far."""
         self.drain_console()
@@ -252,10 +256,10 @@ class Machine:
         began = cpu.mark == 1
         cpu.mark = 0
         if began:
-            self._open = (int(cpu.gpr[EDX]), int(cpu.ticks), int(cpu.retired), self.ledger(), self.exits())
-        elif self._open is not None:
-            number, ticks, retired, ledger, exits = self._open
-            self._open = None
+            self.open_region = (int(cpu.gpr[EDX]), int(cpu.ticks), int(cpu.retired), self.ledger(), self.exits())
+        elif self.open_region is not None:
+            number, ticks, retired, ledger, exits = self.open_region
+            self.open_region = None
             self.regions.append(
                 Region(
                     number=number,
@@ -274,7 +278,7 @@ class Machine:
         ledger.check_conservation(int(cpu.ticks))
         board = self.board
         return RunResult(
-            outcome=self._outcome or "running",
+            outcome=self.outcome or "running",
             exit_code=int(board.exit_code) if board.exit_requested else None,
             instructions=int(cpu.retired),
             ticks=int(cpu.ticks),

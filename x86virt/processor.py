@@ -1,8 +1,11 @@
 """The processor from Python: its arrays, reset, the profile's geometry, and one call into the jitted loop."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from .core import layout
+from .core.a20 import A20_OPEN
 from .core.board import BOARD
 from .core.entries import (
     enter_level,
@@ -28,11 +31,14 @@ from .isa.registers import (
     CR0_ET,
     CR0_NW,
     CR0_PE,
+    CR4_PAE,
     CS,
     EDX,
     EFLAGS_FIXED,
+    FEATURE_PSE_36,
     LDTR,
     N_SEGMENTS,
+    PDE_4M_RESERVED,
     TR,
     TYPE_LDT,
     TYPE_TSS_32_BUSY,
@@ -48,14 +54,14 @@ FLAT_DATA = AR_S | AR_P | AR_DB | AR_G | 0x3
 REAL_MODE_SEGMENT = AR_S | AR_P | 0x3
 VECTOR_TABLE_LIMIT = 0x3FF  # of real-address mode: 256 entries of four bytes
 
-# The profile keys of each TLB unit, in the order of core/layout.py: entries, ways, bits of page offset.
+# The profile keys of each TLB unit, in the order of core/layout.py: entries, ways.
 TLB_KEYS = (
-    ("tlb.dtlb_4k_l1_entries", "tlb.dtlb_4k_l1_ways", 12),
-    ("tlb.dtlb_large_entries", "tlb.dtlb_large_ways", 22),
-    ("tlb.dtlb_4k_l2_entries", "tlb.dtlb_4k_l2_ways", 12),
-    ("tlb.itlb_4k_entries", "tlb.itlb_4k_ways", 12),
-    ("tlb.itlb_large_entries", "tlb.itlb_large_ways", 22),
-    ("tlb.itlb_4k_l2_entries", "tlb.itlb_4k_l2_ways", 12),
+    ("tlb.dtlb_4k_l1_entries", "tlb.dtlb_4k_l1_ways"),
+    ("tlb.dtlb_large_entries", "tlb.dtlb_large_ways"),
+    ("tlb.dtlb_4k_l2_entries", "tlb.dtlb_4k_l2_ways"),
+    ("tlb.itlb_4k_entries", "tlb.itlb_4k_ways"),
+    ("tlb.itlb_large_entries", "tlb.itlb_large_ways"),
+    ("tlb.itlb_4k_l2_entries", "tlb.itlb_4k_l2_ways"),
 )
 CACHE_KEYS = (("cache.l1d_kb", "cache.l1d_ways"), ("cache.l2_kb", "cache.l2_ways"), ("cache.l3_kb", "cache.l3_ways"))
 
@@ -64,7 +70,7 @@ CACHE_KEYS = (("cache.l1d_kb", "cache.l1d_ways"), ("cache.l2_kb", "cache.l2_ways
 HOST_FIELDS = (
     "front_read", "front_write", "front_fetch", "read_addend", "write_addend", "fetch_addend", "context",
     "context_count", "contexts", "code_write_count", "code_writes", "in_block", "uop_index", "flush_code", "rmw_first",
-    "rmw_split", "rmw_second",
+    "rmw_split", "rmw_second", "front_generation", "fetch_generation",
 )  # fmt: skip
 
 
@@ -109,11 +115,9 @@ class Processor:
         cpu, profile = self.cpu, self.profile
         cpu.price[:] = profile.prices()
         first = 0
-        for unit, (entries_key, ways_key, shift) in enumerate(TLB_KEYS):
-            entries = profile.integer(entries_key)
-            ways = profile.integer(ways_key) or entries
-            self.set_tlb_unit(unit, first, entries, ways, shift)
-            first += entries
+        self.set_tlb_geometry(
+            (profile.integer(entries_key), profile.integer(ways_key)) for entries_key, ways_key in TLB_KEYS
+        )
         first = 0
         line_bytes = profile.integer("cache.line_bytes")
         for level, (size_key, ways_key) in enumerate(CACHE_KEYS):
@@ -124,13 +128,43 @@ class Processor:
             geometry.sets = lines // ways if ways else 1
             first += lines
         load_identity(cpu, profile)
+        bits = profile.integer("cpuid.physical_address_bits")
+        cpu.address_reserved_high = 0x7FFFFFFF & ~((1 << bits - 32) - 1)
+        cpu.large_page_reserved = PDE_4M_RESERVED
+        if cpu.cpuid_leaf1_edx >> FEATURE_PSE_36 & 1:
+            cpu.large_page_reserved &= ~((1 << min(bits, 40) - 19) - 1)
 
-    def set_tlb_unit(self, unit: int, first: int, entries: int, ways: int, shift: int) -> None:
-        """Give one TLB its place, sets and ways; 0 entries make it absent."""
-        geometry = self.cpu.tlb_units[unit]
-        geometry.first, geometry.shift = first, shift
-        geometry.ways = ways if entries else 0
-        geometry.sets = entries // ways if entries else 1
+    def set_tlb_geometry(self, shapes: Iterable[tuple[int, int]]) -> None:
+        """Give each TLB, in the order of `TLB_KEYS`, its entries and ways; all are empty then.
+
+        0 entries make a TLB absent, 0 ways fully associative; the sets are a power of two."""
+        first = 0
+        for unit, (entries, ways) in enumerate(shapes):
+            geometry = self.cpu.tlb_units[unit]
+            geometry.first = first
+            geometry.ways = (ways or entries) if entries else 0
+            geometry.sets = entries // geometry.ways if entries else 1
+            first += entries
+        self.empty_tlbs()
+
+    def set_tlb_discipline(self, entries: int) -> None:
+        """Replace the profile's TLBs by one level of fully associative ones of 1 to 4096 entries.
+
+        A guest that obeys the rules for TLBs computes the same with any of them; its cycles differ."""
+        one_level = ((entries, 0), (entries, 0), (0, 0))
+        self.set_tlb_geometry(one_level + one_level)
+
+    def empty_tlbs(self) -> None:
+        """Forget every translation, as at power on."""
+        cpu = self.cpu
+        cpu.front_generation = cpu.fetch_generation = cpu.tlb_generation = cpu.tlb_full_flush = 1
+        for name in ("front_read", "front_write", "front_fetch", "tlb_buckets"):
+            cpu[name][:] = 0
+        cpu.tlb_units["victim"] = 0
+        cpu.tlb["generation"] = -1
+        cpu.tlb["page"] = -1
+        large = 21 if cpu.cr4 & CR4_PAE else 22
+        cpu.tlb_units["shift"] = (12, large, 12, 12, large, 12)
 
     def reset(self) -> None:
         """Power on, in the state that a Multiboot loader hands over: flat protected mode, ring 0, interrupts off."""
@@ -147,10 +181,10 @@ class Processor:
 
         Execution begins at F000:FFF0, whose base lies in the top 64 KB of the address space until CS is loaded.
         """
-        self._power_on()
         cpu = self.cpu
         cpu.cr0 = CR0_ET | CR0_CD | CR0_NW
         cpu.cr2 = cpu.cr3 = cpu.cr4 = 0
+        self._power_on()
         cpu.gpr[:] = 0
         cpu.gpr[EDX] = cpu.cpuid[1, 0]
         for segment in range(N_SEGMENTS):
@@ -181,8 +215,9 @@ class Processor:
         cpu.timer = cpu.budget = cpu.deadline = NEVER
         cpu.retired_limit = NEVER
         cpu.hook_first, cpu.hook_last = 1, 0
-        cpu.front_generation = cpu.fetch_generation = cpu.tlb_generation = 1
-        cpu.tlb["generation"] = -1
+        cpu.a20_mask = A20_OPEN
+        cpu.pdpte[:] = 0
+        self.empty_tlbs()
         self.code.block_count = layout.FIRST_BLOCK
         self.code.uop_count = layout.BLOCK_UOPS
         cpu.mode_table[:4] = (MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_USER)

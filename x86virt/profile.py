@@ -49,6 +49,8 @@ MAXIMUM_FILE_BYTES = 1 << 20
 MAXIMUM_TEXT = 4000
 MAXIMUM_INHERITANCE = 8
 MAXIMUM_DIGITS = 30
+MAXIMUM_TLB_ENTRIES = 4096  # of one TLB: what core/layout.py has room for
+MAXIMUM_CACHE_LINES = 1 << 18  # of all levels
 MAXIMUM = {"price": 10**9, "geometry": 1 << 20, "clock": 10**6, "feature": 1, "identity": 0xFFFFFFFF}
 
 
@@ -365,7 +367,13 @@ def _check_together(path: pathlib.Path, values: Mapping[str, Value]) -> None:
     if not 16 <= line <= 4096 or not _is_power_of_two(line):
         raise ProfileError(f"{where}: cache.line_bytes", f"{line} bytes", "give a power of two from 16 to 4096")
     for entries, ways in _TLBS:
+        if number[entries] > MAXIMUM_TLB_ENTRIES:
+            raise ProfileError(f"{where}: {entries}", "more than is simulated", f"at most {MAXIMUM_TLB_ENTRIES}")
         _check_sets(where, entries, number[entries], number[ways] or number[entries])
+    if sum(number[kilobytes] for kilobytes, _ in _CACHES) * 1024 // line > MAXIMUM_CACHE_LINES:
+        raise ProfileError(
+            f"{where}: cache", "more lines than are simulated", f"at most {MAXIMUM_CACHE_LINES} in all levels"
+        )
     for kilobytes, ways in _CACHES:
         _check_sets(where, kilobytes, number[kilobytes] * 1024 // line, number[ways])
     if number["cpuid.family"] > 270 or number["cpuid.model"] > 255 or number["cpuid.stepping"] > 15:

@@ -1,7 +1,8 @@
 """The board: the devices of the bare machine, or, as another instance, the virtual devices of a VM.
 
-One record holds two 8259A PICs, an 8254 PIT, the 0xE9 console, the exit port 0xF4, the shutdown port 0x8900 and the
-POST port 0x80, and port 0xF0 of the x87 error interrupt. `now` is always in ticks (64 per processor cycle) and must not go back; everything is a function of it.
+One record holds two 8259A PICs, an 8254 PIT, the 0xE9 console, the exit port 0xF4, the shutdown port 0x8900, the
+POST port 0x80, port 0xF0 of the x87 error interrupt, and the A20 gate of port 0x92. `now` is always in ticks (64 per
+processor cycle) and must not go back; everything is a function of it.
 
 Whoever runs the processor calls `board_advance` at the first instruction boundary at or after `board_deadline`, and
 asks again for the deadline after every advance, port access and acknowledgement. Accesses to the ports of the PICs, the
@@ -58,6 +59,7 @@ PORT_PIT = 0x40
 PORT_PIT_COMMAND = 0x43
 PORT_SYSTEM_CONTROL = 0x61
 PORT_POST = 0x80
+PORT_SYSTEM_CONTROL_A = 0x92
 PORT_SLAVE_PIC = 0xA0
 PORT_CONSOLE = 0xE9
 PORT_FLOAT_ERROR = 0xF0
@@ -76,6 +78,7 @@ BOARD = np.dtype(
         ("pic", PIC, 2),  # master, slave
         ("pit", CHANNEL, 3),
         ("system_control", "i8"),  # bits 0 to 3 of port 0x61: gate 2, speaker, parity check enables
+        ("a20_gate", "i8"),  # 1: address line 20 is open; port 0x92, bit 1
         ("timer_policy", "i8"),  # TIMER_MERGE, TIMER_CATCH_UP, TIMER_DROP; set by the owner after reset
         ("timer_edges", "i8"),  # rising edges of channel 0 seen by an edge-triggered input
         ("timer_lost", "i8"),  # of these, merged or dropped
@@ -111,6 +114,7 @@ def reset_board(board, ticks_per_second):
     reset_channel(board.pit[2], 0)
     board.pic[0].lines = 1  # OUT of channel 0 is high
     board.system_control = 0
+    board.a20_gate = 1
     board.timer_policy = TIMER_MERGE
     board.timer_edges = 0
     board.timer_lost = 0
@@ -471,6 +475,8 @@ def byte_write(board, port, value, now):
         board.post_code = value
     elif port == PORT_FLOAT_ERROR:
         float_error_port(board)
+    elif port == PORT_SYSTEM_CONTROL_A:
+        board.a20_gate = (value >> 1) & 1
     else:
         board.unclaimed_writes += 1
     return BOARD_OK
@@ -486,6 +492,8 @@ def byte_read(board, port, now):
         return PORT_CONSOLE
     if port == PORT_POST:
         return board.post_code
+    if port == PORT_SYSTEM_CONTROL_A:
+        return board.a20_gate << 1
     board.unclaimed_reads += 1
     return 0xFF
 

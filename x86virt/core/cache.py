@@ -11,7 +11,7 @@ from ..isa.events import (
     EVENT_WALK_REFERENCE_L2,
 )
 from .charge import charge
-from .jit import kernel
+from .jit import inline, kernel
 
 # The event of an L2 hit; those of an L3 hit and of memory follow it (a test of isa.events holds this).
 WALK = EVENT_WALK_REFERENCE_L2
@@ -21,14 +21,10 @@ N_LEVELS = 3
 
 
 @kernel
-def touch_level(cpu, level, physical):
-    """Look the line up in one level and make it the most recently used of its set; 1 if it was there."""
-    geometry = cpu.cache_levels[level]
-    line = physical >> geometry.line_shift
-    first = geometry.first + (line % geometry.sets) * geometry.ways
-    tag = line + 1
+def move_to_front(cpu, first, ways, tag):
+    """Make a line the most recently used of its set, in place of the least recently used if it is new; 1 if it was there."""
     position = 0
-    while position < geometry.ways - 1 and cpu.cache_lines[first + position] != tag:
+    while position < ways - 1 and cpu.cache_lines[first + position] != tag:
         position += 1
     hit = int(cpu.cache_lines[first + position] == tag)
     while position > 0:
@@ -38,14 +34,31 @@ def touch_level(cpu, level, physical):
     return hit
 
 
+@inline
+def touch_level(cpu, level, physical):
+    """Look the line up in one level and make it the most recently used of its set; 1 if it was there."""
+    geometry = cpu.cache_levels[level]
+    line = physical >> geometry.line_shift
+    first = geometry.first + (line & (geometry.sets - 1)) * geometry.ways
+    hit = 1
+    if cpu.cache_lines[first] != line + 1:
+        hit = move_to_front(cpu, first, geometry.ways, line + 1)
+    return hit
+
+
 @kernel
-def reference(cpu, physical, event_of_l2):
-    """One reference to physical memory; charges the event of the level that served it, nothing for L1."""
-    if touch_level(cpu, 0, physical) == 1:
-        return
+def fetch_from_outer_levels(cpu, physical, event_of_l2):
+    """A reference that missed the first level: charges the event of the level that served it."""
     served = 1
     while served < N_LEVELS:
         if cpu.cache_levels[served].ways > 0 and touch_level(cpu, served, physical) == 1:
             break
         served += 1
     charge(cpu, event_of_l2 + served - 1, 1)
+
+
+@inline
+def reference(cpu, physical, event_of_l2):
+    """One reference to physical memory; charges the event of the level that served it, nothing for L1."""
+    if touch_level(cpu, 0, physical) == 0:
+        fetch_from_outer_levels(cpu, physical, event_of_l2)

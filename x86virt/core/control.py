@@ -38,29 +38,35 @@ from .debug import dr_to_register, refresh_breakpoints, register_to_dr
 from .fault import raise_fault, raise_plain
 from .identity import cpuid, rdtsc
 from .jit import kernel
-from .layout import OK, UNIMPLEMENTED
+from .layout import OK
 from .memory import effective_address
 from .mode import MASK_32, in_real_mode, set_context
 from .model_specific import rdmsr, wrmsr
+from .page_directory_pointers import load_cr3, load_pointers, pae_paging, set_large_page_size
 from .segment import set_real_mode_code
 from .tlb import drop_front, flush_tlb, invalidate_page
 
 
 @kernel
-def write_cr0(cpu, value):
+def write_cr0(cpu, ram, value):
     """MOV CR0 and LMSW. Reserved bits are ignored, ET is fixed."""
     value = (value & CR0_IMPLEMENTED) | CR0_ET
     # 1. Combinations that the manual forbids: paging without protection, not-write-through without cache-disable.
     if value & (CR0_PG | CR0_PE) == CR0_PG or value & (CR0_NW | CR0_CD) == CR0_NW:
         return raise_fault(cpu, GP, 0)
-    # 2. What the TLBs may keep (SDM volume 3, section 4.10.4.1).
+    # 2. The page-directory-pointer entries of PAE paging (SDM volume 3, section 4.4.1).
     changed = value ^ cpu.cr0
+    if changed & (CR0_PG | CR0_CD | CR0_NW) and pae_paging(value, cpu.cr4):
+        outcome = load_pointers(cpu, ram, cpu.cr3)
+        if outcome != OK:
+            return outcome
+    # 3. What the TLBs may keep (SDM volume 3, section 4.10.4.1).
     cpu.cr0 = value
     if changed & (CR0_PG | CR0_PE):
         flush_tlb(cpu, 0)
     elif changed:
         drop_front(cpu)
-    # 3. Into or out of real-address mode: segment registers keep their hidden parts, but that CS may be written there.
+    # 4. Into or out of real-address mode: segment registers keep their hidden parts, but that CS may be written there.
     if changed & CR0_PE:
         if in_real_mode(cpu):
             set_real_mode_code(cpu)
@@ -85,37 +91,38 @@ def cr4_offered(cpu):
 
 
 @kernel
-def write_cr4(cpu, value):
-    """MOV CR4. UNIMPLEMENTED: PAE paging, on a processor that offers it."""
+def write_cr4(cpu, ram, value):
+    """MOV CR4."""
     if value & ~cr4_offered(cpu):
         return raise_fault(cpu, GP, 0)
-    if value & CR4_PAE:
-        return UNIMPLEMENTED
     changed = value ^ cpu.cr4
+    if changed & (CR4_PGE | CR4_PSE | CR4_PAE) and pae_paging(cpu.cr0, value):
+        outcome = load_pointers(cpu, ram, cpu.cr3)
+        if outcome != OK:
+            return outcome
     cpu.cr4 = value
     if changed & (CR4_PGE | CR4_PSE | CR4_PAE):
         flush_tlb(cpu, 0)
+        set_large_page_size(cpu)
     if changed & CR4_DE:
         refresh_breakpoints(cpu)
     return OK
 
 
 @kernel
-def register_to_cr(cpu, u):
+def register_to_cr(cpu, ram, u):
     """MOV CRn, r32."""
     value = cpu.gpr[u.src]
     number = u.condition
     if number == 0:
-        return write_cr0(cpu, value)
+        return write_cr0(cpu, ram, value)
     if number == 2:
         cpu.cr2 = value
         return OK
     if number == 3:
-        cpu.cr3 = value
-        flush_tlb(cpu, 1)
-        return OK
+        return load_cr3(cpu, ram, value)
     if number == 4:
-        return write_cr4(cpu, value)
+        return write_cr4(cpu, ram, value)
     return raise_plain(cpu, UD)
 
 
@@ -143,11 +150,11 @@ def invlpg(cpu, u):
 
 
 @kernel
-def control_instruction(cpu, u):
+def control_instruction(cpu, ram, u):
     """The operations SYSTEM_CR_TO_REGISTER to SYSTEM_WRMSR."""
     op = u.dst_shift
     if op == SYSTEM_REGISTER_TO_CR:
-        return register_to_cr(cpu, u)
+        return register_to_cr(cpu, ram, u)
     if op == SYSTEM_CR_TO_REGISTER:
         return cr_to_register(cpu, u)
     if op == SYSTEM_REGISTER_TO_DR:

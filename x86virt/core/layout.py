@@ -48,19 +48,22 @@ SEGMENT = np.dtype(
 # -- TLBs and caches ----------------------------------------------------------------------------------------------
 TLB_ENTRY = np.dtype(
     [
-        ("page", "i8"),  # linear address >> 12 (or >> 22 for a large page)
+        ("page", "i8"),  # linear address >> the unit's shift; -1: never filled
         ("frame", "i8"),  # physical address of the page
-        ("rights", "i8"),  # PTE_RW | PTE_US | PTE_D | PTE_G of the whole walk
-        ("generation", "i8"),  # valid if equal to the TLB's generation, or global; -1: invalid
+        ("rights", "i8"),  # PTE_RW | PTE_US | PTE_D | PTE_G of the whole walk, and RIGHT_NX
+        ("generation", "i8"),  # valid if equal to the TLB's generation, or global and not from before the last full flush
+        ("following", "i8"),  # the next entry of its bucket, plus 1; 0: none
     ]
 )
-MAX_TLB_SETS = 128
+RIGHT_NX = 1 << 9  # among a TLB entry's rights: instructions may not be fetched from the page
+MAX_TLB_SETS = 4096
 TLB_UNIT = np.dtype(
     [("first", "i8"), ("sets", "i8"), ("ways", "i8"), ("shift", "i8"), ("victim", "i8", MAX_TLB_SETS)]
 )
 DTLB, DTLB_LARGE, DTLB_L2, ITLB, ITLB_LARGE, ITLB_L2 = range(6)
 N_TLB_UNITS = 6
-MAX_TLB_ENTRIES = 4096
+MAX_TLB_ENTRIES = 4096 * N_TLB_UNITS
+TLB_BUCKETS = 512  # of each unit: where an entry is found by its page, whatever the unit's geometry
 
 CACHE_LEVEL = np.dtype([("first", "i8"), ("sets", "i8"), ("ways", "i8"), ("line_shift", "i8")])
 MAX_CACHE_LINES = 1 << 18
@@ -146,6 +149,7 @@ CPU = np.dtype(
         ("cr2", "i8"),
         ("cr3", "i8"),
         ("cr4", "i8"),
+        ("pdpte", "i8", 4),  # PAE paging: the page-directory-pointer entries that the last load of CR3 read; 0: not present
         ("cpl", "i8"),
         ("seg", SEGMENT, N_SEGMENTS),
         ("gdtr_base", "i8"),
@@ -213,7 +217,12 @@ CPU = np.dtype(
         ("read_addend", "i8", FRONT_SIZE),
         ("write_addend", "i8", FRONT_SIZE),
         ("fetch_addend", "i8", FRONT_SIZE),
+        ("a20_mask", "i8"),  # what physical addresses are masked with: bit 20 is clear while the A20 gate is closed
+        ("address_reserved_high", "i8"),  # bits 62:32 that are reserved in a 64-bit entry, shifted down to 30:0
+        ("large_page_reserved", "i8"),  # bits that are reserved in the directory entry of a 4 MB page
         ("tlb_generation", "i8"),
+        ("tlb_full_flush", "i8"),  # the generation that the last flush of all entries, global ones too, began
+        ("tlb_buckets", "i8", N_TLB_UNITS * TLB_BUCKETS),  # the first entry of each bucket, plus 1; 0: none
         ("tlb_units", TLB_UNIT, N_TLB_UNITS),
         ("tlb", TLB_ENTRY, MAX_TLB_ENTRIES),
         ("cache_levels", CACHE_LEVEL, 3),

@@ -4,6 +4,7 @@ The byte array that holds RAM carries, behind RAM, one 32-bit mask per page: bit
 the page hold decoded code, so that a write there discards it. Reads beyond RAM give ones, writes there are lost.
 """
 
+from .cache import WALK, reference
 from .jit import inline, kernel, load_8, load_16, load_32, store_8, store_16, store_32
 from .layout import CODE_SHIFT, CODE_WRITES
 
@@ -48,6 +49,13 @@ def read_physical(cpu, ram, physical, n):
     if n == 2:
         return load_16(ram, physical)
     return load_16(ram, physical) | load_8(ram, physical + 2) << 16
+
+
+@inline
+def read_table(cpu, ram, physical):
+    """The doubleword of a page table: one reference of a walk, which goes through the cache model."""
+    reference(cpu, physical, WALK)
+    return read_physical(cpu, ram, physical, 4)
 
 
 @kernel

@@ -138,7 +138,7 @@ def system_instruction(cpu, ram, board, u):
     if op <= SYSTEM_LMSW:
         return table_instruction(cpu, ram, u)
     if op <= SYSTEM_WRMSR:
-        return control_instruction(cpu, u)
+        return control_instruction(cpu, ram, u)
     if op <= SYSTEM_LOAD_FAR_POINTER:
         return selector_instruction(cpu, ram, u)
     if op <= SYSTEM_CALL_FAR_INDIRECT:

@@ -66,10 +66,10 @@ def store_table(cpu, ram, u, limit, table_base):
 
 
 @kernel
-def lmsw(cpu, value):
+def lmsw(cpu, ram, value):
     """LMSW: PE, MP, EM and TS; PE cannot be cleared."""
     changeable = CR0_MP | CR0_EM | CR0_TS
-    return write_cr0(cpu, (cpu.cr0 & ~changeable) | (value & (changeable | CR0_PE)))
+    return write_cr0(cpu, ram, (cpu.cr0 & ~changeable) | (value & (changeable | CR0_PE)))
 
 
 @kernel
@@ -87,7 +87,7 @@ def table_instruction(cpu, ram, u):
     if op == SYSTEM_LTR:
         return load_tr(cpu, ram, cpu.gpr[u.src])
     if op == SYSTEM_LMSW:
-        return lmsw(cpu, cpu.gpr[u.src])
+        return lmsw(cpu, ram, cpu.gpr[u.src])
     if op == SYSTEM_SLDT:
         value = cpu.seg[LDTR].selector
     elif op == SYSTEM_STR:

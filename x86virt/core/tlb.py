@@ -1,7 +1,11 @@
 """The modelled TLBs, and the front cache that is a strict subset of them.
 
 Replacement is first-in first-out within a set, which needs no write on a hit, so that a hit in the front cache and a
-hit in the model are the same thing. A flush is one increment of the generation; global entries outlive it.
+hit in the model are the same thing. A flush is one increment of the generation; global entries outlive it, unless it
+also marks its generation as the first that counts for them.
+
+An entry is found by its page through buckets that follow the model in every fill; what is found, and what is evicted, is
+the same as a search of the set would give.
 """
 
 from ..isa.registers import PTE_G
@@ -16,6 +20,7 @@ from .layout import (
     ITLB_LARGE,
     MAX_GENERATION,
     N_TLB_UNITS,
+    TLB_BUCKETS,
 )
 
 
@@ -47,31 +52,48 @@ def flush_tlb(cpu, keep_global):
     drop_fetch_front(cpu)
     cpu.tlb_generation += 1
     if keep_global == 0:
-        for unit in range(N_TLB_UNITS):
-            geometry = cpu.tlb_units[unit]
-            for index in range(geometry.first, geometry.first + geometry.sets * geometry.ways):
-                cpu.tlb[index].generation = -1
+        cpu.tlb_full_flush = cpu.tlb_generation
 
 
 @inline
 def is_valid(cpu, entry):
-    """Whether a TLB entry is live: of this generation, or global and not invalidated."""
-    return entry.generation == cpu.tlb_generation or (entry.generation >= 0 and entry.rights & PTE_G != 0)
+    """Whether a TLB entry is live: of this generation, or global and filled since the last flush of everything."""
+    return entry.generation == cpu.tlb_generation or (
+        entry.rights & PTE_G != 0 and entry.generation >= cpu.tlb_full_flush
+    )
+
+
+@inline
+def bucket_of_page(unit, page):
+    """The bucket that chains the entries of one unit for a page: every entry that was ever filled is in one."""
+    return unit * TLB_BUCKETS + (page & (TLB_BUCKETS - 1))
+
+
+@inline
+def find(cpu, unit, gla):
+    """The index of the valid entry that translates `gla` in one TLB, or -1."""
+    page = gla >> cpu.tlb_units[unit].shift
+    at = cpu.tlb_buckets[bucket_of_page(unit, page)]
+    while at != 0:
+        entry = cpu.tlb[at - 1]
+        if entry.page == page and is_valid(cpu, entry):
+            break
+        at = entry.following
+    return at - 1
 
 
 @kernel
-def find(cpu, unit, gla):
-    """The index of the valid entry that translates `gla` in one TLB, or -1."""
-    geometry = cpu.tlb_units[unit]
-    if geometry.ways == 0:
-        return -1
-    page = gla >> geometry.shift
-    first = geometry.first + (page % geometry.sets) * geometry.ways
-    for index in range(first, first + geometry.ways):
-        entry = cpu.tlb[index]
-        if entry.page == page and is_valid(cpu, entry):
-            return index
-    return -1
+def unchain(cpu, unit, index):
+    """Take an entry out of its bucket."""
+    entry = cpu.tlb[index]
+    bucket = bucket_of_page(unit, entry.page)
+    at = cpu.tlb_buckets[bucket]
+    if at == index + 1:
+        cpu.tlb_buckets[bucket] = entry.following
+        return
+    while cpu.tlb[at - 1].following != index + 1:
+        at = cpu.tlb[at - 1].following
+    cpu.tlb[at - 1].following = entry.following
 
 
 @kernel
@@ -81,17 +103,23 @@ def insert(cpu, unit, gla, frame, rights):
     if geometry.ways == 0:
         return -1
     page = gla >> geometry.shift
-    selected = page % geometry.sets
-    way = cpu.tlb_units[unit].victim[selected]
+    selected = page & (geometry.sets - 1)
+    way = geometry.victim[selected]
     next_way = way + 1
     if next_way >= geometry.ways:
         next_way = 0
-    cpu.tlb_units[unit].victim[selected] = next_way
+    geometry.victim[selected] = next_way
     index = geometry.first + selected * geometry.ways + way
     entry = cpu.tlb[index]
-    if entry.generation >= 0:
+    if is_valid(cpu, entry):
         forget_front(cpu, unit, entry.page)
-    entry.page = page
+    if entry.page != page:
+        if entry.page >= 0:
+            unchain(cpu, unit, index)
+        bucket = bucket_of_page(unit, page)
+        entry.page = page
+        entry.following = cpu.tlb_buckets[bucket]
+        cpu.tlb_buckets[bucket] = index + 1
     entry.frame = frame
     entry.rights = rights
     entry.generation = cpu.tlb_generation

@@ -35,6 +35,7 @@ CR0_IMPLEMENTED = CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP |
 CR4_VME, CR4_PVI, CR4_TSD, CR4_DE, CR4_PSE, CR4_PAE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 4, 1 << 5
 CR4_MCE, CR4_PGE, CR4_PCE, CR4_OSFXSR = 1 << 6, 1 << 7, 1 << 8, 1 << 9
 CR3_ADDRESS = 0xFFFFF000
+CR3_PAE_ADDRESS = 0xFFFFFFE0
 
 # x87 status word (volume 1, section 8.1.3); the exception flags stand at the places of their masks in the control word.
 X87_INVALID, X87_DENORMAL, X87_ZERO_DIVIDE, X87_OVERFLOW = 1 << 0, 1 << 1, 1 << 2, 1 << 3
@@ -48,7 +49,13 @@ PTE_P, PTE_RW, PTE_US, PTE_PWT, PTE_PCD = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 4
 PTE_A, PTE_D, PTE_PS, PTE_G = 1 << 5, 1 << 6, 1 << 7, 1 << 8
 PTE_ADDRESS = 0xFFFFF000
 PDE_4M_ADDRESS = 0xFFC00000
-PDE_4M_RESERVED = 0x003FE000  # bits 21:13 without PSE-36
+PDE_4M_RESERVED = 0x003FE000  # bits 21:13 without PSE-36, which makes address bits 39:32 of bits 20:13
+
+# What 64-bit entries of PAE paging add (volume 3, section 4.4); NX is bit 63, here within the high doubleword.
+PTE_HIGH_NX = 1 << 31
+PDE_2M_ADDRESS = 0xFFE00000
+PDE_2M_RESERVED = 0x001FE000  # bits 20:13
+PDPTE_RESERVED = 0x000001E6  # bits 8:5 and 2:1
 
 # Page-fault error code (volume 3, section 4.7).
 PF_P, PF_W, PF_U, PF_RSVD, PF_I = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 4
@@ -83,4 +90,4 @@ EFER_NXE = 1 << 11
 # Bits of CPUID leaf 1 EDX, and NX of the extended leaf 80000001.
 FEATURE_VME, FEATURE_DE, FEATURE_PSE, FEATURE_TSC, FEATURE_PAE, FEATURE_MCE = 1, 2, 3, 4, 6, 7
 FEATURE_SEP, FEATURE_MTRR, FEATURE_PGE, FEATURE_MCA, FEATURE_PAT = 11, 12, 13, 14, 16
-FEATURE_NX = 20
+FEATURE_PSE_36, FEATURE_NX = 17, 20

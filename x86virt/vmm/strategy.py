@@ -1,6 +1,6 @@
 """What a strategy is: three choices, the ring it gives the guest's kernel, and a hook for each reason to exit."""
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .exits import Exit, VmmError
 from .state import VirtualState, bare_state
@@ -28,6 +28,18 @@ class Strategy:
 
     def setup(self, machine: "Machine") -> None:
         """Called once, when the guest has been loaded and before it starts."""
+
+    def save(self) -> dict[str, Any]:
+        """What the strategy itself must keep when its machine is saved, as JSON has it; a strategy that sets attributes of
+        its own overrides this and `restore`."""
+        if vars(self):
+            raise NotImplementedError(f"it keeps {', '.join(sorted(vars(self)))} and does not say how to save it")
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take back what `save` gave."""
+        if state:
+            raise ValueError(f"strategy {self.name} takes no state of its own")
 
     def on_exit(self, vm, exit: Exit) -> None:
         """Every reason that has no hook of its own."""

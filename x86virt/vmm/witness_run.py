@@ -397,7 +397,7 @@ def exits_of(machine: "Machine") -> Iterator[Scene]:
     cpu.retired_limit = core.NEVER
     cpu.budget = BUDGET * 64
     assert machine.vm is not None
-    while machine._outcome is None:
+    while machine.outcome is None:
         outcome = machine.processor.run()
         if outcome == core.HOOK:
             yield scene_of(machine.vm)

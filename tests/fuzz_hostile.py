@@ -1,0 +1,352 @@
+"""The fuzzer over hostile guests: `python -m tests.fuzz_hostile --seed N --instructions 10000000` (`make fuzz`).
+
+Each case is a machine in a random state: random bytes as code, or a shipped guest whose bytes, tables or registers were
+damaged in mid-run; in rings 0 and 3, in any mode that the control bits give, with random GDT, LDT, IDT, TSS and page
+tables, with and without devices at work; on the bare machine and under trap-and-emulate. A case is short-lived or runs
+thousands of instructions; many run until the seed's number of guest instructions is reached.
+
+Every case must end in a named outcome, within its budget, with a balanced ledger; and no call may take long in real time.
+A case that does not prints `--seed N --case M`, which runs it alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from bare_machine import (
+    CODE,
+    CODE_FIRST,
+    CODE_LAST,
+    DATA,
+    DIRECTORY,
+    ESP,
+    GDT,
+    IDT,
+    STACK,
+    STACK_END,
+    TABLE,
+    TSS,
+    BareMachine,
+)
+
+from x86virt.api import make_setup
+from x86virt.core import layout
+from x86virt.core.entries import all_eflags, device_write, enter_level, set_all_eflags
+from x86virt.core.layout import NEVER
+from x86virt.guests import find_guest
+from x86virt.isa.events import EVENTS
+from x86virt.isa.registers import CR0_PE, CR0_PG, CS, EFLAGS_FIXED, EFLAGS_VM
+from x86virt.ledger import Ledger
+from x86virt.machine import Machine
+from x86virt.saved import machine_arrays, restore_machine_state
+
+TICKS = 64
+BARE_CYCLES = 200_000  # of one case of random code
+GUEST_CYCLES = 200_000  # of one case of a damaged guest
+VMM_CYCLES = 600_000
+MOST_CALLS = 20_000
+LONGEST_SECONDS = 60.0  # of one case
+ENDS = {
+    layout.UNIMPLEMENTED: "unimplemented", layout.SHUTDOWN: "triple_fault", layout.BUDGET: "budget",
+    layout.HALTED_FOREVER: "halted_forever",
+}  # fmt: skip
+STEPS = {layout.MARK, layout.BOARD}
+NAMED = re.compile(r"halted|exited \d+|triple_fault|budget|halted_forever|unimplemented: .+|unsupported: .+")
+GUESTS = ("irq", "clock", "syscall", "pgfault", "ptemod", "cr3switch", "divzero", "hello_pse", "stealth", "mix")
+DELIVERIES = [event.name for event in EVENTS if event.name.startswith(("sys.exc_", "sys.ext_interrupt", "sys.int_n"))]
+# What makes hostile code go on for long, and meet the system: loops, segment loads, control registers, ports, returns.
+PIECES = [
+    bytes.fromhex(text)
+    for text in (
+        "cd80 cc ce cf cb ca0400 f4 fa fb 9d 9c 1e 1f 06 07 0fa0 0fa1 8ed8 8ec0 8ed0 8ee0 0f00d0 0f00d8 0f011d 0f0115 "
+        "0f01f0 0f22c0 0f22d8 0f22e0 0f20c0 0f2200 0f0139 0f30 0f32 0f31 0fa2 e460 e640 ed ef e743 ee e8 e9 ebfe eb80 "
+        "75f0 e2f0 74f8 ff20 ff30 8f00 c8 c9 60 61 f3a4 f3ab f2ae f3a6 f7f0 f6f1 0fc708 0fb008 0f34 0f35 0f23f8 0f21f0 "
+        "ea 9a c500 c400 0fb200 62 63c0 27 d5 66 67 f0 2e 64 65 90 9090 40 01c8 8b00 8900 a1 a3 6c 6e 0f06 0f08 0f09 "
+        "9b d9e8 dde0 0fae00 668cd8 0f02c1 0f03c1 0f00e0 c20400 c3 eaf0ff00f0 fc fd 0fab00 87db 6687db 6687c9"
+    ).split()
+]
+
+
+@dataclass
+class Tally:
+    """What a seed came to."""
+
+    instructions: int = 0
+    cases: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    events: Counter[str] = field(default_factory=Counter)
+    unimplemented: Counter[str] = field(default_factory=Counter)
+
+    def lines(self) -> list[str]:
+        """As it is printed."""
+        events = ", ".join(f"{name.removeprefix('sys.')} {count}" for name, count in self.events.most_common())
+        return [
+            f"{self.cases} cases, {self.instructions} guest instructions",
+            "outcomes: " + ", ".join(f"{name} {count}" for name, count in self.outcomes.most_common()),
+            f"exceptions and interrupts delivered: {events}",
+            *(f"unimplemented: {name} ({count})" for name, count in self.unimplemented.most_common(20)),
+        ]
+
+
+class Fuzzer:
+    """The machines, made once, and the cases."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.tally = Tally()
+        self.bare = BareMachine()
+        self.guests: dict[tuple[str, str, int], tuple[Machine, dict[str, np.ndarray]]] = {}
+
+    def case(self, number: int) -> None:
+        """Run one case."""
+        chance = np.random.default_rng([self.seed, number])
+        began = time.monotonic()
+        kind = chance.random()
+        if kind < 0.55:
+            self.random_code(chance)
+        else:
+            self.damaged_guest(chance, "trap-and-emulate" if kind > 0.85 else "native")
+        self.tally.cases += 1
+        assert time.monotonic() - began < LONGEST_SECONDS, "a case takes too long"
+
+    # -- random code on the bare machine --------------------------------------------------------------------------
+
+    def random_code(self, chance: np.random.Generator) -> None:
+        """Random bytes or random pieces as code, with random tables, in any ring and mode."""
+        machine = self.bare
+        machine.power_on()
+        cpu, memory = machine.cpu, machine.memory
+        ring = int(chance.choice([0, 0, 3]))
+        if chance.random() < 0.5:
+            machine.paging()
+        machine.ring(ring)
+        cpu.hook_first, cpu.hook_last = 1, 0
+        octets = code_bytes(chance, CODE_LAST + 1 - CODE_FIRST)
+        memory[CODE_FIRST : CODE_LAST + 1] = np.frombuffer(octets, np.uint8)
+        memory[0x4000:0x5000] = np.frombuffer(code_bytes(chance, 0x1000), np.uint8)  # the handlers
+        memory[DATA:STACK_END] = chance.integers(0, 256, STACK_END - DATA)
+        for first, length in ((GDT, 0x80), (IDT, 0x100), (TSS, 0x68), (DIRECTORY, 0x1000), (TABLE, 0x400)):
+            if chance.random() < 0.4:
+                damage(chance, memory, first, first + length, int(chance.integers(1, 24)))
+        machine.gpr[:8] = chance.choice([0, 8, 0xFFFFFFFF, CODE, DATA, STACK, GDT, IDT, TABLE, 0x1B, 0x10, 1 << 31], 8)
+        machine.gpr[ESP] = STACK + 0x1000
+        randomise_control(chance, machine.processor)
+        cpu.rip = int(chance.choice([CODE, CODE, CODE_FIRST, DATA, 0xFFFFFFF0, 0xFFFFE, 0x4000]))
+        enter_mode(str(chance.choice(MODES, p=MODE_SHARES)), machine.processor)
+        if chance.random() < 0.3:
+            start_timer(machine.processor)
+        self.drive(machine)
+
+    def drive(self, machine: BareMachine) -> None:
+        """Run to an end; marks and devices are served on the way."""
+        processor = machine.processor
+        cpu, board = processor.cpu, processor.board
+        cpu.budget, cpu.retired_limit = BARE_CYCLES * TICKS, NEVER
+        for _ in range(MOST_CALLS):
+            outcome = processor.run()
+            if outcome in ENDS:
+                break
+            assert outcome in STEPS, f"outcome {outcome}"
+            cpu.mark = board.attention = board.console_length = board.exit_requested = board.shutdown_requested = 0
+        else:
+            raise AssertionError("the run does not end")
+        processor.settle()
+        ledger = processor.ledger()
+        assert ledger.total_ticks() == cpu.ticks, "the ledger does not balance"
+        ledger.check_fixed_prices(cpu.price)
+        assert (ledger.count >= 0).all()
+        if outcome == layout.UNIMPLEMENTED:
+            physical = processor.look_up((int(cpu.rip) + int(cpu.seg[CS].seg_base)) & 0xFFFFFFFF) or 0
+            self.tally.unimplemented[processor.read_physical(physical, 3).hex(" ")] += 1
+        self.count(ENDS[outcome], int(cpu.retired), ledger)
+
+    # -- damaged guests ---------------------------------------------------------------------------------------------
+
+    def prepared(self, guest: str, strategy: str, part: int) -> tuple[Machine, dict[str, np.ndarray]]:
+        """A machine of a guest, some way into its run, and its whole state."""
+        key = guest, strategy, part
+        if key not in self.guests:
+            machine = make_setup(strategy, memory_bytes=8 << 20).machine()
+            machine.load(find_guest(guest), "iterations=50")
+            machine.advance((0, 3000, 12_000, 30_000)[part])
+            self.guests[key] = machine, {name: array.copy() for name, array in machine_arrays(machine)}
+        return self.guests[key]
+
+    def damaged_guest(self, chance: np.random.Generator, strategy: str) -> None:
+        """A shipped guest goes on from some place with damage in its memory and registers."""
+        guest = GUESTS[int(chance.integers(len(GUESTS)))]
+        part = int(chance.integers(4))
+        if strategy == "native":
+            machine, state = self.prepared(guest, strategy, part)
+            restore_machine_state(machine, state)
+        else:
+            machine = make_setup(strategy, memory_bytes=8 << 20).machine()
+            machine.load(find_guest(guest), "iterations=50")
+            machine.advance((0, 3000, 12_000, 30_000)[part])
+        places = guest_places(guest)
+        for name, first, last in places:
+            if chance.random() < (0.5 if name == "code" else 0.25):
+                self.damage_guest(chance, machine, first, last)
+        cpu = machine.processor.cpu
+        if machine.vm is None:
+            if chance.random() < 0.3:
+                randomise_control(chance, machine.processor)
+            if chance.random() < 0.3:
+                cpu.gpr[int(chance.integers(8))] = int(chance.integers(0, 1 << 32))
+        cycles = (VMM_CYCLES if machine.vm is not None else GUEST_CYCLES) + int(cpu.ticks) // TICKS
+        before, ledger = int(cpu.retired), machine.ledger()
+        result = machine.run(cycles)  # checks conservation
+        assert NAMED.fullmatch(result.outcome), result.outcome
+        result.ledger.check_fixed_prices(cpu.price) if machine.vm is None else None
+        name = result.outcome.split(":")[0].split(" ")[0]
+        if name == "unimplemented":
+            self.tally.unimplemented[result.outcome.split(" at ")[0][15:23]] += 1
+        self.count(name, int(cpu.retired) - before, result.ledger - ledger)
+
+    def damage_guest(self, chance: np.random.Generator, machine: Machine, first: int, last: int) -> None:
+        """Random bytes, or pieces of code, at a few guest-physical addresses."""
+        for _ in range(int(chance.integers(1, 8))):
+            octets = PIECES[int(chance.integers(len(PIECES)))] if chance.random() < 0.5 else chance.bytes(4)
+            machine.write_guest(int(chance.integers(first, last)), octets)
+
+    def count(self, outcome: str, instructions: int, ledger: Ledger) -> None:
+        """Book a case."""
+        self.tally.outcomes[outcome] += 1
+        self.tally.instructions += instructions
+        for name in DELIVERIES:
+            count = ledger.event_count(name)
+            if count:
+                self.tally.events[name] += count
+
+
+def guest_places(guest: str) -> list[tuple[str, int, int]]:
+    """Where a guest's code and tables are, by its symbols."""
+    symbols = find_guest(guest).symbols
+    rows = [("code", 0x100000, symbols["user_start"]), ("user", symbols["user_start"], symbols["user_end"])]
+    tables = (("gdt", 64), ("idt", 512), ("tss", 104), ("page_directory", 64), ("page_table_0", 4096))
+    return rows + [(name, symbols[name], symbols[name] + length) for name, length in tables]
+
+
+def code_bytes(chance: np.random.Generator, length: int) -> bytes:
+    """Hostile code: random bytes, pieces that meet the system, or a long stretch of harmless code with some of both."""
+    style = chance.random()
+    if style < 0.2:
+        return chance.bytes(length)
+    numbers = chance.integers(0, len(PIECES), length // 2)
+    pieces = [PIECES[number] for number in numbers]
+    if style < 0.6:
+        # Mostly arithmetic, moves and short loops: cases that last.
+        calm = (b"\x01\xc8", b"\x40", b"\x8b\x05" + (DATA + 4).to_bytes(4, "little"), b"\x90", b"\x31\xd2", b"\x75\x01",
+                b"\x89\x1d" + (DATA + 64).to_bytes(4, "little"), b"\xeb\x00", b"\x29\xc3", b"\x0f\xaf\xc1")  # fmt: skip
+        wild = chance.random(len(pieces)) < 0.03
+        which = chance.integers(0, len(calm), len(pieces))
+        pieces = [piece if hit else calm[number] for piece, hit, number in zip(pieces, wild, which, strict=True)]
+    octets = b"".join(pieces)[: length - 5]
+    back = -(len(octets) + 5) & 0xFFFFFFFF
+    return (octets + b"\xe9" + back.to_bytes(4, "little")).ljust(length, b"\xf4")
+
+
+def damage(chance: np.random.Generator, memory: np.ndarray, first: int, last: int, number: int) -> None:
+    """A few random bytes in a table."""
+    places = chance.integers(first, last, number)
+    memory[places] = chance.choice([0, 0xFF, 0x80, 0x07, 0xE7, 0x67, 0x8E, 0x9B, 0x93, int(chance.integers(256))], number)
+
+
+def randomise_control(chance: np.random.Generator, processor) -> None:
+    """Random flags, control registers and tables' places, as privileged code could have set them."""
+    cpu = processor.cpu
+    flags = int(chance.integers(0, 1 << 22)) & 0x00257FD5 if chance.random() < 0.5 else 0
+    set_all_eflags(processor.state, flags & ~0x20000 | EFLAGS_FIXED)
+    if chance.random() < 0.3:
+        cpu.cr3 = int(chance.choice([0, 0xFFFFF000, 0x100000, DIRECTORY, int(chance.integers(0, 1 << 32))]))
+    if chance.random() < 0.2:
+        cpu.cr4 = int(chance.choice([0, 4, 8, 0x10, 0x90, 0x80]))
+    if chance.random() < 0.1:
+        cpu.cr0 = int(cpu.cr0) ^ int(chance.choice([1 << 16, 1 << 31, 1 << 18, 1 << 3, 1 << 2]))
+    for name in ("gdtr_base", "idtr_base"):
+        if chance.random() < 0.1:
+            cpu[name] = int(chance.choice([0, 0xFFFFFFF0, 0x7FFFFFF0, 0xFEE00000, int(chance.integers(0, 1 << 32))]))
+    for name in ("gdtr_limit", "idtr_limit"):
+        if chance.random() < 0.1:
+            cpu[name] = int(chance.choice([0, 7, 0xFFFF, 0x17]))
+    if chance.random() < 0.1:
+        processor.set_segment(7, 0x28, int(chance.integers(0, 1 << 32)), int(chance.choice([0, 0x2B, 0x67, 0xFFFF])),
+                              int(chance.choice([0x8B, 0x83])))  # fmt: skip
+    processor.discard_host_state()
+    cpu.tlb["generation"] = -1
+    enter_level(processor.state, int(cpu.cpl))
+
+
+MODES = ("flat", "16-bit", "real", "virtual-8086")
+MODE_SHARES = (0.7, 0.1, 0.1, 0.1)
+
+
+def enter_mode(mode: str, processor) -> None:
+    """Another mode than flat 32-bit segments: the code goes on at the same linear address where its IP reaches it."""
+    cpu = processor.cpu
+    if mode == "16-bit":
+        cpu.seg[CS].access = int(cpu.seg[CS].access) & ~0x4000
+    elif mode == "real":
+        cpu.cr0 = int(cpu.cr0) & ~(CR0_PE | CR0_PG)
+    elif mode == "virtual-8086":
+        set_all_eflags(processor.state, int(all_eflags(processor.state)) | EFLAGS_VM)
+    if mode in ("real", "virtual-8086"):
+        for segment in range(6):
+            access = 0x93 if mode == "real" else 0xF3
+            processor.set_segment(segment, CODE_FIRST >> 4 if segment == CS else DATA >> 4,
+                                  CODE_FIRST if segment == CS else DATA, 0xFFFF, access)  # fmt: skip
+        cpu.rip = int(cpu.rip) & 0xFFFF
+    processor.discard_host_state()
+    enter_level(processor.state, 3 if mode == "virtual-8086" else 0 if mode == "real" else int(cpu.cpl))
+
+
+def start_timer(processor) -> None:
+    """The PICs initialized and open, the timer fast: interrupts come."""
+    for port, value in ((0x20, 0x11), (0x21, 0x20), (0x21, 4), (0x21, 1), (0x21, 0), (0x43, 0x34), (0x40, 9), (0x40, 0)):
+        device_write(processor.boards, port, 1, value, 0)
+
+
+def run_seed(seed: int, instructions: int, first_case: int = 0, only: bool = False) -> Tally:
+    """Cases until so many instructions have run, or one case alone; a failure names its reproduction."""
+    fuzzer = Fuzzer(seed)
+    number = first_case
+    while True:
+        try:
+            fuzzer.case(number)
+        except BaseException:
+            print(f"FAILED: python -m tests.fuzz_hostile --seed {seed} --case {number}", file=sys.stderr)
+            raise
+        number += 1
+        if only or fuzzer.tally.instructions >= instructions:
+            return fuzzer.tally
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=1, help="so many seeds, from --seed on")
+    parser.add_argument("--instructions", type=int, default=10_000_000)
+    parser.add_argument("--case", type=int, help="this case alone")
+    arguments = parser.parse_args()
+    for seed in range(arguments.seed, arguments.seed + arguments.seeds):
+        began = time.monotonic()
+        tally = run_seed(seed, arguments.instructions, arguments.case or 0, arguments.case is not None)
+        print(f"seed {seed}: {time.monotonic() - began:.0f} s")
+        for line in tally.lines():
+            print(f"  {line}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
