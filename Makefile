@@ -3,6 +3,7 @@
 #   make bench       set up, and print what a system call costs on the bare machine and under trap-and-emulate
 #   make test        set up, check style and types, run all tests
 #   make conformance a million random instructions on our core and on Unicorn (SEED=n for others)
+#   make conformance-system  100 000 generated system cases against Bochs and QEMU where they are installed
 #   make fuzz        run hostile guests for minutes; `make fuzz SEED=7 SEEDS=20`
 #   make speed       measure the emulator itself
 #   make bench-speed the same guest on this emulator and on QEMU, Bochs, v86 and Unicorn where they are installed
@@ -13,7 +14,8 @@
 #   make check       are the committed profiles and the README's table current?
 #   make help        this text
 
-.PHONY: help bench speed bench-speed test conformance permutations fuzz lint check readme guests gen profiles prices wheel clean clean-cache
+.PHONY: help bench speed bench-speed test conformance conformance-system permutations fuzz lint check readme guests gen \
+	profiles prices wheel clean clean-cache
 .DEFAULT_GOAL := help
 
 VENV := .venv
@@ -68,6 +70,10 @@ test: lint
 	@NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(WITHOUT_JIT)
 	@echo "a fast subset with bounds checks on:"
 	@X86VIRT_BOUNDSCHECK=1 $(BIN)/python -m pytest $(WITH_BOUNDS)
+
+# `make conformance-system ARGUMENTS='--seed 1000 --only paging'` chooses other kernels.
+conformance-system: $(VENV)/installed-test
+	@$(BIN)/python tests/conformance_system.py --cases 100000 $(ARGUMENTS)
 
 CASES ?= 1000000
 SEED ?= 1

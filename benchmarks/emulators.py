@@ -69,9 +69,7 @@ def qemu(image: Path, *options: str) -> Started:
     return Started([tool(QEMU), *machine.split(), *exit_port, *options, "-kernel", str(image)])
 
 
-def bochs(
-    disk: Path, folder: Path, model: str = BOCHS_MODEL, commands: str = "c\nq\n", extra: str = ""
-) -> Started:
+def bochs(disk: Path, folder: Path, model: str = BOCHS_MODEL, commands: str = "c\nq\n", extra: str = "") -> Started:
     """Bochs on a boot disk, its files in `folder`; `commands` are for its debugger, `extra` for its settings.
 
     Raises Missing.

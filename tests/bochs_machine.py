@@ -10,7 +10,7 @@ from x86virt.benchmarks.guests.disk import boot_disk
 
 from x86virt.loader import Image
 
-TIMEOUT = 60.0
+TIMEOUT = 30.0
 INSTALLED = shutil.which("bochs") is not None and shutil.which("script") is not None
 
 

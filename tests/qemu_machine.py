@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import struct
@@ -14,10 +15,27 @@ from x86virt.benchmarks import emulators
 
 from x86virt.loader import Image
 
-TIMEOUT = 60.0
+TIMEOUT = 10.0
 INSTALLED = shutil.which(emulators.QEMU) is not None
 MODEL = "pentium3"
-REGISTERS = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi", "eip", "eflags", "cs", "ss", "ds", "es", "fs", "gs")
+REGISTERS = (
+    "eax",
+    "ecx",
+    "edx",
+    "ebx",
+    "esp",
+    "ebp",
+    "esi",
+    "edi",
+    "eip",
+    "eflags",
+    "cs",
+    "ss",
+    "ds",
+    "es",
+    "fs",
+    "gs",
+)
 STEP_ALONE = 7  # one instruction, interrupts and timers held back
 
 
@@ -38,12 +56,13 @@ def memory_options(file: Path, megabytes: int) -> list[str]:
 
 
 def run_on_qemu(image: Image, folder: Path, start: int, length: int, timeout: float = TIMEOUT) -> bytes:
-    """The bytes of RAM from `start` when the image has ended, by the exit port or by a shutdown."""
+    """The bytes of RAM from `start` when the image has ended, by the exit port, a shutdown or the timeout."""
     memory = folder / "qemu.ram"
     memory.unlink(missing_ok=True)
     kernel = flat_file(image, folder / "kernel.bin")
     started = emulators.qemu(kernel, *memory_options(memory, emulators.MEMORY_MEGABYTES))
-    emulators.watch(started, lambda piece, moment: False, timeout)
+    with contextlib.suppress(TimeoutError):  # what it did until then is in the file
+        emulators.watch(started, lambda piece, moment: False, timeout)
     with memory.open("rb") as file:
         file.seek(start)
         octets = file.read(length)
@@ -54,10 +73,13 @@ def run_on_qemu(image: Image, folder: Path, start: int, length: int, timeout: fl
 class SteppedQemu:
     """QEMU on an ELF image, stopped before its first instruction, driven over its gdb port (a Unix socket)."""
 
-    def __init__(self, image: Path, folder: Path) -> None:
+    def __init__(self, image: Path, folder: Path, command_line: str = "") -> None:
         path = folder / "gdb.socket"
-        started = emulators.qemu(image, "-S", "-gdb", f"unix:{path},server=on,wait=off", "-cpu", MODEL)
-        self.process = subprocess.Popen(started.command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        options = ["-S", "-gdb", f"unix:{path},server=on,wait=off", "-cpu", MODEL, "-append", command_line]
+        started = emulators.qemu(image, *options)
+        self.process = subprocess.Popen(
+            started.command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         self.socket = connect(path)
         self.buffer = b""
         self.ask("?")
@@ -66,7 +88,9 @@ class SteppedQemu:
     def __enter__(self) -> SteppedQemu:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.socket.close()
         self.process.terminate()
         self.process.wait()

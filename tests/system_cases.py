@@ -22,6 +22,7 @@ from system_kernels import (
     FIRST_GATE,
     FRAMES,
     GDT_ENTRIES,
+    IDT,
     IO_MAP_BYTES,
     LANDING,
     LDT_ENTRIES,
@@ -29,6 +30,8 @@ from system_kernels import (
     PTE_P,
     PTE_RW,
     PTE_US,
+    STUBS,
+    TSS,
     TSS_SELECTOR,
     VECTORS,
     WINDOW,
@@ -36,6 +39,7 @@ from system_kernels import (
     WINDOW_TABLE,
     Case,
     Tables,
+    stack_top,
 )
 
 BOTH, BOCHS = ("bochs", "qemu"), ("bochs",)
@@ -43,7 +47,6 @@ EAX, ECX, EDX, EBX, ESP, EBP, ESI, EDI = range(8)
 ES, CS, SS, DS, FS, GS = range(6)
 NAMES = ("ES", "CS", "SS", "DS", "FS", "GS")
 FLAGS_PLAIN = 0x8D5 | 0x400  # the arithmetic flags and DF
-SYSTEM_TYPES = (2, 4, 5, 12, 14)  # no TSS: only task switches use them
 PTE_PWT, PTE_PCD, PTE_A, PTE_D, PTE_PS, PTE_G = 8, 16, 32, 64, 128, 256
 
 
@@ -70,7 +73,7 @@ def random_descriptor(rng: random.Random, in_gdt: bool) -> int:
     if roll < 0.15:
         return random_call_gate(rng, dpl, present)
     if roll < 0.22:
-        kind = rng.choice((0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15))
+        kind = rng.choice((0, 2, 6, 7, 8, 10, 13, 14, 15))  # no task: a switch needs a sound task state
         if in_gdt and kind == 2:
             return descriptor(DATA, 8 * rng.randrange(9) - 1 & 0xFFFFF, 2, s=0, dpl=dpl, present=present, db=0)
         return descriptor(0, 0xFF, kind, s=0, dpl=dpl, present=present, db=0)
@@ -153,14 +156,22 @@ def load_segment(rng: random.Random) -> Case:
     value = selector(rng)
     if rng.random() < 0.5:
         values = registers(rng) | {EAX: value | rng.getrandbits(16) << 16}
-        return case(rng, f"MOV {NAMES[segment]}, {value:#x}", b"\x8e" + bytes([0xC0 | segment << 3]), ring=ring, registers=values)
+        return case(
+            rng,
+            f"MOV {NAMES[segment]}, {value:#x}",
+            b"\x8e" + bytes([0xC0 | segment << 3]),
+            ring=ring,
+            registers=values,
+        )
     pop = {ES: b"\x07", SS: b"\x17", DS: b"\x1f", FS: b"\x0f\xa1", GS: b"\x0f\xa9"}[segment]
     return case(rng, f"POP {NAMES[segment]} of {value:#x}", pop, ring=ring, stack=(value, 0x11111111))
 
 
 def load_pointer(rng: random.Random) -> Case:
     """LES, LDS, LSS, LFS, LGS."""
-    segment, opcode = rng.choice(((ES, b"\xc4"), (DS, b"\xc5"), (SS, b"\x0f\xb2"), (FS, b"\x0f\xb4"), (GS, b"\x0f\xb5")))
+    segment, opcode = rng.choice(
+        ((ES, b"\xc4"), (DS, b"\xc5"), (SS, b"\x0f\xb2"), (FS, b"\x0f\xb4"), (GS, b"\x0f\xb5"))
+    )
     ring = rng.randrange(1, 4) if segment == SS else rng.randrange(4)
     value = selector(rng)
     pokes = [(DATA, rng.getrandbits(32)), (DATA + 4, value)]
@@ -190,13 +201,25 @@ def examine(rng: random.Random) -> Case:
 def far_transfer(rng: random.Random) -> Case:
     """JMP and CALL, direct and through memory."""
     target, offset = code_selector(rng) if rng.random() < 0.6 else selector(rng), random_offset(rng)
+    if target & ~7 == TSS_SELECTOR:
+        target = LDT_SELECTOR  # a busy task
     name, direct, indirect = rng.choice((("JMP", b"\xea", b"\xff\x2d"), ("CALL", b"\x9a", b"\xff\x1d")))
     what = f"{name} {target:#x}:{offset:#x}"
     stack = tuple(rng.getrandbits(32) for _ in range(rng.randrange(8)))
+    pokes = inner_stacks(rng)
     if rng.random() < 0.5:
-        return case(rng, what, direct + word(offset) + struct.pack("<H", target), stack=stack)
-    pokes = [(DATA + 8, offset), (DATA + 12, target)]
+        return case(rng, what, direct + word(offset) + struct.pack("<H", target), stack=stack, pokes=pokes)
+    pokes += [(DATA + 8, offset), (DATA + 12, target)]
     return case(rng, what + " by memory", indirect + word(DATA + 8), pokes=pokes, stack=stack)
+
+
+def inner_stacks(rng: random.Random) -> list[tuple[int, int]]:
+    """Seldom: another stack of ring 1 or 2 in the TSS, mostly unsound."""
+    if rng.random() < 0.8:
+        return []
+    ring = rng.choice((1, 2))
+    esp = rng.choice((stack_top(ring), 0, 8, 0x1000, DATA + 0x40))
+    return [(TSS + 4 + 8 * ring, esp), (TSS + 8 + 8 * ring, rng.choice((selector(rng), DATA_SELECTOR[ring])))]
 
 
 def far_return(rng: random.Random) -> Case:
@@ -228,10 +251,12 @@ def software_interrupt(rng: random.Random) -> Case:
     """INT n, INT3, INTO."""
     roll = rng.random()
     if roll < 0.8:
-        vector = rng.choice((rng.randrange(FIRST_GATE, VECTORS), rng.randrange(FIRST_GATE, VECTORS), rng.randrange(256)))
+        vector = rng.choice(
+            (rng.randrange(FIRST_GATE, VECTORS), rng.randrange(FIRST_GATE, VECTORS), rng.randrange(256))
+        )
         if vector == 2:
             vector = 3  # an NMI's gate is like any other, but Bochs and QEMU know NMI windows
-        return case(rng, f"INT {vector:#x}", b"\xcd" + bytes([vector]))
+        return case(rng, f"INT {vector:#x}", b"\xcd" + bytes([vector]), pokes=inner_stacks(rng))
     return case(rng, "INT3", b"\xcc") if roll < 0.9 else case(rng, "INTO", b"\xce")
 
 
@@ -265,7 +290,8 @@ def stack_access(rng: random.Random) -> Case:
     value = rng.randrange(FIRST_FREE, GDT_ENTRIES) << 3 if rng.random() < 0.7 else selector(rng)
     ring = rng.randrange(1, 4)
     value = value & ~3 | ring
-    offset = rng.choice((0, 2, 4, 0x3E, 0x40, 0x42, 0x1000, 0x1002, 0x10000, DATA + 0x40))
+    # Not 2: whether an access that wraps at 4 GB keeps within a limit of 4 GB is up to the processor (SDM volume 3, 5.3).
+    offset = rng.choice((0, 0x3E, 0x40, 0x42, 0x1000, 0x1002, 0x10000, DATA + 0x40))
     name, code = rng.choice(
         (
             ("PUSH ECX", b"\x51"),
@@ -281,7 +307,9 @@ def stack_access(rng: random.Random) -> Case:
     )
     load = b"\x66\xb8" + struct.pack("<H", value) + b"\x8e\xd0" + b"\xbc" + word(offset)
     values = registers(rng) | {EBP: offset}
-    return case(rng, f"SS = {value:#x}, ESP {offset:#x}, {name}", load + code, ring=ring, registers=values, judges=BOCHS)
+    return case(
+        rng, f"SS = {value:#x}, ESP {offset:#x}, {name}", load + code, ring=ring, registers=values, judges=BOCHS
+    )
 
 
 # -- paging -----------------------------------------------------------------------------------------------------------
@@ -304,12 +332,16 @@ def paging(rng: random.Random) -> Case:
             ("CMP [m], EAX", b"\x39\x05" + word(address)),
             ("XCHG [m], EAX", b"\x87\x05" + word(address)),
             ("PUSH dword [m]", b"\xff\x35" + word(address)),
-            ("JMP there", b"\xb8" + word(address & ~1) + b"\xff\xe0"),
-            ("INVLPG and MOV", b"\xa1" + word(address)),
+            ("JMP there", b"\xb8" + word(address & ~0xFFF | 0x400) + b"\xff\xe0"),
             ("LGDT [m]", b"\x0f\x01\x15" + word(address)),
+            ("BOUND EAX, [m]", b"\x62\x05" + word(address)),
         )
     )
-    pokes = [(WINDOW_TABLE + 4 * number, entry), (WINDOW_TABLE + 4 * number + 4, next_entry), (DIRECTORY + 4, directory)]
+    pokes = [
+        (WINDOW_TABLE + 4 * number, entry),
+        (WINDOW_TABLE + 4 * number + 4, next_entry),
+        (DIRECTORY + 4, directory),
+    ]
     what = f"{name} at {address:#x}, PDE {directory & 0xFFF:#x}, PTE {entry & 0xFFF:#x}, next {next_entry & 0xFFF:#x}"
     ring = rng.choice((0, 0, 1, 2, 3, 3, 3))
     if name == "LGDT [m]":
@@ -374,6 +406,197 @@ def port(rng: random.Random) -> Case:
     return case(rng, f"{name}, port {number:#x}", code, registers=registers(rng) | {EDX: number})
 
 
+# -- virtual-8086 mode ----------------------------------------------------------------------------------------------
+
+
+def virtual_8086(rng: random.Random) -> Case:
+    """IRETD into virtual-8086 mode, where a few bytes that lie among the data are executed."""
+    number = rng.choice((0x80, 0x85, 0x8E))
+    address = struct.pack("<H", rng.choice((0x80, 0xFFE, 0xFFFE, 0xFFFF)))
+    name, code = rng.choice(
+        (
+            ("INT", bytes([0xCD, rng.choice((rng.randrange(FIRST_GATE, VECTORS), rng.randrange(3, 32)))])),
+            ("INT3", b"\xcc"),
+            ("INTO", b"\xce"),
+            ("CLI", b"\xfa"),
+            ("STI", b"\xfb\x90"),
+            ("PUSHF", b"\x9c"),
+            ("POPF", b"\x9d"),
+            ("PUSHFD", b"\x66\x9c"),
+            ("POPFD", b"\x66\x9d"),
+            ("IRET", b"\xcf"),
+            ("IRETD", b"\x66\xcf"),
+            ("HLT", b"\xf4"),
+            ("MOV EAX, CR0", b"\x0f\x20\xc0"),
+            ("CLTS", b"\x0f\x06"),
+            ("LGDT", b"\x0f\x01\x16\x80\0"),
+            ("LMSW", b"\x0f\x01\xf0"),
+            ("SMSW", b"\x0f\x01\xe0"),
+            ("SGDT", b"\x0f\x01\x06\x80\0"),
+            ("SLDT", b"\x0f\x00\xc0"),
+            ("STR", b"\x0f\x00\xc8"),
+            ("LLDT", b"\x0f\x00\xd0"),
+            ("VERR", b"\x0f\x00\xe0"),
+            ("LAR", b"\x0f\x02\xc8"),
+            ("ARPL", b"\x63\xc8"),
+            ("OUT imm, AL", b"\xe6" + bytes([number])),
+            ("OUT imm, EAX", b"\x66\xe7" + bytes([number])),
+            ("MOV DS, AX", b"\x8e\xd8"),
+            ("POP ES", b"\x07"),
+            ("LES", b"\xc4\x1e\x80\0"),
+            ("JMP far", b"\xea\x90\0\0\x12"),
+            ("CALL far", b"\x9a\x90\0\0\x12"),
+            ("RETF", b"\xcb"),
+            ("RETFD", b"\x66\xcb"),
+            ("MOV AX, [m]", b"\xa1" + address),
+            ("MOV [m], EAX", b"\x66\xa3" + address),
+            ("MOV EAX, [m32]", b"\x67\xa1" + word(rng.choice((0x80, 0xFFFE, 0x10000, 0x112080)))),
+            ("PUSHA", b"\x60"),
+            ("MOV AX, [BP]", b"\x8b\x46\0"),
+        )
+    )
+    iopl = rng.choice((0, 1, 2, 3, 3, 3))
+    image = rng.getrandbits(12) & 0xAD5 | iopl << 12 | 1 << 17 | 2
+    segments = [rng.choice((0x1200, 0x1200, 0x1201, 0x1100, 0x2000, rng.randrange(0x10000))) for _ in range(4)]
+    octets = (code + b"\xcd\x40" * 6)[:16].ljust(16, b"\x90")
+    pokes = [
+        (DATA + 0x40 + 4 * place, int.from_bytes(octets[4 * place : 4 * place + 4], "little")) for place in range(4)
+    ]
+    pokes += [(DATA + 0x80, 0x12000090), (DATA + 0x90, 0x40CD40CD)]
+    wide = name in ("IRETD", "RETFD")
+    pokes += [(DATA + 0xC0 + 4 * place, value) for place, value in enumerate(virtual_stack(rng, wide))]
+    stack_pointer = 0xC0
+    if name.startswith(("PUSH", "INT", "CALL")):
+        stack_pointer = rng.choice((0xC0, 1, 0xFFFF))
+    stack = (0x40, 0x1200, image, stack_pointer, 0x1200, *segments)
+    return case(rng, f"{name}, IOPL {iopl}", b"\xcf", ring=0, pokes=pokes, stack=stack, judges=BOCHS)
+
+
+def virtual_stack(rng: random.Random, wide: bool) -> tuple[int, ...]:
+    """What RETF and IRET, of 16 or 32 bits, find there: 0090 in segment 1200, flags without TF and NT."""
+    if not wide:
+        return 0x12000090, rng.getrandbits(32) & ~0x41004100 & 0xFFFFFFFF, 0
+    return 0x90, 0x1200, rng.getrandbits(32) & ~0x00064100
+
+
+# -- traps, breakpoints, alignment, x87 -------------------------------------------------------------------------------
+
+
+def single_step(rng: random.Random) -> Case:
+    """TF set by IRETD or POPFD, over instructions that treat it differently."""
+    name, code = rng.choice(
+        (
+            ("NOP", b"\x90\x90"),
+            ("MOV SS, AX; NOP", b"\x8e\xd0\x90\x90"),
+            ("POP SS; NOP", b"\x17\x90\x90"),
+            ("PUSHFD", b"\x9c\x58"),
+            ("INT3", b"\xcc"),
+            ("INT 0x40", b"\xcd\x40"),
+            ("MOV DS, AX", b"\x8e\xd8\x90"),
+            ("DIV", b"\xf7\xf1"),
+            ("UD2", b"\x0f\x0b"),
+            ("REP STOSB", b"\xb9\x03\0\0\0\xbf" + word(DATA) + b"\xf3\xaa"),
+            ("JMP", b"\xeb\0\x90"),
+            ("MOV [0], AL", b"\xa2\0\0\0\0"),
+        )
+    )
+    ring = rng.randrange(1, 4)
+    values = registers(rng) | {EAX: DATA_SELECTOR[ring], ECX: 0}
+    given = flags(rng) | 0x100
+    return case(rng, name, code, ring=ring, flags=given, registers=values, stack=(DATA_SELECTOR[ring], 2), judges=BOCHS)
+
+
+def breakpoint(rng: random.Random) -> Case:
+    """One debug register that watches code, data or a write, and an access at or beside it."""
+    number, kind, length = rng.randrange(4), rng.choice((1, 3)), rng.choice((0, 1, 3))
+    place = DATA + 0x40 & ~length
+    touched = DATA + 0x40 + rng.choice((-1, 0, 0, 0, 1, 2, 3, 4))
+    name, code = rng.choice(
+        (
+            ("MOV AL, [m]", b"\xa0" + word(touched)),
+            ("MOV EAX, [m]", b"\xa1" + word(touched)),
+            ("MOV [m], AL", b"\xa2" + word(touched)),
+            ("MOV [m], EAX", b"\xa3" + word(touched)),
+            ("INC byte [m]", b"\xfe\x05" + word(touched)),
+            ("PUSH [m]", b"\xff\x35" + word(touched)),
+        )
+    )
+    enable = rng.choice((1, 2, 3, 0)) << 2 * number
+    control = enable | 0x400 | (kind | length << 2) << 16 + 4 * number
+    setup = b"\xb8" + word(place) + bytes([0x0F, 0x23, 0xC0 | number << 3]) + b"\xb8" + word(control) + b"\x0f\x23\xf8"
+    what = f"{name} at {touched:#x}, DR{number} {place:#x}, DR7 {control:#x}"
+    return case(rng, what, code + b"\x90", setup=setup, judges=BOCHS)
+
+
+def alignment(rng: random.Random) -> Case:
+    """An access at any address under CR0.AM and EFLAGS.AC."""
+    address = DATA + rng.randrange(0x40)
+    name, code = rng.choice(
+        (
+            ("MOV AX, [m]", b"\x66\xa1" + word(address)),
+            ("MOV EAX, [m]", b"\xa1" + word(address)),
+            ("MOV [m], EAX", b"\xa3" + word(address)),
+            ("ADD [m], AX", b"\x66\x01\x05" + word(address)),
+            ("PUSH [m]", b"\xff\x35" + word(address)),
+            ("MOVSD", b"\xbe" + word(address) + b"\xbf" + word(DATA + 0x80) + b"\xa5"),
+            ("XCHG [m], EAX", b"\x87\x05" + word(address)),
+            ("CMPXCHG8B [m]", b"\x0f\xc7\x0d" + word(address)),
+            ("LES EBX, [m]", b"\xc4\x1d" + word(address)),
+            ("SGDT [m]", b"\x0f\x01\x05" + word(address)),
+            ("BOUND", b"\x62\x05" + word(address)),
+        )
+    )
+    cr0 = CR0_FIXED | rng.choice((0, 1 << 18, 1 << 18, 1 << 18))
+    given = flags(rng) & ~0x400 | rng.choice((0, 1 << 18, 1 << 18))
+    return case(
+        rng, f"{name} at {address:#x}", code, ring=rng.choice((0, 1, 2, 3, 3, 3)), flags=given, cr0=cr0, judges=BOCHS
+    )
+
+
+def floating_point(rng: random.Random) -> Case:
+    """x87 instructions under CR0.TS, EM and MP: #NM or not."""
+    name, code = rng.choice(
+        (
+            ("FWAIT", b"\x9b"),
+            ("FNOP", b"\xd9\xd0"),
+            ("FLD1", b"\xdb\xe3\xd9\xe8"),
+            ("FNINIT", b"\xdb\xe3"),
+            ("FNCLEX", b"\xdb\xe2"),
+            ("FNSTSW AX", b"\xdb\xe3\xdf\xe0"),
+            ("FNSTCW [m]", b"\xdb\xe3\xd9\x3d" + word(DATA)),
+            ("FSTP at page 0", b"\xdb\xe3\xd9\xe8\xd9\x1d\0\0\0\0"),
+        )
+    )
+    cr0 = CR0_FIXED | rng.getrandbits(3) << 1
+    return case(rng, f"{name}, CR0 {cr0:#x}", code, cr0=cr0, judges=BOCHS)
+
+
+def double_fault(rng: random.Random) -> Case:
+    """A fault whose own gate is unsound: #NP, #GP, #TS or a page fault in its delivery, seldom a double fault."""
+    vector, name, code = rng.choice(
+        (
+            (0, "DIV", b"\x31\xc9\xf7\xf1"),
+            (3, "INT3", b"\xcc"),
+            (6, "UD2", b"\x0f\x0b"),
+            (13, "#GP", b"\xb8\xf8\xff\0\0\x8e\xd8"),
+            (14, "#PF", b"\xa1\0\0\0\0"),
+            (11, "#NP", b"\xcd\x41"),
+        )
+    )
+    made = rng.choice(
+        (
+            gate(CODE[0], STUBS + 16 * vector, 14, present=0),
+            gate(0, STUBS, 14),
+            gate(0xFFF8, STUBS, 14),
+            gate(DATA_SELECTOR[0], STUBS, 14),
+            gate(CODE[3], LANDING, 14),
+            gate(CODE[0], STUBS, 2),
+        )
+    )
+    pokes = [(IDT + 8 * vector, made & 0xFFFFFFFF), (IDT + 8 * vector + 4, made >> 32)]
+    return case(rng, f"{name} by {made:#x}", code, pokes=pokes)
+
+
 CLASSES: dict[str, Callable[[random.Random], Case]] = {
     "segment loads": load_segment,
     "far pointers": load_pointer,
@@ -387,6 +610,12 @@ CLASSES: dict[str, Callable[[random.Random], Case]] = {
     "paging": paging,
     "privilege": privileged,
     "ports": port,
+    "virtual-8086": virtual_8086,
+    "single steps": single_step,
+    "breakpoints": breakpoint,
+    "alignment": alignment,
+    "x87 switches": floating_point,
+    "faults in delivery": double_fault,
 }
 
 
@@ -401,5 +630,3 @@ def random_kernel(seed: int, count: int, names: tuple[str, ...] = tuple(CLASSES)
         made.what = f"{name}: {made.what}"
         cases.append(made)
     return cases, tables
-
-

@@ -5,7 +5,7 @@ segments, pass gates, touch pages and so on. Whatever happens next ends in a han
 INT 0x40 behind the bytes or at the place that a far transfer reached. Then all tables are as before, and the
 next case begins. The same image runs on our machine, on Bochs and on QEMU, and the records are compared.
 
-Layout of its RAM, mapped one to one; every other page is not present:
+Layout of its RAM, mapped one to one (110000 to 120FFF also 1 MB lower); every other page is not present:
 
     100000 Multiboot header, boot, restore, handlers   110000 GDT LDT IDT TSS   111000 pristine copies
     112000 data   114000 page directory, 115000 page table of 0 to 4 MB, 116000 of 4 to 8 MB, 117000 a copy of its start
@@ -36,6 +36,7 @@ STACKS, DRIVER_STACK, WORDS = 0x118000, 0x11D000, 0x11D000
 LANDING, CASES = 0x120000, 0x121000
 FRAMES, RECORDS = 0x280000, 0x300000
 WINDOW, WINDOW_PAGES = 0x400000, 16
+ALIASED_END = CASES  # virtual-8086 mode sees from the tables to here 1 MB lower
 RAM_BYTES = 16 << 20
 STACK_BYTES = 0x80  # of each stack's top, cleared before each case and part of the record's sums
 RESUME, INDEX, GDT_POINTER, IDT_POINTER = WORDS, WORDS + 4, WORDS + 0x10, WORDS + 0x18
@@ -56,7 +57,7 @@ FIELDS = (
     "vector", "error", "eip", "cs", "eflags", "esp", "outer_esp", "outer_ss", "cr2",
     "edi", "esi", "ebp", "esp_inner", "ebx", "edx", "ecx", "eax",
     "es", "ds", "fs", "gs", "ss", "ldtr", "tr", "cr0", "descriptors", "pages", "memory",
-    "vm_es", "vm_ds", "vm_fs", "vm_gs",
+    "vm_es", "vm_ds", "vm_fs", "vm_gs", "dr6",
 )  # fmt: skip
 RECORD_BYTES = 4 * len(FIELDS)
 
@@ -79,6 +80,7 @@ class Case:
     registers: dict[int, int] = field(default_factory=dict)
     segments: dict[int, int] = field(default_factory=dict)
     stack: tuple[int, ...] = ()
+    setup: bytes = b""  # ring-0 code before the registers are loaded; may use EAX
     judges: tuple[str, ...] = ("bochs", "qemu")
     start: int = 0
 
@@ -109,6 +111,8 @@ def system_image(cases: Sequence[Case], tables: Tables, name: str = "system") ->
     for page in mapped_pages():
         rights = PTE_P | PTE_RW | (0 if page in (TABLES, PRISTINE) else PTE_US)
         put(TABLE + page // 0x400, word(page | rights))
+        if TABLES <= page < ALIASED_END:
+            put(TABLE + (page - BASE) // 0x400, word(page | rights))
     put(DIRECTORY, word(TABLE | PTE_P | PTE_RW | PTE_US) + word(WINDOW_TABLE | PTE_P | PTE_RW | PTE_US))
     for number in range(WINDOW_PAGES):
         entry = word((FRAMES + 0x1000 * number) | PTE_P | PTE_RW | PTE_US)
@@ -195,7 +199,7 @@ def restore() -> bytes:
     code += b"\x31\xc0" + mov(EDI, DATA) + mov(ECX, DATA_BYTES // 4) + b"\xf3\xab"
     for ring in range(4):
         code += mov(EDI, stack_top(ring) - STACK_BYTES) + mov(ECX, STACK_BYTES // 4) + b"\xf3\xab"
-    code += b"\x0f\x22\xd0"  # CR2 = 0
+    code += b"\x0f\x22\xd0\x0f\x23\xf0"  # CR2, DR6 = 0
     code += set_cr(3, DIRECTORY) + set_cr(0, CR0_FIXED)
     code += mov(EAX, LDT_SELECTOR) + b"\x0f\x00\xd0"  # LLDT
     return code + b"\xc3"
@@ -221,7 +225,7 @@ def case_code(case: Case, number: int, address: int) -> bytes:
     for place, value in enumerate(case.stack):
         body += store(top - 4 * len(case.stack) + 4 * place, value)
     stack = top - 4 * len(case.stack)
-    body += set_cr(0, case.cr0) if case.cr0 != CR0_FIXED else b""
+    body += case.setup + (set_cr(0, case.cr0) if case.cr0 != CR0_FIXED else b"")
     for segment in (0, 3, 4, 5):
         body += mov(EAX, case.segments.get(segment, DATA_SELECTOR[3])) + bytes([0x8E, 0xC0 | segment << 3])
     entry = mov(ESP, stack_top(0)) if case.ring else mov(EAX, DATA_SELECTOR[0]) + b"\x8e\xd0" + mov(ESP, stack)
@@ -251,7 +255,7 @@ def common_handler() -> bytes:
     virtual-8086 mode ES, DS, FS, GS."""
     load_frame = lambda offset: b"\x8b\x45" + bytes([offset])  # noqa: E731  MOV EAX, [EBP + offset]
     keep = lambda name: b"\x89\x87" + word(4 * FIELDS.index(name))  # noqa: E731  MOV [EDI + field], EAX
-    code = b"\x60\x89\xe5\xfc"  # PUSHAD; MOV EBP, ESP; CLD
+    code = b"\x60\x89\xe5\xfc\x31\xc0\x0f\x23\xf8"  # PUSHAD; MOV EBP, ESP; CLD; DR7 = 0
     for segment, name in enumerate(("es", None, None, "ds", "fs", "gs")):
         if name:
             code += b"\x8c" + bytes([0xC0 | segment << 3]) + push_eax()
@@ -271,7 +275,7 @@ def common_handler() -> bytes:
     code += b"\x8c\xd0\x0f\xb7\xc0" + keep("ss")
     code += b"\x31\xc0\x0f\x00\xc0\x0f\xb7\xc0" + keep("ldtr")
     code += b"\x31\xc0\x0f\x00\xc8\x0f\xb7\xc0" + keep("tr")
-    code += b"\x0f\x20\xc0" + keep("cr0") + b"\x0f\x20\xd0" + keep("cr2")
+    code += b"\x0f\x20\xc0" + keep("cr0") + b"\x0f\x20\xd0" + keep("cr2") + b"\x0f\x21\xf0" + keep("dr6")
     virtual = b""
     for place, name in enumerate(("vm_es", "vm_ds", "vm_fs", "vm_gs")):
         virtual += load_frame(60 + 4 * place) + b"\x0f\xb7\xc0" + keep(name)
@@ -283,7 +287,10 @@ def common_handler() -> bytes:
     for name, areas in (
         ("descriptors", [(GDT, GDT_ENTRIES * 8), (LDT, LDT_ENTRIES * 8)]),
         ("pages", [(DIRECTORY + 4, 4), (WINDOW_TABLE, 4 * WINDOW_PAGES)]),
-        ("memory", [(TSS, TSS_BYTES), (DATA, DATA_BYTES), *((stack_top(r) - STACK_BYTES, STACK_BYTES) for r in range(4))]),
+        (
+            "memory",
+            [(TSS, TSS_BYTES), (DATA, DATA_BYTES), *((stack_top(r) - STACK_BYTES, STACK_BYTES) for r in range(4))],
+        ),
     ):
         code += b"\x31\xc0"
         for start, size in areas:

@@ -129,7 +129,7 @@ def register_to_cr(cpu, ram, u):
 
 @kernel
 def cr_to_register(cpu, u):
-    """MOV r32, CRn."""
+    """MOV r32, CRn; the decoder knows no others than 0, 2, 3 and 4."""
     number = u.condition
     if number == 0:
         value = cpu.cr0
@@ -137,10 +137,8 @@ def cr_to_register(cpu, u):
         value = cpu.cr2
     elif number == 3:
         value = cpu.cr3
-    elif number == 4:
-        value = cpu.cr4
     else:
-        return raise_plain(cpu, UD)
+        value = cpu.cr4
     cpu.gpr[u.dst] = value
     return OK
 

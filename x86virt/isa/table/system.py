@@ -72,7 +72,10 @@ ROWS: tuple[Row, ...] = (
     insn("UD1", "0F B9 /r", "Gv,Ev", "undefined", "", "raise #UD"),
     insn("RSM", "0F AA", "", "undefined", "", "leave system-management mode; #UD outside it, where this machine always is"),
     insn("RDPMC", "0F 33", "", "system:RDPMC", "ins.rdpmc", "read a performance counter", exits="RDPMC"),
-    insn("MOV", "0F 20 /r", "Rd,Cd", "system:CR_TO_REGISTER", "sys.mov_from_cr", "read a control register", exits="CR_ACCESS", **KERNEL),
+    *(  # CR1 and CR5 to CR7 are no registers: #UD, in any ring
+        insn("MOV", f"0F 20 /{n}", "Rd,Cd", "system:CR_TO_REGISTER", "sys.mov_from_cr", "read a control register", exits="CR_ACCESS", **KERNEL)
+        for n in (0, 2, 3, 4)
+    ),
     insn("MOV", "0F 21 /r", "Rd,Dd", "system:DR_TO_REGISTER", "sys.mov_from_cr", "read a debug register", exits="DR_ACCESS", **KERNEL),
     *(
         insn("MOV", f"0F 22 /{n}", "Cd,Rd", "system:REGISTER_TO_CR", f"sys.mov_cr{n}_write", "write a control register",
