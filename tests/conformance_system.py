@@ -31,7 +31,7 @@ Oracle = Callable[[Image, Path, int, int], bytes]
 
 ORACLES: dict[str, Oracle] = {"bochs": run_on_bochs, "qemu": run_on_qemu}
 INSTALLED = {"bochs": bochs_machine.INSTALLED, "qemu": qemu_machine.INSTALLED}
-CASES_PER_KERNEL = 1000
+CASES_PER_KERNEL = 500
 MAX_CYCLES = 400_000_000
 PROFILE = "p4_prescott"
 EFLAGS_RF = 1 << 16
@@ -40,7 +40,7 @@ NOT_QEMU = ("descriptors",)  # it does not set the accessed bits of descriptors
 
 @dataclass(frozen=True)
 class Departure:
-    """Where an oracle is not followed: which, for what cases, in which fields, why."""
+    """Where an oracle is not followed: which, for what cases and vector of ours, in which fields, why."""
 
     oracle: str
     begins: str
@@ -50,8 +50,7 @@ class Departure:
 
     def explains(self, oracle: str, case: Case, ours: Record, theirs: Record) -> bool:
         """Whether this is why the records differ."""
-        same_vector = ours["vector"] == theirs["vector"] == self.vector
-        applies = oracle == self.oracle and case.what.startswith(self.begins) and same_vector
+        applies = oracle == self.oracle and case.what.startswith(self.begins) and ours["vector"] == self.vector
         return applies and set(differing(ours, theirs)) <= set(self.fields)
 
 
@@ -71,6 +70,20 @@ DEPARTURES = (
         "SDM volume 3, 17.3.1.1: RF is pushed as 1 for faults; a double fault is an abort",
     ),
     Departure("bochs", "virtual-8086: L", 14, ("cr2",), "no order of the two reads of a far pointer is said"),
+    Departure(
+        "bochs",
+        "task switches",
+        10,
+        ("error", "memory"),
+        "SDM volume 3, table 7-1: the new code segment's DPL is checked before the new stack segment",
+    ),
+    Departure(
+        "bochs",
+        "task switches",
+        11,
+        ("vector", "memory"),
+        "SDM volume 3, table 7-1: a data segment of the new task is present before its DPL is looked at",
+    ),
     Departure("qemu", "paging", 14, ("pages",), "SDM volume 3, 4.8: an access that faults may set accessed bits"),
 )
 
@@ -137,21 +150,36 @@ def run_native(image: Image, count: int) -> tuple[str, int, list[Record]]:
     return result.outcome, at, records(machine.processor.read_physical(RECORDS, count * RECORD_BYTES), count)
 
 
-def complete_native(seed: int, cases: list[Case], tables: Tables, outcome: Outcome) -> tuple[Image, list[Record]]:
-    """Our records. A case that ends the run is reported, left out, and the rest begun anew."""
+def complete_native(
+    seed: int, cases: list[Case], tables: Tables, outcome: Outcome, oracles: Sequence[str] = ()
+) -> tuple[Image, list[Record]]:
+    """Our records. A case that ends the run is left out, and the rest begun anew.
+
+    It is a divergence, unless it was a shutdown and is one on Bochs too.
+    """
     while True:
         image = system_image(cases, tables)
         ended, at, ours = run_native(image, len(cases))
         if ended == "halted":
             return image, ours
-        outcome.divergences.append(Divergence(seed, at, cases[at], "x86virt", ended=ended))
-        del cases[at]
+        case = cases.pop(at)
+        if ended == "triple_fault" and "bochs" in oracles and shuts_down(case, tables):
+            outcome.compared["bochs", case.what.split(":")[0]] += 1
+        else:
+            outcome.divergences.append(Divergence(seed, at, case, "x86virt", ended=ended))
+
+
+def shuts_down(case: Case, tables: Tables) -> bool:
+    """Whether Bochs too ends without a record of this case."""
+    with tempfile.TemporaryDirectory(prefix="x86virt-oracle-") as folder:
+        octets = ORACLES["bochs"](system_image([case], tables), Path(folder), RECORDS, RECORD_BYTES)
+    return not any(octets)
 
 
 def compare_kernel(seed: int, count: int, oracles: Sequence[str], names: tuple[str, ...], outcome: Outcome) -> None:
     """One generated kernel on our machine and on the oracles; what is found is added to the outcome."""
     cases, tables = random_kernel(seed, count, names)
-    image, ours = complete_native(seed, cases, tables, outcome)
+    image, ours = complete_native(seed, cases, tables, outcome, oracles)
     length = len(cases) * RECORD_BYTES
     outcome.vectors.update(record["vector"] for record in ours)
     agreed: dict[int, set[str]] = {}

@@ -21,6 +21,7 @@ from system_kernels import (
     FIRST_FREE,
     FIRST_GATE,
     FRAMES,
+    GDT,
     GDT_ENTRIES,
     IDT,
     IO_MAP_BYTES,
@@ -79,7 +80,7 @@ def random_descriptor(rng: random.Random, in_gdt: bool) -> int:
         return descriptor(0, 0xFF, kind, s=0, dpl=dpl, present=present, db=0)
     kind = rng.randrange(16)
     base, limit, granular = rng.choice(
-        ((0, 0xFFFFF, 1), (0, 0xFFFFF, 1), (LANDING, 0xFFF, 0), (DATA, 0x3F, 0), (0, 0x140, 1), (LANDING, 0, 1))
+        ((0, 0xFFFFF, 1), (0, 0xFFFFF, 1), (WINDOW, 0xFFF, 0), (DATA, 0x3F, 0), (0, 0x140, 1), (WINDOW, 0, 1))
     )
     if kind & 8:
         base, limit, granular = rng.choice(((0, 0xFFFFF, 1), (0, 0xFFFFF, 1), (LANDING, 0x7FF, 0), (0, 0x11F, 1)))
@@ -597,6 +598,54 @@ def double_fault(rng: random.Random) -> Case:
     return case(rng, f"{name} by {made:#x}", code, pokes=pokes)
 
 
+# -- tasks ------------------------------------------------------------------------------------------------------------
+
+
+def task_switch(rng: random.Random) -> Case:
+    """JMP, CALL, INT and IRET to another task, whose task-state segment is mostly sound."""
+    target, task_gate = GDT_ENTRIES - 1 << 3, GDT_ENTRIES - 2 << 3
+    ring = rng.randrange(4)
+    segments = [DATA_SELECTOR[3], CODE[ring], DATA_SELECTOR[ring], DATA_SELECTOR[3], DATA_SELECTOR[3], DATA_SELECTOR[3]]
+    local = LDT_SELECTOR
+    # In ring 0 the new task's fault stands on the new stack: there CS, SS and LDT are sound.
+    if rng.random() < 0.4:
+        segments[rng.choice((0, 3, 4, 5, 1, 2)[: 6 if ring else 4])] = selector(rng)
+    segments[CS] = segments[CS] & ~3 | ring  # an unsound CS of RPL 0 would leave its fault no stack
+    if ring and rng.random() < 0.1:
+        local = selector(rng)
+    general = [rng.getrandbits(32) for _ in range(8)]
+    general[ESP] = stack_top(ring)
+    stacks = [value for inner in range(3) for value in (stack_top(inner), DATA_SELECTOR[inner])]
+    new_flags = flags(rng) | rng.choice((0, 0, 0x4000))
+    begin = LANDING + 2 * rng.randrange(0x700)
+    state = [TSS_SELECTOR, *stacks, DIRECTORY, begin, new_flags, *general, *segments, local, 104 << 16]
+    place = DATA + 0x80
+    pokes = [(place + 4 * number, value) for number, value in enumerate(state)]
+    returning = rng.random() < 0.2
+    kind = 11 if returning else rng.choice((9, 9, 9, 9, 11))
+    limit = rng.choice((0x67, 0x67, 0x67, 0x67, 0xFF, 0x66))
+    made = descriptor(place, limit, kind, s=0, dpl=rng.choice((3, 3, 0)), present=int(rng.random() < 0.95), db=0)
+    pokes += [(GDT + target, made & 0xFFFFFFFF), (GDT + target + 4, made >> 32)]
+    made = gate(rng.choice((target, target, target, TSS_SELECTOR)), 0, 5, dpl=rng.choice((3, 3, 0)))
+    pokes += [(GDT + task_gate, made & 0xFFFFFFFF), (GDT + task_gate + 4, made >> 32)]
+    pokes += [(IDT + 8 * FIRST_GATE, made & 0xFFFFFFFF), (IDT + 8 * FIRST_GATE + 4, made >> 32)]
+    if returning:
+        pokes.append((TSS, target))
+        given = flags(rng) | 0x4000
+        return case(
+            rng, f"IRETD with NT to {segments}, LDT {local:#x}", b"\xcf", ring=0, flags=given, pokes=pokes, judges=BOCHS
+        )
+    through = rng.choice((target, task_gate)) | rng.randrange(4)
+    name, code = rng.choice(
+        (
+            (f"JMP {through:#x}", b"\xea\0\0\0\0" + struct.pack("<H", through)),
+            (f"CALL {through:#x}", b"\x9a\0\0\0\0" + struct.pack("<H", through)),
+            ("INT", bytes([0xCD, FIRST_GATE])),
+        )
+    )
+    return case(rng, f"{name} to ring {ring} {segments}, LDT {local:#x}", code, pokes=pokes, judges=BOCHS)
+
+
 CLASSES: dict[str, Callable[[random.Random], Case]] = {
     "segment loads": load_segment,
     "far pointers": load_pointer,
@@ -616,6 +665,7 @@ CLASSES: dict[str, Callable[[random.Random], Case]] = {
     "alignment": alignment,
     "x87 switches": floating_point,
     "faults in delivery": double_fault,
+    "task switches": task_switch,
 }
 
 

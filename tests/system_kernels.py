@@ -202,6 +202,9 @@ def restore() -> bytes:
     code += b"\x0f\x22\xd0\x0f\x23\xf0"  # CR2, DR6 = 0
     code += set_cr(3, DIRECTORY) + set_cr(0, CR0_FIXED)
     code += mov(EAX, LDT_SELECTOR) + b"\x0f\x00\xd0"  # LLDT
+    # A case may have switched to another task: TR, by way of a descriptor that is available for a moment.
+    code += b"\xc6\x05" + word(GDT + TSS_SELECTOR + 5) + b"\x89"
+    code += mov(EAX, TSS_SELECTOR) + b"\x0f\x00\xd8"
     return code + b"\xc3"
 
 
