@@ -139,7 +139,7 @@ def test_random_tables_that_may_be_anything(pae: bool) -> None:
         mode = Mode(pae=pae, pse=chance.random() < 0.5, wp=chance.random() < 0.5, nxe=chance.random() < 0.5, pse36=True)
         mode.a20 = chance.random() < 0.8
         root = chance.choice((0, 0x3000, 0x7000, 0x100000, 0x106000, 0xFFFFF000, 0xFEC00000, 0x3018))
-        cpu.a20_mask = -1 if mode.a20 else ~(1 << 20)
+        cpu.a20_closed = 0 if mode.a20 else 1 << 20
         cpu.cr0 = 1 | CR0_PG | mode.wp * CR0_WP
         cpu.cr4 = pae * CR4_PAE | mode.pse * CR4_PSE | CR4_PGE
         cpu.efer = mode.nxe * EFER_NXE

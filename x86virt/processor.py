@@ -5,7 +5,6 @@ from collections.abc import Iterable
 import numpy as np
 
 from .core import layout
-from .core.a20 import A20_OPEN
 from .core.board import BOARD
 from .core.entries import (
     enter_level,
@@ -215,7 +214,7 @@ class Processor:
         cpu.timer = cpu.budget = cpu.deadline = NEVER
         cpu.retired_limit = NEVER
         cpu.hook_first, cpu.hook_last = 1, 0
-        cpu.a20_mask = A20_OPEN
+        cpu.a20_closed = 0
         cpu.pdpte[:] = 0
         self.empty_tlbs()
         self.code.block_count = layout.FIRST_BLOCK

@@ -37,6 +37,7 @@ from .alu import (
     xor_32,
     xor_narrow,
 )
+from .between_blocks import begin_instruction, handle_fault, nothing_waits
 from .branch import (
     branch_beyond,
     call,
@@ -72,7 +73,7 @@ from .decimal import (
     decimal_adjust,
 )
 from .jit import kernel
-from .layout import EDGE_FAULT, EDGE_INDIRECT, EDGE_SYSTEM, OK, SCRATCH_BLOCK
+from .layout import EDGE_FAULT, EDGE_INDIRECT, EDGE_SYSTEM, FAULT, OK, RESTART, SCRATCH_BLOCK
 from .port_string import (
     port_string,
 )
@@ -583,12 +584,20 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
                     edge = EDGE_FAULT + outcome
                     break
             i += 1
-        if single == 1 or edge >= EDGE_SYSTEM:
-            cpu.in_block = 0
-            return edge, index
         following = 0
         if edge < EDGE_INDIRECT:
             following = block.links[edge]
+        elif edge >= EDGE_SYSTEM:
+            if edge == EDGE_FAULT + RESTART:
+                cpu.begun = cpu.in_block  # what a block had begun goes on without another look at the boundary
+            cpu.in_block = 0
+            if edge == EDGE_FAULT + FAULT and single == 0:
+                edge = EDGE_SYSTEM + handle_fault(cpu, ram, blocks, details, edge, index)
+            if edge != EDGE_SYSTEM or single == 1 or not nothing_waits(cpu, board):
+                return edge, index
+        if single == 1:
+            cpu.in_block = 0
+            return edge, index
         if following == 0:
             following = cached_jump(cpu, code, blocks)
         if following == 0:
@@ -598,8 +607,11 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
             outcome, following = next_block(cpu, ram, code, blocks, uops, details)
             if outcome != OK:
                 return EDGE_SYSTEM + outcome, index
-            if following == SCRATCH_BLOCK:
+            if following == SCRATCH_BLOCK or not fits(cpu, blocks[following]):
+                cpu.begun = 1
                 return EDGE_INDIRECT, SCRATCH_BLOCK
             if edge < EDGE_INDIRECT:
                 link(blocks, index, edge, following)
+        if edge == EDGE_SYSTEM:
+            begin_instruction(cpu)
         index = following

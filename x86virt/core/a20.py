@@ -4,17 +4,13 @@ from .jit import inline
 from .tlb import drop_fetch_front, drop_front
 
 A20 = 1 << 20
-A20_OPEN = -1
-A20_CLOSED = ~A20
 
 
 @inline
-def set_a20_mask(cpu, gate):
-    """Follow the gate. The TLBs hold addresses before the mask, the front cache addresses behind it."""
-    mask = A20_CLOSED
-    if gate == 1:
-        mask = A20_OPEN
-    if mask != cpu.a20_mask:
-        cpu.a20_mask = mask
+def follow_a20_gate(cpu, is_closed):
+    """Close (1) or open the gate. The TLBs hold addresses in front of it, the front cache addresses behind it."""
+    closed = is_closed * A20
+    if closed != cpu.a20_closed:
+        cpu.a20_closed = closed
         drop_front(cpu)
         drop_fetch_front(cpu)

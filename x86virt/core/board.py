@@ -78,7 +78,7 @@ BOARD = np.dtype(
         ("pic", PIC, 2),  # master, slave
         ("pit", CHANNEL, 3),
         ("system_control", "i8"),  # bits 0 to 3 of port 0x61: gate 2, speaker, parity check enables
-        ("a20_gate", "i8"),  # 1: address line 20 is open; port 0x92, bit 1
+        ("a20_closed", "i8"),  # 1: the A20 gate is closed; port 0x92, bit 1 opens it
         ("timer_policy", "i8"),  # TIMER_MERGE, TIMER_CATCH_UP, TIMER_DROP; set by the owner after reset
         ("timer_edges", "i8"),  # rising edges of channel 0 seen by an edge-triggered input
         ("timer_lost", "i8"),  # of these, merged or dropped
@@ -114,7 +114,7 @@ def reset_board(board, ticks_per_second):
     reset_channel(board.pit[2], 0)
     board.pic[0].lines = 1  # OUT of channel 0 is high
     board.system_control = 0
-    board.a20_gate = 1
+    board.a20_closed = 0
     board.timer_policy = TIMER_MERGE
     board.timer_edges = 0
     board.timer_lost = 0
@@ -476,7 +476,7 @@ def byte_write(board, port, value, now):
     elif port == PORT_FLOAT_ERROR:
         float_error_port(board)
     elif port == PORT_SYSTEM_CONTROL_A:
-        board.a20_gate = (value >> 1) & 1
+        board.a20_closed = 1 - ((value >> 1) & 1)
     else:
         board.unclaimed_writes += 1
     return BOARD_OK
@@ -493,7 +493,7 @@ def byte_read(board, port, now):
     if port == PORT_POST:
         return board.post_code
     if port == PORT_SYSTEM_CONTROL_A:
-        return board.a20_gate << 1
+        return (1 - board.a20_closed) << 1
     board.unclaimed_reads += 1
     return 0xFF
 

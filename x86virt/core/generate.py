@@ -34,12 +34,20 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
             op = u.op
 '''
 TAIL = '''            i += 1
-        if single == 1 or edge >= EDGE_SYSTEM:
-            cpu.in_block = 0
-            return edge, index
         following = 0
         if edge < EDGE_INDIRECT:
             following = block.links[edge]
+        elif edge >= EDGE_SYSTEM:
+            if edge == EDGE_FAULT + RESTART:
+                cpu.begun = cpu.in_block  # what a block had begun goes on without another look at the boundary
+            cpu.in_block = 0
+            if edge == EDGE_FAULT + FAULT and single == 0:
+                edge = EDGE_SYSTEM + handle_fault(cpu, ram, blocks, details, edge, index)
+            if edge != EDGE_SYSTEM or single == 1 or not nothing_waits(cpu, board):
+                return edge, index
+        if single == 1:
+            cpu.in_block = 0
+            return edge, index
         if following == 0:
             following = cached_jump(cpu, code, blocks)
         if following == 0:
@@ -49,10 +57,13 @@ TAIL = '''            i += 1
             outcome, following = next_block(cpu, ram, code, blocks, uops, details)
             if outcome != OK:
                 return EDGE_SYSTEM + outcome, index
-            if following == SCRATCH_BLOCK:
+            if following == SCRATCH_BLOCK or not fits(cpu, blocks[following]):
+                cpu.begun = 1
                 return EDGE_INDIRECT, SCRATCH_BLOCK
             if edge < EDGE_INDIRECT:
                 link(blocks, index, edge, following)
+        if edge == EDGE_SYSTEM:
+            begin_instruction(cpu)
         index = following
 '''
 BODY = {
@@ -95,7 +106,8 @@ FAULTLESS |= {"fall_through", "loop"}
 LOOP_IMPORTS = {
     "chain": "cached_jump, fits, link, next_block",
     "jit": "kernel",
-    "layout": "EDGE_FAULT, EDGE_INDIRECT, EDGE_SYSTEM, OK, SCRATCH_BLOCK",
+    "between_blocks": "begin_instruction, handle_fault, nothing_waits",
+    "layout": "EDGE_FAULT, EDGE_INDIRECT, EDGE_SYSTEM, FAULT, OK, RESTART, SCRATCH_BLOCK",
 }
 
 

@@ -219,7 +219,7 @@ CPU = np.dtype(
         ("read_addend", "i8", FRONT_SIZE),
         ("write_addend", "i8", FRONT_SIZE),
         ("fetch_addend", "i8", FRONT_SIZE),
-        ("a20_mask", "i8"),  # what physical addresses are masked with: bit 20 is clear while the A20 gate is closed
+        ("a20_closed", "i8"),  # the bit of physical addresses that the A20 gate keeps at 0; 0 while it is open
         ("address_reserved_high", "i8"),  # bits 62:32 that are reserved in a 64-bit entry, shifted down to 30:0
         ("large_page_reserved", "i8"),  # bits that are reserved in the directory entry of a 4 MB page
         ("tlb_generation", "i8"),
@@ -238,11 +238,13 @@ CPU = np.dtype(
         # code
         ("context", "i8"),  # index of the code context (CS base and limit, CPL, D bit, mode)
         ("context_count", "i8"),
+        ("context_of_level", "i8", 4),  # by CPL: the context that this level ran in last
         ("contexts", CONTEXT, MAX_CONTEXTS),
         ("code_map", "i8"),  # offset behind RAM of one mask per page: bit n = bytes 128n..128n+127 hold decoded code
         ("code_write_count", "i8"),
         ("code_writes", "i8", CODE_WRITES),  # physical addresses >> CODE_SHIFT whose code is to be discarded
         ("in_block", "i8"),  # 1 while later instructions of the block are already charged
+        ("begun", "i8"),  # 1: the next instruction's boundary is over, and its translations may have been charged
         ("uop_index", "i8"),  # where the last micro-operation loop stopped
         ("flush_code", "i8"),  # 1: every decoded block is to be discarded
         # the check of isolation: on if there is a table

@@ -169,7 +169,7 @@ def resolve_write_miss(cpu, ram, gla, user):
     return OK, physical
 
 
-@kernel
+@inline
 def begin_access(cpu, gla, n, write, user):
     """What comes before translation: the alignment check, and a note of the data breakpoints that are met."""
     outcome = check_alignment(cpu, gla, n, user)

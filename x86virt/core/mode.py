@@ -73,12 +73,22 @@ def set_cpl(cpu, cpl):
         cpu.bank = 0
 
 
-@kernel
+@inline
+def is_context(cpu, index, cs_base, cs_limit, attributes):
+    """Whether a place of the table holds this code context."""
+    entry = cpu.contexts[index]
+    same = entry.cs_base == cs_base and entry.cs_limit == cs_limit and entry.attributes == attributes
+    return same and index < cpu.context_count
+
+
+@inline
 def find_context(cpu, cs_base, cs_limit, attributes):
-    """The index of a known code context, or -1."""
+    """The index of a known code context, or -1; the one that this level ran in last is likely."""
+    likely = cpu.context_of_level[cpu.cpl]
+    if is_context(cpu, likely, cs_base, cs_limit, attributes):
+        return likely
     for index in range(cpu.context_count):
-        entry = cpu.contexts[index]
-        if entry.cs_base == cs_base and entry.cs_limit == cs_limit and entry.attributes == attributes:
+        if is_context(cpu, index, cs_base, cs_limit, attributes):
             return index
     return -1
 
@@ -112,6 +122,7 @@ def set_context(cpu):
         entry.attributes = attributes
         cpu.context_count = index + 1
     cpu.context = index
+    cpu.context_of_level[cpu.cpl] = index
 
 
 @kernel

@@ -42,7 +42,7 @@ def read_pointer(cpu, ram, address):
 @kernel
 def load_pointers(cpu, ram, cr3):
     """Load the four entries from memory; #GP(0), and all registers as before, if a present one sets a reserved bit."""
-    table = cr3 & CR3_PAE_ADDRESS & cpu.a20_mask
+    table = cr3 & CR3_PAE_ADDRESS & ~cpu.a20_closed
     reference(cpu, table, WALK)
     for number in range(4):
         reserved, entry = read_pointer(cpu, ram, table + 8 * number)

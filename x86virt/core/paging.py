@@ -33,7 +33,7 @@ def walk(cpu, ram, gla, write, user, fetch, cached):
         replace(cpu, DTLB_L2 + offset, gla, frame, rights, cached)
     else:
         replace(cpu, DTLB_LARGE + offset, gla, frame, rights, cached)
-    return OK, (frame | (gla & ((1 << shift) - 1))) & cpu.a20_mask, rights
+    return OK, (frame | (gla & ((1 << shift) - 1))) & ~cpu.a20_closed, rights
 
 
 @inline
@@ -43,7 +43,8 @@ def replace(cpu, unit, gla, frame, rights, cached):
     if cached == 1:
         index = find(cpu, unit, gla)
     if index < 0:
-        insert(cpu, unit, gla, frame, rights)
+        if cpu.tlb_units[unit].ways != 0:
+            insert(cpu, unit, gla, frame, rights)
     else:
         entry = cpu.tlb[index]
         entry.frame = frame
@@ -76,7 +77,7 @@ def page_mask(cpu, index, offset):
     return mask
 
 
-@kernel
+@inline
 def translate(cpu, ram, gla, write, user, fetch):
     """Translate one access: (outcome, physical address, rights).
 
@@ -84,14 +85,14 @@ def translate(cpu, ram, gla, write, user, fetch):
     concluded from it (a rise of rights needs no INVLPG).
     """
     if cpu.cr0 & CR0_PG == 0:
-        return OK, gla & cpu.a20_mask, PTE_RW | PTE_US | PTE_D
+        return OK, gla & ~cpu.a20_closed, PTE_RW | PTE_US | PTE_D
     offset = fetch * ITLB_OFFSET
     index = lookup(cpu, gla, offset)
     if index >= 0:
         entry = cpu.tlb[index]
         if permits(cpu, entry.rights, write, user, fetch) and (write == 0 or entry.rights & PTE_D != 0):
             physical = entry.frame | (gla & page_mask(cpu, index, offset))
-            return OK, physical & cpu.a20_mask, entry.rights
+            return OK, physical & ~cpu.a20_closed, entry.rights
     return walk(cpu, ram, gla, write, user, fetch, int(index >= 0))
 
 
@@ -106,4 +107,4 @@ def peek_translation(cpu, ram, gla):
         physical = peek_pae(cpu, ram, gla)
     if physical < 0:
         return physical
-    return physical & cpu.a20_mask
+    return physical & ~cpu.a20_closed

@@ -55,7 +55,10 @@ def read_physical(cpu, ram, physical, n):
 def read_table(cpu, ram, physical):
     """The doubleword of a page table: one reference of a walk, which goes through the cache model."""
     reference(cpu, physical, WALK)
-    return read_physical(cpu, ram, physical, 4)
+    value = 0xFFFFFFFF
+    if physical + 3 <= cpu.ram_last:
+        value = load_32(ram, physical)
+    return value
 
 
 @kernel

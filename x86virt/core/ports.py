@@ -12,7 +12,7 @@ from ..isa.registers import (
     TYPE_TSS_32_BUSY,
 )
 from ..isa.vectors import GP
-from .a20 import set_a20_mask
+from .a20 import follow_a20_gate
 from .board import port_read, port_write, reads_time, timed_port
 from .breakpoints import WATCH_PORTS, note_port_access
 from .fault import raise_fault
@@ -96,7 +96,7 @@ def port_in(cpu, ram, board, u):
 def send_to_port(cpu, board, port, n, value):
     """Write a port. What asks for attention is noted on the board; a timer may have been programmed."""
     board.attention |= port_write(board, port, n, value, cpu.ticks)
-    set_a20_mask(cpu, board.a20_gate)
+    follow_a20_gate(cpu, board.a20_closed)
     if timed_port(port) != 0:
         # The boundary looks at the deadlines anew once the limit is reached.
         cpu.limit_ticks = min(cpu.limit_ticks, cpu.ticks)

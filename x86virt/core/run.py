@@ -16,11 +16,11 @@ from ..isa.registers import CS, EFLAGS_IF, EFLAGS_RF, EFLAGS_TF
 from ..isa.system_ops import SYSTEM_INT1, SYSTEM_INT_N, SYSTEM_INTO
 from ..isa.vectors import KIND_EXTERNAL
 from ._dispatch import run_blocks
+from .between_blocks import at_hook, handle_fault, interrupt_requested
 from .board import (
     board_advance,
     board_deadline,
     interrupt_acknowledge,
-    interrupt_pending,
 )
 from .breakpoints import DR6_BS, WATCH_CODE, check_code_breakpoint
 from .chain import fits, next_block
@@ -41,7 +41,6 @@ from .layout import (
     HOOK,
     MARK,
     NEVER,
-    NEW_TASK_FAULT,
     OK,
     PROBE,
     RESTART,
@@ -69,12 +68,6 @@ def advance_time(cpu, board):
         cpu.timer = NEVER
         cpu.timer_pending = 1
     set_limit(cpu, board)
-
-
-@inline
-def interrupt_requested(cpu, board):
-    """Whether an external interrupt asks for service, masked or not by EFLAGS.IF; in a replay only one that is given."""
-    return cpu.timer_pending == 1 or (board.frozen == 0 and interrupt_pending(board) == 1)
 
 
 @kernel
@@ -112,15 +105,6 @@ def wake(cpu):
     charge(cpu, EVENT_SYS_HLT_WAKE, 1)
 
 
-@inline
-def at_hook(cpu):
-    """Whether control has arrived at an entry point of the VMM."""
-    if cpu.cpl != 0:
-        return False
-    gla = (cpu.rip + cpu.seg[CS].seg_base) & M32
-    return cpu.hook_first <= gla <= cpu.hook_last
-
-
 @kernel
 def boundary(cpu, ram, board):
     """What happens between two instructions; OK: the next instruction may execute."""
@@ -150,22 +134,6 @@ def boundary(cpu, ram, board):
         outcome = idle(cpu, board)
         if outcome != OK:
             return outcome
-
-
-@kernel
-def refund(cpu, blocks, details, index):
-    """Take back what a block was charged for the instruction that did not complete and all behind it."""
-    block = blocks[index]
-    at = details[cpu.uop_index]
-    cpu.rip = at.rip
-    cpu.ticks -= block.ticks - at.ticks_before
-    if block.counted > 0:
-        cpu.retired -= block.counted - at.number
-    for number in range(block.first, block.first + block.uop_count):
-        detail = details[number]
-        if detail.number >= at.number and detail.event >= 0:
-            cpu.ledger_count[detail.event, block.mode] -= 1
-            cpu.ledger_ticks[detail.event, block.mode] -= cpu.price[detail.event]
 
 
 @inline
@@ -213,23 +181,6 @@ def run_single(cpu, ram, board, code, blocks, uops, details):
     return edge, index
 
 
-@kernel
-def handle_fault(cpu, ram, blocks, details, edge, index):
-    """Deal with an outcome that left a block or a fetch: OK when the processor may go on."""
-    outcome = edge - EDGE_SYSTEM
-    if edge >= EDGE_FAULT:
-        outcome = edge - EDGE_FAULT
-        if outcome == NEW_TASK_FAULT:
-            return deliver_event(cpu, ram)
-        refund(cpu, blocks, details, index)
-    if outcome == FAULT:
-        cpu.debug_hits = 0  # what its accesses met is met again
-        return deliver_event(cpu, ram)
-    if outcome == RESTART:
-        return OK
-    return outcome
-
-
 @entry
 def run(state, ram, boards, codes, blocks, uops, details, single):
     """Run until an outcome other than OK; `single` 1: one instruction by itself, then OK.
@@ -247,14 +198,17 @@ def run(state, ram, boards, codes, blocks, uops, details, single):
         # 1. The boundary.
         if cpu.code_write_count > 0 or cpu.flush_code == 1:
             discard_written(cpu, ram, code, blocks, details)
-        outcome = boundary(cpu, ram, board)
-        if outcome != OK:
-            break
-        if cpu.code_write_count > 0 or cpu.flush_code == 1:
-            discard_written(cpu, ram, code, blocks, details)
+        begun = cpu.begun
+        cpu.begun = 0
+        if begun == 0:
+            outcome = boundary(cpu, ram, board)
+            if outcome != OK:
+                break
+            if cpu.code_write_count > 0 or cpu.flush_code == 1:
+                discard_written(cpu, ram, code, blocks, details)
         # 2. A block, or one instruction when something depends on its very end.
         trap = cpu.eflags & EFLAGS_TF
-        alone = by_itself | restarted | trap
+        alone = by_itself | restarted | trap | begun
         if cpu.watch & WATCH_CODE != 0:
             alone |= cpu.eflags & EFLAGS_RF
         index = 0

@@ -25,13 +25,13 @@ from .physical import read_physical, read_table, write_physical
 @inline
 def directory_entry_address(cpu, gla):
     """Where the page-directory entry of a linear address is."""
-    return ((cpu.cr3 & CR3_ADDRESS) | (gla >> 22) << 2) & cpu.a20_mask
+    return ((cpu.cr3 & CR3_ADDRESS) | (gla >> 22) << 2) & ~cpu.a20_closed
 
 
 @inline
 def table_entry_address(cpu, gla, pde):
     """Where the page-table entry of a linear address is."""
-    return ((pde & PTE_ADDRESS) | ((gla >> 12) & 0x3FF) << 2) & cpu.a20_mask
+    return ((pde & PTE_ADDRESS) | ((gla >> 12) & 0x3FF) << 2) & ~cpu.a20_closed
 
 
 @inline
@@ -40,7 +40,7 @@ def large_frame(pde):
     return (pde & PDE_4M_ADDRESS) | ((pde >> 13) & 0xFF) << 32
 
 
-@kernel
+@inline
 def walk_32bit(cpu, ram, gla, write, user, fetch):
     """Walk the two levels for one access."""
     # 1. The page-directory entry.

@@ -35,7 +35,7 @@ def reserved_high(cpu):
 @inline
 def entry_address(cpu, table, gla, shift):
     """Where the entry of a linear address is in a table that is indexed by nine bits from `shift`."""
-    return (table | ((gla >> shift) & 0x1FF) << 3) & cpu.a20_mask
+    return (table | ((gla >> shift) & 0x1FF) << 3) & ~cpu.a20_closed
 
 
 @inline

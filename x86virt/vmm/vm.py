@@ -685,7 +685,7 @@ class VirtualMachine:
         device_write(self.boards, port, n, value, self.processor.cpu.ticks)
         if self.recorder is not None:
             self.recorder.after_devices(self, 1)
-        if self.boards["a20_gate"][0] == 0:
+        if self.boards["a20_closed"][0] == 1:
             raise Unsupported("the guest closes the A20 gate: a wrap of addresses at 1 MB is not virtualized yet")
 
     def time_stamp(self) -> int:

@@ -1,0 +1,76 @@
+"""Between blocks: faults, and the question whether the instruction boundary has anything to do.
+
+Most system instructions and most faults leave nothing for the boundary (core/run.py); then blocks simply run on.
+"""
+
+from ..isa.registers import CS, EFLAGS_IF, EFLAGS_RF, EFLAGS_TF
+from .board import interrupt_pending
+from .deliver import deliver_event
+from .jit import inline, kernel
+from .layout import EDGE_FAULT, EDGE_SYSTEM, FAULT, NEW_TASK_FAULT, OK, RESTART
+
+M32 = 0xFFFFFFFF
+
+
+@inline
+def interrupt_requested(cpu, board):
+    """Whether an external interrupt asks for service, masked or not by EFLAGS.IF; in a replay only one that is given."""
+    return cpu.timer_pending == 1 or (board.frozen == 0 and interrupt_pending(board) == 1)
+
+
+@inline
+def at_hook(cpu):
+    """Whether control has arrived at an entry point of the VMM."""
+    if cpu.cpl != 0:
+        return False
+    gla = (cpu.rip + cpu.seg[CS].seg_base) & M32
+    return cpu.hook_first <= gla <= cpu.hook_last
+
+
+@inline
+def nothing_waits(cpu, board):
+    """Whether the boundary after a system instruction would do nothing, and the next one needs not execute by itself."""
+    flags = cpu.mark | board.attention | cpu.code_write_count | cpu.flush_code | cpu.shadow | cpu.halted
+    flags |= cpu.debug_pending | cpu.debug_hits | cpu.watch | cpu.probe_skip | (cpu.eflags & EFLAGS_TF)
+    if flags != 0 or cpu.ticks >= cpu.limit_ticks or cpu.retired >= cpu.retired_limit or at_hook(cpu):
+        return False
+    return cpu.eflags & EFLAGS_IF == 0 or not interrupt_requested(cpu, board)
+
+
+@inline
+def begin_instruction(cpu):
+    """RF is cleared as an instruction begins whose breakpoints were looked at, or were none."""
+    cpu.eflags &= ~EFLAGS_RF
+
+
+@kernel
+def refund(cpu, blocks, details, index):
+    """Take back what a block was charged for the instruction that did not complete and all behind it."""
+    block = blocks[index]
+    at = details[cpu.uop_index]
+    cpu.rip = at.rip
+    cpu.ticks -= block.ticks - at.ticks_before
+    if block.counted > 0:
+        cpu.retired -= block.counted - at.number
+    for number in range(block.first, block.first + block.uop_count):
+        detail = details[number]
+        if detail.number >= at.number and detail.event >= 0:
+            cpu.ledger_count[detail.event, block.mode] -= 1
+            cpu.ledger_ticks[detail.event, block.mode] -= cpu.price[detail.event]
+
+
+@kernel
+def handle_fault(cpu, ram, blocks, details, edge, index):
+    """Deal with an outcome that left a block or a fetch: OK when the processor may go on."""
+    outcome = edge - EDGE_SYSTEM
+    if edge >= EDGE_FAULT:
+        outcome = edge - EDGE_FAULT
+        if outcome == NEW_TASK_FAULT:
+            return deliver_event(cpu, ram)
+        refund(cpu, blocks, details, index)
+    if outcome == FAULT:
+        cpu.debug_hits = 0  # what its accesses met is met again
+        return deliver_event(cpu, ram)
+    if outcome == RESTART:
+        return OK
+    return outcome
