@@ -434,7 +434,7 @@ def check_processor(machine: Machine, arrays: dict[str, np.ndarray]) -> None:
 
 
 def check_chains(units: np.ndarray, entries: np.ndarray, buckets: np.ndarray) -> None:
-    """Every TLB entry that was ever filled hangs in its own unit's bucket, once; raises ValueError."""
+    """Every TLB entry that names a page hangs in its own unit's bucket, once; raises ValueError."""
     seen: set[int] = set()
     for bucket in np.nonzero(buckets)[0].tolist():
         unit = units[bucket // TLB_BUCKETS]

@@ -67,6 +67,10 @@ from .branch import (
     ret,
 )
 from .chain import cached_jump, fits, link, next_block
+from .control import (
+    cr_to_register,
+    invlpg,
+)
 from .decimal import (
     aad,
     aam,
@@ -74,6 +78,10 @@ from .decimal import (
 )
 from .jit import kernel
 from .layout import EDGE_FAULT, EDGE_INDIRECT, EDGE_SYSTEM, FAULT, OK, RESTART, SCRATCH_BLOCK
+from .plain_ports import (
+    in_plain,
+    out_plain,
+)
 from .port_string import (
     port_string,
 )
@@ -146,6 +154,7 @@ from .transfer import (
     zero_extend,
 )
 from .value import (
+    clear_interrupt_flag,
     system_value,
 )
 from .x87 import (
@@ -578,6 +587,32 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
                     edge = EDGE_FAULT + outcome
                     break
             elif op == 124:
+                cr_to_register(cpu, u)
+            elif op == 125:
+                cpu.uop_index = i
+                outcome = clear_interrupt_flag(cpu, ram, board, u)
+                if outcome != OK:
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 126:
+                cpu.uop_index = i
+                outcome = invlpg(cpu, ram, board, u)
+                if outcome != OK:
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 127:
+                cpu.uop_index = i
+                outcome = in_plain(cpu, ram, board, u)
+                if outcome != OK:
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 128:
+                cpu.uop_index = i
+                outcome = out_plain(cpu, ram, board, u)
+                if outcome != OK:
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 129:
                 cpu.uop_index = i
                 outcome = x87_instruction(cpu, ram, board, u)
                 if outcome != OK:

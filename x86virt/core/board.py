@@ -430,6 +430,14 @@ def timed_port(port):
 
 
 @kernel
+def is_plain_port(port):
+    """Whether a byte to or from a port touches nothing beyond it: the POST port, and ports without a device."""
+    if timed_port(port) != 0 or port == PORT_CONSOLE or port == PORT_SHUTDOWN or port == PORT_EXIT:
+        return False
+    return port != PORT_FLOAT_ERROR and port != PORT_SYSTEM_CONTROL_A
+
+
+@kernel
 def reads_time(port, n):
     """1 if reading `n` ports from `port` tells the time: counters of the PIT, port 0x61. What the PICs tell follows from
     their inputs."""

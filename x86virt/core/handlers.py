@@ -98,6 +98,11 @@ HANDLERS: tuple[tuple[str, str, str], ...] = (
     ("port_string", "system", "port_string"),
     ("system_instruction", "system", "system"),
     ("system_value", "inner", "value"),
+    ("cr_to_register", "plain", "control"),
+    ("clear_interrupt_flag", "inner", "value"),
+    ("invlpg", "inner", "control"),
+    ("in_plain", "inner", "plain_ports"),
+    ("out_plain", "inner", "plain_ports"),
     ("x87_instruction", "inner", "x87"),
 )
 NUMBER = {name: number for number, (name, _, _) in enumerate(HANDLERS)}
