@@ -105,7 +105,6 @@ from .stop import (
     raise_invalid_opcode,
     stop_mark,
     stop_probe,
-    stop_unimplemented,
 )
 from .string import (
     string_once,
@@ -543,17 +542,13 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
                 break
             elif op == 117:
                 cpu.uop_index = i
-                edge = stop_unimplemented(cpu, ram, u)
+                edge = stop_probe(cpu, ram, u)
                 break
             elif op == 118:
                 cpu.uop_index = i
-                edge = stop_probe(cpu, ram, u)
-                break
-            elif op == 119:
-                cpu.uop_index = i
                 edge = stop_mark(cpu, ram, u)
                 break
-            elif op == 120:
+            elif op == 119:
                 cpu.uop_index = i
                 cpu.in_block = 0
                 cpu.rip = u.target
@@ -562,7 +557,7 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
                 if outcome != OK:
                     edge = EDGE_FAULT + outcome
                 break
-            elif op == 121:
+            elif op == 120:
                 cpu.uop_index = i
                 cpu.in_block = 0
                 cpu.rip = u.target
@@ -571,7 +566,7 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
                 if outcome != OK:
                     edge = EDGE_FAULT + outcome
                 break
-            elif op == 122:
+            elif op == 121:
                 cpu.uop_index = i
                 cpu.in_block = 0
                 cpu.rip = u.target
@@ -580,39 +575,39 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
                 if outcome != OK:
                     edge = EDGE_FAULT + outcome
                 break
-            elif op == 123:
+            elif op == 122:
                 cpu.uop_index = i
                 outcome = system_value(cpu, ram, board, u)
                 if outcome != OK:
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 124:
+            elif op == 123:
                 cr_to_register(cpu, u)
-            elif op == 125:
+            elif op == 124:
                 cpu.uop_index = i
                 outcome = clear_interrupt_flag(cpu, ram, board, u)
                 if outcome != OK:
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 126:
+            elif op == 125:
                 cpu.uop_index = i
                 outcome = invlpg(cpu, ram, board, u)
                 if outcome != OK:
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 127:
+            elif op == 126:
                 cpu.uop_index = i
                 outcome = in_plain(cpu, ram, board, u)
                 if outcome != OK:
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 128:
+            elif op == 127:
                 cpu.uop_index = i
                 outcome = out_plain(cpu, ram, board, u)
                 if outcome != OK:
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 129:
+            elif op == 128:
                 cpu.uop_index = i
                 outcome = x87_instruction(cpu, ram, board, u)
                 if outcome != OK:
