@@ -6,11 +6,13 @@ Kinds, by what the handler takes and returns:
     branch   (cpu, ram, u)         returns the edge by which it leaves the block
     system   (cpu, ram, board, u)  returns an outcome and ends the block
     inner    (cpu, ram, board, u)  returns an outcome and does not end the block
+    fused    (cpu, u, following)   with the conditional jump that follows; returns the edge
 """
 
 BINARY = ("add", "or", "adc", "sbb", "and", "sub", "xor", "cmp", "test")
 UNARY = ("inc", "dec", "neg", "not")
 CONDITIONS = ("o", "no", "b", "ae", "e", "ne", "be", "a", "s", "ns", "p", "np", "l", "ge", "le", "g")
+FUSED = (*(f"cmp_j{name}" for name in ("e", "ne", "b", "ae", "be", "a", "l", "ge", "le", "g")), "test_je", "test_jne", "dec_jne")
 
 HANDLERS: tuple[tuple[str, str, str], ...] = (
     *((f"{name}_32", "plain", "alu") for name in (*BINARY, *UNARY)),
@@ -39,6 +41,7 @@ HANDLERS: tuple[tuple[str, str, str], ...] = (
     ("jmp_indirect", "branch", "branch"),
     ("fall_through", "branch", "branch"),
     ("loop", "branch", "branch"),
+    *((name, "fused", "fused") for name in FUSED),
     *((f"{name}_narrow", "plain", "alu") for name in (*BINARY, *UNARY)),
     ("mov_narrow", "plain", "transfer"),
     ("imul_narrow", "plain", "alu"),
