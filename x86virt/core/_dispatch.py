@@ -290,116 +290,116 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
                     edge = EDGE_FAULT + outcome
                     break
             elif op == 30:
-                edge = jo(cpu, ram, u)
-                break
-            elif op == 31:
-                edge = jno(cpu, ram, u)
-                break
-            elif op == 32:
-                edge = jb(cpu, ram, u)
-                break
-            elif op == 33:
-                edge = jae(cpu, ram, u)
-                break
-            elif op == 34:
-                edge = je(cpu, ram, u)
-                break
-            elif op == 35:
-                edge = jne(cpu, ram, u)
-                break
-            elif op == 36:
-                edge = jbe(cpu, ram, u)
-                break
-            elif op == 37:
-                edge = ja(cpu, ram, u)
-                break
-            elif op == 38:
-                edge = js(cpu, ram, u)
-                break
-            elif op == 39:
-                edge = jns(cpu, ram, u)
-                break
-            elif op == 40:
-                edge = jp(cpu, ram, u)
-                break
-            elif op == 41:
-                edge = jnp(cpu, ram, u)
-                break
-            elif op == 42:
-                edge = jl(cpu, ram, u)
-                break
-            elif op == 43:
-                edge = jge(cpu, ram, u)
-                break
-            elif op == 44:
-                edge = jle(cpu, ram, u)
-                break
-            elif op == 45:
-                edge = jg(cpu, ram, u)
-                break
-            elif op == 46:
                 edge = jmp(cpu, ram, u)
                 break
-            elif op == 47:
+            elif op == 31:
                 cpu.uop_index = i
                 edge = call(cpu, ram, u)
                 break
-            elif op == 48:
+            elif op == 32:
                 cpu.uop_index = i
                 edge = ret(cpu, ram, u)
                 break
+            elif op == 33:
+                edge = fall_through(cpu, ram, u)
+                break
+            elif op == 34:
+                edge = dec_jne(cpu, u, uops[i + 1])
+                break
+            elif op == 35:
+                edge = test_je(cpu, u, uops[i + 1])
+                break
+            elif op == 36:
+                edge = test_jne(cpu, u, uops[i + 1])
+                break
+            elif op == 37:
+                edge = cmp_je(cpu, u, uops[i + 1])
+                break
+            elif op == 38:
+                edge = cmp_jne(cpu, u, uops[i + 1])
+                break
+            elif op == 39:
+                edge = cmp_jb(cpu, u, uops[i + 1])
+                break
+            elif op == 40:
+                edge = cmp_jae(cpu, u, uops[i + 1])
+                break
+            elif op == 41:
+                edge = cmp_jbe(cpu, u, uops[i + 1])
+                break
+            elif op == 42:
+                edge = cmp_ja(cpu, u, uops[i + 1])
+                break
+            elif op == 43:
+                edge = cmp_jl(cpu, u, uops[i + 1])
+                break
+            elif op == 44:
+                edge = cmp_jge(cpu, u, uops[i + 1])
+                break
+            elif op == 45:
+                edge = cmp_jle(cpu, u, uops[i + 1])
+                break
+            elif op == 46:
+                edge = cmp_jg(cpu, u, uops[i + 1])
+                break
+            elif op == 47:
+                edge = jo(cpu, ram, u)
+                break
+            elif op == 48:
+                edge = jno(cpu, ram, u)
+                break
             elif op == 49:
+                edge = jb(cpu, ram, u)
+                break
+            elif op == 50:
+                edge = jae(cpu, ram, u)
+                break
+            elif op == 51:
+                edge = je(cpu, ram, u)
+                break
+            elif op == 52:
+                edge = jne(cpu, ram, u)
+                break
+            elif op == 53:
+                edge = jbe(cpu, ram, u)
+                break
+            elif op == 54:
+                edge = ja(cpu, ram, u)
+                break
+            elif op == 55:
+                edge = js(cpu, ram, u)
+                break
+            elif op == 56:
+                edge = jns(cpu, ram, u)
+                break
+            elif op == 57:
+                edge = jp(cpu, ram, u)
+                break
+            elif op == 58:
+                edge = jnp(cpu, ram, u)
+                break
+            elif op == 59:
+                edge = jl(cpu, ram, u)
+                break
+            elif op == 60:
+                edge = jge(cpu, ram, u)
+                break
+            elif op == 61:
+                edge = jle(cpu, ram, u)
+                break
+            elif op == 62:
+                edge = jg(cpu, ram, u)
+                break
+            elif op == 63:
                 cpu.uop_index = i
                 edge = call_indirect(cpu, ram, u)
                 break
-            elif op == 50:
+            elif op == 64:
                 cpu.uop_index = i
                 edge = jmp_indirect(cpu, ram, u)
                 break
-            elif op == 51:
-                edge = fall_through(cpu, ram, u)
-                break
-            elif op == 52:
-                edge = loop(cpu, ram, u)
-                break
-            elif op == 53:
-                edge = cmp_je(cpu, u, uops[i + 1])
-                break
-            elif op == 54:
-                edge = cmp_jne(cpu, u, uops[i + 1])
-                break
-            elif op == 55:
-                edge = cmp_jb(cpu, u, uops[i + 1])
-                break
-            elif op == 56:
-                edge = cmp_jae(cpu, u, uops[i + 1])
-                break
-            elif op == 57:
-                edge = cmp_jbe(cpu, u, uops[i + 1])
-                break
-            elif op == 58:
-                edge = cmp_ja(cpu, u, uops[i + 1])
-                break
-            elif op == 59:
-                edge = cmp_jl(cpu, u, uops[i + 1])
-                break
-            elif op == 60:
-                edge = cmp_jge(cpu, u, uops[i + 1])
-                break
-            elif op == 61:
-                edge = cmp_jle(cpu, u, uops[i + 1])
-                break
-            elif op == 62:
-                edge = cmp_jg(cpu, u, uops[i + 1])
-                break
-            elif op == 63:
-                edge = test_je(cpu, u, uops[i + 1])
-                break
-            elif op == 64:
-                edge = test_jne(cpu, u, uops[i + 1])
-                break
             elif op == 65:
-                edge = dec_jne(cpu, u, uops[i + 1])
+                edge = loop(cpu, ram, u)
                 break
             elif op == 66:
                 add_narrow(cpu, u)

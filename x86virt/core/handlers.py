@@ -1,5 +1,7 @@
 """The micro-operations: name, kind, and the module whose function executes each. A number is a place in this list.
 
+The compiler makes the first forty or so one table of jumps: the most frequent ones stand there.
+
 Kinds, by what the handler takes and returns:
     plain    (cpu, u)              cannot fault
     memory   (cpu, ram, u)         returns an outcome; anything but OK leaves the block as a fault
@@ -12,7 +14,7 @@ Kinds, by what the handler takes and returns:
 BINARY = ("add", "or", "adc", "sbb", "and", "sub", "xor", "cmp", "test")
 UNARY = ("inc", "dec", "neg", "not")
 CONDITIONS = ("o", "no", "b", "ae", "e", "ne", "be", "a", "s", "ns", "p", "np", "l", "ge", "le", "g")
-FUSED = (*(f"cmp_j{name}" for name in ("e", "ne", "b", "ae", "be", "a", "l", "ge", "le", "g")), "test_je", "test_jne", "dec_jne")
+FUSED = ("dec_jne", "test_je", "test_jne", *(f"cmp_j{name}" for name in ("e", "ne", "b", "ae", "be", "a", "l", "ge", "le", "g")))
 
 HANDLERS: tuple[tuple[str, str, str], ...] = (
     *((f"{name}_32", "plain", "alu") for name in (*BINARY, *UNARY)),
@@ -33,15 +35,15 @@ HANDLERS: tuple[tuple[str, str, str], ...] = (
     ("store_16", "memory", "transfer"),
     ("push_32", "memory", "transfer"),
     ("pop_32", "memory", "transfer"),
-    *((f"j{name}", "branch", "branch") for name in CONDITIONS),
     ("jmp", "branch", "branch"),
     ("call", "branch", "branch"),
     ("ret", "branch", "branch"),
+    ("fall_through", "branch", "branch"),
+    *((name, "fused", "fused") for name in FUSED),
+    *((f"j{name}", "branch", "branch") for name in CONDITIONS),
     ("call_indirect", "branch", "branch"),
     ("jmp_indirect", "branch", "branch"),
-    ("fall_through", "branch", "branch"),
     ("loop", "branch", "branch"),
-    *((name, "fused", "fused") for name in FUSED),
     *((f"{name}_narrow", "plain", "alu") for name in (*BINARY, *UNARY)),
     ("mov_narrow", "plain", "transfer"),
     ("imul_narrow", "plain", "alu"),
