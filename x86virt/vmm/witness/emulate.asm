@@ -657,7 +657,6 @@ return_far:
         mov     eax, [event_gate_low]
         mov     [ebp + F_EIP], eax
         mov     eax, [event_flags]
-        and     eax, ~EFLAGS_RF
         call    load_flags
         mov     eax, [ebp + F_SS]
         cmp     dword [event_ss], 0
