@@ -93,7 +93,7 @@ def reset(cpu, ram, cpl, stack=0x8000, eflags=2):
     set_system(cpu, LDTR, 0xE8, LDT, LDT_LIMIT, 2)
     set_system(cpu, TR, 0xE0, TSS, 0x67, 11)
     cpu.ram_last = RAM_SIZE - 1
-    cpu.a20_mask = 0xFFFFFFFFFFFF  # the gate is open
+    cpu.a20_closed = 0  # the gate is open
     cpu.code_map = RAM_SIZE
     cpu.shadow = 0
     cpu.event_has_error = 0

@@ -5,15 +5,32 @@ The long runs are `make conformance-system` and `python tests/lock_step.py GUEST
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import conformance_system
 import pytest
 from conformance_system import INSTALLED, Outcome, compare_kernel, report, run_native
+from descriptor_machine import descriptor
 from lock_step import lock_step
 from system_cases import CLASSES, random_kernel
-from system_kernels import CODE, DATA, FIELDS, RECORD_BYTES, Case, Tables, stack_top, system_image
+from system_kernels import (
+    CODE,
+    DATA,
+    FIELDS,
+    FIRST_FREE,
+    LANDING,
+    RAM_BYTES,
+    RECORD_BYTES,
+    RECORDS,
+    Case,
+    Tables,
+    records,
+    stack_top,
+    system_image,
+)
 
+from x86virt import Machine, find_strategy, load_profile
 from x86virt.loader import Image
 
 needs_qemu = pytest.mark.skipif(not INSTALLED["qemu"], reason="QEMU is not installed")
@@ -68,13 +85,36 @@ def record_of(case: Case) -> dict[str, int]:
 
 def test_a_far_call_checks_the_limit_before_it_pushes() -> None:
     """SDM volume 2, CALL. Bochs writes the return address first."""
-    small = Tables(gdt={11: 0x00409A000000FFFF})
-    code = b"\x9a" + (0x10000).to_bytes(4, "little") + b"\x58\0"
-    image = system_image([Case("call", code)], small)
-    _, _, (record,) = run_native(image, 1)
-    assert (record["vector"], record["error"], record["eip"]) == (13, 0, record["eip"])
-    # The frame of the fault, with the error code, is the first thing on the stack.
-    assert record["esp"] == stack_top(0) - 12
+    tables = Tables(gdt={FIRST_FREE: descriptor(0, 0xFFFF, 10, dpl=3)})
+    for offset, written in ((0x10000, False), (0xFFFF, True)):
+        case = Case("call", b"\x9a" + offset.to_bytes(4, "little") + bytes([8 * FIRST_FREE | 3, 0]), ring=3)
+        machine = Machine(find_strategy("native")(), load_profile("p4_prescott"), RAM_BYTES)
+        machine.load(system_image([case], tables))
+        assert machine.run(100_000_000).outcome == "halted"
+        (record,) = records(machine.processor.read_physical(RECORDS, RECORD_BYTES), 1)
+        # What lay on the stack of ring 3 before: zeros. A call that is made faults at its target, which is no page.
+        pushed = machine.processor.read_physical(stack_top(3) - 8, 8)
+        assert pushed == (struct.pack("<II", case.start + 7, CODE[3]) if written else bytes(8))
+        assert record["outer_esp"] == stack_top(3) - (8 if written else 0)
+        if written:
+            assert (record["vector"], record["eip"], record["cr2"]) == (14, offset, offset)
+        else:
+            assert (record["vector"], record["error"], record["eip"]) == (13, 0, case.start)
+
+
+@pytest.mark.parametrize("kind", [2, 3, 6, 7])
+def test_iret_to_an_outer_stack_that_is_not_present_is_a_stack_fault(kind: int) -> None:
+    """SDM volume 2, operation of IRET and RET to an outer level: "If stack segment is not present: #SS(SS selector)".
+
+    Bochs and QEMU raise #NP for IRET, after the list of exceptions of the same page; the operation decides.
+    """
+    tables = Tables(gdt={FIRST_FREE: descriptor(0, 0xFFFFF, kind, dpl=3, present=0, granular=1)})
+    selector = 8 * FIRST_FREE | 3
+    for code, stack in ((b"\xcf", (LANDING, CODE[3], 2, 0x1000, selector)), (b"\xcb", (LANDING, CODE[3], 0x1000, selector))):
+        case = Case("return", code, stack=stack)
+        ended, _, (record,) = run_native(system_image([case], tables), 1)
+        assert ended == "halted"
+        assert (record["vector"], record["error"], record["eip"], record["cs"]) == (12, selector & ~3, case.start, CODE[0])
 
 
 @pytest.mark.parametrize("ring", range(4))

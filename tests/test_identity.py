@@ -5,8 +5,11 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from bare_machine import CODE, EAX, EBX, ECX, EDX, BareMachine
+from bare_machine import CODE, EAX, EBX, ECX, EDX, HANDLERS, BareMachine
+from test_liveness import encode, prepare
 
+from x86virt.isa.rows import ALWAYS, Row
+from x86virt.isa.table import ROWS
 from x86virt.profile import load_profile, profile_names
 
 HLT = b"\xf4"
@@ -85,7 +88,7 @@ def test_features_are_those_of_the_machine(machine: BareMachine) -> None:
     for octets in (b"\x0f\x77", b"\x0f\x28\xc1", b"\x0f\x05", b"\x0f\xae\xf0"):  # EMMS, MOVAPS, SYSCALL, MFENCE
         machine.power_on()
         machine.write_code(octets)
-        assert machine.stopped_at(machine.go()) in ("vector 6", "outcome 3")
+        assert machine.stopped_at(machine.go()) == "vector 6"
 
 
 def test_caches_of_leaf_4(machine: BareMachine) -> None:
@@ -282,3 +285,78 @@ def test_a_processor_without_a_feature(tmp_path) -> None:
         machine.gpr[EAX] = 1 << bit
         assert machine.stopped_at(machine.go()) == "vector 13"
         machine.gpr[4] = 0x32000
+    for code, stopped in (("0f44c1", 6), ("0f34", 6), ("0fae0500000300", 6), ("d9e8", 7)):  # CMOVE, SYSENTER, FXSAVE, FLD1
+        machine.write_code(bytes.fromhex(code) + HLT)
+        assert machine.stopped_at(machine.go()) == f"vector {stopped}", code
+        machine.gpr[4] = 0x32000
+
+
+# -- instructions that a feature promises ---------------------------------------------------------------------------------
+
+# Bit of leaf 1 EDX: instructions that it promises, and the vector without it.
+PROMISED = {
+    0: (("d9e8", 7), ("dbe3", 7), ("dd2520000300", 7), ("0fae0500000300", 7)),  # FLD1, FNINIT, FRSTOR, FXSAVE
+    4: (("0f31", 6),),  # RDTSC
+    5: (("0f32", 6), ("0f30", 6)),
+    8: (("0fc70d00000300", 6), ("f00fc70d00000300", 6)),  # CMPXCHG8B
+    11: (("0f34", 6), ("0f35", 6)),
+    15: (("0f44c1", 6), ("0f4f0500000300", 6), ("dac1", 6), ("dbf1", 6), ("dfe9", 6)),  # CMOV, FCMOV, FCOMI, FUCOMIP
+    24: (("0fae0500000300", 6), ("0fae0d00000300", 6)),
+}  # fmt: skip
+BARE: dict[int, BareMachine] = {}
+
+
+@pytest.mark.parametrize("bit", PROMISED)
+def test_an_instruction_goes_with_its_feature(bit: int) -> None:
+    """Without the bit the opcode is none, in both rings; without an FPU an x87 instruction is #NM whatever CR0.EM says."""
+    machine = BARE.setdefault(0, BareMachine())
+    for code, vector in PROMISED[bit]:
+        for ring in (0, 3):
+            machine.power_on()
+            machine.ring(ring)
+            features = int(machine.cpu.cpuid_leaf1_edx)
+            machine.cpu.cpuid_leaf1_edx = features & ~(1 << bit)
+            machine.write_code(bytes.fromhex(code) + HLT)
+            assert machine.stopped_at(machine.go()) == f"vector {vector}", (code, ring)
+            machine.cpu.cpuid_leaf1_edx = features
+        machine.power_on()
+        machine.write_code(bytes.fromhex(code) + HLT)
+        assert machine.stopped_at(machine.go()) not in ("vector 6", "vector 7"), code
+
+
+def ends_as_none(machine: BareMachine, row: Row) -> bool:
+    """Whether the processor does not have a row's instruction: #UD, or #NM for those of the FPU."""
+    memory_only = any(code.startswith("M") for code in row.operands) and row.modrm != ""
+    prepare(machine, 0)
+    machine.write_code(encode(row, memory_only) + HLT)
+    machine.cpu.rip = CODE
+    machine.processor.run(single=True)
+    if machine.cpu.rip & ~0xFFF != HANDLERS:
+        return False
+    return (int(machine.cpu.rip) - HANDLERS) // 16 in (6, 7)
+
+
+@pytest.mark.parametrize("has_features", (True, False))
+def test_every_instruction_of_the_table_is_there_as_cpuid_says(has_features: bool) -> None:
+    """With all features every row executes but UD1, UD2 and RSM (outside SMM); with none those that no bit stands for."""
+    machine = BARE.setdefault(0, BareMachine())
+    features = int(machine.cpu.cpuid_leaf1_edx)
+    machine.cpu.cpuid_leaf1_edx = features if has_features else 0
+    absent = {row.encoding for row in ROWS if ends_as_none(machine, row)}
+    machine.cpu.cpuid_leaf1_edx = features
+    expected = {row.encoding for row in ROWS if row.mnemonic in ("UD1", "UD2", "RSM")}
+    if not has_features:
+        expected |= {row.encoding for row in ROWS if row.feature != ALWAYS}
+        expected |= {row.encoding for row in ROWS if row.operation.startswith("x87:") and row.mnemonic != "WAIT"}
+    assert absent == expected
+
+
+def test_wait_needs_no_fpu() -> None:
+    """WAIT looks at CR0.MP and TS alone."""
+    machine = BARE.setdefault(0, BareMachine())
+    machine.power_on()
+    features = int(machine.cpu.cpuid_leaf1_edx)
+    machine.cpu.cpuid_leaf1_edx = features & ~1
+    machine.write_code(b"\x9b" + HLT)
+    assert machine.stopped_at(machine.go()) == CODE + 1
+    machine.cpu.cpuid_leaf1_edx = features

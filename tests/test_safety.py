@@ -25,7 +25,7 @@ MACHINE = BareMachine()
 BUDGET_TICKS = 64 * 20_000
 MOST_SLICES = 5_000
 # What a run may end with; the others are steps on the way, after which it goes on.
-ENDS = {layout.UNIMPLEMENTED, layout.SHUTDOWN, layout.BUDGET, layout.HALTED_FOREVER, layout.HOOK}
+ENDS = {layout.SHUTDOWN, layout.BUDGET, layout.HALTED_FOREVER, layout.HOOK}
 STEPS = {layout.MARK, layout.BOARD}
 
 

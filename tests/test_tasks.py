@@ -11,6 +11,8 @@ from bare_machine import (
     DIRECTORY,
     ESP,
     GDT,
+    HANDLERS,
+    IDT,
     PTE_P,
     PTE_RW,
     STACK,
@@ -22,7 +24,7 @@ from bare_machine import (
 from descriptor_machine import architectural, descriptor, gate, put
 from task_cases import DO_CALL, DO_DELIVER, DO_IRET, DO_JUMP, NEW_TSS, Bench, Case, execute
 
-from x86virt.core.layout import NEW_TASK_FAULT
+from x86virt.core.layout import NEW_TASK_FAULT, SHUTDOWN
 
 SLICE = {"up to the commit point": 7, "behind the commit point": 61, "v86, T flag, entry point, error code": 5}
 FAR_SLICE = {"call gates": 97, "direct jumps and calls": 31, "returns": 43, "real and v86 mode": 11}
@@ -142,6 +144,7 @@ def test_page_fault_behind_the_commit_point(bench: Bench, way: str) -> None:
 # -- through the processor --------------------------------------------------------------------------------------------------
 
 OTHER_TSS, OTHER_SELECTOR, OTHER_CODE = 0x3800, 0x30, 0x1D000
+HANDLER_TSS, HANDLER_SELECTOR = 0x3900, 0x38
 JUMP_TO_TASK = b"\xea" + bytes(4) + OTHER_SELECTOR.to_bytes(2, "little")
 
 
@@ -190,6 +193,55 @@ def test_fault_of_the_new_task_is_not_the_jump_s(machine: BareMachine) -> None:
     assert pointer == STACK + 0x3000 - 16
     assert [machine.get(pointer + 4 * n) for n in range(3)] == [0x38, OTHER_CODE, CODE_0]
     assert machine.get(TSS + 0x20) == 0x1C000 + 8  # the old task goes on behind the jump
+
+
+UNSOUND = 0x78  # an empty entry of the GDT
+RF = 1 << 16
+
+
+def test_unsound_code_of_ring_0_has_no_stack_to_tell_it_on(machine: BareMachine) -> None:
+    """CS fails before SS is loaded. The #TS is one of the new task, whose CPL is the RPL of CS: 0. It has no stack yet.
+
+    SDM volume 3, 6.15, #TS: behind the commit point the handler must not rely on segment registers that were not
+    loaded, and "should be a task called using a task gate". Bochs delivers it all the same.
+    """
+    for stack in (DATA_0, 0x32, UNSOUND):
+        lay_other_task(machine, {1: UNSOUND, 2: stack})
+        machine.write_code(b"\x90" + JUMP_TO_TASK)
+        assert machine.stopped_at(machine.go()) == f"outcome {SHUTDOWN}"
+
+
+@pytest.mark.parametrize(("selectors", "error"), [({1: UNSOUND, 2: DATA_0}, UNSOUND), ({1: CODE_0, 2: 0x32}, 0x30)])
+def test_unsound_segments_of_ring_0_reach_a_task_gate(machine: BareMachine, selectors: dict[int, int], error: int) -> None:
+    """The same where the vector of #TS has a task gate: its task finds the error code, and the link to the faulting one."""
+    lay_other_task(machine, selectors)
+    for offset in range(0, 0x68, 4):
+        machine.put(HANDLER_TSS + offset, machine.get(OTHER_TSS + offset))
+    for place, value in ((0x20, HANDLERS + 16 * TS), (0x38, STACK + 0x800), (0x4C, CODE_0), (0x50, DATA_0)):
+        machine.put(HANDLER_TSS + place, value)
+    machine.put(GDT + HANDLER_SELECTOR, descriptor(HANDLER_TSS, 0x67, 9, s=0, db=0), 8)
+    machine.put(IDT + 8 * TS, gate(HANDLER_SELECTOR, 0, 5), 8)
+    machine.write_code(b"\x90" + JUMP_TO_TASK)
+    assert machine.stopped_at(machine.go()) == f"vector {TS}"
+    assert machine.gpr[ESP] == STACK + 0x800 - 4
+    assert machine.get(STACK + 0x800 - 4) == error
+    assert machine.get(HANDLER_TSS, 2) == OTHER_SELECTOR
+    assert machine.get(OTHER_TSS + 0x20) == OTHER_CODE
+    assert machine.get(OTHER_TSS + 0x4C) == selectors[1]
+
+
+def test_unsound_code_of_ring_3_is_told_on_the_stack_of_ring_0(machine: BareMachine) -> None:
+    """An RPL of 3 makes the CPL 3, and the handler's stack is the new TSS's."""
+    lay_other_task(machine, {1: UNSOUND | 3, 2: 0x23})
+    machine.put(OTHER_TSS + 4, STACK + 0x1000)
+    machine.put(OTHER_TSS + 8, DATA_0)
+    machine.write_code(b"\x90" + JUMP_TO_TASK)
+    assert machine.stopped_at(machine.go()) == f"vector {TS}"
+    pointer = int(machine.gpr[ESP])
+    assert pointer == STACK + 0x1000 - 24
+    assert [machine.get(pointer + 4 * n) for n in range(6)] == [
+        UNSOUND, OTHER_CODE, UNSOUND | 3, 2 | RF, STACK + 0x3000, 0x23,
+    ]  # fmt: skip
 
 
 def test_bad_tss_leaves_the_old_task(machine: BareMachine) -> None:

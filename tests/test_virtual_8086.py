@@ -92,6 +92,19 @@ def test_sensitive_to_iopl(code):
     assert frame(10)[:3] == [0, 0, PARAGRAPH]
 
 
+@pytest.mark.parametrize(
+    ("code", "pointer"), [("9D", 0xFFFF), ("669D", 0xFFFE), ("CF", 0xFFFF), ("66CF", 0xFFFD), ("9C", 1), ("669C", 2)]
+)
+def test_iopl_is_looked_at_before_the_stack(code, pointer):
+    """POPF, IRET and PUSHF beyond the stack segment: #GP(0) below IOPL 3, and #SS(0) only where they may execute."""
+    for iopl, vector in ((0, 13), (2, 13), (3, 12)):
+        enter(code, iopl=iopl)
+        MACHINE.gpr[ESP] = pointer
+        assert MACHINE.stopped_at(MACHINE.processor.run()) == f"vector {vector}"
+        assert frame(5)[:3] == [0, 0, PARAGRAPH]
+        assert frame(5)[4] == pointer
+
+
 @pytest.mark.parametrize(("code", "vector"), [("CC", 3), ("CD 03", 3), ("CD 05", 5)])
 def test_interrupts_at_iopl_3(code, vector):
     """With IOPL 3 INT n goes through the IDT, whose gate must admit ring 3."""

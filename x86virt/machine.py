@@ -186,20 +186,12 @@ class Machine:
             self.stop("triple_fault")
         elif outcome == core.HALTED_FOREVER:
             self.stop("halted_forever")
-        elif outcome == core.UNIMPLEMENTED:
-            self.stop(self.unimplemented())
         elif outcome == core.ISOLATION:
             self.stop(self.isolation_violation())
         elif outcome == core.TIME_LOG and self.time_log is not None:
             self.time_log.serve(self)
         else:
             raise AssertionError(f"unexpected outcome {outcome} of the processor")
-
-    def unimplemented(self) -> str:
-        """The outcome that names an instruction which the simulator does not have."""
-        cpu = self.processor.cpu
-        octets = self.bytes_at(int(cpu.rip) + int(cpu.seg[1].seg_base) & 0xFFFFFFFF, 8)
-        return f"unimplemented: {octets.hex(' ')} at {int(cpu.rip):#x}"
 
     def isolation_violation(self) -> str:
         """The outcome that names an access of the guest's to a frame that is not its own."""

@@ -97,7 +97,6 @@ from .stop import (
     raise_invalid_opcode,
     stop_mark,
     stop_probe,
-    stop_unimplemented,
 )
 from .string import (
     string_once,
@@ -534,17 +533,13 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
                 break
             elif op == 117:
                 cpu.uop_index = i
-                edge = stop_unimplemented(cpu, ram, u)
+                edge = stop_probe(cpu, ram, u)
                 break
             elif op == 118:
                 cpu.uop_index = i
-                edge = stop_probe(cpu, ram, u)
-                break
-            elif op == 119:
-                cpu.uop_index = i
                 edge = stop_mark(cpu, ram, u)
                 break
-            elif op == 120:
+            elif op == 119:
                 cpu.uop_index = i
                 cpu.in_block = 0
                 cpu.rip = u.target
@@ -553,7 +548,7 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
                 if outcome != OK:
                     edge = EDGE_FAULT + outcome
                 break
-            elif op == 121:
+            elif op == 120:
                 cpu.uop_index = i
                 cpu.in_block = 0
                 cpu.rip = u.target
@@ -562,7 +557,7 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
                 if outcome != OK:
                     edge = EDGE_FAULT + outcome
                 break
-            elif op == 122:
+            elif op == 121:
                 cpu.uop_index = i
                 cpu.in_block = 0
                 cpu.rip = u.target
@@ -571,13 +566,13 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
                 if outcome != OK:
                     edge = EDGE_FAULT + outcome
                 break
-            elif op == 123:
+            elif op == 122:
                 cpu.uop_index = i
                 outcome = system_value(cpu, ram, board, u)
                 if outcome != OK:
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 124:
+            elif op == 123:
                 cpu.uop_index = i
                 outcome = x87_instruction(cpu, ram, board, u)
                 if outcome != OK:

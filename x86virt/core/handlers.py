@@ -91,7 +91,6 @@ HANDLERS: tuple[tuple[str, str, str], ...] = (
     ("near_16", "branch", "branch"),
     ("raise_general_protection", "branch", "branch"),
     ("raise_invalid_opcode", "branch", "stop"),
-    ("stop_unimplemented", "branch", "stop"),
     ("stop_probe", "branch", "stop"),
     ("stop_mark", "branch", "stop"),
     ("string_repeat", "system", "string"),

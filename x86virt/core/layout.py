@@ -14,7 +14,7 @@ from ..isa.registers import N_REGISTER_SLOTS, N_SEGMENTS
 OK = 0  # go on
 FAULT = 1  # an exception is described by cpu.event_*; nothing of the instruction was committed
 RESTART = 2  # nothing was committed; execute this instruction again by itself
-UNIMPLEMENTED = 3  # the instruction is not implemented; cpu.rip is at it
+NEW_TASK_FAULT = 3  # the instruction switched tasks, and cpu.event_* describes an exception of the new task
 SHUTDOWN = 4  # triple fault
 BUDGET = 5  # cpu.budget ticks reached
 RETIRED_LIMIT = 6  # cpu.retired_limit guest instructions reached
@@ -25,7 +25,6 @@ BOARD = 10  # a device asks for attention: exit, shutdown, console
 HALTED_FOREVER = 11  # HLT with nothing that could wake it
 ISOLATION = 12  # an operand or a fetch reached a frame that is not the guest's; cpu.violation_* say which
 TIME_LOG = 13  # recording: the log of time reads is full; replaying: it has no value for this read; nothing committed
-NEW_TASK_FAULT = 14  # the instruction switched tasks, and cpu.event_* describes an exception of the new task
 
 # Edges out of a block, as micro-operations report them.
 EDGE_FALL = 0

@@ -27,7 +27,7 @@ OP_BIT_OFFSET, OP_POP_MEMORY = NUMBER["bit_offset"], NUMBER["pop_memory"]
 OP_WRAP_OFFSET = NUMBER["wrap_offset"]
 OP_FALL_THROUGH, OP_BRANCH_BEYOND = NUMBER["fall_through"], NUMBER["branch_beyond"]
 OP_RAISE_GP, OP_RAISE_UD = NUMBER["raise_general_protection"], NUMBER["raise_invalid_opcode"]
-OP_UNIMPLEMENTED, OP_PROBE, OP_MARK = NUMBER["stop_unimplemented"], NUMBER["stop_probe"], NUMBER["stop_mark"]
+OP_PROBE, OP_MARK = NUMBER["stop_probe"], NUMBER["stop_mark"]
 
 M32 = 0xFFFFFFFF
 FROM_CL = 1
@@ -662,6 +662,8 @@ def lower(cpu, uops, i, d):
     d.event = instruction_event(cpu, d, info)
     d.ends_block = 0
     if d.lock == 1 and (info.lockable == 0 or not is_memory(d, info, 0)):
+        return single(uops, i, d, OP_RAISE_UD)
+    if info.feature >= 0 and (cpu.cpuid_leaf1_edx >> info.feature) & 1 == 0:
         return single(uops, i, d, OP_RAISE_UD)
     if virtual_interrupt_let_in(cpu):
         return single(uops, i, d, OP_RAISE_GP)

@@ -15,6 +15,7 @@ from ..isa.registers import (
     FEATURE_NX,
     FEATURE_PAT,
     FEATURE_SEP,
+    FEATURE_TSC,
     MSR_APIC_BASE,
     MSR_BIOS_SIGNATURE,
     MSR_EFER,
@@ -240,10 +241,16 @@ def has_system_call(cpu, number):
 
 
 @kernel
+def has_time_stamp(cpu):
+    """Whether the processor has the time-stamp counter."""
+    return (cpu.cpuid_leaf1_edx >> FEATURE_TSC) & 1 != 0
+
+
+@kernel
 def rdmsr(cpu):
     """RDMSR; #GP(0) for a register that this processor does not have."""
     number = cpu.gpr[ECX]
-    if number == MSR_TSC:
+    if number == MSR_TSC and has_time_stamp(cpu):
         if time_log_blocks(cpu, TIME_STAMP) == 1:
             return TIME_LOG
         write_pair(cpu, logged_time(cpu, TIME_STAMP, time_stamp(cpu)))
@@ -275,7 +282,7 @@ def wrmsr(cpu):
     number = cpu.gpr[ECX]
     low = cpu.gpr[EAX]
     high = cpu.gpr[EDX]
-    if number == MSR_TSC:
+    if number == MSR_TSC and has_time_stamp(cpu):
         set_time_stamp(cpu, low, high)
     elif has_system_call(cpu, number):
         if number == MSR_SYSENTER_CS:

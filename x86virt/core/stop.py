@@ -4,19 +4,13 @@ from ..isa.registers import EBX
 from ..isa.vectors import UD
 from .fault import raise_plain
 from .jit import kernel
-from .layout import EDGE_FAULT, EDGE_SYSTEM, PROBE, UNIMPLEMENTED
+from .layout import EDGE_FAULT, EDGE_SYSTEM, PROBE
 
 
 @kernel
 def raise_invalid_opcode(cpu, ram, u):
     """#UD: an opcode that the processor does not have, or a LOCK prefix where none may be."""
     return EDGE_FAULT + raise_plain(cpu, UD)
-
-
-@kernel
-def stop_unimplemented(cpu, ram, u):
-    """An instruction of the real processor that the simulator does not have yet."""
-    return EDGE_FAULT + UNIMPLEMENTED
 
 
 @kernel

@@ -1,7 +1,7 @@
 """The system instructions (SDM volume 2). Which field carries which operand is told in `isa/system_ops.py`.
 
 A handler runs with `cpu.rip` at the next instruction and after its price was charged. It returns OK, or FAULT with
-nothing committed, or UNIMPLEMENTED with nothing committed. Privilege that is plainly CPL 0 was checked at decoding.
+nothing committed. Privilege that is plainly CPL 0 was checked at decoding.
 """
 
 from ..isa.registers import (
@@ -12,7 +12,6 @@ from ..isa.system_ops import (
     SYSTEM_CLI,
     SYSTEM_HLT,
     SYSTEM_IN,
-    SYSTEM_INT1,
     SYSTEM_INT3,
     SYSTEM_INT_N,
     SYSTEM_INTO,
@@ -43,8 +42,8 @@ from .far import far_instruction
 from .fault import raise_plain
 from .flags import get_eflags
 from .iret import iret, iret_16
-from .jit import kernel
-from .layout import OK, UNIMPLEMENTED
+from .jit import inline, kernel
+from .layout import OK
 from .performance import rdpmc
 from .ports import port_in, port_out
 from .privileged_flags import cli, popf, pushf, sti
@@ -62,7 +61,7 @@ def into(cpu, ram):
     return OK
 
 
-@kernel
+@inline
 def iret_of_width(cpu, ram, u):
     """IRET and IRETD."""
     if u.width == 16:
@@ -70,7 +69,7 @@ def iret_of_width(cpu, ram, u):
     return iret(cpu, ram)
 
 
-@kernel
+@inline
 def flag_instruction(cpu, ram, board, u):
     """The operations SYSTEM_CLI to SYSTEM_OUT."""
     op = u.dst_shift
@@ -95,9 +94,7 @@ def flag_instruction(cpu, ram, board, u):
         return iret_of_width(cpu, ram, u)
     if op == SYSTEM_IN:
         return port_in(cpu, ram, board, u)
-    if op == SYSTEM_OUT:
-        return port_out(cpu, ram, board, u)
-    return UNIMPLEMENTED
+    return port_out(cpu, ram, board, u)
 
 
 @kernel
@@ -120,6 +117,4 @@ def system_instruction(cpu, ram, board, u):
         return raise_plain(cpu, UD)
     if op == SYSTEM_RDPMC:
         return rdpmc(cpu)
-    if op == SYSTEM_INT1:
-        return int1(cpu, ram)
-    return UNIMPLEMENTED
+    return int1(cpu, ram)

@@ -117,6 +117,7 @@ ROW = np.dtype(
         ("event_kernel", "i8"),
         ("kernel_only", "i8"),
         ("protected_only", "i8"),  # not recognised in real-address and virtual-8086 mode
+        ("feature", "i8"),  # bit of CPUID leaf 1 EDX without which it is #UD, -1 for none
         ("lockable", "i8"),
         ("condition", "i8"),
         ("system", "i8"),
@@ -144,6 +145,7 @@ def fill_row(info: np.void, row: Row) -> None:
     info["event_kernel"] = event_number(row.cost_kernel)
     info["kernel_only"] = int(row.privilege == CPL0)
     info["protected_only"] = int(row.mnemonic in PROTECTED_ONLY)
+    info["feature"] = row.feature
     info["lockable"] = int(row.lockable)
     info["condition"] = row.condition
     if row.operation.startswith("system:"):

@@ -3,7 +3,7 @@
 SDM volume 1, chapter 8; volume 3, section 2.5 (CR0.EM, MP, TS, NE) and section 6.15 (interrupts 7 and 16).
 """
 
-from ..isa.registers import CR0_EM, CR0_MP, CR0_NE, CR0_TS, CS, EAX, X87_C1, X87_ERROR_SUMMARY
+from ..isa.registers import CR0_EM, CR0_MP, CR0_NE, CR0_TS, CS, EAX, FEATURE_FPU, X87_C1, X87_ERROR_SUMMARY
 from ..isa.vectors import MF, NM
 from ..isa.x87_ops import (
     POPS_SHIFT,
@@ -58,10 +58,10 @@ from .x87_transfer import exchange, load, load_constant, move_condition, store
 
 @kernel
 def unavailable(cpu, op):
-    """Whether #NM stops the instruction: CR0.EM or TS, for WAIT both MP and TS."""
+    """Whether #NM stops the instruction: CR0.EM or TS, or no FPU at all (volume 3, table 9-3); for WAIT both MP and TS."""
     if op == X87_WAIT:
         return cpu.cr0 & (CR0_MP | CR0_TS) == CR0_MP | CR0_TS
-    return cpu.cr0 & (CR0_EM | CR0_TS) != 0
+    return cpu.cr0 & (CR0_EM | CR0_TS) != 0 or (cpu.cpuid_leaf1_edx >> FEATURE_FPU) & 1 == 0
 
 
 @kernel

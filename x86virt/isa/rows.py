@@ -15,6 +15,7 @@ Operands: the manual's codes (SDM volume 2, appendix A.2), with Z for a register
 from dataclasses import dataclass
 
 ANY, IOPL, CPL0 = "any", "iopl", "cpl0"
+ALWAYS = -1  # no feature bit stands for it
 INNOCUOUS, PRIVILEGED, SENSITIVE = "innocuous", "privileged", "sensitive_unprivileged"
 
 
@@ -40,6 +41,7 @@ class Row:
     silent: bool = False  # sensitive, and deprivileged it completes without a trap and with another effect or answer
     silent_user: bool = False  # the same only in the guest's ring 3, where a virtual IOPL may allow what the real one does not
     condition: int = 0  # condition code, control number or variant that the operation takes
+    feature: int = ALWAYS  # bit of CPUID leaf 1 EDX without which the processor does not have the instruction
     capstone: str = ""  # Capstone's mnemonic where it differs from ours in lower case
 
     @property
@@ -95,6 +97,7 @@ def insn(
     silent: bool = False,
     silent_user: bool = False,
     condition: int = 0,
+    feature: int = ALWAYS,
     capstone: str = "",
 ) -> Row:
     """Declare a row; `memory` and `kernel` are the events of the memory form and at CPL 0 where they differ."""
@@ -117,5 +120,6 @@ def insn(
         silent=silent,
         silent_user=silent_user,
         condition=condition,
+        feature=feature,
         capstone=capstone,
     )

@@ -48,6 +48,7 @@ from ..isa.registers import (
     EFLAGS_TF,
     EFLAGS_VM,
     FEATURE_SEP,
+    FEATURE_TSC,
     MSR_EFER,
     MSR_SYSENTER_CS,
     MSR_SYSENTER_EIP,
@@ -323,8 +324,8 @@ def rdmsr(vm: "VirtualMachine", instruction: Instruction) -> None:
     vm.charge("emulate_msr", 1)
     privileged(vm)
     vcpu = vm.vcpu
-    values: dict[int, int] = {MSR_TSC: 0}
-    if has_sysenter(vm):
+    values: dict[int, int] = {}
+    if has_feature(vm, FEATURE_SEP):
         values |= {
             MSR_SYSENTER_CS: vcpu.sysenter_cs,
             MSR_SYSENTER_ESP: vcpu.sysenter_esp,
@@ -332,6 +333,8 @@ def rdmsr(vm: "VirtualMachine", instruction: Instruction) -> None:
         }
     number = vm.register(ECX)
     known, value = number in values, values.get(number, 0)
+    if number == MSR_TSC and has_feature(vm, FEATURE_TSC):
+        known, value = True, vm.time_stamp()
     if not known:
         known, value = read_model_specific(vm.model_specific, number)
     if not known:
@@ -339,15 +342,13 @@ def rdmsr(vm: "VirtualMachine", instruction: Instruction) -> None:
         if not known:
             raise GuestFault(GP, 0)
         value = vm.time_read(TIME_COUNTER - number, int(value))
-    if number == MSR_TSC:
-        value = vm.time_stamp()
     vm.set_register(EAX, int(value) & M32)
     vm.set_register(EDX, int(value) >> 32 & M32)
 
 
-def has_sysenter(vm: "VirtualMachine") -> bool:
-    """Whether the processor has SYSENTER and its registers."""
-    return bool(vm.processor.cpu.cpuid_leaf1_edx >> FEATURE_SEP & 1)
+def has_feature(vm: "VirtualMachine", bit: int) -> bool:
+    """Whether CPUID leaf 1 EDX of the processor has a bit."""
+    return bool(vm.processor.cpu.cpuid_leaf1_edx >> bit & 1)
 
 
 def wrmsr(vm: "VirtualMachine", instruction: Instruction) -> None:
@@ -356,14 +357,14 @@ def wrmsr(vm: "VirtualMachine", instruction: Instruction) -> None:
     privileged(vm)
     number, low, high = vm.register(ECX), vm.register(EAX), vm.register(EDX)
     vcpu = vm.vcpu
-    if number == MSR_SYSENTER_CS and has_sysenter(vm):
+    if number == MSR_SYSENTER_CS and has_feature(vm, FEATURE_SEP):
         vcpu.sysenter_cs = low
         vm.open_sysenter()
-    elif number == MSR_SYSENTER_ESP and has_sysenter(vm):
+    elif number == MSR_SYSENTER_ESP and has_feature(vm, FEATURE_SEP):
         vcpu.sysenter_esp = low
-    elif number == MSR_SYSENTER_EIP and has_sysenter(vm):
+    elif number == MSR_SYSENTER_EIP and has_feature(vm, FEATURE_SEP):
         vcpu.sysenter_eip = low
-    elif number == MSR_TSC:
+    elif number == MSR_TSC and has_feature(vm, FEATURE_TSC):
         value = low | (high - (high >> 31 << 32)) << 32
         vm.processor.cpu.tsc_offset = value - (vm.processor.cpu.ticks >> 6)
     elif number == MSR_EFER and low & EFER_NXE:

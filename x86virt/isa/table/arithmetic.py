@@ -1,5 +1,6 @@
 """Integer arithmetic and logic."""
 
+from ..registers import FEATURE_CX8
 from ..rows import Row, insn
 
 ALL = "OSZAPC"
@@ -94,5 +95,6 @@ ROWS: tuple[Row, ...] = (
     insn("XADD", "0F C1 /r", "Ev,Gv", "xadd", "ins.xadd", "exchange and add", memory="ins.alu_rmw", flags=ALL, lock=True),
     insn("CMPXCHG", "0F B0 /r", "Eb,Gb", "cmpxchg", "ins.cmpxchg_rr", "compare and exchange", flags=ALL, lock=True),
     insn("CMPXCHG", "0F B1 /r", "Ev,Gv", "cmpxchg", "ins.cmpxchg_rr", "compare and exchange", flags=ALL, lock=True),
-    insn("CMPXCHG8B", "0F C7 /1", "Mq", "cmpxchg8b", "ins.cmpxchg8b", "compare and exchange 8 bytes", flags="Z", lock=True),
+    insn("CMPXCHG8B", "0F C7 /1", "Mq", "cmpxchg8b", "ins.cmpxchg8b", "compare and exchange 8 bytes", flags="Z", lock=True,
+         feature=FEATURE_CX8),
 )

@@ -6,6 +6,7 @@ unprivileged one does not, and answers with (or changes) the state of the proces
 Security 2000; Popek and Goldberg, CACM 1974).
 """
 
+from ..registers import FEATURE_MSR, FEATURE_SEP, FEATURE_TSC
 from ..rows import CPL0, IOPL, PRIVILEGED, SENSITIVE, Row, insn
 
 SEGMENTS = ("ES", "CS", "SS", "DS", "FS", "GS")
@@ -83,11 +84,13 @@ ROWS: tuple[Row, ...] = (
         for n in (0, 2, 3, 4)
     ),
     insn("MOV", "0F 23 /r", "Dd,Rd", "system:REGISTER_TO_DR", "sys.mov_cr2_write", "write a debug register", exits="DR_ACCESS", **KERNEL),
-    insn("WRMSR", "0F 30", "", "system:WRMSR", "sys.wrmsr", "write a model-specific register", exits="MSR_WRITE", **KERNEL),
-    insn("RDTSC", "0F 31", "", "system:RDTSC", "ins.rdtsc", "read the time-stamp counter", exits="RDTSC"),
-    insn("RDMSR", "0F 32", "", "system:RDMSR", "sys.rdmsr", "read a model-specific register", exits="MSR_READ", **KERNEL),
-    insn("SYSENTER", "0F 34", "", "system:SYSENTER", "sys.sysenter", "fast call to ring 0", sens=SENSITIVE),
-    insn("SYSEXIT", "0F 35", "", "system:SYSEXIT", "sys.sysexit", "fast return to ring 3", **KERNEL),
+    insn("WRMSR", "0F 30", "", "system:WRMSR", "sys.wrmsr", "write a model-specific register", exits="MSR_WRITE",
+         feature=FEATURE_MSR, **KERNEL),
+    insn("RDTSC", "0F 31", "", "system:RDTSC", "ins.rdtsc", "read the time-stamp counter", exits="RDTSC", feature=FEATURE_TSC),
+    insn("RDMSR", "0F 32", "", "system:RDMSR", "sys.rdmsr", "read a model-specific register", exits="MSR_READ",
+         feature=FEATURE_MSR, **KERNEL),
+    insn("SYSENTER", "0F 34", "", "system:SYSENTER", "sys.sysenter", "fast call to ring 0", sens=SENSITIVE, feature=FEATURE_SEP),
+    insn("SYSEXIT", "0F 35", "", "system:SYSEXIT", "sys.sysexit", "fast return to ring 3", feature=FEATURE_SEP, **KERNEL),
     insn("CPUID", "0F A2", "", "system:CPUID", "", "identity and features", exits="CPUID"),
     # segment registers
     insn("MOV", "8C /r", "Ev,Sw", "system:SREG_TO_REGISTER", "ins.mov_rr", "store a segment selector", memory="ins.store", **LEAK),

@@ -1,5 +1,6 @@
 """Moves, the stack, and flag images."""
 
+from ..registers import FEATURE_CMOV
 from ..rows import Row, insn
 
 CONDITIONS = ("o", "no", "b", "ae", "e", "ne", "be", "a", "s", "ns", "p", "np", "l", "ge", "le", "g")
@@ -61,7 +62,7 @@ ROWS: tuple[Row, ...] = (
     ),
     *(
         insn(f"CMOV{name.upper()}", f"0F {0x40 + code:02X} /r", "Gv,Ev", "cmovcc", "ins.cmov", "move on a condition",
-             condition=code)
+             condition=code, feature=FEATURE_CMOV)
         for code, name in enumerate(CONDITIONS)
     ),
 )

@@ -4,6 +4,7 @@ A register form is written with both of its bytes; `+r` says that the second byt
 The second encodings of FCOM, FCOMP, FXCH and FSTP are those that the 8087 had and later processors still execute.
 """
 
+from ..registers import FEATURE_CMOV, FEATURE_FXSR
 from ..rows import SENSITIVE, Row, insn
 from ..x87_ops import (
     ABSOLUTE,
@@ -108,7 +109,9 @@ def control(name: str, encoding: str, operands: str, operation: str, cost: str, 
     return x87(name, encoding, operands, operation, cost, meaning, **more)
 
 
-EFLAGS = dict(flags="OSZAPC")
+# The P6 family's: with an FPU, CMOV promises them too.
+P6 = dict(feature=FEATURE_CMOV)
+EFLAGS = dict(flags="OSZAPC", **P6)
 # What stores the pointer to the last instruction stores its CS selector, and with it the ring it ran in.
 LEAK = dict(sens=SENSITIVE, silent=True)
 
@@ -166,7 +169,7 @@ ROWS: tuple[Row, ...] = (
     x87("FXCH", "DD C8+r", "STi", "EXCHANGE", MOVE, "exchange ST(0) and ST(i)"),
     x87("FXCH", "DF C8+r", "STi", "EXCHANGE", MOVE, "exchange ST(0) and ST(i)"),
     *(
-        x87(f"FCMOV{name}", encoding, "ST0,STi", "MOVE_CONDITION", MOVE, "copy ST(i) if a condition holds", how)
+        x87(f"FCMOV{name}", encoding, "ST0,STi", "MOVE_CONDITION", MOVE, "copy ST(i) if a condition holds", how, **P6)
         for name, encoding, how in (
             ("B", "DA C0+r", 2), ("E", "DA C8+r", 4), ("BE", "DA D0+r", 6), ("U", "DA D8+r", 10),
             ("NB", "DB C0+r", 3), ("NE", "DB C8+r", 5), ("NBE", "DB D0+r", 7), ("NU", "DB D8+r", 11),
@@ -216,6 +219,8 @@ ROWS: tuple[Row, ...] = (
     control("FNSAVE", "DD /6", "M", "SAVE", "ins.fsave", "store environment and registers, and initialize",
             **LEAK),
     control("FRSTOR", "DD /4", "M", "RESTORE", "ins.frstor", "load environment and registers"),
-    control("FXSAVE", "0F AE /0", "M", "FXSAVE", "ins.fxsave", "store the x87 state as 512 bytes", **LEAK),
-    control("FXRSTOR", "0F AE /1", "M", "FXRSTOR", "ins.fxrstor", "load the x87 state from 512 bytes"),
+    control("FXSAVE", "0F AE /0", "M", "FXSAVE", "ins.fxsave", "store the x87 state as 512 bytes",
+            feature=FEATURE_FXSR, **LEAK),
+    control("FXRSTOR", "0F AE /1", "M", "FXRSTOR", "ins.fxrstor", "load the x87 state from 512 bytes",
+            feature=FEATURE_FXSR),
 )
