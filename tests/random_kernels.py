@@ -80,6 +80,19 @@ stack = st.builds(
 undefined = st.sampled_from((b"\x0f\x0b", b"\xf0\x90", b"\x0f\xff\xc0"))
 interrupts = st.sampled_from((b"\xcd\x81", b"\xcd\x83", b"\xcd\x85", b"\xcd\x80", b"\xcd\xff", b"\xcc", b"\xcd\x0d"))
 ports = st.sampled_from((b"\xe4\x80", b"\xe6\x80", b"\xb0\x41\xe6\xe9", b"\xe5\x80", b"\xe7\x80", b"\xe4\xe9"))
+
+
+def port_string(operation: int, prefixes: bytes, port: int, count: int, source: int, target: int, down: bool) -> bytes:
+    """INS or OUTS of a few elements."""
+    registers = mov(EDX, port) + mov(ECX, count) + mov(ESI, source) + mov(EDI, target)
+    return registers + (b"\xfd" if down else b"\xfc") + prefixes + bytes([operation])
+
+
+port_strings = st.builds(
+    port_string, st.integers(0x6C, 0x6F),
+    st.sampled_from((b"", b"\xf3", b"\xf3", b"\xf2", b"\x66\xf3", b"\xf3\x64", b"\x26\xf3", b"\x2e")),
+    st.sampled_from((0x80, 0xE9, 0x21)), st.integers(0, 9), touched, touched, st.booleans(),
+)  # fmt: skip
 segment_loads = st.builds(load_segment, st.sampled_from((0, 3, 4, 5)), st.sampled_from(SELECTORS))
 segment_pops = st.builds(
     lambda selector, opcode: push(selector) + opcode,
@@ -92,10 +105,10 @@ through_segments = st.builds(
 )  # fmt: skip
 
 anywhere = st.one_of(loads, stores, saves, adds, moves, arithmetic, shifts, divisions, stack, undefined, interrupts)
-anywhere = st.one_of(anywhere, ports, segment_loads, segment_pops, through_segments)
+anywhere = st.one_of(anywhere, ports, port_strings, segment_loads, segment_pops, through_segments)
 forbidden_to_users = st.sampled_from(
     (b"\xfa", b"\xfb", b"\xf4", b"\x0f\x06", b"\x0f\x08", b"\x0f\x09", from_cr(0), from_cr(3), to_cr(3), to_cr(0),
-     invlpg(DATA), lgdt(GDT_POINTER), lidt(IDT_POINTER), b"\x0f\x30", b"\x0f\x32", b"\x0f\x01\xf0", b"\x0f\x00\xd8")
+     invlpg(DATA), lgdt(GDT_POINTER), lidt(IDT_POINTER), b"\x0f\x30", b"\x0f\x32", b"\x0f\x33", b"\x0f\x01\xf0", b"\x0f\x00\xd8")
 )  # fmt: skip
 faulting = st.one_of(st.builds(load, registers, beyond), st.builds(store, beyond, values))
 user_code = st.one_of(anywhere, forbidden_to_users)

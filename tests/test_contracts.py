@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import random
+
 import numpy as np
 import pytest
 from guest_sets import portable_guests
@@ -9,15 +12,20 @@ from naive_twin import NaiveTwin
 from small_kernel import CODE_0, Kernel, Step, far_jump, load, set_cr, start, strategy
 
 from x86virt import Machine, RunResult, find_guest, load_profile
+from x86virt.core.layout import NEVER
+from x86virt.guests import guests
 from x86virt.isa.events import EVENT_ID, EVENTS
 from x86virt.ledger import ConservationError, PriceError
 from x86virt.profile import profile_names
+from x86virt.vmm.recorder import Recorder
 
 MEMORY = 8 << 20
 MAX_CYCLES = 4_000_000_000
 STRATEGIES = ("native", "trap-and-emulate")
 PROFILES = profile_names()
-ITERATIONS = {"mix": 1, "irq": 1}
+ITERATIONS = {"mix": 1, "irq": 1, "speed": 1}
+CUTS = 12
+READ_TIME = ("clock", "irq")
 CHEAP = ("hello_pse", "divzero", "pgfault")
 
 
@@ -113,6 +121,46 @@ def test_slices_of_cycles_change_nothing(guest: str, name: str, step: int) -> No
         assert budgets < 5000
     assert budgets >= 1
     assert signature(sliced, result) == expected
+
+
+@functools.cache
+def unbroken(guest: str, name: str) -> tuple:
+    """A run in one piece, and how many ticks and instructions it took."""
+    machine = machine_of(guest, name)
+    result = machine.run(MAX_CYCLES)
+    assert result.outcome == "halted"
+    return signature(machine, result), result.ticks, result.instructions
+
+
+WHERE = [(guest, name) for name in STRATEGIES for guest in (guests() if name == "native" else portable_guests())]
+
+
+@pytest.mark.parametrize(("guest", "name"), WHERE)
+def test_cuts_and_forgotten_code_change_nothing(guest: str, name: str) -> None:
+    """Every guest, cut at random cycles and instruction counts, what only serves speed forgotten at each cut."""
+    expected, ticks, instructions = unbroken(guest, name)
+    chance = random.Random(f"{guest} {name}")
+    machine = machine_of(guest, name)
+    for part in range(CUTS):
+        if part % 2:
+            going = machine.advance(NEVER, MAX_CYCLES, ticks // 64 * part // CUTS + chance.randrange(1, 100))
+        else:
+            going = machine.advance(instructions * part // CUTS + chance.randrange(1, 100), MAX_CYCLES)
+        assert going or part == CUTS - 1
+        machine.processor.discard_host_state()
+    assert signature(machine, machine.run(MAX_CYCLES)) == expected
+
+
+@pytest.mark.parametrize(("guest", "name"), WHERE)
+def test_recording_changes_nothing(guest: str, name: str) -> None:
+    """Every guest; the log of time reads is taken away each time it is full."""
+    machine = Machine(strategy(name), load_profile("p4_prescott"), MEMORY)
+    recorder = Recorder(machine)
+    machine.load(find_guest(guest), f"iterations={ITERATIONS.get(guest, 3)}")
+    result = machine.run(MAX_CYCLES)
+    recorder.drain()
+    assert signature(machine, result) == unbroken(guest, name)[0]
+    assert bool(recorder.log.reads) == (guest in READ_TIME)
 
 
 @pytest.mark.parametrize("step", [1, 613])

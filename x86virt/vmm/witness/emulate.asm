@@ -104,10 +104,12 @@ to_control:
         ; MP, EM and TS must act on the guest's own instructions: they go into the real register.
         mov     ecx, edx
         and     ecx, CR0_EM | CR0_TS | CR0_MP
-        jz      .own
         mov     eax, cr0
+        mov     ebx, eax
         and     eax, ~(CR0_EM | CR0_TS | CR0_MP)
         or      eax, ecx
+        cmp     eax, ebx
+        je      .own
         mov     cr0, eax
 .own:
         mov     [VCPU(cr0)], edx
@@ -657,7 +659,6 @@ return_far:
         mov     eax, [event_gate_low]
         mov     [ebp + F_EIP], eax
         mov     eax, [event_flags]
-        and     eax, ~EFLAGS_RF
         call    load_flags
         mov     eax, [ebp + F_SS]
         cmp     dword [event_ss], 0
