@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
 from x86virt.benchmarks import emulators
 from x86virt.benchmarks.emulators import Missing, Started
 from x86virt.benchmarks.guests.disk import boot_disk
@@ -169,10 +170,9 @@ def result(
     }
 
 
-def show(rows: Sequence[dict[str, Any]], others: Sequence[Other]) -> None:
+def show(rows: Sequence[dict[str, Any]], others: Sequence[Other]) -> RenderableType:
     """The table, and what was left out."""
-    console = Console(width=150, highlight=False)
-    console.print(f"million guest instructions a second, {machine_name()}; in brackets: ours / theirs", style="bold")
+    title = f"million guest instructions a second, {machine_name()}; in brackets: ours / theirs"
     names = ["x86virt", *(other.name for other in others if not other.missing)]
     table = plain_table(["phase", "event", "events / s", *names], left=2)
     for phase in PHASES:
@@ -183,10 +183,22 @@ def show(rows: Sequence[dict[str, Any]], others: Sequence[Other]) -> None:
             cell = cells.get(name)
             line.append("" if cell is None else f"{number(cell['guest_mips'])} ({cell['ratio']:.2f})")
         table.add_row(*line)
-    console.print(table)
-    for other in others:
-        if other.missing:
-            console.print(f"{other.name} was left out: {other.missing}")
+    missing = [Text(f"{other.name} was left out: {other.missing}") for other in others if other.missing]
+    return Group(Text(title, style="bold"), Text(), table, *missing)
+
+
+def measure(only: Sequence[str] | None = None) -> tuple[list[dict[str, Any]], list[Other]]:
+    """Run our machine, then the others (all, or those named): the measurements, and what is known of each other."""
+    print("x86virt", file=sys.stderr)
+    ours = measure_phases(make_setup("native", max_cycles=None))
+    others = []
+    with tempfile.TemporaryDirectory(prefix="x86virt-speed-") as name:
+        for emulator, ready in runners(Path(name)).items():
+            if only and emulator.lower() not in [wanted.lower() for wanted in only]:
+                continue
+            print(emulator, file=sys.stderr)
+            others.append(measure_other(emulator, ready))
+    return results(ours, others), others
 
 
 def main() -> int:
@@ -198,16 +210,7 @@ def main() -> int:
     notice = prepare_cache()
     if notice:
         print(notice, file=sys.stderr)
-    print("x86virt", file=sys.stderr)
-    ours = measure_phases(make_setup("native", max_cycles=None))
-    others = []
-    with tempfile.TemporaryDirectory(prefix="x86virt-speed-") as name:
-        for emulator, ready in runners(Path(name)).items():
-            if options.only and emulator.lower() not in [only.lower() for only in options.only]:
-                continue
-            print(emulator, file=sys.stderr)
-            others.append(measure_other(emulator, ready))
-    rows = results(ours, others)
+    rows, others = measure(options.only)
     report = {
         "schema_version": 1,
         "host": machine_name(),
@@ -219,7 +222,7 @@ def main() -> int:
         return 0
     if options.json:
         Path(options.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    show(rows, others)
+    Console(width=150, highlight=False).print(show(rows, others))
     return 0
 
 

@@ -2,7 +2,7 @@
 
 python benchmarks/readme.py            the syscall table, which is the same on every host
 python benchmarks/readme.py --check    exit with 1 if that table is not current
-python benchmarks/readme.py --speed    the speed of the emulator on this host too
+python benchmarks/readme.py --speed    the speed of the emulator on this host too, and of the others that are installed
 """
 
 import argparse
@@ -12,6 +12,7 @@ import re
 import sys
 
 from rich.console import Console, RenderableType
+from x86virt.benchmarks import bench_speed
 
 from x86virt.api import bench, make_setup
 from x86virt.report import show_suite
@@ -24,7 +25,7 @@ STRATEGIES = ("native", "trap-and-emulate")
 def as_text(renderable: RenderableType) -> str:
     """A table as plain text without blanks at the ends of lines."""
     file = io.StringIO()
-    Console(file=file, width=130, color_system=None, markup=False, emoji=False, highlight=False).print(renderable)
+    Console(file=file, width=150, color_system=None, markup=False, emoji=False, highlight=False).print(renderable)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()).strip()
 
 
@@ -47,6 +48,11 @@ def speed_table(cold: bool) -> str:
     return as_text(show_speed(measure_speed(setups, cold, lambda line: print(line, file=sys.stderr))))
 
 
+def comparison_table() -> str:
+    """The table that `make bench-speed` prints."""
+    return as_text(bench_speed.show(*bench_speed.measure()))
+
+
 def main() -> int:
     """Command line: `--check`, `--speed`. The exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -61,6 +67,7 @@ def main() -> int:
         return int(after != before)
     if options.speed:
         after = with_block(after, "speed", speed_table(cold=True))
+        after = with_block(after, "comparison", comparison_table())
     README.write_text(after, encoding="utf-8")
     return 0
 

@@ -43,7 +43,7 @@ def begin_instruction(cpu):
     cpu.eflags &= ~EFLAGS_RF
 
 
-@kernel
+@inline
 def refund(cpu, blocks, details, index):
     """Take back what a block was charged for the instruction that did not complete and all behind it."""
     block = blocks[index]
@@ -52,6 +52,9 @@ def refund(cpu, blocks, details, index):
     cpu.ticks -= block.ticks - at.ticks_before
     if block.counted > 0:
         cpu.retired -= block.counted - at.number
+    if at.number == 0:
+        block.executions -= 1
+        return
     for number in range(block.first, block.first + block.uop_count):
         detail = details[number]
         if detail.number >= at.number and detail.event >= 0:

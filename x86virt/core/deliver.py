@@ -137,13 +137,13 @@ def deliver_same_items(cpu, ram, gate_low, gate_high, low, high, ext, n):
     return OK
 
 
-@kernel
+@inline
 def deliver_inner(cpu, ram, gate_low, gate_high, low, high, ext):
     """To an inner ring through a 32-bit gate."""
     return deliver_inner_items(cpu, ram, gate_low, gate_high, low, high, ext, 4)
 
 
-@kernel
+@inline
 def deliver_same(cpu, ram, gate_low, gate_high, low, high, ext):
     """Within the ring through a 32-bit gate."""
     return deliver_same_items(cpu, ram, gate_low, gate_high, low, high, ext, 4)
@@ -168,7 +168,7 @@ def deliver_to_task(cpu, ram, gate_low, ext):
     return outcome
 
 
-@kernel
+@inline
 def deliver_through_gate(cpu, ram):
     """PROTECTED-MODE-INTERRUPT: deliver `cpu.event_*` through its gate in the IDT."""
     ext = external_bit(cpu.event_kind)
@@ -212,7 +212,7 @@ def deliver(cpu, ram):
     return outcome
 
 
-@kernel
+@inline
 def fault_class(vector, kind):
     """The class of an event in the rules for double faults (SDM volume 3, table 6-4)."""
     if kind != KIND_EXCEPTION:

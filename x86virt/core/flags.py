@@ -8,7 +8,7 @@ their top two carries up to bits 31 and 30.
 """
 
 from ..isa.registers import EFLAGS_AC, EFLAGS_ARITHMETIC, EFLAGS_FIXED
-from .jit import inline, kernel
+from .jit import inline
 from .tlb import drop_front
 
 PARITY_EVEN = 0x9669  # bit n: the nibble n has an even number of ones
@@ -58,7 +58,7 @@ def arithmetic_flags(cpu):
     )
 
 
-@kernel
+@inline
 def set_arithmetic_flags(cpu, value):
     """Make the six arithmetic flags those of `value`."""
     carry = value & 1

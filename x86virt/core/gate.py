@@ -19,7 +19,7 @@ from ..isa.registers import (
 )
 from ..isa.vectors import GP, KIND_SOFTWARE_EXCEPTION, KIND_SOFTWARE_INTERRUPT, NP
 from .fault import raise_fault
-from .jit import inline, kernel
+from .jit import inline
 from .layout import OK
 from .mode import MASK_32
 from .segment import (
@@ -86,7 +86,7 @@ def external_bit(kind):
     return ERROR_EXT
 
 
-@kernel
+@inline
 def read_gate(cpu, ram, vector, ext):
     """Read and check the IDT's gate: (outcome, low, high)."""
     error = vector << 3 | ERROR_IDT | ext
@@ -111,7 +111,7 @@ def read_gate(cpu, ram, vector, ext):
     return OK, low, high
 
 
-@kernel
+@inline
 def read_handler_segment(cpu, ram, selector, ext):
     """Check the code segment that a gate names: (outcome, low, high) of its descriptor."""
     # 1. A null selector.

@@ -27,10 +27,10 @@ from ..isa.events import (
 from ..isa.registers import CS, EFLAGS_NT, EFLAGS_RF, EFLAGS_TF, EFLAGS_VM
 from ..isa.vectors import KIND_EXCEPTION, KIND_EXTERNAL, KIND_NMI, KIND_SOFTWARE_INTERRUPT
 from .charge import charge
-from .flags import get_eflags, set_eflags
+from .flags import get_eflags
 from .gate import gate_clears
 from .inner_stack import write_stack_item
-from .jit import inline, kernel
+from .jit import inline
 from .layout import OK
 from .mode import set_context, set_cpl
 from .segment import SELECTOR_INDEX, fill_segment
@@ -60,7 +60,7 @@ EXCEPTION_EVENTS = (
 FAULT_CLASS = 1 << 0 | 7 << 5 | 31 << 10 | 3 << 16
 
 
-@kernel
+@inline
 def delivery_event(vector, kind, inner):
     """The ledger event that prices this delivery."""
     if kind == KIND_EXTERNAL or kind == KIND_NMI:
@@ -99,14 +99,14 @@ def write_frame(cpu, ram, stack_base, mask, pointer, n, user):
     return write_stack_item(cpu, ram, stack_base, mask, pointer - n, n, cpu.event_error, user), pointer - n
 
 
-@kernel
+@inline
 def enter_handler(cpu, inner, gate_low, gate_high, low, high, level, entry_point):
     """Commit: charge to the interrupted mode, then load CS:EIP, the flags and the privilege level."""
     charge(cpu, delivery_event(cpu.event_vector, cpu.event_kind, inner), 1)
     fill_segment(cpu, CS, (gate_low >> 16 & SELECTOR_INDEX) | level, low, high)
     cpu.rip = entry_point
     cleared = EFLAGS_TF | EFLAGS_VM | EFLAGS_RF | EFLAGS_NT | gate_clears(gate_high)
-    set_eflags(cpu, get_eflags(cpu) & ~cleared)
+    cpu.eflags &= ~cleared
     set_cpl(cpu, level)
     set_context(cpu)
     cpu.shadow = 0

@@ -14,9 +14,9 @@ from ..isa.registers import (
 )
 from ..isa.vectors import SS_FAULT, TS
 from .fault import raise_fault
-from .jit import inline, kernel
+from .jit import inline, kernel, load_16
 from .layout import OK
-from .memory import read_linear, write_linear
+from .memory import SUPERVISOR, bytes_at, plain_read, read_linear, write_linear
 from .mode import MASK_32, stack_mask
 from .segment import (
     SELECTOR_INDEX,
@@ -40,6 +40,9 @@ def item_allowed(access, limit, offset, n):
 def has_room_for(access, limit, pointer, count, n):
     """Can `count` items of `n` bytes be pushed below `pointer`?"""
     mask = stack_mask(access)
+    # The highest item decides, unless the segment is expand-down or the pointer wraps.
+    if access & TYPE_EXPAND_DOWN == 0 and n * count <= pointer <= mask:
+        return pointer - 1 <= limit
     for below in range(n, n * count + 1, n):
         if not item_allowed(access, limit, (pointer - below) & mask, n):
             return False
@@ -71,6 +74,16 @@ def write_stack(cpu, ram, stack_base, mask, pointer, value, user):
 
 
 @kernel
+def read_stack_pointer_slowly(cpu, ram, address, size):
+    """Read ESP or SP and SS from a TSS, whatever lies there: (outcome, selector, pointer)."""
+    outcome, pointer = read_linear(cpu, ram, address, size, 0)
+    if outcome != OK:
+        return outcome, 0, 0
+    outcome, selector = read_linear(cpu, ram, (address + size) & MASK_32, 2, 0)
+    return outcome, selector, pointer
+
+
+@inline
 def tss_stack_pointer(cpu, ram, level, ext):
     """SS and ESP for an inner level from the current TSS: (outcome, selector, pointer); #TS(TR) beyond its limit."""
     tss = cpu.seg[TR]
@@ -86,14 +99,13 @@ def tss_stack_pointer(cpu, ram, level, ext):
     if offset + size + 1 > tss.limit:
         return raise_fault(cpu, TS, (tss.selector & SELECTOR_INDEX) | ext), 0, 0
     address = (tss.seg_base + offset) & MASK_32
-    outcome, pointer = read_linear(cpu, ram, address, size, 0)
-    if outcome != OK:
-        return outcome, 0, 0
-    outcome, selector = read_linear(cpu, ram, (address + size) & MASK_32, 2, 0)
-    return outcome, selector, pointer
+    index = plain_read(cpu, address, size + 2, SUPERVISOR)
+    if index < 0:
+        return read_stack_pointer_slowly(cpu, ram, address, size)
+    return OK, load_16(ram, index + size), bytes_at(ram, index, size)
 
 
-@kernel
+@inline
 def read_inner_stack(cpu, ram, selector, level, ext):
     """Check the stack segment of an inner level: (outcome, low, high) of its descriptor."""
     # 1. A null selector.

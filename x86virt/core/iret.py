@@ -81,7 +81,7 @@ def return_selector_allowed(cpu, selector, access):
     return dpl_of(access) == level
 
 
-@kernel
+@inline
 def read_return_code(cpu, ram, selector):
     """Check the code segment that a return names: (outcome, low, high) of its descriptor."""
     # 1. A null selector.
@@ -101,7 +101,7 @@ def read_return_code(cpu, ram, selector):
     return OK, low, high
 
 
-@kernel
+@inline
 def read_return_stack(cpu, ram, selector, level):
     """Check the stack segment of the outer level that a return names: (outcome, low, high) of its descriptor."""
     # 1. A null selector.
@@ -154,7 +154,7 @@ def peek_outer_stack(cpu, ram, displacement):
     return peek_outer_stack_items(cpu, ram, displacement, 4)
 
 
-@kernel
+@inline
 def enter_outer(cpu, eip, selector, low, high, stack_selector, stack_low, stack_high, pointer):
     """Commit a return to an outer level: CS:EIP, SS:ESP, CPL, data segments."""
     level = selector & 3

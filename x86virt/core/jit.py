@@ -8,9 +8,10 @@ ordinary indexing.
 The cache directory is keyed by a hash of all jitted sources, because Numba does not notice that a callee in another
 file has changed (numba#1833).
 
-Four habits of Numba are changed here for our functions alone, which is why its minor version is pinned: a callee is
+Five habits of Numba are changed here for our functions alone, which is why its minor version is pinned: a callee is
 not optimized anew in each caller, only entries become machine code (with the code of all that they call), a function is
-not specialised for each constant that is passed to it, and an index is taken as it is.
+not specialised for each constant that is passed to it, an index is taken as it is, and no vector registers are used:
+two results of a function, stored one by one, must not be loaded as one vector, which waits for the stores to be done.
 """
 
 import ctypes
@@ -144,6 +145,8 @@ else:
             else:
                 library._final_module.link_in(callee._get_module_for_linking(), preserve=True)
         library.kernels = kernels
+        for function in library._final_module.functions:
+            function.add_function_attribute("noimplicitfloat")
         library._optimize_final_module()
         if KIND[library.name] != ENTRY:
             library._finalized = True

@@ -1,7 +1,7 @@
 """Memory accesses of instructions: segment checks, translation, split accesses, and the fast paths in front of them.
 
-The slow functions are complete; the inlined `load_*` and `store_*` try the front cache first: the offset is within the
-segment, and one comparison of tags says that the page is translated for this privilege and the access stays on it.
+The slow functions are complete; the inlined ones try the front cache first: one comparison of tags says that the page
+is translated for this privilege, that nothing else need be checked there, and that the access stays on it.
 """
 
 from ..isa.registers import (
@@ -38,12 +38,73 @@ from .tlb import front_read_fill, front_write_fill
 
 M32 = 0xFFFFFFFF
 PAGE = 0xFFFFF000
+SUPERVISOR = 0  # the bank of the front cache for CPL 0 to 2, and for what the processor itself reads
 
 
 @inline
 def effective_address(cpu, u):
     """The offset that a micro-operation's memory operand names."""
     return (cpu.gpr[u.base_register] + (cpu.gpr[u.index_register] << u.scale) + u.disp) & M32
+
+
+# -- plain accesses: what the front cache says ----------------------------------------------------------------------
+
+
+@inline
+def plain_read(cpu, gla, n, bank):
+    """The index into RAM of `n` bytes that may be read with a bank's privilege, or -1 when the slow path must look."""
+    slot = bank + ((gla >> 12) & FRONT_MASK)
+    if cpu.front_read[slot] != ((gla + (n - 1)) & PAGE) | cpu.front_generation:
+        return -1
+    return gla + cpu.read_addend[slot]
+
+
+@inline
+def plain_write(cpu, gla, n, bank):
+    """The index into RAM of `n` bytes that may be written with a bank's privilege, or -1 when the slow path must look."""
+    slot = bank + ((gla >> 12) & FRONT_MASK)
+    if cpu.front_write[slot] != ((gla + (n - 1)) & PAGE) | cpu.front_generation:
+        return -1
+    return gla + cpu.write_addend[slot]
+
+
+@inline
+def fast_read_address(cpu, segment, offset, n):
+    """The index into RAM of a plain read through a segment, or -1 when the slow path must look."""
+    cache = cpu.seg[segment]
+    if offset + (n - 1) > cache.read_last:
+        return -1
+    return plain_read(cpu, (offset + cache.seg_base) & M32, n, cpu.bank)
+
+
+@inline
+def fast_write_address(cpu, segment, offset, n):
+    """The index into RAM of a plain write through a segment, or -1 when the slow path must look."""
+    cache = cpu.seg[segment]
+    if offset + (n - 1) > cache.write_last:
+        return -1
+    return plain_write(cpu, (offset + cache.seg_base) & M32, n, cpu.bank)
+
+
+@inline
+def bytes_at(ram, index, n):
+    """1, 2 or 4 bytes of RAM, zero-extended."""
+    if n == 4:
+        return doubleword_at(ram, index)
+    if n == 2:
+        return word_at(ram, index)
+    return byte_at(ram, index)
+
+
+@inline
+def put_bytes(ram, index, n, value):
+    """Store 1, 2 or 4 bytes in RAM that holds no decoded code."""
+    if n == 4:
+        put_doubleword(ram, index, value)
+    elif n == 2:
+        put_word(ram, index, value)
+    else:
+        put_byte(ram, index, value)
 
 
 # -- slow paths -----------------------------------------------------------------------------------------------------
@@ -178,9 +239,9 @@ def begin_access(cpu, gla, n, write, user):
     return outcome
 
 
-@kernel
-def read_linear(cpu, ram, gla, n, user):
-    """Read `n` bytes (1, 2 or 4) at a linear address: (outcome, value)."""
+@inline
+def read_anywhere(cpu, ram, gla, n, user):
+    """Read `n` bytes (1, 2 or 4) at a linear address, whatever lies there: (outcome, value)."""
     outcome = begin_access(cpu, gla, n, 0, user)
     if outcome != OK:
         return outcome, 0
@@ -196,6 +257,21 @@ def read_linear(cpu, ram, gla, n, user):
         return outcome, 0
     low = read_physical(cpu, ram, physical, head)
     return OK, low | read_physical(cpu, ram, second, n - head) << (8 * head)
+
+
+@kernel
+def read_linear_slowly(cpu, ram, gla, n, user):
+    """Read `n` bytes (1, 2 or 4) at a linear address, whatever lies there: (outcome, value)."""
+    return read_anywhere(cpu, ram, gla, n, user)
+
+
+@inline
+def read_linear(cpu, ram, gla, n, user):
+    """Read `n` bytes (1, 2 or 4) at a linear address: (outcome, value)."""
+    index = plain_read(cpu, gla, n, user * FRONT_SLOTS)
+    if index < 0:
+        return read_linear_slowly(cpu, ram, gla, n, user)
+    return OK, bytes_at(ram, index, n)
 
 
 @kernel
@@ -240,9 +316,9 @@ def read_translated(cpu, ram, n):
     return low | read_physical(cpu, ram, cpu.rmw_second, n - head) << (8 * head)
 
 
-@inline
-def write_linear(cpu, ram, gla, n, value, user):
-    """Write the low `n` bytes (1, 2 or 4) of `value` at a linear address."""
+@kernel
+def write_linear_slowly(cpu, ram, gla, n, value, user):
+    """Write the low `n` bytes (1, 2 or 4) of `value` at a linear address, whatever lies there."""
     outcome = check_write_linear(cpu, ram, gla, n, user)
     if outcome != OK:
         return outcome
@@ -251,34 +327,74 @@ def write_linear(cpu, ram, gla, n, value, user):
 
 
 @inline
-def segment_to_linear(cpu, segment, offset, n, write):
-    """Check an access through a segment and give its linear address: (outcome, gla)."""
-    outcome = check_segment(cpu, segment, offset, n, write)
-    if outcome != OK:
-        return outcome, 0
-    return OK, (offset + cpu.seg[segment].seg_base) & M32
+def write_linear(cpu, ram, gla, n, value, user):
+    """Write the low `n` bytes (1, 2 or 4) of `value` at a linear address."""
+    index = plain_write(cpu, gla, n, user * FRONT_SLOTS)
+    if index < 0:
+        return write_linear_slowly(cpu, ram, gla, n, value, user)
+    put_bytes(ram, index, n, value)
+    return OK
 
 
 @inline
-def read_segment(cpu, ram, segment, offset, n):
-    """Read `n` bytes through a segment at the current privilege: (outcome, value)."""
+def segment_to_linear(cpu, segment, offset, n, write):
+    """Check an access through a segment and give its linear address: (outcome, gla)."""
+    cache = cpu.seg[segment]
+    last = cache.read_last
+    if write == 1:
+        last = cache.write_last
+    if offset + (n - 1) > last:
+        outcome = check_segment(cpu, segment, offset, n, write)
+        if outcome != OK:
+            return outcome, 0
+    return OK, (offset + cache.seg_base) & M32
+
+
+@inline
+def read_checked(cpu, ram, segment, offset, n):
+    """Check an access through a segment and read `n` bytes at the current privilege: (outcome, value)."""
     user = int(cpu.cpl == 3)
     outcome, gla = segment_to_linear(cpu, segment, offset, n, 0)
     if outcome != OK:
         return outcome, 0
     cpu.operand_access = 1
-    outcome, value = read_linear(cpu, ram, gla, n, user)
+    outcome, value = read_anywhere(cpu, ram, gla, n, user)
     cpu.operand_access = 0
     return outcome, value
+
+
+@kernel
+def read_segment_slowly(cpu, ram, segment, offset, n):
+    """Read `n` bytes through a segment at the current privilege, whatever lies there: (outcome, value)."""
+    return read_checked(cpu, ram, segment, offset, n)
+
+
+@inline
+def read_segment(cpu, ram, segment, offset, n):
+    """Read `n` bytes through a segment at the current privilege: (outcome, value)."""
+    index = fast_read_address(cpu, segment, offset, n)
+    if index < 0:
+        return read_segment_slowly(cpu, ram, segment, offset, n)
+    return OK, bytes_at(ram, index, n)
+
+
+@kernel
+def write_segment_slowly(cpu, ram, segment, offset, n, value):
+    """Write `n` bytes through a segment at the current privilege, whatever lies there."""
+    outcome = check_write_segment(cpu, ram, segment, offset, n)
+    if outcome != OK:
+        return outcome
+    write_translated(cpu, ram, n, value)
+    return OK
 
 
 @inline
 def write_segment(cpu, ram, segment, offset, n, value):
     """Write `n` bytes through a segment at the current privilege."""
-    outcome = check_write_segment(cpu, ram, segment, offset, n)
-    if outcome != OK:
-        return outcome
-    write_translated(cpu, ram, n, value)
+    index = fast_write_address(cpu, segment, offset, n)
+    if index < 0:
+        return write_segment_slowly(cpu, ram, segment, offset, n, value)
+    put_bytes(ram, index, n, value)
     return OK
 
 
@@ -295,42 +411,16 @@ def check_write_segment(cpu, ram, segment, offset, n):
     return outcome
 
 
-@inline
+@kernel
 def load_slow(cpu, ram, segment, offset, n, slot):
-    """Read through a segment into a register slot, zero-extended."""
-    outcome, value = read_segment(cpu, ram, segment, offset, n)
+    """Read through a segment into a register slot, zero-extended, whatever lies there."""
+    outcome, value = read_checked(cpu, ram, segment, offset, n)
     if outcome == OK:
         cpu.gpr[slot] = value
     return outcome
 
 
 # -- fast paths -----------------------------------------------------------------------------------------------------
-
-
-@inline
-def fast_read_address(cpu, segment, offset, n):
-    """The index into RAM of a plain read, or -1 when the slow path must look."""
-    cache = cpu.seg[segment]
-    if offset + (n - 1) > cache.read_last:
-        return -1
-    gla = (offset + cache.seg_base) & M32
-    slot = cpu.bank + ((gla >> 12) & FRONT_MASK)
-    if cpu.front_read[slot] != ((gla + (n - 1)) & PAGE) | cpu.front_generation:
-        return -1
-    return gla + cpu.read_addend[slot]
-
-
-@inline
-def fast_write_address(cpu, segment, offset, n):
-    """The index into RAM of a plain write, or -1 when the slow path must look."""
-    cache = cpu.seg[segment]
-    if offset + (n - 1) > cache.write_last:
-        return -1
-    gla = (offset + cache.seg_base) & M32
-    slot = cpu.bank + ((gla >> 12) & FRONT_MASK)
-    if cpu.front_write[slot] != ((gla + (n - 1)) & PAGE) | cpu.front_generation:
-        return -1
-    return gla + cpu.write_addend[slot]
 
 
 @inline
@@ -368,7 +458,7 @@ def store_value_8(cpu, ram, segment, offset, value):
     """Store a byte through a segment."""
     index = fast_write_address(cpu, segment, offset, 1)
     if index < 0:
-        return write_segment(cpu, ram, segment, offset, 1, value)
+        return write_segment_slowly(cpu, ram, segment, offset, 1, value)
     put_byte(ram, index, value)
     return OK
 
@@ -378,7 +468,7 @@ def store_value_16(cpu, ram, segment, offset, value):
     """Store a word through a segment."""
     index = fast_write_address(cpu, segment, offset, 2)
     if index < 0:
-        return write_segment(cpu, ram, segment, offset, 2, value)
+        return write_segment_slowly(cpu, ram, segment, offset, 2, value)
     put_word(ram, index, value)
     return OK
 
@@ -388,6 +478,6 @@ def store_value_32(cpu, ram, segment, offset, value):
     """Store a doubleword through a segment."""
     index = fast_write_address(cpu, segment, offset, 4)
     if index < 0:
-        return write_segment(cpu, ram, segment, offset, 4, value)
+        return write_segment_slowly(cpu, ram, segment, offset, 4, value)
     put_doubleword(ram, index, value)
     return OK

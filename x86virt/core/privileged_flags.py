@@ -55,8 +55,8 @@ def loadable_flags(cpu, n):
 
 @inline
 def load_flags(cpu, image, mask):
-    """Load the flags of `mask` from an image; RF is cleared."""
-    set_eflags(cpu, (get_eflags(cpu) & ~(mask | EFLAGS_RF)) | (image & mask))
+    """Load the flags of `mask`, the arithmetic ones among them, from an image; RF is cleared."""
+    set_eflags(cpu, (cpu.eflags & ~(mask | EFLAGS_RF)) | (image & mask))
 
 
 @inline

@@ -34,9 +34,9 @@ from ..isa.registers import (
 )
 from ..isa.vectors import GP, NP, SS_FAULT
 from .fault import raise_fault
-from .jit import inline, kernel
+from .jit import inline, kernel, load_32
 from .layout import OK
-from .memory import read_linear, write_linear
+from .memory import SUPERVISOR, plain_read, read_linear, write_linear
 from .mode import in_virtual_8086_mode, segments_are_paragraphs
 
 MASK_32 = 0xFFFFFFFF
@@ -102,7 +102,7 @@ def is_readable(access):
     return access & AR_S != 0 and access & (TYPE_CODE | TYPE_READABLE) != TYPE_CODE
 
 
-@kernel
+@inline
 def descriptor_address(cpu, selector):
     """The linear address of the descriptor that `selector` names, or -1 beyond its table's limit."""
     offset = selector & 0xFFF8
@@ -116,14 +116,23 @@ def descriptor_address(cpu, selector):
     return (cpu.gdtr_base + offset) & MASK_32
 
 
-@inline
-def read_descriptor_at(cpu, ram, gla):
-    """Read the descriptor at a linear address with supervisor privilege: (outcome, low, high)."""
+@kernel
+def read_descriptor_slowly(cpu, ram, gla):
+    """Read the descriptor at a linear address, whatever lies there: (outcome, low, high)."""
     outcome, low = read_linear(cpu, ram, gla, 4, 0)
     if outcome != OK:
         return outcome, 0, 0
     outcome, high = read_linear(cpu, ram, (gla + 4) & MASK_32, 4, 0)
     return outcome, low, high
+
+
+@inline
+def read_descriptor_at(cpu, ram, gla):
+    """Read the descriptor at a linear address with supervisor privilege: (outcome, low, high)."""
+    index = plain_read(cpu, gla, 8, SUPERVISOR)
+    if index < 0:
+        return read_descriptor_slowly(cpu, ram, gla)
+    return OK, load_32(ram, index), load_32(ram, index + 4)
 
 
 @inline
@@ -152,7 +161,7 @@ def set_accessed(cpu, ram, selector, high):
     return write_linear(cpu, ram, gla, 1, (high >> 8) & 0xFF, 0), high
 
 
-@kernel
+@inline
 def segment_limits(cpu, segment):
     """Recompute how far plain reads and writes may go: -1 where only the slow path can tell (or none may)."""
     entry = cpu.seg[segment]
@@ -168,7 +177,7 @@ def segment_limits(cpu, segment):
         entry.write_last = entry.limit
 
 
-@inline
+@kernel
 def fill_segment(cpu, segment, selector, low, high):
     """Load a segment register's visible and hidden part from a descriptor."""
     entry = cpu.seg[segment]

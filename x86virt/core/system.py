@@ -42,7 +42,7 @@ from .far import far_instruction
 from .fault import raise_plain
 from .flags import get_eflags
 from .iret import iret, iret_16
-from .jit import kernel
+from .jit import inline, kernel
 from .layout import OK
 from .performance import rdpmc
 from .ports import port_in, port_out
@@ -61,7 +61,7 @@ def into(cpu, ram):
     return OK
 
 
-@kernel
+@inline
 def iret_of_width(cpu, ram, u):
     """IRET and IRETD."""
     if u.width == 16:
@@ -69,7 +69,7 @@ def iret_of_width(cpu, ram, u):
     return iret(cpu, ram)
 
 
-@kernel
+@inline
 def flag_instruction(cpu, ram, board, u):
     """The operations SYSTEM_CLI to SYSTEM_OUT."""
     op = u.dst_shift
