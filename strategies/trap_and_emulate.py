@@ -47,8 +47,11 @@ class TrapAndEmulate(Strategy):
             ("lar_gv_ew", KERNEL, "memory"),  # the guest's GDT is not read, so its page is not marked accessed
             ("lsl_gv_ew", KERNEL, "register"),  # truncated limits
             ("lsl_gv_ew", KERNEL, "eflags"),
+            ("lsl_gv_ew", KERNEL, "memory"),
             ("verr_ew", KERNEL, "eflags"),
+            ("verr_ew", KERNEL, "memory"),
             ("verw_ew", KERNEL, "eflags"),
+            ("verw_ew", KERNEL, "memory"),
             ("mov_ev_sw", KERNEL, "register"),  # the ring shows in the RPL of CS and SS
             ("mov_ev_sw", KERNEL, "memory"),
             ("push_cs", KERNEL, "memory"),

@@ -144,6 +144,7 @@ def run_command(
     """Run GUEST (a shipped guest's name or the path of a Multiboot image) to its end."""
     check_run_options(guest, save_file, save_at, restore_file, record_file, replay_file)
     if restore_file is not None:
+        refuse_given(("memory", "cache_model", "command_line", "check_isolation"), "stands in the file of --restore")
         return run_restored(restore_file, strategies, save_file, save_at, json_file, machine)
     from .guests import find_guest
 
@@ -153,6 +154,7 @@ def run_command(
         raise click.UsageError("--save, --record and --replay take one strategy")
     get_ready()
     if replay_file is not None:
+        refuse_given(("command_line",), "stands in the file of --replay")
         return run_replayed(setups[0], image, replay_file, json_file)
     statuses, objects = [], []
     for setup in setups:
@@ -184,6 +186,18 @@ def check_run_options(
         raise click.UsageError("--save FILE and --save-at CYCLES go together")
     if sum(option is not None for option in (save, record, replay)) > 1 or (restore and (record or replay)):
         raise click.UsageError("--save or --restore, --record and --replay exclude each other")
+
+
+def given(name: str) -> bool:
+    """Whether a parameter was given on the command line."""
+    return click.get_current_context().get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+
+
+def refuse_given(names: Sequence[str], why: str) -> None:
+    """Refuse options that would have no effect."""
+    for name in names:
+        if given(name):
+            raise click.UsageError(f"--{name.replace('_', '-')} {why}: leave it out")
 
 
 def run_one(
@@ -232,12 +246,11 @@ def run_restored(
     from .saved import restore_machine
     from .vmm.registry import find_strategy
 
-    own_profile = click.get_current_context().get_parameter_source("profile") is not click.core.ParameterSource.DEFAULT
     if len(strategies) > 1:
         raise click.UsageError("--restore takes one strategy")
     machine = restore_machine(
         path,
-        load_profile(options["profile"]) if own_profile else None,
+        load_profile(options["profile"]) if given("profile") else None,
         find_strategy(strategies[0]) if strategies else None,
     )
     setup = Setup(
@@ -338,6 +351,7 @@ def compare_command(
 
     image = find_guest(guest)
     if tlb:
+        refuse_given(("strategies", "cache_model"), "has no meaning with --tlb, which compares the bare machine with itself")
         return compare_tlbs(image, command_line, json_file, machine)
     setups = [setup for setup in make_setups(strategies, machine) if setup.name != NATIVE]
     if not setups:

@@ -13,7 +13,7 @@ from .loader import Image, prepare_boot
 from .processor import Processor
 from .profile import Profile
 from .vmm import layout as vmm_layout
-from .vmm.exits import IsolationViolation, VmmError
+from .vmm.exits import IsolationViolation, Unsupported, VmmError
 from .vmm.probe import Divergence, Probe
 from .vmm.reflect import TripleFault
 from .vmm.strategy import Strategy
@@ -158,9 +158,15 @@ class Machine:
             self.stop("triple_fault")
         except IsolationViolation as error:
             self.stop(f"isolation: {error}")
+        except Unsupported as error:
+            self.stop(f"unsupported: {error} (at eip {self.trapped_at():#x})")
         except VmmError as error:
             self.stop(f"unsupported: {error}")
         return False
+
+    def trapped_at(self) -> int:
+        """EIP of the guest where it last trapped to the VMM."""
+        return 0 if self.vm is None else self.vm.vcpu.frame.eip
 
     def act(self, outcome: int) -> None:
         """Do what an outcome of the processor asks for."""

@@ -178,6 +178,9 @@ def replay(setup: Setup, image: Image, log: InputLog) -> Machine:
         raise ReplayError(f"the VMM left an interrupt waiting before an open window after {n} instructions at {rip:#x}")
     if image.sha256 != log.identity["guest_sha256"]:
         raise ReplayError(f"the log is of another image than {image.name}")
+    for name, here in (("profile", setup.profile.name), ("memory_bytes", setup.memory_bytes)):
+        if log.identity[name] != here:
+            raise ReplayError(f"the log is of a machine with {name} {log.identity[name]}, not {here}")
     machine = setup.machine()
     follower = Replay(machine, log)
     machine.load(image, log.identity["command_line"])

@@ -28,6 +28,13 @@ from .jit import entry
 from .mode import set_context, set_cpl
 from .model_specific import read_stored, write_stored
 from .paging import peek_translation
+from .performance import (
+    counter_named,
+    counter_value,
+    is_performance_register,
+    read_performance_register,
+    write_performance_register,
+)
 from .physical import note_code_write
 from .segment import segment_limits
 from .tlb import flush_tlb, invalidate_page
@@ -86,6 +93,46 @@ def read_model_specific(registers, number):
 def write_model_specific(registers, number, low, high):
     """Write a register of a MODEL_SPECIFIC record; False: #GP(0) is due."""
     return write_stored(registers[0], number, low, high)
+
+
+# -- the performance counters, for a VMM's guest: an emulated instruction counts itself, as it would on the processor ---------
+
+
+@entry
+def read_counter(state, selector):
+    """RDPMC: (the counter's number, -1 if there is none; its value)."""
+    cpu = state[0]
+    number = counter_named(cpu, selector)
+    if number < 0:
+        return number, 0
+    cpu.retired += 1
+    value = counter_value(cpu, number)
+    cpu.retired -= 1
+    return number, value
+
+
+@entry
+def read_performance(state, number):
+    """RDMSR of a performance register: (whether there is such a one, its value)."""
+    cpu = state[0]
+    if not is_performance_register(cpu, number):
+        return False, 0
+    cpu.retired += 1
+    value = read_performance_register(cpu, number)
+    cpu.retired -= 1
+    return True, value
+
+
+@entry
+def write_performance(state, number, value):
+    """WRMSR of a performance register; False: there is no such one."""
+    cpu = state[0]
+    if not is_performance_register(cpu, number):
+        return False
+    cpu.retired += 1
+    write_performance_register(cpu, number, value)
+    cpu.retired -= 1
+    return True
 
 
 # -- what a VMM's software does with the processor, from Python; each is priced as the instruction it stands for -------

@@ -114,14 +114,23 @@ def write_performance_register(cpu, number, value):
 
 
 @kernel
+def counter_named(cpu, selector):
+    """The number of the counter that RDPMC's ECX names, -1 if the processor lacks it."""
+    number = selector
+    if counters(cpu) == 18:
+        number &= ~FAST_READ & M32
+    if number >= counters(cpu):
+        return -1
+    return number
+
+
+@kernel
 def rdpmc(cpu):
     """RDPMC: outside ring 0 only with CR4.PCE; #GP(0) for a counter that the processor lacks."""
     if cpu.cpl != 0 and cpu.cr4 & CR4_PCE == 0:
         return raise_fault(cpu, GP, 0)
-    number = cpu.gpr[ECX]
-    if counters(cpu) == 18:
-        number &= ~FAST_READ & M32
-    if number >= counters(cpu):
+    number = counter_named(cpu, cpu.gpr[ECX])
+    if number < 0:
         return raise_fault(cpu, GP, 0)
     if time_log_blocks(cpu, TIME_COUNTER - number) == 1:
         return TIME_LOG

@@ -9,7 +9,7 @@ from ..isa.events import (
     EVENT_SYS_IN_PORT_LPC,
     EVENT_SYS_OUT_PORT_LPC,
 )
-from ..isa.registers import ECX, EDI, EDX, ES, ESI
+from ..isa.registers import ECX, EDI, EDX, EFLAGS_RF, ES, ESI
 from .charge import charge
 from .jit import kernel
 from .layout import OK, RESTART, TIME_LOG
@@ -74,11 +74,16 @@ def port_string(cpu, ram, board, u):
     """
     if u.imm == 0:
         return port_string_once(cpu, ram, board, u, 0)
+    resume_flag = 0
     while cpu.gpr[ECX] & u.address_mask != 0:
         outcome = port_string_once(cpu, ram, board, u, 1)
         if outcome != OK:
+            if outcome == TIME_LOG:
+                cpu.eflags |= resume_flag
             return outcome
         advance(cpu, ECX, -1, u.address_mask)
+        resume_flag = EFLAGS_RF  # what arrives between iterations pushes RF as 1 (SDM volume 3, section 17.3.1.1)
         if cpu.gpr[ECX] & u.address_mask != 0 and (must_stop(cpu) or board.attention != 0):
+            cpu.eflags |= resume_flag
             return RESTART
     return OK

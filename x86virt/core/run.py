@@ -46,6 +46,7 @@ from .layout import (
     RESTART,
     RETIRED_LIMIT,
     SCRATCH_BLOCK,
+    TIME_LOG,
 )
 
 M32 = 0xFFFFFFFF
@@ -175,7 +176,8 @@ def run_single(cpu, ram, board, code, blocks, uops, details):
         return EDGE_SYSTEM + outcome, index
     cpu.eflags &= ~EFLAGS_RF
     edge, index = run_blocks(cpu, ram, board, code, blocks, uops, details, index, 1)
-    if edge == EDGE_FAULT + PROBE:  # it is yet to be executed
+    # It is yet to be executed, unless iterations of it were (which set RF).
+    if edge == EDGE_FAULT + PROBE or (edge == EDGE_FAULT + TIME_LOG and cpu.eflags & EFLAGS_RF == 0):
         cpu.eflags |= resume_flag
         cpu.shadow = shadow
     return edge, index

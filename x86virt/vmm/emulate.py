@@ -8,7 +8,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..core.breakpoints import DR7_GD
-from ..core.entries import offered_cr4, read_model_specific, write_model_specific
+from ..core.entries import (
+    offered_cr4,
+    read_counter,
+    read_model_specific,
+    read_performance,
+    write_model_specific,
+    write_performance,
+)
+from ..core.layout import TIME_COUNTER
 from ..isa.registers import (
     CR0_CD,
     CR0_EM,
@@ -21,6 +29,7 @@ from ..isa.registers import (
     CR0_TS,
     CR4_DE,
     CR4_PAE,
+    CR4_PCE,
     CR4_PVI,
     CR4_TSD,
     CR4_VME,
@@ -51,6 +60,7 @@ from ..isa.vectors import BP, GP, KIND_SOFTWARE_EXCEPTION, KIND_SOFTWARE_INTERRU
 from .exits import GuestFault, Unsupported
 from .instruction import Instruction, effective_address
 from .layout import FIRST_VMM_SELECTOR
+from .port_strings import port_string
 from .segments import (
     check_code_jump,
     check_code_return,
@@ -328,7 +338,10 @@ def rdmsr(vm: "VirtualMachine", instruction: Instruction) -> None:
     if not known:
         known, value = read_model_specific(vm.model_specific, number)
     if not known:
-        raise GuestFault(GP, 0)
+        known, value = read_performance(vm.processor.state, number)
+        if not known:
+            raise GuestFault(GP, 0)
+        value = vm.time_read(TIME_COUNTER - number, int(value))
     vm.set_register(EAX, int(value) & M32)
     vm.set_register(EDX, int(value) >> 32 & M32)
 
@@ -357,7 +370,8 @@ def wrmsr(vm: "VirtualMachine", instruction: Instruction) -> None:
     elif number == MSR_EFER and low & EFER_NXE:
         raise Unsupported("the guest turns no-execute pages on: they are not virtualized yet")
     elif not write_model_specific(vm.model_specific, number, low, high):
-        raise GuestFault(GP, 0)
+        if not write_performance(vm.processor.state, number, low):
+            raise GuestFault(GP, 0)
 
 
 def rdtsc(vm: "VirtualMachine", instruction: Instruction) -> None:
@@ -366,6 +380,19 @@ def rdtsc(vm: "VirtualMachine", instruction: Instruction) -> None:
     if vm.vcpu.cr4 & CR4_TSD and vm.vcpu.cpl != 0:
         raise GuestFault(GP, 0)
     value = vm.time_stamp()
+    vm.set_register(EAX, value & M32)
+    vm.set_register(EDX, value >> 32 & M32)
+
+
+def rdpmc(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """RDPMC, which traps in ring 1 and, since the processor's CR4.PCE stays clear, in ring 3."""
+    vm.charge("emulate_msr", 1)
+    if vm.vcpu.cpl != 0 and not vm.vcpu.cr4 & CR4_PCE:
+        raise GuestFault(GP, 0)
+    number, value = read_counter(vm.processor.state, vm.register(ECX))
+    if number < 0:
+        raise GuestFault(GP, 0)
+    value = vm.time_read(TIME_COUNTER - int(number), int(value))
     vm.set_register(EAX, value & M32)
     vm.set_register(EDX, value >> 32 & M32)
 
@@ -383,25 +410,11 @@ def port_bytes(instruction: Instruction) -> int:
     return 1 if "AL" in instruction.row.operands else instruction.width // 8
 
 
-def check_port(vm: "VirtualMachine", port: int, n: int) -> None:
-    """IOPL, or the permission bitmap of the guest's TSS (SDM volume 1, section 18.5)."""
-    vcpu = vm.vcpu
-    if vcpu.cpl <= vcpu.iopl:
-        return
-    if vcpu.tr_access & 0x1F != 11 or vcpu.tr_limit < 103:
-        raise GuestFault(GP, 0)
-    offset = vm.guest.read(vcpu.tr_base + 102, 2) + (port >> 3)
-    if offset + 1 > vcpu.tr_limit:
-        raise GuestFault(GP, 0)
-    if vm.guest.read(vcpu.tr_base + offset, 2) >> (port & 7) & (1 << n) - 1:
-        raise GuestFault(GP, 0)
-
-
 def port_in(vm: "VirtualMachine", instruction: Instruction) -> None:
     """IN from a virtual device."""
     vm.charge("emulate_port", 1)
     port, n = port_of(vm, instruction), port_bytes(instruction)
-    check_port(vm, port, n)
+    vm.check_port(port, n)
     value = vm.device_read(port, n)
     mask = (1 << 8 * n) - 1
     vm.set_register(EAX, vm.register(EAX) & ~mask & M32 | value & mask)
@@ -411,7 +424,7 @@ def port_out(vm: "VirtualMachine", instruction: Instruction) -> None:
     """OUT to a virtual device."""
     vm.charge("emulate_port", 1)
     port, n = port_of(vm, instruction), port_bytes(instruction)
-    check_port(vm, port, n)
+    vm.check_port(port, n)
     vm.device_write(port, n, vm.register(EAX) & (1 << 8 * n) - 1)
 
 
@@ -504,12 +517,16 @@ def enter_code(vm: "VirtualMachine", selector: int, target: int) -> None:
     vm.make_loadable(frame.cs)
 
 
+TASK = "a task-state segment (a hardware task switch)"
+GATES = {1: TASK, 3: TASK, 4: "a call gate", 5: "a task gate", 9: TASK, 11: TASK, 12: "a call gate"}
+
+
 def refuse_gates(vm: "VirtualMachine", selector: int) -> None:
     """Call gates, task gates and TSSs are not virtualized yet."""
     if selector & 0xFFFC:
         _, descriptor = descriptor_of(vm, selector)
-        if not descriptor.is_segment and descriptor.kind in (1, 3, 4, 5, 9, 11, 12):
-            raise Unsupported("a far transfer through a gate or to a TSS: not virtualized yet")
+        if not descriptor.is_segment and descriptor.kind in GATES:
+            raise Unsupported(f"a far transfer to {GATES[descriptor.kind]}, selector {selector:#x}: not virtualized yet")
 
 
 def call_far(vm: "VirtualMachine", instruction: Instruction) -> None:
@@ -543,8 +560,10 @@ def iret(vm: "VirtualMachine", instruction: Instruction) -> None:
     """IRETD to the same or an outer ring: the way in which a guest kernel's IF comes back."""
     vm.charge("emulate_far_transfer", 1)
     vcpu = vm.vcpu
-    if instruction.width != 32 or vcpu.frame.eflags & EFLAGS_NT:
-        raise Unsupported("IRET with a 16-bit operand or from a nested task")
+    if vcpu.frame.eflags & EFLAGS_NT:
+        raise Unsupported("IRET with NT set, from a nested task: hardware task switches are not virtualized yet")
+    if instruction.width != 32:
+        raise Unsupported("IRET with a 16-bit operand")
     esp = vcpu.frame.esp
     eip = vm.read_operand(SS, esp, 4)
     selector = vm.read_operand(SS, esp + 4 & M32, 4) & 0xFFFF
@@ -619,9 +638,11 @@ SEQUENTIAL: dict[str, Handler] = {
     "CLI": cli, "STI": sti, "HLT": hlt, "REGISTER_TO_CR": mov_to_cr, "CR_TO_REGISTER": mov_from_cr,
     "REGISTER_TO_DR": mov_to_dr, "DR_TO_REGISTER": mov_from_dr, "CLTS": clts, "LMSW": lmsw, "INVLPG": invlpg,
     "WBINVD": wbinvd, "INVD": wbinvd, "LGDT": lgdt, "LIDT": lidt, "LLDT": lldt, "LTR": ltr, "RDMSR": rdmsr,
-    "WRMSR": wrmsr, "RDTSC": rdtsc, "IN": port_in, "OUT": port_out, "REGISTER_TO_SREG": mov_to_sreg,
+    "WRMSR": wrmsr, "RDTSC": rdtsc, "RDPMC": rdpmc, "IN": port_in, "OUT": port_out, "REGISTER_TO_SREG": mov_to_sreg,
     "POP_SREG": pop_sreg, "LOAD_FAR_POINTER": load_far_pointer,
 }  # fmt: skip
+# Handlers of instructions that may be left between two iterations; True: the last one has been made.
+REPEATED: dict[str, Handler] = {"INS": port_string, "OUTS": port_string}
 # Control transfers, which set EIP themselves.
 TRANSFERS: dict[str, Handler] = {
     "JMP_FAR": jmp_far, "JMP_FAR_INDIRECT": jmp_far, "CALL_FAR": call_far, "CALL_FAR_INDIRECT": call_far,
@@ -638,15 +659,22 @@ def emulate(vm: "VirtualMachine", instruction: Instruction) -> bool:
     Counts it as retired, unless it is to be retried; then the guest's single-step trap follows, if it had TF set.
     """
     operation = instruction.operation
-    stepped = vm.vcpu.single_stepped
-    if operation not in SEQUENTIAL and operation not in TRANSFERS:
+    stepped, own_resume = vm.vcpu.single_stepped, vm.vcpu.own_resume
+    if operation not in SEQUENTIAL and operation not in TRANSFERS and operation not in REPEATED:
         return False
     begin_instruction(vm)
-    if operation in SEQUENTIAL:
+    if operation in REPEATED:
+        if not REPEATED[operation](vm, instruction):
+            vm.vcpu.frame.eflags |= EFLAGS_RF  # what arrives between iterations pushes RF as 1
+            if stepped:
+                vm.single_step_trap()
+            return True
+        vm.vcpu.frame.eip = vm.vcpu.frame.eip + instruction.length & M32
+    elif operation in SEQUENTIAL:
         try:
             if SEQUENTIAL[operation](vm, instruction) is False:
                 vm.vcpu.frame.eflags |= EFLAGS_RF  # its breakpoint has been looked at
-                vm.vcpu.own_resume = True
+                vm.vcpu.own_resume = own_resume
                 return True
         except GeneralDetect:
             vm.general_detect()

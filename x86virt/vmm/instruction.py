@@ -6,12 +6,17 @@ from typing import TYPE_CHECKING
 from ..core.decode import DECODED_OK, TRUNCATED
 from ..core.entries import decode_bytes
 from ..core.layout import MAX_INSTRUCTION
-from ..isa.registers import AR_DB, CS, ZERO
+from ..isa.registers import AR_DB, CS, DS, ZERO
 from ..isa.rows import Row
 from ..isa.table import ROWS
 
 if TYPE_CHECKING:
     from .vm import VirtualMachine
+
+
+PREFIXES = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
+REPEAT_PREFIXES = (0xF2, 0xF3)
+STRING_OPCODES = {*range(0x6C, 0x70), *range(0xA4, 0xA8), *range(0xAA, 0xB0)}
 
 
 @dataclass
@@ -31,6 +36,8 @@ class Instruction:
     scale: int
     disp: int
     imm: int
+    override: int  # the segment that a prefix names, -1 for none
+    repeated: bool
 
     @property
     def length(self) -> int:
@@ -39,8 +46,25 @@ class Instruction:
 
     @property
     def operation(self) -> str:
-        """The system operation, an empty string for other instructions."""
+        """The system operation, INS or OUTS, an empty string for other instructions."""
+        if self.row.operation in ("port_string", "port_string_byte"):
+            return self.row.mnemonic
         return self.row.operation.removeprefix("system:") if self.row.operation.startswith("system:") else ""
+
+    @property
+    def string_segment(self) -> int:
+        """The segment of a string instruction's source: DS, unless a prefix names another."""
+        return DS if self.override < 0 else self.override
+
+
+def repeats(octets: bytes) -> bool | None:
+    """Whether an instruction is a string instruction under REP, REPE or REPNE; None if too few bytes are known."""
+    repeated = False
+    for octet in octets:
+        if octet not in PREFIXES:
+            return repeated and octet in STRING_OPCODES
+        repeated = repeated or octet in REPEAT_PREFIXES
+    return None
 
 
 def fetch(vm: "VirtualMachine", count: int) -> bytes:
@@ -83,6 +107,8 @@ def from_record(decoded, octets: bytes) -> Instruction:
         scale=int(decoded.scale),
         disp=int(decoded.disp),
         imm=int(decoded.imm),
+        override=int(decoded.override),
+        repeated=bool(decoded.rep_prefix),
     )
 
 

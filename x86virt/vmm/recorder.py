@@ -12,16 +12,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.entries import device_advance, device_deadline
 from ..core.layout import NEVER, TIME_RECORD
-from ..isa.registers import CS, ECX
+from ..isa.registers import ECX
 
 if TYPE_CHECKING:
     from ..machine import Machine
     from .vm import VirtualMachine
-
-PREFIXES = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
-REPEAT_PREFIXES = (0xF2, 0xF3)
-LONGEST_INSTRUCTION = 15
-STRING_OPCODES = {*range(0x6C, 0x70), *range(0xA4, 0xA8), *range(0xAA, 0xB0)}
 
 
 class TimeLog(Protocol):
@@ -141,7 +136,7 @@ class Recorder:
 
         While one instruction is let write a traced frame, it is in the middle of that instruction.
         """
-        open_window = bool(vm.vcpu.interrupt_flag) and not vm.interrupts_held() and not vm.open_frames
+        open_window = bool(vm.vcpu.interrupt_flag) and not vm.must_step()
         if open_window and device_advance(vm.boards, vm.processor.cpu.ticks):
             self.log.missed.append((int(vm.processor.cpu.retired), vm.vcpu.frame.eip))
 
@@ -151,15 +146,4 @@ def iterations_left(vm: "VirtualMachine") -> int | None:
 
     The bytes are looked up without any effect; where the shadow does not map them now, ECX is kept, which is never wrong.
     """
-    octets = vm.machine.bytes_at(vm.segment_base(CS) + vm.vcpu.frame.eip & 0xFFFFFFFF, LONGEST_INSTRUCTION)
-    return None if repeats(octets) is False else vm.register(ECX)
-
-
-def repeats(octets: bytes) -> bool | None:
-    """Whether an instruction is a string instruction under REP, REPE or REPNE; None if too few bytes are known."""
-    repeated = False
-    for octet in octets:
-        if octet not in PREFIXES:
-            return repeated and octet in STRING_OPCODES
-        repeated = repeated or octet in REPEAT_PREFIXES
-    return None
+    return None if vm.at_repeated_string() is False else vm.register(ECX)

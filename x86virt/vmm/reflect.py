@@ -193,5 +193,6 @@ def deliver(vm: "VirtualMachine", vector: int, error: int | None, kind: int) -> 
     if interrupt_gate:
         flags &= ~EFLAGS_IF
     frame.eflags = vcpu.load_flags(flags & ~(EFLAGS_TF | EFLAGS_NT | EFLAGS_RF | EFLAGS_VM))
+    vcpu.own_resume = False
     vm.make_loadable(frame.cs)
     vm.make_loadable(frame.ss)

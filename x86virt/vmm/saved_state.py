@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from ..machine import Machine
     from .vm import VirtualMachine
 
-FLAGS = ("own_step", "updating_descriptor", "table_written")
+FLAGS = ("own_step", "resumed_with_flag", "updating_descriptor", "table_written")
 FRAME_SETS = ("traced_frames", "open_frames")
 ARRAYS = ("p2m", "boards", "model_specific")  # saved as they are, beside `vm_state`
-SAVED_OF_VM = {*FLAGS, *FRAME_SETS, "open_vectors", "unpriced", "exits", "debug_bits", *ARRAYS}
+SAVED_OF_VM = {*FLAGS, *FRAME_SETS, "open_vectors", "unpriced", "exits", "debug_bits", "resumed_at", *ARRAYS}
 MADE_OF_VM = {"machine", "ring", "processor", "prices", "board", "guest", "vcpu", "shadow", "descriptors", "recorder"}
 DESCRIPTOR_TABLES = ("originals", "former", "detached")
 SAVED_OF_DESCRIPTORS = {*DESCRIPTOR_TABLES, "user_code"}
@@ -36,6 +36,7 @@ def vm_state(vm: "VirtualMachine") -> dict[str, Any]:
     state["open_vectors"] = sorted(vm.open_vectors)
     state["unpriced"] = vm.unpriced
     state["debug_bits"] = int(vm.debug_bits)
+    state["resumed_at"] = vm.resumed_at
     state["exits"] = {reason: list(row) for reason, row in vm.exits.items()}
     state["frame"] = [getattr(vm.vcpu.frame, name) for name in FRAME_FIELDS]
     state["own_resume"] = int(vm.vcpu.own_resume)
@@ -57,6 +58,7 @@ def restore_vm(vm: "VirtualMachine", state: dict[str, Any]) -> None:
     vm.open_vectors = {within(vector, 0, 255) for vector in state["open_vectors"]}
     vm.unpriced = within(state["unpriced"], 0, 1 << 62)
     vm.debug_bits = within(state["debug_bits"], 0, 0xFFFFFFFF)
+    vm.resumed_at = within(state["resumed_at"], -1, 1 << 62)
     vm.exits = exits_of(state["exits"])
     values = [within(value, 0, 0xFFFFFFFF) for value in state["frame"]]
     vm.vcpu.frame = Frame(**dict(zip(FRAME_FIELDS, values, strict=True)))

@@ -27,10 +27,12 @@ from ..core.entries import (
     vmm_reference,
     vmm_write_cr3,
 )
-from ..core.layout import MODEL_SPECIFIC, NEVER, OWNER_GUEST, OWNER_VMM, TIME_STAMP
+from ..core.layout import MAX_INSTRUCTION, MODEL_SPECIFIC, NEVER, OWNER_GUEST, OWNER_VMM, TIME_STAMP
 from ..identity import reset_model_specific
 from ..isa.events import EVENT_ID, EVENT_VMM_UNPRICED_HOOK, MODE_GUEST_KERNEL, MODE_GUEST_USER, MODE_VMM
 from ..isa.registers import (
+    AR_DB,
+    AR_TYPE,
     AR_UNUSABLE,
     CR0_ET,
     CR0_NE,
@@ -70,7 +72,7 @@ from .exits import (
     Unsupported,
 )
 from .guest_memory import GuestMemory
-from .instruction import Instruction, decode_at_trap, fetch
+from .instruction import Instruction, decode_at_trap, fetch, repeats
 from .prices import PathPrices
 from .reflect import deliver, read_gate, reflect
 from .shadow_descriptors import Descriptor, ShadowDescriptors
@@ -112,6 +114,7 @@ class VirtualMachine:
         reset_model_specific(self.model_specific.view(np.recarray)[0])
         self.debug_bits = 0  # of DR6, at the last #DB of the processor
         self.traced_frames: set[int] = set()
+        self.resumed_at, self.resumed_with_flag = -1, False  # instructions retired then; whether the guest had RF set
         self.own_step = False  # TF is the VMM's, to get control after one instruction
         self.open_frames: set[int] = set()  # traced frames that one instruction may write
         self.updating_descriptor = False
@@ -245,7 +248,7 @@ class VirtualMachine:
             stack += 4
         if stack + 20 == layout.STACK_TOP:  # from the guest; an interrupt of the idle VMM pushed no stack pointer
             self.vcpu.frame = Frame.from_octets(self.processor.read_physical(self.region_address(stack), 20))
-        self.vcpu.own_resume = vector in FAULT_VECTORS
+        self.note_resume_flag(vector)
         if vector == DB:
             self.debug_bits = int(cpu.dr[6]) & DR6_CONDITIONS
             self.processor.set_debug_register(6, 0)
@@ -263,6 +266,18 @@ class VirtualMachine:
             reason = REASON_OF_VECTOR.get(vector, "software_interrupt")
         return Exit(reason, vector, error, gla, rip=self.vcpu.frame.eip, cpl=self.vcpu.cpl)
 
+    def note_resume_flag(self, vector: int) -> None:
+        """Whose the RF of the frame is: the processor sets it in the image of a fault, and the VMM when it resumes.
+
+        The guest's own stays as it was until the instruction at which the guest was resumed completes.
+        """
+        vcpu = self.vcpu
+        fault = vector in FAULT_VECTORS
+        if int(self.processor.cpu.retired) != self.resumed_at or vector == DB:
+            vcpu.own_resume = fault
+        else:
+            vcpu.own_resume = vcpu.own_resume or (fault and not self.resumed_with_flag)
+
     def resume(self) -> None:
         """Let the processor return to the guest: the frame goes on the stack, EIP to the IRETD."""
         if self.table_written:
@@ -274,6 +289,8 @@ class VirtualMachine:
             self.recorder.on_resume(self)
         cpu = self.processor.cpu
         frame = self.vcpu.frame
+        self.resumed_at = int(cpu.retired)
+        self.resumed_with_flag = bool(frame.eflags & EFLAGS_RF) and not self.vcpu.own_resume
         stack = layout.STACK_TOP - 20
         image = frame.eflags | (EFLAGS_TF if self.own_step else 0)
         self.write_region(stack, Frame(frame.eip, frame.cs, image, frame.esp, frame.ss).octets())
@@ -293,6 +310,8 @@ class VirtualMachine:
         cpu = self.processor.cpu
         if cpu.cpl == 0:
             return
+        if int(cpu.retired) != self.resumed_at:
+            self.vcpu.own_resume = False
         self.vcpu.frame = Frame(
             eip=int(cpu.rip),
             cs=int(cpu.seg[CS].selector),
@@ -357,14 +376,38 @@ class VirtualMachine:
 
     def write_operand(self, segment: int, offset: int, n: int, value: int) -> None:
         """Write memory as an operand of the emulated instruction."""
-        self.guest.write(self.checked(segment, offset, n), n, value, self.vcpu.cpl == 3)
+        self.guest.write(self.checked(segment, offset, n, True), n, value, self.vcpu.cpl == 3)
 
-    def checked(self, segment: int, offset: int, n: int) -> int:
-        """The linear address of an operand within its segment's limit."""
+    def check_write(self, segment: int, offset: int, n: int) -> None:
+        """See to it that memory can be written as an operand of the emulated instruction."""
+        gla = self.checked(segment, offset, n, True)
+        for address in {gla, gla + n - 1 & M32}:
+            self.guest.walk(address, True, self.vcpu.cpl == 3)
+
+    def checked(self, segment: int, offset: int, n: int, write: bool = False) -> int:
+        """The linear address of an operand that its segment lets be read or written, within its limit."""
         state = self.virtual_segment(segment)
-        if state.access & AR_UNUSABLE or offset + n - 1 > state.limit:
+        kind = state.access & AR_TYPE
+        permitted = kind & 0xA == 2 if write else kind & 0xA != 8  # no code, no read-only data; no execute-only code
+        inside = offset + n - 1 <= state.limit
+        if kind & 0xC == 4:  # expand-down data
+            inside = offset > state.limit and offset + n - 1 <= (M32 if state.access & AR_DB else 0xFFFF)
+        if state.access & AR_UNUSABLE or not permitted or not inside:
             raise GuestFault(SS_FAULT if segment == SS else GP, 0)
         return state.base + offset & M32
+
+    def check_port(self, port: int, n: int) -> None:
+        """May the guest use `n` ports? By IOPL, or the permission bitmap of its TSS (SDM volume 1, section 18.5)."""
+        vcpu = self.vcpu
+        if vcpu.cpl <= vcpu.iopl:
+            return
+        if vcpu.tr_access & 0x1F != TYPE_TSS_32_BUSY or vcpu.tr_limit < 103:
+            raise GuestFault(GP, 0)
+        offset = self.guest.read(vcpu.tr_base + 102, 2) + (port >> 3)
+        if offset + 1 > vcpu.tr_limit:
+            raise GuestFault(GP, 0)
+        if self.guest.read(vcpu.tr_base + offset, 2) >> (port & 7) & (1 << n) - 1:
+            raise GuestFault(GP, 0)
 
     def set_virtual_cpl(self, cpl: int) -> None:
         """Enter a virtual privilege level."""
@@ -590,6 +633,21 @@ class VirtualMachine:
         """Whether the interrupt shadow still covers the next instruction."""
         return self.vcpu.shadow_count == int(self.processor.cpu.retired)
 
+    def at_repeated_string(self) -> bool | None:
+        """Whether the guest stands at a repeated string instruction; None where the shadow does not map its bytes now."""
+        gla = self.segment_base(CS) + self.vcpu.frame.eip & M32
+        return repeats(self.machine.bytes_at(gla, MAX_INSTRUCTION))
+
+    def must_step(self) -> bool:
+        """Whether no interrupt may be delivered before the guest's next instruction, or iteration, has completed.
+
+        Within a repeated string instruction the RF that is pushed says whether iterations were made. After a fault of
+        the processor that is not the guest's, the VMM cannot know that before one more was.
+        """
+        if self.open_frames or self.interrupts_held():
+            return True
+        return self.vcpu.own_resume and self.at_repeated_string() is True
+
     def take_virtual_interrupt(self) -> None:
         """Deliver a virtual interrupt if one waits and the guest's window is open; see that the window is noticed."""
         self.own_step = bool(self.open_frames) and not self.vcpu.frame.eflags & EFLAGS_TF
@@ -598,7 +656,7 @@ class VirtualMachine:
         pending = self.see_devices()
         if not pending or not self.vcpu.interrupt_flag:
             return
-        if self.interrupts_held():
+        if self.must_step():
             self.own_step = not self.vcpu.frame.eflags & EFLAGS_TF
             return
         self.vcpu.halted = 0
@@ -676,23 +734,26 @@ class VirtualMachine:
             self.recorder.on_time_read(self, port, value)
         return value
 
-    def device_write(self, port: int, n: int, value: int) -> None:
-        """OUT to a virtual device."""
+    def device_write(self, port: int, n: int, value: int, completes: bool = True) -> None:
+        """OUT to a virtual device; unless iterations of OUTS are still to come, it completes the instruction."""
         self.charge("device_request", 1)
         if self.recorder is not None:
             self.see_devices()
             self.recorder.before_devices(self)
         device_write(self.boards, port, n, value, self.processor.cpu.ticks)
         if self.recorder is not None:
-            self.recorder.after_devices(self, 1)
+            self.recorder.after_devices(self, int(completes))
         if self.boards["a20_closed"][0] == 1:
             raise Unsupported("the guest closes the A20 gate: a wrap of addresses at 1 MB is not virtualized yet")
 
     def time_stamp(self) -> int:
         """What an emulated RDTSC reads now, in cycles."""
-        value = int(self.processor.cpu.ticks >> 6) + int(self.processor.cpu.tsc_offset)
+        return self.time_read(TIME_STAMP, int(self.processor.cpu.ticks >> 6) + int(self.processor.cpu.tsc_offset))
+
+    def time_read(self, source: int, value: int) -> int:
+        """A value that tells the guest the time, which a recorder notes."""
         if self.recorder is not None:
-            self.recorder.on_time_read(self, TIME_STAMP, value)
+            self.recorder.on_time_read(self, source, value)
         return value
 
     def instruction(self) -> Instruction | None:

@@ -467,6 +467,7 @@ load_segment:
         sub     eax, [instruction_start]
         add     [ebp + F_EIP], eax
         mov     dword [VCPU(interrupt_shadow)], 1
+        or      dword [ebp + F_EFLAGS], EFLAGS_RF ; no debug exception until the next instruction is over
         END_PATH emulate_segment
         ret
         ; A data segment trapped because the shadow lacks its descriptor, or because the guest's own load faults. The
@@ -504,6 +505,7 @@ load_segment:
         mov     eax, ecx
         call    install
         jc      refuse
+        or      dword [ebp + F_EFLAGS], EFLAGS_RF ; its breakpoint has been looked at
         END_PATH emulate_segment
         ret
 .fault:
@@ -723,6 +725,7 @@ jmp_far:
         mov     [ebp + F_CS], eax
         mov     ecx, [event_gate_low]
         mov     [ebp + F_EIP], ecx
+        and     dword [ebp + F_EFLAGS], ~EFLAGS_RF
         call    install
         mov     dword [VCPU(interrupt_shadow)], 0
         END_PATH emulate_far_transfer
