@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from descriptor_machine import descriptor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_kernels import kernel_steps, user_code
@@ -183,8 +184,6 @@ def test_access_to_the_vmms_addresses(address: int, ring: int, mapped: bool) -> 
 
 def test_a_segment_that_wraps_into_the_vmm() -> None:
     """A base near the top, and offsets that carry over it."""
-    from descriptor_machine import descriptor
-
     for base in (0xFFBFF000, 0xFFC00000, 0xFFFFF000, 0x80000000):
         kernel = Kernel(
             [Step(load_segment(4, 0x60) + b"\x64" + load(EAX, offset) + b"\x64" + store(offset, 1)) for offset in
@@ -202,6 +201,17 @@ def test_the_vmms_own_selectors_cannot_be_loaded() -> None:
             survive(Kernel([Step(code + b"\x64" + load(EAX, 0xFFC00000))]))
         survive(Kernel([Step(far_jump(selector | 1, STEPS)), Step(far_jump(selector, STEPS))]))
         survive(Kernel([Step(load_segment(4, selector | 3), 3), Step(far_jump(selector | 3, STEPS), 3)]))
+
+
+@pytest.mark.parametrize("base", (layout.VMM_BASE, layout.VMM_BASE + 0x1234, 0xFFFFF000, 0xFFFFFFFF), ids=hex)
+@pytest.mark.parametrize("kind", (3, 11), ids=("data", "code"))
+def test_a_segment_that_begins_where_the_vmm_lies_opens_no_byte_of_it(base: int, kind: int) -> None:
+    """No limit leaves such a segment without a byte: a truncated one of 0 would leave one, which ring 1 could write."""
+    code = load_segment(5, 0x60) + b"\x65\xc6\x05" + word(0) + b"\xa5" if kind == 3 else far_jump(0x60, 0)
+    machine = start(Kernel([Step(code)], descriptors={0x60: descriptor(base, 0xFFFFF, kind, granular=1)}), "trap-and-emulate")
+    machine.check_isolation()
+    outcome = machine.run(MAX_CYCLES).outcome
+    assert outcome.startswith(f"unsupported: a segment that begins at {base:#x}, where the VMM lies"), outcome
 
 
 # -- ends -------------------------------------------------------------------------------------------------------------------

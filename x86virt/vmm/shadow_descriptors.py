@@ -81,8 +81,11 @@ def shadow_of(guest: Descriptor, ring: int) -> Descriptor:
     """The shadow of a guest code or data descriptor for a kernel that runs in `ring`."""
     if guest.is_segment and not guest.is_code and guest.kind & TYPE_EXPAND_DOWN:
         raise Unsupported("an expand-down data segment under truncated segments: use a flat or expand-up segment")
+    if guest.base >= layout.VMM_BASE:
+        # No limit would do: one of 0 still leaves a byte.
+        raise Unsupported(f"a segment that begins at {guest.base:#x}, where the VMM lies: use a base below it")
     dpl = max(guest.dpl, ring)
-    room = max(layout.VMM_BASE - 1 - guest.base, 0)
+    room = layout.VMM_BASE - 1 - guest.base
     limit, high = guest.limit, guest.high
     if limit > room:
         # Whole pages: the last page below the VMM is the last of the segment.
