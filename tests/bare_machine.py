@@ -12,6 +12,7 @@ from descriptor_machine import descriptor, gate
 
 from x86virt.core.entries import enter_level
 from x86virt.core.layout import HALTED_FOREVER, HOOK, MARK, NEVER
+from x86virt.isa.registers import X87_CONTROL_INITIAL
 from x86virt.processor import Processor
 from x86virt.profile import load_profile
 
@@ -110,6 +111,11 @@ class BareMachine:
         self.cpu.tlb_generation += 1
         self.cpu.front_generation += 1
         self.cpu.fetch_generation += 1
+
+    def initialize_float(self) -> None:
+        """What FNINIT does."""
+        cpu = self.cpu
+        cpu.fpu_control, cpu.fpu_status, cpu.fpu_occupied = X87_CONTROL_INITIAL, 0, 0
 
     def put(self, address: int, value: int, n: int = 4) -> None:
         """Store a number in RAM, outside code."""

@@ -7,8 +7,9 @@ work; on the bare machine and under trap-and-emulate. A case is short-lived or r
 until the seed's number of guest instructions is reached.
 
 Every case must end in a named outcome, within its budget, with a balanced ledger, and with no access to a frame that is
-not the guest's; and no call may take long in real time. A case that does not prints `--seed N --case M`, which runs it
-alone.
+not the guest's; and no call may take long in real time. A part of the cases runs again, cut into slices or single steps, or
+with its decoded code thrown away, and must come to the same state, ticks and ledger. A case that does not prints
+`--seed N --case M`, which runs it alone.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import re
 import sys
 import threading
 import time
+import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,13 +65,16 @@ TICKS = 64
 BARE_CYCLES = 200_000  # of one case of random code
 GUEST_CYCLES = 200_000  # of one case of a damaged guest
 VMM_CYCLES = 600_000
+KERNEL_CYCLES = 300_000  # under the VMM or not
 MOST_CALLS = 20_000
-LONGEST_SECONDS = 60.0  # of one case
+LONGEST_SECONDS = 120.0  # of one case, in processor time
 HANGS_SECONDS = 600.0  # of one case that does not come back
 ENDS = {layout.SHUTDOWN: "triple_fault", layout.BUDGET: "budget", layout.HALTED_FOREVER: "halted_forever"}
 STEPS = {layout.MARK, layout.BOARD}
 NAMED = re.compile(r"halted|exited \d+|triple_fault|budget|halted_forever|unsupported: .+")
 GUESTS = ("irq", "clock", "syscall", "pgfault", "ptemod", "cr3switch", "divzero", "hello_pse", "stealth", "mix")
+X87_STATE = [name for name in layout.CPU.names or () if name.startswith("fpu_") and name != "fpu_control"]
+SEGMENT_FIELDS = ("selector", "seg_base", "limit", "access")
 REACHED = ("sys.exc_", "sys.ext_interrupt", "sys.int_n", "sys.task_switch", "sys.far_call_gate", "ins.x87_", "walk.native")
 COUNTED = [event.name for event in EVENTS if event.name.startswith(REACHED)]
 # What makes hostile code go on for long, and meet the system: loops, segment loads, control registers, ports, returns.
@@ -136,23 +141,45 @@ class Fuzzer:
     def case(self, number: int) -> None:
         """Run one case."""
         chance = np.random.default_rng([self.seed, number])
-        began = time.monotonic()
+        began = time.process_time()
         kind = chance.random()
-        if kind < 0.5:
+        if kind < 0.4:
             self.random_code(chance)
+        elif kind < 0.5:
+            self.random_code_in_slices(chance, number)
         elif kind < 0.65:
             self.random_kernel(chance, "trap-and-emulate" if kind > 0.53 else "native")
         else:
             self.damaged_guest(chance, "trap-and-emulate" if kind > 0.85 else "native")
         self.tally.cases += 1
-        assert time.monotonic() - began < LONGEST_SECONDS, "a case takes too long"
+        assert time.process_time() - began < LONGEST_SECONDS, "a case takes too long"
 
     # -- random code on the bare machine --------------------------------------------------------------------------
 
     def random_code(self, chance: np.random.Generator) -> None:
         """Random bytes or random pieces as code, with random tables, in any ring and mode."""
+        self.lay_random_code(chance)
+        self.drive(self.bare, BARE_CYCLES)
+
+    def random_code_in_slices(self, chance: np.random.Generator, number: int) -> None:
+        """The same random code in one piece and in another way."""
+        way = str(chance.choice(["slices", "steps", "discarded"]))
+        cycles = BARE_CYCLES // 20 if way == "steps" else BARE_CYCLES
+        states = []
+        for how in ("", way):
+            self.lay_random_code(np.random.default_rng([self.seed, number, 1]))
+            outcome = self.drive(self.bare, cycles, how, chance)
+            states.append({"outcome": outcome} | state_of(self.bare))
+        differing = [f"{name}: {value} {states[1][name]}" for name, value in states[0].items() if value != states[1][name]]
+        assert not differing, f"another end in {way}: " + "; ".join(differing)
+        self.tally.kinds[f"again in {way}"] += 1
+
+    def lay_random_code(self, chance: np.random.Generator) -> None:
+        """The machine's state before a case of random code."""
         machine = self.bare
         machine.power_on()
+        for name in X87_STATE:
+            machine.cpu[name] = np.zeros_like(machine.cpu[name])
         cpu, memory = machine.cpu, machine.memory
         ring = int(chance.choice([0, 0, 3]))
         if chance.random() < 0.5:
@@ -186,18 +213,21 @@ class Fuzzer:
         self.tally.kinds[f"bare {mode}{' PAE' * bool(int(cpu.cr4) & CR4_PAE)}"] += 1
         if chance.random() < 0.3:
             start_timer(machine.processor)
-        self.drive(machine)
 
-    def drive(self, machine: BareMachine) -> None:
-        """Run to an end; marks and devices are served on the way."""
+    def drive(self, machine: BareMachine, cycles: int, how: str = "", chance: np.random.Generator | None = None) -> int:
+        """Run to an end, in one piece or as `how` says; marks and devices are served on the way."""
         processor = machine.processor
         cpu, board = processor.cpu, processor.board
-        cpu.budget, cpu.retired_limit = BARE_CYCLES * TICKS, NEVER
-        for _ in range(MOST_CALLS):
-            outcome = processor.run()
-            if outcome in ENDS:
+        end = cycles * TICKS
+        cpu.budget, cpu.retired_limit = end, NEVER
+        for _ in range(MOST_CALLS + cycles):
+            if how and chance is not None:
+                cpu.budget = min(end, int(cpu.ticks) + int(chance.integers(1, 1 << 14)) * TICKS // 4)
+                cpu.flush_code = int(how == "discarded")
+            outcome = processor.run(how == "steps")
+            if outcome in ENDS and (outcome != layout.BUDGET or cpu.ticks >= end):
                 break
-            assert outcome in STEPS, f"outcome {outcome}"
+            assert outcome in STEPS | {layout.BUDGET, layout.OK}, f"outcome {outcome}"
             cpu.mark = board.attention = board.console_length = board.exit_requested = board.shutdown_requested = 0
         else:
             raise AssertionError("the run does not end")
@@ -207,6 +237,7 @@ class Fuzzer:
         ledger.check_fixed_prices(cpu.price)
         assert (ledger.count >= 0).all()
         self.count(ENDS[outcome], int(cpu.retired), ledger)
+        return outcome
 
     # -- random kernels ---------------------------------------------------------------------------------------------
 
@@ -227,7 +258,7 @@ class Fuzzer:
         if machine.vm is not None:
             machine.check_isolation()
         self.tally.kinds[f"kernel {strategy}"] += 1
-        self.finish(machine, VMM_CYCLES)
+        self.finish(machine, KERNEL_CYCLES)
 
     # -- damaged guests ---------------------------------------------------------------------------------------------
 
@@ -353,6 +384,19 @@ def randomise_control(chance: np.random.Generator, processor) -> None:
 
 
 TASKS, PAE_TABLES, CR4_PAE = 0x5000, 0x42000, 0x20
+
+
+def state_of(machine: BareMachine) -> dict[str, object]:
+    """What the guest and the ledger came to."""
+    processor, cpu = machine.processor, machine.cpu
+    names = ("ticks", "retired", "rip", "cpl", "cr0", "cr2", "cr3", "cr4", "halted", "shadow", "event_vector", "event_error")
+    state: dict[str, object] = {name: int(cpu[name]) for name in names}
+    state |= {"eflags": int(all_eflags(processor.state)), "registers": cpu.gpr[:8].tolist(), "dr": cpu.dr.tolist()}
+    state["segments"] = [tuple(int(cpu.seg[number][name]) for name in SEGMENT_FIELDS) for number in range(8)]
+    state |= {"x87": cpu["fpu_value"].tobytes(), "memory": zlib.crc32(processor.ram.tobytes())}
+    ledger = processor.ledger()
+    state |= {"counts": ledger.count.tolist(), "ledger": ledger.ticks.tolist()}
+    return state
 
 
 def lay_tasks(machine: BareMachine) -> None:

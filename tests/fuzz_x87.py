@@ -14,7 +14,7 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-from x87_host import BATCH, RECORD, HostX87, SimulatedX87, on_memory
+from x87_host import BATCH, RECORD, HostX87, SimulatedX87, host_has_x87, on_memory
 
 SIGNIFICANDS = np.array(
     [
@@ -237,6 +237,9 @@ def main() -> int:
     parser.add_argument("--only", default="")
     parser.add_argument("--show", type=int, default=2, help="divergences that are printed for each instruction")
     arguments = parser.parse_args()
+    if not host_has_x87():
+        print("fuzz_x87: the oracle is this host's x87, which needs Linux on x86-64", file=sys.stderr)
+        return 2
     names = arguments.only.split(",") if arguments.only else list(FORMS)
     done, found = campaign(HostX87(), SimulatedX87(), names, arguments.cases, arguments.seed, arguments.show)
     print(f"{done} cases over {len(names)} instructions, {sum(found.values())} divergences {found}")

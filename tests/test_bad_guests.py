@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from dataclasses import dataclass, field
 
@@ -63,9 +62,7 @@ def outcome_of(code: bytes, **parts) -> str:
 
 SAME = "same"
 BEYOND_RAM = "unsupported: access to guest-physical {:#x}, beyond RAM: give the guest more memory"
-NO_TASK = (
-    "unsupported: a far transfer to a task-state segment (a hardware task switch), selector 0x38: not virtualized yet"
-)
+NO_TASK = "unsupported: a far transfer to a task-state segment (a hardware task switch), selector 0x38: not virtualized yet"
 NOT_DEPRIVILEGED = "unsupported: selector 0x23 cannot be loaded deprivileged as the guest's processor would"
 NO_LDT = "unsupported: the guest loads an LDT: local descriptor tables are not virtualized yet"
 WINDOW, WINDOW_ENTRY, ONES = 0x88000, TABLE + 4 * 0x88, 0xFFFFFFFF
@@ -180,9 +177,7 @@ def test_a_bad_guest_meets_its_fault_or_a_named_end(name: str, under: str) -> No
     guest = BAD[name]
     machine, result = run(guest.kernel, under)
     if under != "native" and guest.virtual != SAME:
-        what, _, where = result.outcome.partition(" (at eip 0x")
-        assert what == guest.virtual
-        assert (what[:11] == "unsupported") == bool(re.fullmatch(r"[0-9a-f]+\)", where))
+        assert result.outcome.split(" (at eip ")[0] == guest.virtual
         return
     traps = [(vector, error, eip, cr2) for vector, error, eip, _, _, cr2 in log(machine)]
     memory = machine.strategy.virtual_state(machine).memory

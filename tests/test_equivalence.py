@@ -27,6 +27,7 @@ from small_kernel import (
     mov,
     push,
     run,
+    start,
     store,
     strategy,
     word,
@@ -35,7 +36,9 @@ from small_kernel import (
 from x86virt import Strategy, find_guest, load_profile
 from x86virt.equivalence import Comparison, compare_runs
 from x86virt.machine import Machine, RunResult
+from x86virt.saved import machine_bytes, machine_of
 from x86virt.vmm import Exit, VirtualMachine
+from x86virt.vmm.probe import MOST_LOOKS
 
 MEMORY = 8 << 20
 MAX_CYCLES = 2_000_000_000
@@ -238,3 +241,18 @@ def test_a_different_end_is_a_difference() -> None:
     comparison = compare(Kernel([Step(DIVIDE), Step(b"\x90" * 40)]), Quits())
     assert not comparison.equal
     assert comparison.other.outcome == "triple_fault"
+
+
+def test_a_loop_over_a_sensitive_instruction_is_looked_at_so_often_and_not_for_ever() -> None:
+    """A guest that loops over what the probe watches ends in time; a saved run counts on."""
+    step = Step(mov(ECX, 20_000) + b"\x0e\x58\xe2\xfc")  # PUSH CS, POP EAX, LOOP
+    machine, result = run(Kernel([step]), "trap-and-emulate")
+    assert result.outcome == "exited 1" and result.instructions > 60_000
+    assert max(machine.probe.looks.values()) == MOST_LOOKS
+    assert MOST_LOOKS - 2 <= len({found.n for found in result.divergences}) <= MOST_LOOKS  # the first look may page-fault
+    saved = start(Kernel([step]), "trap-and-emulate")
+    assert saved.advance(200)
+    restored = machine_of(machine_bytes(saved), "memory")
+    assert 0 < sum(restored.probe.looks.values()) < MOST_LOOKS
+    again = restored.run(20_000_000)
+    assert (again.divergences, again.ticks) == (result.divergences, result.ticks)

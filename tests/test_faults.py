@@ -160,6 +160,7 @@ class Start:
         MACHINE.memory[DATA:STACK_END] = self.memory
         MACHINE.gpr[:8] = self.registers
         MACHINE.eflags = self.eflags
+        MACHINE.initialize_float()
         MACHINE.cpu.cr2 = 0
         for page in PAGES:
             MACHINE.set_page(page, page, OPEN)

@@ -346,7 +346,7 @@ def test_geometry_reaches_the_model(key: str, tmp_path) -> None:
     """Changing one size or associativity changes the modelled TLBs or caches."""
     base = load_profile("core2_woodcrest" if key == "tlb.itlb_large_ways" else "nehalem")
     value = base.integer(key)
-    changed = value * 2 if not key.endswith("ways") or value else 1
+    changed = value // 2 or 1
     if key == "cache.line_bytes":
         changed = 128
     if key == "cpuid.physical_address_bits":

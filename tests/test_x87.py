@@ -209,6 +209,14 @@ def test_without_ne_and_without_an_open_interrupt_the_processor_stays_frozen(mac
     assert (int(machine.cpu.rip), int(machine.cpu.halted)) == (CODE + len(code), 1)
 
 
+@pytest.mark.parametrize("step", ("40", "48", "fec0", "6640", "fec8"), ids=("inc", "dec", "inc8", "inc16", "dec8"))
+@pytest.mark.parametrize(("push", "carry"), [("d9e8d9ee", 1), ("d9eed9e8", 0)], ids=("less", "greater"))
+def test_inc_and_dec_keep_the_carry_of_fcomi(machine: BareMachine, step: str, push: str, carry: int) -> None:
+    """FLD1 and FLDZ in either order, FCOMI ST,ST(1), and INC or DEC in one block: CF is still FCOMI's."""
+    execute(machine, bytes.fromhex(f"dbe3{push}dbf1{step}"))
+    assert machine.eflags & 1 == carry
+
+
 def test_lock_and_undefined_encodings_raise_ud(machine: BareMachine) -> None:
     """Every register and memory form that the opcode maps leave empty, FISTTP (SSE3), and the rest of 0F AE."""
     undefined = [(0xD9, modrm) for modrm in (*range(0xD1, 0xD8), 0xE2, 0xE3, 0xE6, 0xE7, 0xEF)]

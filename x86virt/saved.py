@@ -50,7 +50,16 @@ from .machine import Machine, Region
 from .processor import HOST_FIELDS
 from .profile import Profile, ProfileError, load_profile
 from .vmm.registry import find_strategy
-from .vmm.saved_state import divergences_state, exits_of, restore_divergences, restore_vm, vm_state, within
+from .vmm.saved_state import (
+    divergences_state,
+    exits_of,
+    looks_state,
+    restore_divergences,
+    restore_looks,
+    restore_vm,
+    vm_state,
+    within,
+)
 
 if TYPE_CHECKING:
     from .vmm import Strategy
@@ -174,6 +183,7 @@ def machine_state(machine: Machine) -> dict[str, Any]:
         ],
         "open": None if opened is None else [*opened[:3], opened[4]],
         "divergences": divergences_state(machine),
+        "looks": looks_state(machine),
     }
 
 
@@ -392,6 +402,7 @@ def fill_python_state(machine: Machine, manifest: dict[str, Any], arrays: dict[s
         rows = {reason: (count, spent) for reason, (count, spent) in exits_of(exits).items()}
         machine.open_region = (*numbers, ledger_of(arrays, "open"), rows)
     restore_divergences(machine, state["divergences"])
+    restore_looks(machine, state["looks"])
 
 
 def ledger_of(arrays: dict[str, np.ndarray], name: str) -> Ledger:
@@ -434,7 +445,7 @@ def check_processor(machine: Machine, arrays: dict[str, np.ndarray]) -> None:
 
 
 def check_chains(units: np.ndarray, entries: np.ndarray, buckets: np.ndarray) -> None:
-    """Every TLB entry that was ever filled hangs in its own unit's bucket, once; raises ValueError."""
+    """Every TLB entry that names a page hangs in its own unit's bucket, once; raises ValueError."""
     seen: set[int] = set()
     for bucket in np.nonzero(buckets)[0].tolist():
         unit = units[bucket // TLB_BUCKETS]

@@ -66,14 +66,37 @@ from .branch import (
     raise_general_protection,
     ret,
 )
-from .chain import cached_jump, fits, link, next_block
+from .chain import cached_jump, fits, link, next_block, unlink_successors
+from .control import (
+    cr_to_register,
+    invlpg,
+)
 from .decimal import (
     aad,
     aam,
     decimal_adjust,
 )
+from .fused import (
+    cmp_ja,
+    cmp_jae,
+    cmp_jb,
+    cmp_jbe,
+    cmp_je,
+    cmp_jg,
+    cmp_jge,
+    cmp_jl,
+    cmp_jle,
+    cmp_jne,
+    dec_jne,
+    test_je,
+    test_jne,
+)
 from .jit import kernel
-from .layout import EDGE_FAULT, EDGE_INDIRECT, EDGE_SYSTEM, FAULT, OK, RESTART, SCRATCH_BLOCK
+from .layout import EDGE_FAULT, EDGE_INDIRECT, EDGE_SYSTEM, FAULT, NEVER, OK, RESTART, SCRATCH_BLOCK
+from .plain_ports import (
+    in_plain,
+    out_plain,
+)
 from .port_string import (
     port_string,
 )
@@ -145,6 +168,7 @@ from .transfer import (
     zero_extend,
 )
 from .value import (
+    clear_interrupt_flag,
     system_value,
 )
 from .x87 import (
@@ -158,9 +182,12 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
 
     Each block is charged whole at its entry; the caller refunds what an edge beyond EDGE_SYSTEM left undone.
     """
+    previous = SCRATCH_BLOCK
     while True:
         block = blocks[index]
         if single == 0 and not fits(cpu, block):
+            if block.ticks == NEVER:
+                unlink_successors(blocks, previous)
             return EDGE_INDIRECT, SCRATCH_BLOCK
         cpu.ticks += block.ticks
         cpu.retired += block.counted
@@ -263,283 +290,322 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
                     edge = EDGE_FAULT + outcome
                     break
             elif op == 30:
-                edge = jo(cpu, ram, u)
-                break
-            elif op == 31:
-                edge = jno(cpu, ram, u)
-                break
-            elif op == 32:
-                edge = jb(cpu, ram, u)
-                break
-            elif op == 33:
-                edge = jae(cpu, ram, u)
-                break
-            elif op == 34:
-                edge = je(cpu, ram, u)
-                break
-            elif op == 35:
-                edge = jne(cpu, ram, u)
-                break
-            elif op == 36:
-                edge = jbe(cpu, ram, u)
-                break
-            elif op == 37:
-                edge = ja(cpu, ram, u)
-                break
-            elif op == 38:
-                edge = js(cpu, ram, u)
-                break
-            elif op == 39:
-                edge = jns(cpu, ram, u)
-                break
-            elif op == 40:
-                edge = jp(cpu, ram, u)
-                break
-            elif op == 41:
-                edge = jnp(cpu, ram, u)
-                break
-            elif op == 42:
-                edge = jl(cpu, ram, u)
-                break
-            elif op == 43:
-                edge = jge(cpu, ram, u)
-                break
-            elif op == 44:
-                edge = jle(cpu, ram, u)
-                break
-            elif op == 45:
-                edge = jg(cpu, ram, u)
-                break
-            elif op == 46:
                 edge = jmp(cpu, ram, u)
                 break
-            elif op == 47:
+            elif op == 31:
                 cpu.uop_index = i
                 edge = call(cpu, ram, u)
                 break
-            elif op == 48:
+            elif op == 32:
                 cpu.uop_index = i
                 edge = ret(cpu, ram, u)
                 break
+            elif op == 33:
+                edge = fall_through(cpu, ram, u)
+                break
+            elif op == 34:
+                edge = dec_jne(cpu, u, uops[i + 1])
+                break
+            elif op == 35:
+                edge = test_je(cpu, u, uops[i + 1])
+                break
+            elif op == 36:
+                edge = test_jne(cpu, u, uops[i + 1])
+                break
+            elif op == 37:
+                edge = cmp_je(cpu, u, uops[i + 1])
+                break
+            elif op == 38:
+                edge = cmp_jne(cpu, u, uops[i + 1])
+                break
+            elif op == 39:
+                edge = cmp_jb(cpu, u, uops[i + 1])
+                break
+            elif op == 40:
+                edge = cmp_jae(cpu, u, uops[i + 1])
+                break
+            elif op == 41:
+                edge = cmp_jbe(cpu, u, uops[i + 1])
+                break
+            elif op == 42:
+                edge = cmp_ja(cpu, u, uops[i + 1])
+                break
+            elif op == 43:
+                edge = cmp_jl(cpu, u, uops[i + 1])
+                break
+            elif op == 44:
+                edge = cmp_jge(cpu, u, uops[i + 1])
+                break
+            elif op == 45:
+                edge = cmp_jle(cpu, u, uops[i + 1])
+                break
+            elif op == 46:
+                edge = cmp_jg(cpu, u, uops[i + 1])
+                break
+            elif op == 47:
+                edge = jo(cpu, ram, u)
+                break
+            elif op == 48:
+                edge = jno(cpu, ram, u)
+                break
             elif op == 49:
+                edge = jb(cpu, ram, u)
+                break
+            elif op == 50:
+                edge = jae(cpu, ram, u)
+                break
+            elif op == 51:
+                edge = je(cpu, ram, u)
+                break
+            elif op == 52:
+                edge = jne(cpu, ram, u)
+                break
+            elif op == 53:
+                edge = jbe(cpu, ram, u)
+                break
+            elif op == 54:
+                edge = ja(cpu, ram, u)
+                break
+            elif op == 55:
+                edge = js(cpu, ram, u)
+                break
+            elif op == 56:
+                edge = jns(cpu, ram, u)
+                break
+            elif op == 57:
+                edge = jp(cpu, ram, u)
+                break
+            elif op == 58:
+                edge = jnp(cpu, ram, u)
+                break
+            elif op == 59:
+                edge = jl(cpu, ram, u)
+                break
+            elif op == 60:
+                edge = jge(cpu, ram, u)
+                break
+            elif op == 61:
+                edge = jle(cpu, ram, u)
+                break
+            elif op == 62:
+                edge = jg(cpu, ram, u)
+                break
+            elif op == 63:
                 cpu.uop_index = i
                 edge = call_indirect(cpu, ram, u)
                 break
-            elif op == 50:
+            elif op == 64:
                 cpu.uop_index = i
                 edge = jmp_indirect(cpu, ram, u)
                 break
-            elif op == 51:
-                edge = fall_through(cpu, ram, u)
-                break
-            elif op == 52:
+            elif op == 65:
                 edge = loop(cpu, ram, u)
                 break
-            elif op == 53:
-                add_narrow(cpu, u)
-            elif op == 54:
-                or_narrow(cpu, u)
-            elif op == 55:
-                adc_narrow(cpu, u)
-            elif op == 56:
-                sbb_narrow(cpu, u)
-            elif op == 57:
-                and_narrow(cpu, u)
-            elif op == 58:
-                sub_narrow(cpu, u)
-            elif op == 59:
-                xor_narrow(cpu, u)
-            elif op == 60:
-                cmp_narrow(cpu, u)
-            elif op == 61:
-                test_narrow(cpu, u)
-            elif op == 62:
-                inc_narrow(cpu, u)
-            elif op == 63:
-                dec_narrow(cpu, u)
-            elif op == 64:
-                neg_narrow(cpu, u)
-            elif op == 65:
-                not_narrow(cpu, u)
             elif op == 66:
-                mov_narrow(cpu, u)
+                add_narrow(cpu, u)
             elif op == 67:
-                imul_narrow(cpu, u)
+                or_narrow(cpu, u)
             elif op == 68:
-                imul3_narrow(cpu, u)
+                adc_narrow(cpu, u)
             elif op == 69:
-                multiply_accumulator(cpu, u)
+                sbb_narrow(cpu, u)
             elif op == 70:
-                cbw(cpu, u)
+                and_narrow(cpu, u)
             elif op == 71:
-                cwd(cpu, u)
+                sub_narrow(cpu, u)
             elif op == 72:
-                bswap(cpu, u)
+                xor_narrow(cpu, u)
             elif op == 73:
-                xadd(cpu, u)
+                cmp_narrow(cpu, u)
             elif op == 74:
-                cmpxchg(cpu, u)
+                test_narrow(cpu, u)
             elif op == 75:
-                xchg(cpu, u)
+                inc_narrow(cpu, u)
             elif op == 76:
-                setcc(cpu, u)
+                dec_narrow(cpu, u)
             elif op == 77:
-                cmovcc(cpu, u)
+                neg_narrow(cpu, u)
             elif op == 78:
-                nop(cpu, u)
+                not_narrow(cpu, u)
             elif op == 79:
-                lahf(cpu, u)
+                mov_narrow(cpu, u)
             elif op == 80:
-                sahf(cpu, u)
+                imul_narrow(cpu, u)
             elif op == 81:
-                flag_operation(cpu, u)
+                imul3_narrow(cpu, u)
             elif op == 82:
-                shl(cpu, u)
+                multiply_accumulator(cpu, u)
             elif op == 83:
-                shr(cpu, u)
+                cbw(cpu, u)
             elif op == 84:
-                sar(cpu, u)
+                cwd(cpu, u)
             elif op == 85:
-                rol(cpu, u)
+                bswap(cpu, u)
             elif op == 86:
-                ror(cpu, u)
+                xadd(cpu, u)
             elif op == 87:
-                rcl(cpu, u)
+                cmpxchg(cpu, u)
             elif op == 88:
-                rcr(cpu, u)
+                xchg(cpu, u)
             elif op == 89:
-                shld(cpu, u)
+                setcc(cpu, u)
             elif op == 90:
-                shrd(cpu, u)
+                cmovcc(cpu, u)
             elif op == 91:
-                bit_test(cpu, u)
+                nop(cpu, u)
             elif op == 92:
-                bit_scan(cpu, u)
+                lahf(cpu, u)
             elif op == 93:
-                bit_offset(cpu, u)
+                sahf(cpu, u)
             elif op == 94:
-                wrap_offset(cpu, u)
+                flag_operation(cpu, u)
             elif op == 95:
-                salc(cpu, u)
+                shl(cpu, u)
             elif op == 96:
-                decimal_adjust(cpu, u)
+                shr(cpu, u)
             elif op == 97:
-                aad(cpu, u)
+                sar(cpu, u)
             elif op == 98:
+                rol(cpu, u)
+            elif op == 99:
+                ror(cpu, u)
+            elif op == 100:
+                rcl(cpu, u)
+            elif op == 101:
+                rcr(cpu, u)
+            elif op == 102:
+                shld(cpu, u)
+            elif op == 103:
+                shrd(cpu, u)
+            elif op == 104:
+                bit_test(cpu, u)
+            elif op == 105:
+                bit_scan(cpu, u)
+            elif op == 106:
+                bit_offset(cpu, u)
+            elif op == 107:
+                wrap_offset(cpu, u)
+            elif op == 108:
+                salc(cpu, u)
+            elif op == 109:
+                decimal_adjust(cpu, u)
+            elif op == 110:
+                aad(cpu, u)
+            elif op == 111:
                 outcome = load_for_update(cpu, ram, u)
                 if outcome != OK:
                     cpu.uop_index = i
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 99:
+            elif op == 112:
                 outcome = store_update(cpu, ram, u)
                 if outcome != OK:
                     cpu.uop_index = i
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 100:
+            elif op == 113:
                 outcome = push_16(cpu, ram, u)
                 if outcome != OK:
                     cpu.uop_index = i
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 101:
+            elif op == 114:
                 outcome = pop_16(cpu, ram, u)
                 if outcome != OK:
                     cpu.uop_index = i
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 102:
+            elif op == 115:
                 outcome = pop_memory(cpu, ram, u)
                 if outcome != OK:
                     cpu.uop_index = i
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 103:
+            elif op == 116:
                 outcome = pusha(cpu, ram, u)
                 if outcome != OK:
                     cpu.uop_index = i
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 104:
+            elif op == 117:
                 outcome = popa(cpu, ram, u)
                 if outcome != OK:
                     cpu.uop_index = i
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 105:
+            elif op == 118:
                 outcome = enter(cpu, ram, u)
                 if outcome != OK:
                     cpu.uop_index = i
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 106:
+            elif op == 119:
                 outcome = leave(cpu, ram, u)
                 if outcome != OK:
                     cpu.uop_index = i
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 107:
+            elif op == 120:
                 outcome = divide_accumulator(cpu, ram, u)
                 if outcome != OK:
                     cpu.uop_index = i
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 108:
+            elif op == 121:
                 outcome = xlat(cpu, ram, u)
                 if outcome != OK:
                     cpu.uop_index = i
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 109:
+            elif op == 122:
                 outcome = cmpxchg8b(cpu, ram, u)
                 if outcome != OK:
                     cpu.uop_index = i
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 110:
+            elif op == 123:
                 outcome = bound(cpu, ram, u)
                 if outcome != OK:
                     cpu.uop_index = i
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 111:
+            elif op == 124:
                 outcome = aam(cpu, ram, u)
                 if outcome != OK:
                     cpu.uop_index = i
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 112:
+            elif op == 125:
                 outcome = string_once(cpu, ram, u)
                 if outcome != OK:
                     cpu.uop_index = i
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 113:
+            elif op == 126:
                 cpu.uop_index = i
                 edge = branch_beyond(cpu, ram, u)
                 break
-            elif op == 114:
+            elif op == 127:
                 cpu.uop_index = i
                 edge = near_16(cpu, ram, u)
                 break
-            elif op == 115:
+            elif op == 128:
                 cpu.uop_index = i
                 edge = raise_general_protection(cpu, ram, u)
                 break
-            elif op == 116:
+            elif op == 129:
                 cpu.uop_index = i
                 edge = raise_invalid_opcode(cpu, ram, u)
                 break
-            elif op == 117:
+            elif op == 130:
                 cpu.uop_index = i
                 edge = stop_probe(cpu, ram, u)
                 break
-            elif op == 118:
+            elif op == 131:
                 cpu.uop_index = i
                 edge = stop_mark(cpu, ram, u)
                 break
-            elif op == 119:
+            elif op == 132:
                 cpu.uop_index = i
                 cpu.in_block = 0
                 cpu.rip = u.target
@@ -548,7 +614,7 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
                 if outcome != OK:
                     edge = EDGE_FAULT + outcome
                 break
-            elif op == 120:
+            elif op == 133:
                 cpu.uop_index = i
                 cpu.in_block = 0
                 cpu.rip = u.target
@@ -557,7 +623,7 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
                 if outcome != OK:
                     edge = EDGE_FAULT + outcome
                 break
-            elif op == 121:
+            elif op == 134:
                 cpu.uop_index = i
                 cpu.in_block = 0
                 cpu.rip = u.target
@@ -566,13 +632,39 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
                 if outcome != OK:
                     edge = EDGE_FAULT + outcome
                 break
-            elif op == 122:
+            elif op == 135:
                 cpu.uop_index = i
                 outcome = system_value(cpu, ram, board, u)
                 if outcome != OK:
                     edge = EDGE_FAULT + outcome
                     break
-            elif op == 123:
+            elif op == 136:
+                cr_to_register(cpu, u)
+            elif op == 137:
+                cpu.uop_index = i
+                outcome = clear_interrupt_flag(cpu, ram, board, u)
+                if outcome != OK:
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 138:
+                cpu.uop_index = i
+                outcome = invlpg(cpu, ram, board, u)
+                if outcome != OK:
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 139:
+                cpu.uop_index = i
+                outcome = in_plain(cpu, ram, board, u)
+                if outcome != OK:
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 140:
+                cpu.uop_index = i
+                outcome = out_plain(cpu, ram, board, u)
+                if outcome != OK:
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 141:
                 cpu.uop_index = i
                 outcome = x87_instruction(cpu, ram, board, u)
                 if outcome != OK:
@@ -595,6 +687,8 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
             return edge, index
         if following == 0:
             following = cached_jump(cpu, code, blocks)
+            if following != 0 and edge < EDGE_INDIRECT:
+                link(blocks, index, edge, following)
         if following == 0:
             cpu.in_block = 0
             if cpu.ticks >= cpu.limit_ticks or cpu.retired >= cpu.retired_limit:
@@ -609,4 +703,5 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
                 link(blocks, index, edge, following)
         if edge == EDGE_SYSTEM:
             begin_instruction(cpu)
+        previous = index
         index = following

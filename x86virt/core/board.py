@@ -12,7 +12,7 @@ PIT and 0x61 advance the board themselves. Accesses wider than a byte are split 
 
 import numpy as np
 
-from .jit import kernel
+from .jit import inline, kernel
 from .pic import (
     PIC,
     acknowledge,
@@ -147,12 +147,13 @@ def set_irq_line(board, irq, level):
         signal_cascade(board.pic[0], board.pic[1])
 
 
-@kernel
+@inline
 def interrupt_pending(board):
     """INTR, the output of the master PIC: 1 if it asks the processor for an interrupt."""
-    if selected_input(board.pic[0]) < 0:
+    pic = board.pic[0]
+    if pic.irr & ~pic.imr == 0:
         return 0
-    return 1
+    return int(selected_input(pic) >= 0)
 
 
 @kernel
@@ -427,6 +428,14 @@ def timed_port(port):
     if port & ~0x81 == PORT_MASTER_PIC or port & ~3 == PORT_PIT or port == PORT_SYSTEM_CONTROL:
         return 1
     return 0
+
+
+@kernel
+def is_plain_port(port):
+    """Whether a byte to or from a port touches nothing beyond it: the POST port, and ports without a device."""
+    if timed_port(port) != 0 or port == PORT_CONSOLE or port == PORT_SHUTDOWN or port == PORT_EXIT:
+        return False
+    return port != PORT_FLOAT_ERROR and port != PORT_SYSTEM_CONTROL_A
 
 
 @kernel

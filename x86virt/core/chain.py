@@ -58,3 +58,10 @@ def link(blocks, index, edge, target):
         blocks[index].physical ^ blocks[target].physical
     ) >> 12 == 0:
         blocks[index].links[edge] = target
+
+
+@kernel
+def unlink_successors(blocks, index):
+    """Forget the direct successors of a block: one of them is dead."""
+    blocks[index].links[0] = 0
+    blocks[index].links[1] = 0

@@ -10,6 +10,7 @@ from ..isa.vectors import GP
 from .breakpoints import WATCH_CODE, check_code_breakpoint, code_breakpoints_at
 from .decode import DECODED_OK, TOO_LONG, TRUNCATED, decode
 from .fault import raise_fault
+from .fused import fuse
 from .isolation import owner_refuses
 from .jit import inline, kernel, load_32, store_32
 from .layout import (
@@ -248,6 +249,8 @@ def append_instruction(cpu, uops, details, block, d, why):
         uops[i].imm = d.row
     else:
         end = lower(cpu, uops, i, d)
+        if i > block.first:
+            fuse(uops, i)
     for number in range(i, end):
         detail = details[number]
         detail.rip = d.rip

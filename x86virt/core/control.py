@@ -22,9 +22,7 @@ from ..isa.registers import (
 from ..isa.system_ops import (
     SYSTEM_CLTS,
     SYSTEM_CPUID,
-    SYSTEM_CR_TO_REGISTER,
     SYSTEM_DR_TO_REGISTER,
-    SYSTEM_INVLPG,
     SYSTEM_RDMSR,
     SYSTEM_RDTSC,
     SYSTEM_REGISTER_TO_CR,
@@ -38,14 +36,14 @@ from .debug import dr_to_register, register_to_dr
 from .debug_registers import refresh_breakpoints
 from .fault import raise_fault, raise_plain
 from .identity import cpuid, rdtsc
-from .jit import kernel
-from .layout import OK
+from .jit import inline, kernel
+from .layout import OK, RESTART
 from .memory import effective_address
 from .mode import MASK_32, in_real_mode, set_context
 from .model_specific import rdmsr, wrmsr
 from .page_directory_pointers import load_cr3, load_pointers, pae_paging, set_large_page_size
 from .segment import set_real_mode_code
-from .tlb import drop_front, flush_tlb, invalidate_page
+from .tlb import drop_front, flush_tlb, invalidate_page, translates_code
 
 
 @kernel
@@ -127,7 +125,7 @@ def register_to_cr(cpu, ram, u):
     return raise_plain(cpu, UD)
 
 
-@kernel
+@inline
 def cr_to_register(cpu, u):
     """MOV r32, CRn; the decoder knows no others than 0, 2, 3 and 4."""
     number = u.condition
@@ -140,24 +138,24 @@ def cr_to_register(cpu, u):
     else:
         value = cpu.cr4
     cpu.gpr[u.dst] = value
-    return OK
 
 
 @kernel
-def invlpg(cpu, u):
+def invlpg(cpu, ram, board, u):
     """INVLPG: the operand is an address, not an access; no segment check applies."""
-    invalidate_page(cpu, (cpu.seg[u.segment].seg_base + effective_address(cpu, u)) & MASK_32)
+    gla = (cpu.seg[u.segment].seg_base + effective_address(cpu, u)) & MASK_32
+    if cpu.in_block == 1 and translates_code(cpu, gla):
+        return RESTART
+    invalidate_page(cpu, gla)
     return OK
 
 
-@kernel
+@inline
 def control_instruction(cpu, ram, u):
-    """The operations SYSTEM_CR_TO_REGISTER to SYSTEM_WRMSR."""
+    """The operations SYSTEM_REGISTER_TO_CR to SYSTEM_WRMSR, but those that have a micro-operation of their own."""
     op = u.dst_shift
     if op == SYSTEM_REGISTER_TO_CR:
         return register_to_cr(cpu, ram, u)
-    if op == SYSTEM_CR_TO_REGISTER:
-        return cr_to_register(cpu, u)
     if op == SYSTEM_REGISTER_TO_DR:
         return register_to_dr(cpu, u)
     if op == SYSTEM_DR_TO_REGISTER:
@@ -165,8 +163,6 @@ def control_instruction(cpu, ram, u):
     if op == SYSTEM_CLTS:
         cpu.cr0 &= ~CR0_TS
         return OK
-    if op == SYSTEM_INVLPG:
-        return invlpg(cpu, u)
     if op == SYSTEM_CPUID:
         return cpuid(cpu)
     if op == SYSTEM_RDTSC:

@@ -24,14 +24,13 @@ from .gate import (
     read_gate,
     read_handler_segment,
 )
-from .handler_entry import delivery_event, enter_handler, write_frame
+from .handler_entry import delivery_event, enter_handler, write_frame, write_inner_frame
 from .inner_stack import (
     has_room_for,
     read_inner_stack,
     stack_has_room,
     tss_stack_pointer,
     write_stack,
-    write_stack_item,
 )
 from .jit import inline, kernel
 from .layout import FAULT, OK, SHUTDOWN
@@ -97,12 +96,7 @@ def deliver_inner_items(cpu, ram, gate_low, gate_high, low, high, ext, n):
         return outcome
     stack_base = base_of(stack_low, stack_high)
     mask = stack_mask(access)
-    outcome = write_stack_item(cpu, ram, stack_base, mask, pointer - n, n, cpu.seg[SS].selector, 0)
-    if outcome == OK:
-        outcome = write_stack_item(cpu, ram, stack_base, mask, pointer - 2 * n, n, cpu.gpr[ESP], 0)
-    if outcome != OK:
-        return outcome
-    outcome, pointer = write_frame(cpu, ram, stack_base, mask, pointer - 2 * n, n, 0)
+    outcome, pointer = write_inner_frame(cpu, ram, stack_base, mask, pointer, n)
     if outcome != OK:
         return outcome
     # 5. Commit.

@@ -20,9 +20,12 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
 
     Each block is charged whole at its entry; the caller refunds what an edge beyond EDGE_SYSTEM left undone.
     """
+    previous = SCRATCH_BLOCK
     while True:
         block = blocks[index]
         if single == 0 and not fits(cpu, block):
+            if block.ticks == NEVER:
+                unlink_successors(blocks, previous)
             return EDGE_INDIRECT, SCRATCH_BLOCK
         cpu.ticks += block.ticks
         cpu.retired += block.counted
@@ -50,6 +53,8 @@ TAIL = '''            i += 1
             return edge, index
         if following == 0:
             following = cached_jump(cpu, code, blocks)
+            if following != 0 and edge < EDGE_INDIRECT:
+                link(blocks, index, edge, following)
         if following == 0:
             cpu.in_block = 0
             if cpu.ticks >= cpu.limit_ticks or cpu.retired >= cpu.retired_limit:
@@ -64,6 +69,7 @@ TAIL = '''            i += 1
                 link(blocks, index, edge, following)
         if edge == EDGE_SYSTEM:
             begin_instruction(cpu)
+        previous = index
         index = following
 '''
 BODY = {
@@ -90,6 +96,10 @@ BODY = {
         "                    edge = EDGE_FAULT + outcome\n"
         "                break\n"
     ),
+    "fused": (
+        "                edge = {name}(cpu, u, uops[i + 1])\n"
+        "                break\n"
+    ),
     "inner": (
         "                cpu.uop_index = i\n"
         "                outcome = {name}(cpu, ram, board, u)\n"
@@ -104,10 +114,10 @@ FAULTLESS |= {"fall_through", "loop"}
 
 
 LOOP_IMPORTS = {
-    "chain": "cached_jump, fits, link, next_block",
+    "chain": "cached_jump, fits, link, next_block, unlink_successors",
     "jit": "kernel",
     "between_blocks": "begin_instruction, handle_fault, nothing_waits",
-    "layout": "EDGE_FAULT, EDGE_INDIRECT, EDGE_SYSTEM, FAULT, OK, RESTART, SCRATCH_BLOCK",
+    "layout": "EDGE_FAULT, EDGE_INDIRECT, EDGE_SYSTEM, FAULT, NEVER, OK, RESTART, SCRATCH_BLOCK",
 }
 
 

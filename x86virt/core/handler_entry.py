@@ -24,14 +24,15 @@ from ..isa.events import (
     EVENT_SYS_INT_N_CPL3_TO_CPL0,
     EVENT_SYS_INT_N_SAME_CPL,
 )
-from ..isa.registers import CS, EFLAGS_NT, EFLAGS_RF, EFLAGS_TF, EFLAGS_VM
+from ..isa.registers import CS, EFLAGS_NT, EFLAGS_RF, EFLAGS_TF, EFLAGS_VM, ESP, SS
 from ..isa.vectors import KIND_EXCEPTION, KIND_EXTERNAL, KIND_NMI, KIND_SOFTWARE_INTERRUPT
 from .charge import charge
 from .flags import get_eflags
 from .gate import gate_clears
-from .inner_stack import write_stack_item
-from .jit import inline
-from .layout import OK
+from .inner_stack import plain_frame, write_stack_item
+from .jit import inline, kernel
+from .layout import FRONT_SLOTS, OK
+from .memory import SUPERVISOR, put_bytes
 from .mode import set_context, set_cpl
 from .segment import SELECTOR_INDEX, fill_segment
 
@@ -86,8 +87,20 @@ def flags_image(cpu):
 
 
 @inline
-def write_frame(cpu, ram, stack_base, mask, pointer, n, user):
-    """Push EFLAGS, CS, EIP and the error code, if there is one, as items of `n` bytes: (outcome, new pointer)."""
+def put_frame(cpu, ram, index, n):
+    """Store the error code, if there is one, EIP, CS and EFLAGS from an index into RAM upwards; the index behind them."""
+    if cpu.event_has_error == 1:
+        put_bytes(ram, index, n, cpu.event_error)
+        index += n
+    put_bytes(ram, index, n, cpu.rip)
+    put_bytes(ram, index + n, n, cpu.seg[CS].selector)
+    put_bytes(ram, index + 2 * n, n, flags_image(cpu))
+    return index + 3 * n
+
+
+@kernel
+def write_frame_slowly(cpu, ram, stack_base, mask, pointer, n, user):
+    """Push EFLAGS, CS, EIP and the error code one by one, wherever the stack lies: (outcome, new pointer)."""
     outcome = write_stack_item(cpu, ram, stack_base, mask, pointer - n, n, flags_image(cpu), user)
     if outcome == OK:
         outcome = write_stack_item(cpu, ram, stack_base, mask, pointer - 2 * n, n, cpu.seg[CS].selector, user)
@@ -97,6 +110,41 @@ def write_frame(cpu, ram, stack_base, mask, pointer, n, user):
     if outcome != OK or cpu.event_has_error == 0:
         return outcome, pointer
     return write_stack_item(cpu, ram, stack_base, mask, pointer - n, n, cpu.event_error, user), pointer - n
+
+
+@inline
+def write_frame(cpu, ram, stack_base, mask, pointer, n, user):
+    """Push EFLAGS, CS, EIP and the error code, if there is one, as items of `n` bytes: (outcome, new pointer)."""
+    size = (3 + cpu.event_has_error) * n
+    index = plain_frame(cpu, stack_base, mask, pointer, size, user * FRONT_SLOTS)
+    if index < 0:
+        return write_frame_slowly(cpu, ram, stack_base, mask, pointer, n, user)
+    put_frame(cpu, ram, index, n)
+    return OK, pointer - size
+
+
+@kernel
+def write_inner_frame_slowly(cpu, ram, stack_base, mask, pointer, n):
+    """Push SS, ESP and the rest of the frame one by one, wherever the inner stack lies: (outcome, new pointer)."""
+    outcome = write_stack_item(cpu, ram, stack_base, mask, pointer - n, n, cpu.seg[SS].selector, 0)
+    if outcome == OK:
+        outcome = write_stack_item(cpu, ram, stack_base, mask, pointer - 2 * n, n, cpu.gpr[ESP], 0)
+    if outcome != OK:
+        return outcome, pointer
+    return write_frame_slowly(cpu, ram, stack_base, mask, pointer - 2 * n, n, 0)
+
+
+@inline
+def write_inner_frame(cpu, ram, stack_base, mask, pointer, n):
+    """Push SS and ESP, then the frame, with the rights of an inner ring: (outcome, new pointer)."""
+    size = (5 + cpu.event_has_error) * n
+    index = plain_frame(cpu, stack_base, mask, pointer, size, SUPERVISOR)
+    if index < 0:
+        return write_inner_frame_slowly(cpu, ram, stack_base, mask, pointer, n)
+    index = put_frame(cpu, ram, index, n)
+    put_bytes(ram, index, n, cpu.gpr[ESP])
+    put_bytes(ram, index + n, n, cpu.seg[SS].selector)
+    return OK, pointer - size
 
 
 @inline

@@ -1,16 +1,20 @@
 """The micro-operations: name, kind, and the module whose function executes each. A number is a place in this list.
 
+The compiler makes the first forty or so one table of jumps: the most frequent ones stand there.
+
 Kinds, by what the handler takes and returns:
     plain    (cpu, u)              cannot fault
     memory   (cpu, ram, u)         returns an outcome; anything but OK leaves the block as a fault
     branch   (cpu, ram, u)         returns the edge by which it leaves the block
     system   (cpu, ram, board, u)  returns an outcome and ends the block
     inner    (cpu, ram, board, u)  returns an outcome and does not end the block
+    fused    (cpu, u, following)   with the conditional jump that follows; returns the edge
 """
 
 BINARY = ("add", "or", "adc", "sbb", "and", "sub", "xor", "cmp", "test")
 UNARY = ("inc", "dec", "neg", "not")
 CONDITIONS = ("o", "no", "b", "ae", "e", "ne", "be", "a", "s", "ns", "p", "np", "l", "ge", "le", "g")
+FUSED = ("dec_jne", "test_je", "test_jne", *(f"cmp_j{name}" for name in ("e", "ne", "b", "ae", "be", "a", "l", "ge", "le", "g")))
 
 HANDLERS: tuple[tuple[str, str, str], ...] = (
     *((f"{name}_32", "plain", "alu") for name in (*BINARY, *UNARY)),
@@ -31,13 +35,14 @@ HANDLERS: tuple[tuple[str, str, str], ...] = (
     ("store_16", "memory", "transfer"),
     ("push_32", "memory", "transfer"),
     ("pop_32", "memory", "transfer"),
-    *((f"j{name}", "branch", "branch") for name in CONDITIONS),
     ("jmp", "branch", "branch"),
     ("call", "branch", "branch"),
     ("ret", "branch", "branch"),
+    ("fall_through", "branch", "branch"),
+    *((name, "fused", "fused") for name in FUSED),
+    *((f"j{name}", "branch", "branch") for name in CONDITIONS),
     ("call_indirect", "branch", "branch"),
     ("jmp_indirect", "branch", "branch"),
-    ("fall_through", "branch", "branch"),
     ("loop", "branch", "branch"),
     *((f"{name}_narrow", "plain", "alu") for name in (*BINARY, *UNARY)),
     ("mov_narrow", "plain", "transfer"),
@@ -97,6 +102,11 @@ HANDLERS: tuple[tuple[str, str, str], ...] = (
     ("port_string", "system", "port_string"),
     ("system_instruction", "system", "system"),
     ("system_value", "inner", "value"),
+    ("cr_to_register", "plain", "control"),
+    ("clear_interrupt_flag", "inner", "value"),
+    ("invlpg", "inner", "control"),
+    ("in_plain", "inner", "plain_ports"),
+    ("out_plain", "inner", "plain_ports"),
     ("x87_instruction", "inner", "x87"),
 )
 NUMBER = {name: number for number, (name, _, _) in enumerate(HANDLERS)}

@@ -16,7 +16,7 @@ from ..isa.vectors import SS_FAULT, TS
 from .fault import raise_fault
 from .jit import inline, kernel, load_16
 from .layout import OK
-from .memory import SUPERVISOR, bytes_at, plain_read, read_linear, write_linear
+from .memory import SUPERVISOR, bytes_at, plain_read, plain_write, read_linear_slowly, write_linear_slowly
 from .mode import MASK_32, stack_mask
 from .segment import (
     SELECTOR_INDEX,
@@ -64,7 +64,15 @@ def stack_has_room_16(access, limit, pointer, n_bytes):
 @inline
 def write_stack_item(cpu, ram, stack_base, mask, pointer, n, value, user):
     """Store `n` bytes on a stack whose segment has been checked; `user` is 1 if that stack belongs to ring 3."""
-    return write_linear(cpu, ram, (stack_base + (pointer & mask)) & MASK_32, n, value, user)
+    return write_linear_slowly(cpu, ram, (stack_base + (pointer & mask)) & MASK_32, n, value, user)
+
+
+@inline
+def plain_frame(cpu, stack_base, mask, pointer, size, bank):
+    """The index into RAM of `size` bytes below a stack pointer, or -1 when their items must be stored one by one."""
+    if pointer > mask or pointer < size:
+        return -1
+    return plain_write(cpu, (stack_base + pointer - size) & MASK_32, size, bank)
 
 
 @inline
@@ -76,10 +84,10 @@ def write_stack(cpu, ram, stack_base, mask, pointer, value, user):
 @kernel
 def read_stack_pointer_slowly(cpu, ram, address, size):
     """Read ESP or SP and SS from a TSS, whatever lies there: (outcome, selector, pointer)."""
-    outcome, pointer = read_linear(cpu, ram, address, size, 0)
+    outcome, pointer = read_linear_slowly(cpu, ram, address, size, 0)
     if outcome != OK:
         return outcome, 0, 0
-    outcome, selector = read_linear(cpu, ram, (address + size) & MASK_32, 2, 0)
+    outcome, selector = read_linear_slowly(cpu, ram, (address + size) & MASK_32, 2, 0)
     return outcome, selector, pointer
 
 

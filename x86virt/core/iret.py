@@ -26,11 +26,13 @@ from .charge import charge
 from .fault import raise_fault
 from .jit import inline, kernel
 from .layout import OK
+from .memory import bytes_at
 from .mode import (
     in_real_mode,
     in_virtual_8086_mode,
     peek_return_frame,
     peek_stack,
+    plain_stack,
     set_context,
     set_cpl,
     set_stack_pointer,
@@ -125,10 +127,9 @@ def read_return_stack(cpu, ram, selector, level):
 def drop_inner_segment(cpu, segment, level):
     """Load null into a data-segment register that the outer level may not use."""
     access = cpu.seg[segment].access
-    if access & AR_UNUSABLE != 0 or access & AR_S == 0 or is_conforming(access):
+    if dpl_of(access) >= level or access & AR_UNUSABLE != 0 or access & AR_S == 0 or is_conforming(access):
         return
-    if dpl_of(access) < level:
-        set_null_segment(cpu, segment, 0)
+    set_null_segment(cpu, segment, 0)
 
 
 @kernel
@@ -138,9 +139,9 @@ def drop_inner_segments(cpu, level):
         drop_inner_segment(cpu, segment, level)
 
 
-@inline
-def peek_outer_stack_items(cpu, ram, displacement, n):
-    """Read the outer ESP and SS from the stack, items of `n` bytes: (outcome, selector, pointer)."""
+@kernel
+def peek_outer_stack_slowly(cpu, ram, displacement, n):
+    """Read the outer ESP and SS from the stack one by one, wherever it lies: (outcome, selector, pointer)."""
     outcome, pointer = peek_stack(cpu, ram, displacement, n)
     if outcome != OK:
         return outcome, 0, 0
@@ -149,9 +150,12 @@ def peek_outer_stack_items(cpu, ram, displacement, n):
 
 
 @inline
-def peek_outer_stack(cpu, ram, displacement):
-    """Read the outer ESP and SS from the stack as doublewords: (outcome, selector, pointer)."""
-    return peek_outer_stack_items(cpu, ram, displacement, 4)
+def peek_outer_stack_items(cpu, ram, displacement, n):
+    """Read the outer ESP and SS from the stack, items of `n` bytes: (outcome, selector, pointer)."""
+    index = plain_stack(cpu, displacement, 2 * n)
+    if index < 0:
+        return peek_outer_stack_slowly(cpu, ram, displacement, n)
+    return OK, bytes_at(ram, index + n, n) & 0xFFFF, bytes_at(ram, index, n)
 
 
 @inline

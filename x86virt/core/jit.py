@@ -8,10 +8,11 @@ ordinary indexing.
 The cache directory is keyed by a hash of all jitted sources, because Numba does not notice that a callee in another
 file has changed (numba#1833).
 
-Five habits of Numba are changed here for our functions alone, which is why its minor version is pinned: a callee is
+Six habits of Numba are changed here for our functions alone, which is why its minor version is pinned: a callee is
 not optimized anew in each caller, only entries become machine code (with the code of all that they call), a function is
-not specialised for each constant that is passed to it, an index is taken as it is, and no vector registers are used:
-two results of a function, stored one by one, must not be loaded as one vector, which waits for the stores to be done.
+not specialised for each constant that is passed to it, an index is taken as it is, arguments that a callee does not use
+are not passed, and no vector registers are used: two results of a function, stored one by one, must not be loaded as one
+vector, which waits for the stores to be done.
 """
 
 import ctypes
@@ -65,6 +66,7 @@ if JIT_DISABLED:
 
 else:
     import numba
+    from llvmlite import binding as llvm
     from llvmlite import ir
     from numba._dynfunc import make_function
     from numba.core import cgutils, codegen, cpu
@@ -126,6 +128,19 @@ else:
 
     _finalize = codegen.CPUCodeLibrary.finalize
 
+    def _drop_unused_arguments(library, own):
+        """Make all but the entry's `own` functions local to the module, and leave out what they are passed in vain.
+
+        An array is passed as seven words, of which nearly every kernel needs only its address.
+        """
+        for function in library._final_module.functions:
+            if not function.is_declaration and function.name not in own:
+                function.linkage = "internal"
+        passes = llvm.create_new_module_pass_manager()
+        passes.add_dead_arg_elimination_pass()
+        passes.add_global_opt_pass()
+        passes.run(library._final_module, library._codegen._module_pass_manager()[1])
+
     def _finalize_once(library):
         """Optimize each function once, in place of Numba's way of optimizing every callee again in every caller.
 
@@ -151,9 +166,11 @@ else:
         if KIND[library.name] != ENTRY:
             library._finalized = True
             return
+        own = {function.name for function in library._final_module.functions if not function.is_declaration}
         # Callers before callees: a definition that nothing refers to yet would not be linked.
         for callee in reversed(kernels):
             library._final_module.link_in(callee._get_module_for_linking(), preserve=True)
+        _drop_unused_arguments(library, own)
         library._final_module.verify()
         library._finalize_final_module()
 

@@ -321,6 +321,7 @@ BLOCK = np.dtype(
         ("next_in_bucket", "i8"),
         ("next_in_page", "i8"),
         ("end_physical", "i8"),  # one past its last byte
+        ("unused", "i8"),  # 128 bytes
     ]
 )
 JUMP = np.dtype([("rip", "i8"), ("context", "i8"), ("block", "i8")])

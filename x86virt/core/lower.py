@@ -7,7 +7,9 @@ With 16-bit addressing, a micro-operation ahead of these wraps the offset at 64 
 
 from ..isa.events import EVENT_INS_LOCK_ADD_MEM, EVENT_INS_MARK, EVENT_INS_REP_START
 from ..isa.registers import CS, DS, EBX, ECX, TEMPORARY_0, TEMPORARY_1, TEMPORARY_2, ZERO
+from ..isa.system_ops import SYSTEM_IN, SYSTEM_OUT
 from . import tables as t
+from .board import is_plain_port
 from .handlers import NUMBER
 from .jit import inline, kernel
 from .mode import virtual_interrupt_let_in
@@ -24,6 +26,7 @@ OP_SHL, OP_SHR, OP_SAR = NUMBER["shl"], NUMBER["shr"], NUMBER["sar"]
 OP_SHL_IMMEDIATE, OP_SHR_IMMEDIATE = NUMBER["shl_immediate_32"], NUMBER["shr_immediate_32"]
 OP_SAR_IMMEDIATE = NUMBER["sar_immediate_32"]
 OP_BIT_OFFSET, OP_POP_MEMORY = NUMBER["bit_offset"], NUMBER["pop_memory"]
+OP_IN_PLAIN, OP_OUT_PLAIN = NUMBER["in_plain"], NUMBER["out_plain"]
 OP_WRAP_OFFSET = NUMBER["wrap_offset"]
 OP_FALL_THROUGH, OP_BRANCH_BEYOND = NUMBER["fall_through"], NUMBER["branch_beyond"]
 OP_RAISE_GP, OP_RAISE_UD = NUMBER["raise_general_protection"], NUMBER["raise_invalid_opcode"]
@@ -556,6 +559,22 @@ def lower_indirect(uops, i, d, info):
     return i + 1
 
 
+@inline
+def is_plain_port_access(d, info, width):
+    """IN and OUT of a byte at a constant port that leaves the boundary behind it nothing to do."""
+    if (info.system != SYSTEM_IN and info.system != SYSTEM_OUT) or width != 8 or info.condition != 0:
+        return False
+    return is_plain_port(d.imm & 0xFF)
+
+
+@inline
+def plain_port_operation(info):
+    """Their micro-operation."""
+    if info.system == SYSTEM_IN:
+        return OP_IN_PLAIN
+    return OP_OUT_PLAIN
+
+
 @kernel
 def lower_system(cpu, uops, i, d, info, ends):
     """System instructions: operands as core/system.py takes them (isa/system_ops.py)."""
@@ -584,7 +603,12 @@ def lower_system(cpu, uops, i, d, info, ends):
             i = emit_update_load(uops, i, d, 16)
     if source_place >= 0 and is_memory(d, info, source_place):
         i = emit_load(uops, i, d, 16, TEMPORARY_1)
-    u = new_uop(uops, i, d, operation_of(info, 32), width)
+    op = operation_of(info, 32)
+    if is_plain_port_access(d, info, width):
+        op = plain_port_operation(info)
+        d.imm &= 0xFF
+        d.ends_block = 0
+    u = new_uop(uops, i, d, op, width)
     u.condition = condition
     u.dst_shift = info.system
     u.imm = d.imm

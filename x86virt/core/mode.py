@@ -16,7 +16,7 @@ from ..isa.registers import (
 )
 from .jit import inline, kernel
 from .layout import FRONT_SLOTS, MAX_CONTEXTS, OK
-from .memory import read_segment, write_segment
+from .memory import bytes_at, fast_read_address, read_segment, write_segment
 
 MASK_32 = 0xFFFFFFFF
 
@@ -171,8 +171,18 @@ def peek_stack(cpu, ram, displacement, n):
 
 
 @inline
-def peek_return_frame(cpu, ram, n):
-    """Read what IRET pops, items of `n` bytes: (outcome, eip, selector, image of the flags)."""
+def plain_stack(cpu, displacement, size):
+    """The index into RAM of `size` bytes from SS:ESP + displacement, or -1 when they must be read item by item."""
+    mask = stack_mask(cpu.seg[SS].access)
+    offset = (cpu.gpr[ESP] + displacement) & mask
+    if offset + size - 1 > mask:
+        return -1
+    return fast_read_address(cpu, SS, offset, size)
+
+
+@kernel
+def peek_return_frame_slowly(cpu, ram, n):
+    """Read what IRET pops one by one, wherever the stack lies: (outcome, eip, selector, image of the flags)."""
     outcome, eip = peek_stack(cpu, ram, 0, n)
     if outcome != OK:
         return outcome, 0, 0, 0
@@ -181,6 +191,15 @@ def peek_return_frame(cpu, ram, n):
         return outcome, 0, 0, 0
     outcome, image = peek_stack(cpu, ram, 2 * n, n)
     return outcome, eip, selector & 0xFFFF, image
+
+
+@inline
+def peek_return_frame(cpu, ram, n):
+    """Read what IRET pops, items of `n` bytes: (outcome, eip, selector, image of the flags)."""
+    index = plain_stack(cpu, 0, 3 * n)
+    if index < 0:
+        return peek_return_frame_slowly(cpu, ram, n)
+    return OK, bytes_at(ram, index, n), bytes_at(ram, index + n, n) & 0xFFFF, bytes_at(ram, index + 2 * n, n)
 
 
 @inline

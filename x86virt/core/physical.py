@@ -66,7 +66,8 @@ def write_physical(cpu, ram, physical, n, value):
     """Store the low `n` bytes (1 to 4) of `value` at a physical address."""
     if physical + n - 1 > cpu.ram_last:
         return
-    note_code_write(cpu, ram, physical)
+    if page_holds_code(cpu, ram, physical):
+        note_code_write(cpu, ram, physical)
     if (physical ^ (physical + n - 1)) >> CODE_SHIFT != 0:
         note_code_write(cpu, ram, physical + n - 1)
     if n == 4:

@@ -36,7 +36,7 @@ from ..isa.vectors import GP, NP, SS_FAULT
 from .fault import raise_fault
 from .jit import inline, kernel, load_32
 from .layout import OK
-from .memory import SUPERVISOR, plain_read, read_linear, write_linear
+from .memory import SUPERVISOR, plain_read, read_linear_slowly, write_linear_slowly
 from .mode import in_virtual_8086_mode, segments_are_paragraphs
 
 MASK_32 = 0xFFFFFFFF
@@ -119,10 +119,10 @@ def descriptor_address(cpu, selector):
 @kernel
 def read_descriptor_slowly(cpu, ram, gla):
     """Read the descriptor at a linear address, whatever lies there: (outcome, low, high)."""
-    outcome, low = read_linear(cpu, ram, gla, 4, 0)
+    outcome, low = read_linear_slowly(cpu, ram, gla, 4, 0)
     if outcome != OK:
         return outcome, 0, 0
-    outcome, high = read_linear(cpu, ram, (gla + 4) & MASK_32, 4, 0)
+    outcome, high = read_linear_slowly(cpu, ram, (gla + 4) & MASK_32, 4, 0)
     return outcome, low, high
 
 
@@ -158,23 +158,36 @@ def set_accessed(cpu, ram, selector, high):
         return OK, high
     high |= accessed
     gla = (descriptor_address(cpu, selector) + 5) & MASK_32
-    return write_linear(cpu, ram, gla, 1, (high >> 8) & 0xFF, 0), high
+    return write_linear_slowly(cpu, ram, gla, 1, (high >> 8) & 0xFF, 0), high
+
+
+@inline
+def limit_is_plain(access):
+    """Whether the limit alone tells where a segment may be used: not expand-down, and there at all."""
+    if access & (AR_UNUSABLE | AR_P | AR_S) != (AR_P | AR_S):
+        return False
+    return access & (TYPE_CODE | TYPE_EXPAND_DOWN) != TYPE_EXPAND_DOWN
+
+
+@inline
+def set_plain_limits(entry, access, limit):
+    """Set how far plain reads and writes may go: -1 where only the slow path can tell (or none may)."""
+    read_last = -1
+    write_last = -1
+    if limit_is_plain(access):
+        if is_readable(access):
+            read_last = limit
+        if is_writable_data(access):
+            write_last = limit
+    entry.read_last = read_last
+    entry.write_last = write_last
 
 
 @inline
 def segment_limits(cpu, segment):
-    """Recompute how far plain reads and writes may go: -1 where only the slow path can tell (or none may)."""
+    """Recompute how far plain reads and writes may go."""
     entry = cpu.seg[segment]
-    entry.read_last = -1
-    entry.write_last = -1
-    if entry.access & (AR_UNUSABLE | AR_P | AR_S) != (AR_P | AR_S):
-        return
-    if entry.access & (TYPE_CODE | TYPE_EXPAND_DOWN) == TYPE_EXPAND_DOWN:
-        return
-    if is_readable(entry.access):
-        entry.read_last = entry.limit
-    if is_writable_data(entry.access):
-        entry.write_last = entry.limit
+    set_plain_limits(entry, entry.access, entry.limit)
 
 
 @kernel
@@ -182,10 +195,12 @@ def fill_segment(cpu, segment, selector, low, high):
     """Load a segment register's visible and hidden part from a descriptor."""
     entry = cpu.seg[segment]
     entry.selector = selector & 0xFFFF
-    entry.access = access_of(high)
-    entry.limit = limit_of(low, high)
+    access = access_of(high)
+    limit = limit_of(low, high)
+    entry.access = access
+    entry.limit = limit
     entry.seg_base = base_of(low, high)
-    segment_limits(cpu, segment)
+    set_plain_limits(entry, access, limit)
 
 
 @kernel
@@ -337,7 +352,7 @@ def load_tr(cpu, ram, selector):
         return raise_fault(cpu, NP, selector & SELECTOR_INDEX)
     high |= BUSY << 8
     gla = (descriptor_address(cpu, selector) + 5) & MASK_32
-    outcome = write_linear(cpu, ram, gla, 1, (high >> 8) & 0xFF, 0)
+    outcome = write_linear_slowly(cpu, ram, gla, 1, (high >> 8) & 0xFF, 0)
     if outcome == OK:
         fill_segment(cpu, TR, selector, low, high)
     return outcome

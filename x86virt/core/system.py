@@ -9,7 +9,6 @@ from ..isa.registers import (
 )
 from ..isa.system_ops import (
     SYSTEM_CALL_FAR_INDIRECT,
-    SYSTEM_CLI,
     SYSTEM_HLT,
     SYSTEM_IN,
     SYSTEM_INT3,
@@ -46,7 +45,7 @@ from .jit import inline, kernel
 from .layout import OK
 from .performance import rdpmc
 from .ports import port_in, port_out
-from .privileged_flags import cli, popf, pushf, sti
+from .privileged_flags import popf, pushf, sti
 from .selectors import selector_instruction
 from .table_registers import table_instruction
 
@@ -71,10 +70,8 @@ def iret_of_width(cpu, ram, u):
 
 @inline
 def flag_instruction(cpu, ram, board, u):
-    """The operations SYSTEM_CLI to SYSTEM_OUT."""
+    """The operations SYSTEM_STI to SYSTEM_OUT."""
     op = u.dst_shift
-    if op == SYSTEM_CLI:
-        return cli(cpu)
     if op == SYSTEM_STI:
         return sti(cpu)
     if op == SYSTEM_PUSHF:

@@ -42,10 +42,11 @@ OPERAND_CODES = {
 IMMEDIATE_CODE = {name: number + 1 for number, name in enumerate(IMMEDIATES)}
 IB, IW, IZ, JB, JZ, AP, OFFSET = (IMMEDIATE_CODE[name] for name in IMMEDIATES)
 
-# System operations that only read state into an operand or a stack slot: the block goes on behind them.
+# System operations behind which the block goes on: they only read state into an operand or a stack slot, or what they
+# change gives the boundary behind them nothing to do.
 VALUES = {
     "SLDT", "STR", "SMSW", "SGDT", "SIDT", "VERR", "VERW", "LAR", "LSL", "ARPL", "PUSHF", "PUSH_SREG",
-    "SREG_TO_REGISTER", "CR_TO_REGISTER", "DR_TO_REGISTER",
+    "SREG_TO_REGISTER", "DR_TO_REGISTER", "CLTS",
 }  # fmt: skip
 
 # #UD outside protected mode (SDM volume 2, each one's real-address mode exceptions).
@@ -97,6 +98,9 @@ LOWERING = {
     "ret": (RETURN, "ret", "near_16"),
     **{f"system:{name}": (SYSTEM, "system_instruction", "system_instruction") for name in SYSTEM_NUMBER},
     **{f"system:{name}": (SYSTEM_VALUE, "system_value", "system_value") for name in VALUES},
+    "system:CR_TO_REGISTER": (SYSTEM_VALUE, "cr_to_register", "cr_to_register"),
+    "system:CLI": (SYSTEM_VALUE, "clear_interrupt_flag", "clear_interrupt_flag"),
+    "system:INVLPG": (SYSTEM_VALUE, "invlpg", "invlpg"),
     **{f"x87:{name}": (X87, "x87_instruction", "x87_instruction") for name in X87_NUMBER},
 }
 

@@ -8,7 +8,7 @@ An entry is found by its page through buckets that follow the model in every fil
 the same as a search of the set would give.
 """
 
-from ..isa.registers import PTE_G
+from ..isa.registers import CS, PTE_G
 from .jit import inline, kernel
 from .layout import (
     DTLB,
@@ -22,6 +22,8 @@ from .layout import (
     N_TLB_UNITS,
     TLB_BUCKETS,
 )
+
+M32 = 0xFFFFFFFF
 
 
 @kernel
@@ -65,7 +67,7 @@ def is_valid(cpu, entry):
 
 @inline
 def bucket_of_page(unit, page):
-    """The bucket that chains the entries of one unit for a page: every entry that was ever filled is in one."""
+    """The bucket that chains the entries of one unit for a page: every valid entry is in one, and some that are stale."""
     return unit * TLB_BUCKETS + (page & (TLB_BUCKETS - 1))
 
 
@@ -74,12 +76,35 @@ def find(cpu, unit, gla):
     """The index of the valid entry that translates `gla` in one TLB, or -1."""
     page = gla >> cpu.tlb_units[unit].shift
     at = cpu.tlb_buckets[bucket_of_page(unit, page)]
+    if at == 0:
+        return -1
+    entry = cpu.tlb[at - 1]
+    if entry.page == page and is_valid(cpu, entry):
+        return at - 1
+    return search_bucket(cpu, unit, page)
+
+
+@kernel
+def search_bucket(cpu, unit, page):
+    """Look through a whole bucket; what is no longer valid, and cannot become so again, is taken out on the way."""
+    bucket = bucket_of_page(unit, page)
+    previous = 0
+    at = cpu.tlb_buckets[bucket]
     while at != 0:
         entry = cpu.tlb[at - 1]
-        if entry.page == page and is_valid(cpu, entry):
-            break
-        at = entry.following
-    return at - 1
+        following = entry.following
+        if is_valid(cpu, entry):
+            if entry.page == page:
+                return at - 1
+            previous = at
+        else:
+            entry.page = -1
+            if previous == 0:
+                cpu.tlb_buckets[bucket] = following
+            else:
+                cpu.tlb[previous - 1].following = following
+        at = following
+    return -1
 
 
 @kernel
@@ -163,10 +188,21 @@ def invalidate_page(cpu, gla):
     for unit in range(N_TLB_UNITS):
         index = find(cpu, unit, gla)
         if index >= 0:
-            cpu.tlb[index].generation = -1
             forget_front(cpu, unit, cpu.tlb[index].page)
+            unchain(cpu, unit, index)
+            cpu.tlb[index].page = -1
+            cpu.tlb[index].generation = -1
     drop_data_slots(cpu, gla >> 12)
     drop_fetch_slots(cpu, gla >> 12)
+
+
+@inline
+def translates_code(cpu, gla):
+    """Whether INVLPG of an address may drop the translation of the code that runs, which has to be fetched anew then."""
+    code = (cpu.rip + cpu.seg[CS].seg_base) & M32
+    if ((gla ^ code) >> 12) & FRONT_MASK == 0:
+        return True
+    return (gla ^ code) >> cpu.tlb_units[ITLB_LARGE].shift == 0 and find(cpu, ITLB_LARGE, gla) >= 0
 
 
 @inline
@@ -191,5 +227,3 @@ def front_fetch_fill(cpu, gla, addend, user):
     slot = (user * FRONT_SLOTS) + ((gla >> 12) & FRONT_MASK)
     cpu.front_fetch[slot] = (gla & 0xFFFFF000) | cpu.fetch_generation
     cpu.fetch_addend[slot] = addend
-
-

@@ -8,9 +8,11 @@ from .flags import arithmetic_flags, carry_flag, set_arithmetic_flags, set_carry
 from .jit import inline, kernel
 from .layout import OK
 from .memory import (
+    bytes_at,
     check_operand_alignment,
     check_write_segment,
     effective_address,
+    fast_write_address,
     load_to_slot_8,
     load_to_slot_16,
     load_to_slot_32,
@@ -157,7 +159,14 @@ def store_32(cpu, ram, u):
 def load_for_update(cpu, ram, u):
     """The load of a read-modify-write: translated for writing first, so that its store cannot fault."""
     n = u.width >> 3
-    outcome = check_write_segment(cpu, ram, u.segment, effective_address(cpu, u), n)
+    offset = effective_address(cpu, u)
+    index = fast_write_address(cpu, u.segment, offset, n)
+    if index >= 0:
+        cpu.rmw_first = index
+        cpu.rmw_split = 0
+        cpu.gpr[u.dst] = bytes_at(ram, index, n)
+        return OK
+    outcome = check_write_segment(cpu, ram, u.segment, offset, n)
     if outcome == OK:
         cpu.gpr[u.dst] = read_translated(cpu, ram, n)
     return outcome

@@ -1,6 +1,7 @@
-"""System instructions that only answer: they read state into an operand or the stack, and their block goes on."""
+"""System instructions behind which their block goes on: most only answer, into an operand or the stack."""
 
 from .jit import kernel
+from .privileged_flags import cli
 from .system import system_instruction
 
 
@@ -8,3 +9,9 @@ from .system import system_instruction
 def system_value(cpu, ram, board, u):
     """Execute such an instruction; an outcome other than OK leaves the block."""
     return system_instruction(cpu, ram, board, u)
+
+
+@kernel
+def clear_interrupt_flag(cpu, ram, board, u):
+    """CLI: with fewer interrupts let in, the boundary behind it has nothing to do."""
+    return cli(cpu)

@@ -4,6 +4,7 @@ The VMM's tables, stack and vCPU record are in machine RAM and are saved with it
 is named here, either as saved or as made again from what is saved; a test holds this.
 """
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from .probe import Divergence
@@ -97,6 +98,19 @@ def restore_divergences(machine: "Machine", rows: list[list[int | str]]) -> None
         found.append(Divergence(within(n, 0, 1 << 62), within(rip, 0, 0xFFFFFFFF), **named))
     if machine.probe is not None:
         machine.probe.divergences = found
+
+
+def looks_state(machine: "Machine") -> list[list[int | str]]:
+    """How often the probe has looked at which instruction."""
+    looks = {} if machine.probe is None else machine.probe.looks
+    return [[*site, count] for site, count in sorted(looks.items())]
+
+
+def restore_looks(machine: "Machine", rows: list[list[Any]]) -> None:
+    """Put it back."""
+    looks = {(within(rip, 0, 0xFFFFFFFF), str(row), str(mode)): within(count, 0, 1 << 62) for rip, row, mode, count in rows}
+    if machine.probe is not None:
+        machine.probe.looks = Counter(looks)
 
 
 def within(value: Any, least: int, most: int) -> int:
