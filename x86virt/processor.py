@@ -67,7 +67,7 @@ CACHE_KEYS = (("cache.l1d_kb", "cache.l1d_ways"), ("cache.l2_kb", "cache.l2_ways
 
 # Fields of the CPU record that only serve speed, or that hold something within one call alone.
 HOST_FIELDS = (
-    "front_read", "front_write", "front_fetch", "read_addend", "write_addend", "fetch_addend", "context",
+    "front_read", "front_write", "front_fetch", "read_addend", "write_addend", "fetch_addend", "context", "context_of_level",
     "context_count", "contexts", "code_write_count", "code_writes", "in_block", "uop_index", "flush_code", "rmw_first",
     "rmw_split", "rmw_second", "front_generation", "fetch_generation",
 )  # fmt: skip
