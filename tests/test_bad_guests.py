@@ -63,7 +63,7 @@ def outcome_of(code: bytes, **parts) -> str:
 SAME = "same"
 BEYOND_RAM = "unsupported: access to guest-physical {:#x}, beyond RAM: give the guest more memory"
 NO_TASK = "unsupported: a far transfer to a task-state segment (a hardware task switch), selector 0x38: not virtualized yet"
-NOT_DEPRIVILEGED = "unsupported: selector 0x23 cannot be loaded deprivileged as the guest's processor would"
+AT_THE_VMM = "unsupported: a segment that begins at 0xffffffff, where the VMM lies: use a base below it"
 NO_LDT = "unsupported: the guest loads an LDT: local descriptor tables are not virtualized yet"
 WINDOW, WINDOW_ENTRY, ONES = 0x88000, TABLE + 4 * 0x88, 0xFFFFFFFF
 FIRST = STEPS + 10  # the code of the first step
@@ -145,7 +145,7 @@ def bad_guests_at(address: int) -> dict[str, Bad]:
         # With paging the GDT's page is not present, nor, for the delivery, that of the handler's code segment.
         "gdt": Bad(nowhere("gdt", 0x7F, address), "triple_fault"),
         # Without, a descriptor of ones is a conforming code segment, readable, accessed, of DPL 3.
-        "unpaged_gdt": Bad(nowhere("gdt", 0x7F, address, False), "exited 1", virtual=NOT_DEPRIVILEGED),
+        "unpaged_gdt": Bad(nowhere("gdt", 0x7F, address, False), "exited 1", virtual=AT_THE_VMM),
         # A gate of ones is none: #GP, then #DF, then shutdown. With paging its page is not present.
         "idt": Bad(nowhere("idt", 0x7FF, address), "triple_fault"),
         "unpaged_idt": Bad(nowhere("idt", 0x7FF, address, False), "triple_fault"),
