@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from guest_sets import portable_guests
 from hypothesis import given, settings
 from random_kernels import kernels
 from small_kernel import (
@@ -20,7 +21,6 @@ from small_kernel import (
 )
 
 from x86virt import Strategy, find_guest, load_profile
-from x86virt.guests import guests
 from x86virt.machine import Machine, RunResult
 from x86virt.vmm import Exit, VirtualMachine, layout
 
@@ -45,7 +45,7 @@ def run_kernel(kernel: Kernel, which: Strategy, checked: bool = True) -> RunResu
 
 
 @pytest.mark.parametrize("under", ("native", "trap-and-emulate"))
-@pytest.mark.parametrize("name", guests())
+@pytest.mark.parametrize("name", portable_guests())
 def test_every_guest_is_clean_and_costs_the_same(name: str, under: str) -> None:
     checked, plain = (run_guest(name, strategy(under), on) for on in (True, False))
     assert checked.outcome == plain.outcome == "halted"
