@@ -40,7 +40,7 @@ class TrapAndEmulate(Strategy):
             ("sidt_ms", KERNEL, "memory"),
             ("str_ev", KERNEL, "register"),  # the VMM's TSS
             ("smsw_ev", KERNEL, "register"),  # the processor's CR0, of which NE and WP are not the guest's
-            ("pushf", KERNEL, "memory"),  # IF is always on, IOPL always 0
+            ("pushf", KERNEL, "memory"),  # IF is always on, IOPL always 0, and TF on where the VMM steps
             ("popf", KERNEL, "eflags"),  # IF and IOPL do not change
             ("lar_gv_ew", KERNEL, "register"),  # shadow descriptors: another DPL, or none yet
             ("lar_gv_ew", KERNEL, "eflags"),
