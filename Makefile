@@ -61,8 +61,9 @@ lint: $(VENV)/installed-test
 	@$(BIN)/mypy
 
 # The suite runs compiled on two processes; a fast subset also under the interpreter and with bounds checks on.
-WITHOUT_JIT := tests/test_smc.py tests/test_board.py tests/test_segmentation.py tests/test_delivery.py
-WITH_BOUNDS := tests/test_smc.py tests/test_segmentation.py tests/test_instructions.py tests/test_fuzz.py
+EVERY_WAY := tests/test_smc.py tests/test_segmentation.py tests/test_real_mode.py tests/test_gates_16.py tests/test_x87.py
+WITHOUT_JIT := $(EVERY_WAY) tests/test_board.py tests/test_delivery.py tests/test_virtual_8086.py tests/test_fused.py
+WITH_BOUNDS := $(EVERY_WAY) tests/test_instructions.py tests/test_fuzz.py
 
 test: lint
 	@$(BIN)/x86virt run hello >/dev/null
