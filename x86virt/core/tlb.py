@@ -197,6 +197,15 @@ def drop_fetch_slots(cpu, page):
     cpu.front_fetch[slot + FRONT_SLOTS] = 0
 
 
+@inline
+def remove(cpu, unit, index):
+    """Make an entry invalid."""
+    unchain(cpu, unit, index)
+    entry = cpu.tlb[index]
+    entry.page = -1
+    entry.generation = -1
+
+
 @kernel
 def drop_entry(cpu, unit, gla):
     """Drop the entry of one unit that translates `gla`, if it has one; of the front cache what a large page covers."""
@@ -205,9 +214,7 @@ def drop_entry(cpu, unit, gla):
         return
     if unit == DTLB_LARGE or unit == ITLB_LARGE:
         forget_front(cpu, unit, cpu.tlb[index].page)
-    unchain(cpu, unit, index)
-    cpu.tlb[index].page = -1
-    cpu.tlb[index].generation = -1
+    remove(cpu, unit, index)
 
 
 @inline
@@ -221,7 +228,9 @@ def drop_if_chained(cpu, unit, page, gla):
 def invalidate_page(cpu, gla):
     """INVLPG: drop every entry for the page, global or not (SDM volume 3, section 4.10.4.1)."""
     page = gla >> 12
-    drop_if_chained(cpu, DTLB, page, gla)
+    index = find(cpu, DTLB, gla)
+    if index >= 0:
+        remove(cpu, DTLB, index)
     drop_if_chained(cpu, DTLB_L2, page, gla)
     drop_if_chained(cpu, ITLB, page, gla)
     drop_if_chained(cpu, ITLB_L2, page, gla)
