@@ -32,7 +32,7 @@ from .jit import store_8 as put_byte
 from .jit import store_16 as put_word
 from .jit import store_32 as put_doubleword
 from .layout import ACCESS_READ, ACCESS_WRITE, FRONT_MASK, FRONT_SLOTS, ISOLATION, OK, RESTART
-from .paging import translate
+from .paging import translate, walk_for_read
 from .physical import holds_code, page_holds_code, read_physical, write_physical
 from .tlb import front_read_fill, front_write_fill
 
@@ -167,6 +167,12 @@ def check_operand_alignment(cpu, segment, offset, alignment):
 def is_plain(cpu, gla, user):
     """Whether the front cache may take a page: no access to it needs an owner's, alignment or breakpoint check."""
     return cpu.owner_table == 0 and not alignment_checked(cpu, user) and may_be_plain(cpu, gla)
+
+
+@inline
+def is_unchecked(cpu):
+    """Whether no access at all needs an owner's, alignment or breakpoint check, nor goes through the cache model."""
+    return cpu.owner_table | cpu.cache_all | (cpu.eflags & EFLAGS_AC) | (cpu.watch & WATCH_DATA) == 0
 
 
 @inline
@@ -414,7 +420,18 @@ def check_write_segment(cpu, ram, segment, offset, n):
 @kernel
 def load_slow(cpu, ram, segment, offset, n, slot):
     """Read through a segment into a register slot, zero-extended, whatever lies there."""
-    outcome, value = read_checked(cpu, ram, segment, offset, n)
+    cache = cpu.seg[segment]
+    gla = (offset + cache.seg_base) & M32
+    if offset + (n - 1) <= cache.read_last and (gla & 0xFFF) + n <= 0x1000 and is_unchecked(cpu):
+        user = int(cpu.cpl == 3)
+        physical = walk_for_read(cpu, ram, gla, user)
+        if physical >= 0:
+            if cpu.in_block == 1 and cpu.ticks >= cpu.limit_ticks:
+                return RESTART
+            front_read_fill(cpu, gla, physical - gla, user)
+            cpu.gpr[slot] = bytes_at(ram, physical, n)
+            return OK
+    outcome, value = read_segment_slowly(cpu, ram, segment, offset, n)
     if outcome == OK:
         cpu.gpr[slot] = value
     return outcome

@@ -1,13 +1,15 @@
 """Linear to physical addresses through the modelled TLBs and the tables of the paging mode (SDM volume 3, chapter 4)."""
 
 from ..isa.events import EVENT_WALK_NATIVE, EVENT_WALK_TLB_L2_HIT
-from ..isa.registers import CR0_PG, CR4_PAE, PTE_D, PTE_RW, PTE_US
+from ..isa.registers import CR0_PG, CR4_PAE, PTE_A, PTE_ADDRESS, PTE_D, PTE_P, PTE_PS, PTE_RW, PTE_US
+from .cache import WALK, reference
 from .charge import charge
-from .jit import inline, kernel
+from .jit import inline, kernel, load_32
 from .layout import DTLB, DTLB_L2, DTLB_LARGE, OK
-from .page_rights import permits
-from .tlb import find, insert
-from .walk_32bit import peek_32bit, walk_32bit
+from .page_rights import leaf_rights, permits
+from .physical import write_physical
+from .tlb import fill, find, insert
+from .walk_32bit import directory_entry_address, peek_32bit, table_entry_address, walk_32bit
 from .walk_pae import peek_pae, walk_pae
 
 ITLB_OFFSET = 3  # the instruction TLBs follow the data TLBs in the same order
@@ -65,6 +67,48 @@ def lookup(cpu, gla, offset):
             entry = cpu.tlb[index]
             index = insert(cpu, DTLB + offset, gla, entry.frame, entry.rights)
     return index
+
+
+@inline
+def is_missed(cpu, gla):
+    """Whether no data TLB holds the page of an address."""
+    return find(cpu, DTLB, gla) < 0 and find(cpu, DTLB_LARGE, gla) < 0 and find(cpu, DTLB_L2, gla) < 0
+
+
+@inline
+def walk_for_read(cpu, ram, gla, user):
+    """The commonest walk, in a straight line: the physical address, or -1 with nothing done where `translate` must look.
+
+    It reads a page of 4 KB in RAM that no data TLB holds, under 32-bit paging, from a page table that was used before.
+    """
+    # 1. The mode, and a TLB to fill.
+    if (~cpu.cr0 & CR0_PG) | (cpu.cr4 & CR4_PAE) | cpu.a20_closed != 0 or cpu.tlb_units[DTLB].ways == 0:
+        return -1
+    # 2. Both entries, only looked at so far: in RAM, present, open to the reader; the upper one accessed.
+    last = cpu.ram_last - 0xFFF
+    pde_address = directory_entry_address(cpu, gla)
+    if pde_address > last:
+        return -1
+    pde = load_32(ram, pde_address)
+    pte_address = table_entry_address(cpu, gla, pde)
+    if pte_address > last:
+        return -1
+    pte = load_32(ram, pte_address)
+    needed = PTE_P | user * PTE_US
+    frame = pte & PTE_ADDRESS
+    if pde & pte & needed != needed or pde & (PTE_PS | PTE_A) != PTE_A or frame > last or not is_missed(cpu, gla):
+        return -1
+    # 3. The walk as it is charged, and the TLBs as it fills them.
+    charge(cpu, EVENT_WALK_NATIVE, 1)
+    reference(cpu, pde_address, WALK)
+    reference(cpu, pte_address, WALK)
+    if pte & PTE_A == 0:
+        write_physical(cpu, ram, pte_address, 4, pte | PTE_A)
+    rights = (pde & pte & (PTE_RW | PTE_US)) | leaf_rights(cpu, pte)
+    fill(cpu, DTLB, gla, frame, rights)
+    if cpu.tlb_units[DTLB_L2].ways != 0:
+        insert(cpu, DTLB_L2, gla, frame, rights)
+    return frame | (gla & 0xFFF)
 
 
 @inline

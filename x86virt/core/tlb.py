@@ -12,14 +12,15 @@ from ..isa.registers import CS, PTE_G
 from .jit import inline, kernel
 from .layout import (
     DTLB,
+    DTLB_L2,
     DTLB_LARGE,
     FRONT_MASK,
     FRONT_SIZE,
     FRONT_SLOTS,
     ITLB,
+    ITLB_L2,
     ITLB_LARGE,
     MAX_GENERATION,
-    N_TLB_UNITS,
     TLB_BUCKETS,
 )
 
@@ -81,6 +82,8 @@ def find(cpu, unit, gla):
     entry = cpu.tlb[at - 1]
     if entry.page == page and is_valid(cpu, entry):
         return at - 1
+    if entry.following == 0:
+        return -1
     return search_bucket(cpu, unit, page)
 
 
@@ -108,6 +111,14 @@ def search_bucket(cpu, unit, page):
 
 
 @kernel
+def unchain_behind(cpu, at, index):
+    """Take an entry out of its bucket, which begins with another one."""
+    while cpu.tlb[at - 1].following != index + 1:
+        at = cpu.tlb[at - 1].following
+    cpu.tlb[at - 1].following = cpu.tlb[index].following
+
+
+@inline
 def unchain(cpu, unit, index):
     """Take an entry out of its bucket."""
     entry = cpu.tlb[index]
@@ -115,18 +126,14 @@ def unchain(cpu, unit, index):
     at = cpu.tlb_buckets[bucket]
     if at == index + 1:
         cpu.tlb_buckets[bucket] = entry.following
-        return
-    while cpu.tlb[at - 1].following != index + 1:
-        at = cpu.tlb[at - 1].following
-    cpu.tlb[at - 1].following = entry.following
+    else:
+        unchain_behind(cpu, at, index)
 
 
-@kernel
-def insert(cpu, unit, gla, frame, rights):
-    """Fill an entry, evicting the oldest of its set; returns its index, -1 if the unit does not exist."""
+@inline
+def fill(cpu, unit, gla, frame, rights):
+    """Fill an entry of a unit that exists, evicting the oldest of its set; returns its index."""
     geometry = cpu.tlb_units[unit]
-    if geometry.ways == 0:
-        return -1
     page = gla >> geometry.shift
     selected = page & (geometry.sets - 1)
     way = geometry.victim[selected]
@@ -149,6 +156,14 @@ def insert(cpu, unit, gla, frame, rights):
     entry.rights = rights
     entry.generation = cpu.tlb_generation
     return index
+
+
+@kernel
+def insert(cpu, unit, gla, frame, rights):
+    """Fill an entry, evicting the oldest of its set; returns its index, -1 if the unit does not exist."""
+    if cpu.tlb_units[unit].ways == 0:
+        return -1
+    return fill(cpu, unit, gla, frame, rights)
 
 
 @kernel
@@ -182,18 +197,48 @@ def drop_fetch_slots(cpu, page):
     cpu.front_fetch[slot + FRONT_SLOTS] = 0
 
 
+@inline
+def remove(cpu, unit, index):
+    """Make an entry invalid."""
+    unchain(cpu, unit, index)
+    entry = cpu.tlb[index]
+    entry.page = -1
+    entry.generation = -1
+
+
 @kernel
+def drop_entry(cpu, unit, gla):
+    """Drop the entry of one unit that translates `gla`, if it has one; of the front cache what a large page covers."""
+    index = find(cpu, unit, gla)
+    if index < 0:
+        return
+    if unit == DTLB_LARGE or unit == ITLB_LARGE:
+        forget_front(cpu, unit, cpu.tlb[index].page)
+    remove(cpu, unit, index)
+
+
+@inline
+def drop_if_chained(cpu, unit, page, gla):
+    """Drop the entry of one unit that translates `gla`; most often the very bucket of its page is empty."""
+    if cpu.tlb_buckets[bucket_of_page(unit, page)] != 0:
+        drop_entry(cpu, unit, gla)
+
+
+@inline
 def invalidate_page(cpu, gla):
     """INVLPG: drop every entry for the page, global or not (SDM volume 3, section 4.10.4.1)."""
-    for unit in range(N_TLB_UNITS):
-        index = find(cpu, unit, gla)
-        if index >= 0:
-            forget_front(cpu, unit, cpu.tlb[index].page)
-            unchain(cpu, unit, index)
-            cpu.tlb[index].page = -1
-            cpu.tlb[index].generation = -1
-    drop_data_slots(cpu, gla >> 12)
-    drop_fetch_slots(cpu, gla >> 12)
+    page = gla >> 12
+    index = find(cpu, DTLB, gla)
+    if index >= 0:
+        remove(cpu, DTLB, index)
+    drop_if_chained(cpu, DTLB_L2, page, gla)
+    drop_if_chained(cpu, ITLB, page, gla)
+    drop_if_chained(cpu, ITLB_L2, page, gla)
+    large_page = gla >> cpu.tlb_units[DTLB_LARGE].shift
+    drop_if_chained(cpu, DTLB_LARGE, large_page, gla)
+    drop_if_chained(cpu, ITLB_LARGE, large_page, gla)
+    drop_data_slots(cpu, page)
+    drop_fetch_slots(cpu, page)
 
 
 @inline
