@@ -69,8 +69,9 @@ else:
     from llvmlite import binding as llvm
     from llvmlite import ir
     from numba._dynfunc import make_function
-    from numba.core import cgutils, codegen, cpu
+    from numba.core import cgutils, codegen, compiler, cpu, sigutils, typed_passes, untyped_passes
     from numba.core.registry import CPUDispatcher
+    from numba.core.targetconfig import ConfigStack
     from numba.extending import intrinsic
     from numba.np import arrayobj
 
@@ -87,16 +88,48 @@ else:
         KIND[function.__qualname__] = kind
         return function
 
+    PASSES = [
+        untyped_passes.TranslateByteCode(),
+        untyped_passes.FixupArgs(),
+        untyped_passes.IRProcessing(),
+        untyped_passes.GenericRewrites(),
+        untyped_passes.ReconstructSSA(),
+        typed_passes.NopythonTypeInference(),
+        typed_passes.PreLowerStripPhis(),
+        typed_passes.NativeLowering(),
+        typed_passes.NoPythonBackend(),
+    ]
+
+    class _Compiler(compiler.CompilerBase):
+        """The passes of Numba that our functions need: no closures, literals, array expressions or reference counts."""
+
+        def _compile_core(self):
+            """Run the passes, without the timers, locks, events and repeated analysis that Numba has around each."""
+            self.state.type_annotation = ""
+            with ConfigStack().enter(self.state.flags.copy()):
+                for step in PASSES:
+                    step.run_pass(self.state)
+            self.state.pipeline = None
+            return self.state.cr
+
     class _Internal(CPUDispatcher):
         """A function that machine code calls. Python (a test of it) calls it through an entry, made when first needed."""
 
         entry = None
 
+        def compile(self, signature):
+            """Compile for one signature: what Numba does for a function that is not cached, without its timers."""
+            arguments, result = sigutils.normalize_signature(signature)
+            if tuple(arguments) not in self.overloads:
+                with self._compiling_counter:
+                    self.add_overload(self._compiler.compile(arguments, result))
+            return self.overloads[tuple(arguments)].entry_point
+
         def __call__(self, *arguments):
             if self.entry is None:
                 copy = types.FunctionType(self.py_func.__code__, self.py_func.__globals__, self.py_func.__name__ + "_entry")
                 copy.__module__ = self.py_func.__module__
-                self.entry = numba.njit(**OPTIONS)(_named(copy, ENTRY))
+                self.entry = numba.njit(pipeline_class=_Compiler, **OPTIONS)(_named(copy, ENTRY))
             return self.entry(*arguments)
 
         def get_call_template(self, arguments, keywords):
@@ -106,15 +139,15 @@ else:
 
     def kernel(function):
         """A function of the simulated hardware; its callers call it, they do not inline it."""
-        return _Internal(_named(function, KERNEL), targetoptions=dict(INTERNAL))
+        return _Internal(_named(function, KERNEL), targetoptions=dict(INTERNAL), pipeline_class=_Compiler)
 
     def inline(function):
         """A function compiled into each of its callers."""
-        return _Internal(_named(function, INLINE), targetoptions=dict(INTERNAL, forceinline=True))
+        return _Internal(_named(function, INLINE), targetoptions=dict(INTERNAL, forceinline=True), pipeline_class=_Compiler)
 
     def entry(function):
         """A function that Python calls: all it needs is linked into it, and it is kept in the cache directory."""
-        return numba.njit(cache=True, **OPTIONS)(_named(function, ENTRY))
+        return numba.njit(cache=True, pipeline_class=_Compiler, **OPTIONS)(_named(function, ENTRY))
 
     _fix_integer_index = arrayobj.fix_integer_index
 
