@@ -16,6 +16,7 @@ vector, which waits for the stores to be done.
 """
 
 import ctypes
+import gc
 import hashlib
 import os
 import pathlib
@@ -137,6 +138,33 @@ else:
             widened = {name: numba.types.unliteral(kind) for name, kind in keywords.items()}
             return super().get_call_template([numba.types.unliteral(kind) for kind in arguments], widened)
 
+    class _Entry(CPUDispatcher):
+        """A function that Python calls."""
+
+        def compile(self, signature):
+            """Compile it and all that it calls, with the garbage collector off, which would find next to nothing."""
+            collecting = gc.isenabled()
+            gc.disable()
+            try:
+                return super().compile(signature)
+            finally:
+                if collecting:
+                    gc.enable()
+
+    _get_call_type = numba.types.BaseFunction.get_call_type
+
+    def _call_type_once(function, context, arguments, keywords):
+        """The signature of an operator for some types of numbers and arrays: found once, not in every expression."""
+        if keywords or not all(isinstance(kind, PLAIN_TYPES) for kind in arguments):
+            return _get_call_type(function, context, arguments, keywords)
+        known = vars(function).setdefault("known_signatures", {})
+        if arguments not in known:
+            known[arguments] = _get_call_type(function, context, arguments, keywords)
+        return known[arguments]
+
+    PLAIN_TYPES = (numba.types.Number, numba.types.Boolean, numba.types.Array)
+    numba.types.BaseFunction.get_call_type = _call_type_once
+
     def kernel(function):
         """A function of the simulated hardware; its callers call it, they do not inline it."""
         return _Internal(_named(function, KERNEL), targetoptions=dict(INTERNAL), pipeline_class=_Compiler)
@@ -147,7 +175,9 @@ else:
 
     def entry(function):
         """A function that Python calls: all it needs is linked into it, and it is kept in the cache directory."""
-        return numba.njit(cache=True, pipeline_class=_Compiler, **OPTIONS)(_named(function, ENTRY))
+        dispatcher = _Entry(_named(function, ENTRY), targetoptions=dict(OPTIONS, nopython=True), pipeline_class=_Compiler)
+        dispatcher.enable_caching()
+        return dispatcher
 
     _fix_integer_index = arrayobj.fix_integer_index
 
