@@ -70,7 +70,7 @@ else:
     from llvmlite import binding as llvm
     from llvmlite import ir
     from numba._dynfunc import make_function
-    from numba.core import cgutils, codegen, compiler, cpu, sigutils, typed_passes, untyped_passes
+    from numba.core import cgutils, codegen, compiler, cpu, postproc, sigutils, transforms, typed_passes, untyped_passes
     from numba.core.registry import CPUDispatcher
     from numba.core.targetconfig import ConfigStack
     from numba.extending import intrinsic
@@ -112,6 +112,19 @@ else:
                     step.run_pass(self.state)
             self.state.pipeline = None
             return self.state.cr
+
+    _post_process = postproc.PostProcessor.run
+
+    def _order_blocks(processor, emit_dels=False, extend_lifetimes=False):
+        """Do after a pass what our passes need: they do not ask where a variable's life ends."""
+        function = processor.func_ir
+        if not function.func_id.modname.startswith("x86virt"):
+            _post_process(processor, emit_dels, extend_lifetimes)
+            return
+        function.blocks = transforms.canonicalize_cfg(function.blocks)
+        function.generator_info = None
+
+    postproc.PostProcessor.run = _order_blocks
 
     class _Internal(CPUDispatcher):
         """A function that machine code calls. Python (a test of it) calls it through an entry, made when first needed."""
@@ -161,6 +174,9 @@ else:
         if arguments not in known:
             known[arguments] = _get_call_type(function, context, arguments, keywords)
         return known[arguments]
+
+    # The name of a record type is unique, and known; Numba writes a longer description of all fields at each use.
+    numba.types.Record.__repr__ = numba.types.Type.__repr__
 
     PLAIN_TYPES = (numba.types.Number, numba.types.Boolean, numba.types.Array)
     numba.types.BaseFunction.get_call_type = _call_type_once
