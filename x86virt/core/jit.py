@@ -205,6 +205,16 @@ else:
 
     arrayobj.fix_integer_index = _plain_index
 
+    def _optimize_functions(library, module):
+        """Optimize the functions that a module defines, with one manager of passes, not one for each that it declares."""
+        module.data_layout = library._codegen._data_layout
+        manager, builder = library._codegen._function_pass_manager()
+        for function in module.functions:
+            if not function.is_declaration:
+                manager.run(function, builder)
+
+    codegen.CPUCodeLibrary._optimize_functions = _optimize_functions
+
     _finalize = codegen.CPUCodeLibrary.finalize
 
     def _drop_unused_arguments(library, own):
