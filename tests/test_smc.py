@@ -107,6 +107,24 @@ def test_an_immediate_that_a_loop_rewrites(machine: BareMachine) -> None:
     assert machine.gpr[EAX] == sum(range(1, 11))
 
 
+@pytest.mark.parametrize("start", (CODE, CODE + 0x1000 - 1), ids=("on one page", "across pages"))
+def test_a_repeated_string_instruction_that_overwrites_itself_upwards(machine: BareMachine, start: int) -> None:
+    """REP STOSB, AL INC ECX: the 41st iteration makes of it INC ECX and STOSB, which execute next."""
+    machine.write_code(b"\xfc" + b"\xf3\xaa" + NOP * 2 + HLT, start - 1)
+    machine.gpr[EAX], machine.gpr[ECX], machine.gpr[EDI] = INC_ECX[0], 100, start - 40
+    assert run(machine, start - 1) == start + 4
+    assert (machine.gpr[ECX], machine.gpr[EDI]) == (100 - 41 + 1, start + 2)
+
+
+@pytest.mark.parametrize("start", (CODE, CODE + 0x1000 - 1), ids=("on one page", "across pages"))
+def test_a_repeated_string_instruction_that_overwrites_itself_downwards(machine: BareMachine, start: int) -> None:
+    """REP STOSB, AL INC ECX: the 41st iteration makes of it REP INC ECX; behind it stand 40 more."""
+    machine.write_code(b"\xfd" + b"\xf3\xaa" + HLT * 50, start - 1)
+    machine.gpr[EAX], machine.gpr[ECX], machine.gpr[EDI] = INC_ECX[0], 100, start + 41
+    assert run(machine, start - 1) == start + 42
+    assert (machine.gpr[ECX], machine.gpr[EDI]) == (100 - 41 + 41, start)
+
+
 def test_code_that_another_block_rewrites_between_calls(machine: BareMachine) -> None:
     """A linked and cached callee is replaced between two calls."""
     callee = CODE + 0x100

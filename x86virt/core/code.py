@@ -181,6 +181,31 @@ def piece_mask(physical, end):
 
 
 @kernel
+def mark_code(cpu, ram, physical, end):
+    """Note that bytes physical..end-1 of one page of RAM are code, so that a write there is noticed."""
+    address = cpu.code_map + (physical >> 12) * 4
+    mask = load_32(ram, address)
+    if mask == 0:
+        # Plain writes to this page must be seen from now on, through whatever linear address.
+        drop_front(cpu)
+    store_32(ram, address, mask | piece_mask(physical, end))
+
+
+@kernel
+def mark_repeated(cpu, ram, d, physical, room, second):
+    """Mark a repeated instruction, which may write over itself: its next iteration is that of the new bytes.
+
+    The first `room` bytes lie at `physical`, what is longer at `second`. Blocks are marked when they are registered.
+    """
+    end = physical + min(d.length, room)
+    if end <= cpu.ram_last + 1:
+        mark_code(cpu, ram, physical, end)
+    end = second + d.length - room
+    if d.length > room and end <= cpu.ram_last + 1:
+        mark_code(cpu, ram, second, end)
+
+
+@kernel
 def register_block(cpu, ram, code, blocks, index):
     """Enter a new block into the hash and page chains, and mark its bytes as code."""
     block = blocks[index]
@@ -190,12 +215,7 @@ def register_block(cpu, ram, code, blocks, index):
     head = page_bucket(block.physical)
     block.next_in_page = code.page_heads[head]
     code.page_heads[head] = index
-    address = cpu.code_map + (block.physical >> 12) * 4
-    mask = load_32(ram, address)
-    if mask == 0:
-        # Plain writes to this page must be seen from now on, through whatever linear address.
-        drop_front(cpu)
-    store_32(ram, address, mask | piece_mask(block.physical, block.end_physical))
+    mark_code(cpu, ram, block.physical, block.end_physical)
 
 
 @kernel
@@ -297,6 +317,8 @@ def decode_one(cpu, ram, d, physical, gla):
     d.code_16 = code_is_16_bit(cpu)
     why = decode(d)
     if why != TRUNCATED:
+        if why == DECODED_OK and d.rep_prefix != 0:
+            mark_repeated(cpu, ram, d, physical, room, 0)
         return OK, why
     if d.rip + room > cpu.seg[CS].limit:
         # The bytes that lack lie beyond the segment: that is found before their page is looked at.
@@ -307,7 +329,10 @@ def decode_one(cpu, ram, d, physical, gla):
     for number in range(room, MAX_INSTRUCTION):
         d.window[number] = read_physical(cpu, ram, second + number - room, 1)
     d.available = MAX_INSTRUCTION
-    return OK, decode(d)
+    why = decode(d)
+    if why == DECODED_OK and d.rep_prefix != 0:
+        mark_repeated(cpu, ram, d, physical, room, second)
+    return OK, why
 
 
 @kernel
