@@ -99,6 +99,7 @@ class Processor:
         self.details = record_array(DETAIL, MAX_UOPS)
         self.cpu = self.state.view(np.recarray)[0]
         self.code = self.codes.view(np.recarray)[0]
+        self.checks_isolation = False
         self.board = self.boards.view(np.recarray)[0]
         self.cpu.cache_all = int(cache_model == "all")
         self._load_profile()
@@ -257,6 +258,7 @@ class Processor:
     def check_isolation(self, on: bool) -> None:
         """Check every access of a guest's operand against `owners` from now on, or no longer."""
         pages = self.ram_bytes // PAGE_BYTES
+        self.checks_isolation = on
         self.cpu.owner_table = self.ram_bytes + pages * CODE_MASK_BYTES if on else 0
         self.discard_host_state()
 

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..core.decode import DECODED_OK, TRUNCATED
 from ..core.entries import decode_bytes
-from ..core.layout import MAX_INSTRUCTION
+from ..core.layout import DECODED, MAX_INSTRUCTION
 from ..isa.registers import AR_DB, CS, DS, ZERO
 from ..isa.rows import Row
 from ..isa.table import ROWS
@@ -91,24 +93,25 @@ def decode_at_trap(vm: "VirtualMachine") -> Instruction | None:
     return None
 
 
-def from_record(decoded, octets: bytes) -> Instruction:
+def from_record(decoded: np.void, octets: bytes) -> Instruction:
     """Copy the decoder's record."""
+    value = dict(zip(DECODED.names or (), decoded.item(), strict=True))
     return Instruction(
-        row=ROWS[int(decoded.row)],
-        octets=octets[: int(decoded.length)],
-        width=int(decoded.width),
-        address_width=int(decoded.address_width),
-        reg=int(decoded.modrm_reg),
-        rm=int(decoded.modrm_rm),
-        has_memory=bool(decoded.has_memory),
-        segment=int(decoded.segment),
-        base=int(decoded.base_register),
-        index=int(decoded.index_register),
-        scale=int(decoded.scale),
-        disp=int(decoded.disp),
-        imm=int(decoded.imm),
-        override=int(decoded.override),
-        repeated=bool(decoded.rep_prefix),
+        row=ROWS[value["row"]],
+        octets=octets[: value["length"]],
+        width=value["width"],
+        address_width=value["address_width"],
+        reg=value["modrm_reg"],
+        rm=value["modrm_rm"],
+        has_memory=bool(value["has_memory"]),
+        segment=value["segment"],
+        base=value["base_register"],
+        index=value["index_register"],
+        scale=value["scale"],
+        disp=value["disp"],
+        imm=value["imm"],
+        override=value["override"],
+        repeated=bool(value["rep_prefix"]),
     )
 
 
