@@ -36,6 +36,7 @@ from .performance import (
     write_performance_register,
 )
 from .physical import note_code_write
+from .physical_map import place_to_read, refresh_map, takes_writes
 from .segment import segment_limits
 from .tlb import flush_tlb, invalidate_page
 
@@ -63,6 +64,24 @@ def refresh_segment(state, segment):
 def note_write(state, memory, physical):
     """Python wrote RAM at `physical`: discard decoded code there."""
     note_code_write(state[0], memory, physical)
+
+
+@entry
+def refresh_memory_map(state):
+    """Python changed what lies where: the front caches are dropped."""
+    refresh_map(state[0])
+
+
+@entry
+def place_of(state, physical):
+    """Where a read of a physical address finds its bytes in the array; beyond the array, in no memory."""
+    return place_to_read(state[0], physical)
+
+
+@entry
+def is_writable(state, physical):
+    """Whether RAM takes what is written to a physical address."""
+    return takes_writes(state[0], physical)
 
 
 @entry
