@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from x86virt.errors import GuestError, ImageError
 from x86virt.guests import find_guest, guests
+from x86virt.isa.registers import EAX, EBX
 from x86virt.loader import (
     ELF_HEADER,
     HEADER_MAGIC,
@@ -145,11 +146,11 @@ def read_string(memory: bytes, address: int) -> str:
 def placed(image: Image, memory_bytes: int, command_line: str) -> tuple[int, bytes]:
     """EBX and the memory that a guest finds."""
     boot = prepare_boot(image, memory_bytes, command_line)
-    assert boot.eax == LOADER_MAGIC
+    assert boot.registers[EAX] == LOADER_MAGIC
     memory = bytearray(memory_bytes)
     for address, octets in boot.writes:
         memory[address : address + len(octets)] = octets
-    return boot.ebx, bytes(memory)
+    return boot.registers[EBX], bytes(memory)
 
 
 def test_the_information_structure_says_what_the_specification_says() -> None:

@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from .errors import ImageError
+from .isa.registers import EAX, EBX
+from .start.boot import HIGH_START, LOW_END, LOW_TOP, PAGE_BYTES, Boot, command_line_bytes
+from .start.files import read_start_file
 
-PAGE_BYTES = 4096
-MAXIMUM_FILE_BYTES = 1 << 28
 MAXIMUM_SEGMENTS = 1024
 MAXIMUM_SYMBOLS = 1 << 18
 MAXIMUM_NAME_BYTES = 256
@@ -39,9 +40,6 @@ INFO_LOADER_NAME = 1 << 9
 INFO_BYTES = 116
 LOADER_NAME = b"x86virt\0"
 RAM_AVAILABLE, RAM_RESERVED = 1, 2
-LOW_END = 0x9FC00  # conventional memory below the extended BIOS data area
-LOW_TOP = 0xA0000
-HIGH_START = 0x100000
 
 ELF_HEADER = struct.Struct("<16sHHIIIIIHHHHHH")
 PROGRAM_HEADER = struct.Struct("<8I")
@@ -79,20 +77,14 @@ class Image:
     flags: int = 0
     symbols: Mapping[str, int] = field(default_factory=dict, repr=False)
 
-
-@dataclass(frozen=True)
-class Boot:
-    """What a machine starts with: `writes` to RAM that is zero elsewhere, EIP, EAX and EBX (section 3.2)."""
-
-    entry: int
-    eax: int
-    ebx: int
-    writes: tuple[tuple[int, bytes], ...]
+    def boot(self, memory_bytes: int, command_line: str = "") -> Boot:
+        """Where everything goes in a machine with that much RAM. Raises ImageError if it does not fit."""
+        return prepare_boot(self, memory_bytes, command_line)
 
 
 def load_image(path: str | os.PathLike[str]) -> Image:
     """Read and check an image file. Raises ImageError."""
-    content = _read(path)
+    content = read_start_file(path, "a kernel image, or the name of a guest")
     return parse_image(content, pathlib.Path(path).stem, path)
 
 
@@ -118,31 +110,12 @@ def prepare_boot(image: Image, memory_bytes: int, command_line: str = "") -> Boo
         if segment.end > memory_bytes:
             what = f"the segment at {segment.address:#x} to {segment.end:#x} lies outside RAM ({memory_bytes:#x} bytes)"
             raise ImageError(image.name, what, "give more memory (--memory) or link it lower")
-    line = _command_line(image.name, command_line)
+    line = command_line_bytes(image.name, command_line, MAXIMUM_COMMAND_LINE_BYTES)
     info_bytes = INFO_BYTES + len(_memory_map(memory_bytes)) + len(line) + len(LOADER_NAME)
     address = _free_place(image, memory_bytes, info_bytes)
     info = _information(address, memory_bytes, line)
     writes = [(segment.address, segment.content) for segment in image.segments if segment.content]
-    return Boot(image.entry, LOADER_MAGIC, address, (*writes, (address, info)))
-
-
-def _read(path: str | os.PathLike[str]) -> bytes:
-    try:
-        if not os.path.exists(path):
-            raise ImageError(path, "no such file", "give the path of an ELF32 Multiboot image, or the name of a guest")
-        if not os.path.isfile(path):
-            raise ImageError(path, "not a regular file", "give the path of an ELF32 Multiboot image")
-        with open(path, "rb") as file:
-            content = file.read(MAXIMUM_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:
-        if isinstance(error, ImageError):
-            raise
-        raise ImageError(path, f"cannot be read ({error})", "check its permissions") from None
-    if not content:
-        raise ImageError(path, "the file is empty", BUILD_ADVICE)
-    if len(content) > MAXIMUM_FILE_BYTES:
-        raise ImageError(path, f"larger than {MAXIMUM_FILE_BYTES >> 20} MB", "give a kernel image, not a disk")
-    return content
+    return Boot(image.entry, (*writes, (address, info)), {EAX: LOADER_MAGIC, EBX: address})
 
 
 def _read_elf(content: bytes, where: object) -> tuple[int, list[tuple[int, ...]]]:
@@ -272,16 +245,6 @@ def _symbols_of(content: bytes, section: tuple[int, ...], strings: tuple[int, ..
         name = content[name_at:stop].decode("utf-8", "replace")
         if not name.startswith("..@"):
             yield name, value
-
-
-def _command_line(where: object, command_line: str) -> bytes:
-    octets = command_line.encode("utf-8", "surrogateescape")
-    if b"\0" in octets:
-        raise ImageError(where, "its command line holds a NUL character", "remove it")
-    if len(octets) > MAXIMUM_COMMAND_LINE_BYTES:
-        what = f"its command line has {len(octets)} bytes"
-        raise ImageError(where, what, f"give at most {MAXIMUM_COMMAND_LINE_BYTES}")
-    return octets + b"\0"
 
 
 def _memory_map(memory_bytes: int) -> bytes:
