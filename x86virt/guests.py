@@ -7,8 +7,8 @@ import pathlib
 from dataclasses import dataclass
 
 from .errors import GuestError, near_matches
-from .loader import load_image
 from .start.boot import Bootable
+from .start.multiboot import load_image
 from .start.recognise import open_start
 
 PACKAGE = pathlib.Path(__file__).resolve().parent

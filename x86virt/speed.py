@@ -181,8 +181,8 @@ def speed_image(counts: Sequence[int]) -> bytes:
 
 def time_phases(setup: Setup, counts: Sequence[int]) -> tuple[list[float], list[int]]:
     """Run `speed` once: host seconds and guest instructions of each phase."""
-    from .loader import parse_image
     from .machine import Machine
+    from .start.multiboot import parse_image
 
     marks: list[tuple[float, float]] = []
 

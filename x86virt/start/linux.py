@@ -136,7 +136,12 @@ def _boot(image: LinuxImage, memory_bytes: int, command_line: str) -> Boot:
     if image.initrd:
         writes.append((initrd_at, image.initrd))
     return Boot(
-        load_at, tuple(writes), {ESI: PARAMETERS}, code_selector=BOOT_CODE, data_selector=BOOT_DATA, gdt=(GDT_AT, len(gdt) - 1)
+        load_at,
+        tuple(writes),
+        {ESI: PARAMETERS},
+        code_selector=BOOT_CODE,
+        data_selector=BOOT_DATA,
+        gdt=(GDT_AT, len(gdt) - 1),
     )
 
 

@@ -4,10 +4,11 @@ import os
 import pathlib
 
 from ..errors import ImageError
-from ..loader import ELF_MAGIC, parse_image
 from .boot import Bootable
+from .elf import ELF_MAGIC
 from .files import read_start_file
 from .linux import is_linux, parse_linux
+from .multiboot import parse_image
 
 WANTED = "a kernel image, or the name of a guest"
 LOOKED_FOR = "an ELF or flat Multiboot kernel, a Linux kernel (bzImage)"
