@@ -12,9 +12,6 @@ from .board import (
     give_timer_edges,
     interrupt_acknowledge,
     interrupt_pending,
-    port_read,
-    port_write,
-    reads_time,
     reset_board,
 )
 from .cache import VMM, reference
@@ -36,6 +33,7 @@ from .performance import (
     write_performance_register,
 )
 from .physical import note_code_write
+from .port_decode import port_read, port_write, reads_time
 from .segment import segment_limits
 from .tlb import flush_tlb, invalidate_page
 
@@ -208,9 +206,9 @@ def device_acknowledge(boards):
 
 
 @entry
-def device_reads_time(port, width_bytes):
+def device_reads_time(boards, port, width_bytes):
     """1 if an IN tells the time."""
-    return reads_time(port, width_bytes)
+    return reads_time(boards[0], port, width_bytes)
 
 
 @entry
