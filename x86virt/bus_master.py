@@ -34,7 +34,7 @@ def regions(memory: Memory, table: int) -> Iterator[tuple[int, int]]:
     """(address, bytes) of each contiguous piece that a table names, up to its end. Raises NoAnswer."""
     place = table
     while True:
-        octets = memory.read(place, DESCRIPTOR_BYTES)
+        octets = None if place % WINDOW + DESCRIPTOR_BYTES > WINDOW else memory.read(place, DESCRIPTOR_BYTES)
         if octets is None:
             raise NoAnswer
         address, count, flags = struct.unpack("<IHH", octets)

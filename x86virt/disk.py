@@ -8,7 +8,8 @@ import contextlib
 import hashlib
 import os
 import stat
-from typing import BinaryIO
+from collections.abc import Iterator
+from io import FileIO
 
 from .errors import UserError
 
@@ -35,7 +36,7 @@ class Disk:
     `name` is the image's path, `sectors` its size. A `writable` disk has no overlay: its file is written through.
     """
 
-    def __init__(self, name: str, octets: int, file: BinaryIO | None, content: bytes = b"", writable: bool = False) -> None:
+    def __init__(self, name: str, octets: int, file: FileIO | None, content: bytes = b"", writable: bool = False) -> None:
         self.name, self.octets, self.writable = name, octets, writable
         self.sectors = -(-octets // SECTOR)
         self.overlay: dict[int, bytes] = {}
@@ -129,7 +130,7 @@ class Disk:
             raise DiskError(self.name, "is shorter than when it was opened", "leave it alone while it is in use")
 
     @contextlib.contextmanager
-    def _host_errors(self, what: str):  # type: ignore[no-untyped-def]
+    def _host_errors(self, what: str) -> Iterator[None]:
         """Say in one line what the host refuses."""
         try:
             yield
@@ -177,13 +178,13 @@ class Disk:
 NO_MORE_DATA = 6  # ENXIO: nothing but a hole up to the file's end
 
 
-def open_image(path: str | os.PathLike[str], writable: bool) -> BinaryIO:
+def open_image(path: str | os.PathLike[str], writable: bool) -> FileIO:
     """A file, opened without ever changing it."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             what = "is a directory" if os.path.isdir(path) else "is not a regular file"
             raise DiskError(path, what, "give a raw disk image")
-        return open(path, "r+b" if writable else "rb", buffering=0)  # type: ignore[return-value]
+        return open(path, "r+b" if writable else "rb", buffering=0)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         advice = "give it without `writable`, so that writes go to an overlay" if writable else "give a raw disk image"
@@ -192,7 +193,7 @@ def open_image(path: str | os.PathLike[str], writable: bool) -> BinaryIO:
         raise DiskError(path, f"cannot be opened ({error})", "give the path of a raw disk image") from None
 
 
-def size_of(file: BinaryIO, path: object, writable: bool) -> int:
+def size_of(file: FileIO, path: object, writable: bool) -> int:
     """The size in bytes of an image that makes a disk."""
     octets = os.fstat(file.fileno()).st_size
     if octets == 0:
@@ -205,7 +206,7 @@ def size_of(file: BinaryIO, path: object, writable: bool) -> int:
     return octets
 
 
-def lock(file: BinaryIO, path: object, writable: bool) -> None:
+def lock(file: FileIO, path: object, writable: bool) -> None:
     """Take the file's lock: shared for reading, alone for writing. A file system without locks has none."""
     if fcntl is None:
         return

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from .bus_master import gather, scatter
 from .core.entries import device_request_answered
 from .core.ide_state import (
-    DMA_EXACT,
     REQUEST_DMA_READ,
     REQUEST_DMA_WRITE,
     REQUEST_FLUSH,

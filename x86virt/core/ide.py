@@ -38,7 +38,7 @@ from .ide_state import (
 )
 from .ide_transfer import advance_channel, block_was_read, block_was_written, start_dma, stop_dma
 from .jit import kernel, load_16, store_16
-from .pit import NEVER
+from .layout import NEVER
 
 # -- ports ------------------------------------------------------------------------------------------------------------
 PORT_PRIMARY, PORT_PRIMARY_CONTROL = 0x1F0, 0x3F6
@@ -282,7 +282,7 @@ def write_master_register(channel, offset, value, now):
         channel.master_table = (channel.master_table & ~(0xFF << shift) | value << shift) & ~3
 
 
-# -- both channels, as the board has them -----------------------------------------------------------------------------
+# -- both channels, as the board has them; it has brought them up to date before an access -----------------------------
 
 
 @kernel
@@ -290,13 +290,13 @@ def follow_channels(ide):
     """Tell the board what it asks after: the lines, the earliest deadline, whether a request waits for its answer."""
     ide.deadline = NEVER
     ide.asks_host = 0
+    ide.moved = 1
     for number in range(2):
         channel = ide.channels[number]
         ide.irq[number] = channel.line
+        ide.deadline = min(ide.deadline, channel.deadline)
         if channel.request != REQUEST_NONE:
             ide.asks_host = 1
-        else:
-            ide.deadline = min(ide.deadline, channel.deadline)
 
 
 @kernel
@@ -325,7 +325,6 @@ def channel_of(port):
 @kernel
 def ide_read(ide, port, n, now):
     """IN from a port of the command or control block; the data register takes 1, 2 or 4 bytes, the others one."""
-    ide_advance(ide, now)
     channel = ide.channels[channel_of(port)]
     register = port & 7
     if port & 0x200 != 0:
@@ -344,7 +343,6 @@ def ide_read(ide, port, n, now):
 @kernel
 def ide_write(ide, port, n, value, now):
     """OUT to a port of the command or control block."""
-    ide_advance(ide, now)
     channel = ide.channels[channel_of(port)]
     register = port & 7
     if port & 0x200 != 0:
@@ -360,21 +358,13 @@ def ide_write(ide, port, n, value, now):
 
 
 @kernel
-def bus_master_read(ide, offset, now):
+def bus_master_read(ide, offset):
     """IN of a byte, 0 to 15, of the bus master's registers."""
-    ide_advance(ide, now)
     return read_master_register(ide.channels[offset >> 3], offset & 7)
 
 
 @kernel
 def bus_master_write(ide, offset, value, now):
     """OUT of a byte to the bus master's registers."""
-    ide_advance(ide, now)
     write_master_register(ide.channels[offset >> 3], offset & 7, value, now)
-    follow_channels(ide)
-
-
-@kernel
-def request_answered(ide):
-    """Python has done what a channel asked for: its deadline counts from now on."""
     follow_channels(ide)

@@ -50,7 +50,7 @@ from .ide_transfer import (
     start_dma,
 )
 from .jit import inline, kernel
-from .pit import NEVER
+from .layout import NEVER
 
 RECALIBRATE = 0x10  # and 11h to 1Fh
 READ_SECTORS, READ_SECTORS_ONCE = 0x20, 0x21

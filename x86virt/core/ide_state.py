@@ -12,7 +12,7 @@ instruction, so that nothing that the guest can see depends on how long the host
 import numpy as np
 
 from .jit import inline, kernel
-from .pit import NEVER
+from .layout import NEVER
 
 SECTOR_BYTES = 512
 MOST_MULTIPLE = 16  # sectors that one block of READ MULTIPLE and WRITE MULTIPLE may have
@@ -168,6 +168,7 @@ IDE = np.dtype(
         ("irq", "i8", 2),  # level of each channel's interrupt line
         ("deadline", "i8"),  # the earlier one of the channels
         ("asks_host", "i8"),  # 1: a channel's request waits for an answer
+        ("moved", "i8"),  # 1: one of these may have changed, until the board has looked
     ]
 )
 

@@ -40,7 +40,7 @@ from .ide_state import (
     show_signatures,
 )
 from .jit import kernel
-from .pit import NEVER
+from .layout import NEVER
 
 IDENTIFY_DEVICE = 0xEC
 READ_DMA, READ_DMA_ONCE, READ_DMA_EXTENDED = 0xC8, 0xC9, 0x25
@@ -244,6 +244,6 @@ def end_phase(channel):
 
 @kernel
 def advance_channel(channel, now):
-    """Bring a channel up to tick `now`."""
+    """Bring a channel up to tick `now`. A phase whose request is not answered yet ends behind the answer."""
     if channel.deadline <= now and channel.request == REQUEST_NONE:
         end_phase(channel)
