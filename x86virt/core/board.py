@@ -17,6 +17,8 @@ The lines of all interrupts are kept beside the PICs too (`irq_levels`, `irq_ris
 
 import numpy as np
 
+from .ide import ide_advance, reset_ide
+from .ide_state import IDE
 from .jit import inline, kernel
 from .layout import NEVER
 from .pci import PCI, reset_pci
@@ -61,6 +63,7 @@ CONSOLE_NEARLY_FULL = CONSOLE_BYTES - 4096
 SHUTDOWN_WORD = tuple(b"Shutdown")
 TIMER_IRQ = 0
 FLOAT_ERROR_IRQ = 13
+PRIMARY_IDE_IRQ, SECONDARY_IDE_IRQ = 14, 15
 
 BOARD = np.dtype(
     [
@@ -79,6 +82,7 @@ BOARD = np.dtype(
         ("pic", PIC, 2),  # master, slave
         ("pit", CHANNEL, 3),
         ("pci", PCI),
+        ("ide", IDE),
         ("bus_master_ports", "i8"),  # where the ports that PCI functions move are mapped now, 0: nowhere
         ("power_ports", "i8"),
         ("system_control", "i8"),  # bits 0 to 3 of port 0x61: gate 2, speaker, parity check enables
@@ -148,6 +152,7 @@ def reset_devices(board):
     board.irq_rises = 0
     board.timer_watched = 0
     reset_pci(board.pci)
+    reset_ide(board.ide, board.ticks_per_second)
     board.system_control = 0
     board.reset_control = 0
     board.fast_reset = 0
@@ -278,7 +283,9 @@ def follow_line(board, irq, level):
 @kernel
 def follow_devices(board):
     """Carry what the devices leave in their records to the interrupt lines, and find the earliest of their deadlines."""
-    board.device_deadline = board.poll_deadline
+    follow_line(board, PRIMARY_IDE_IRQ, board.ide.irq[0])
+    follow_line(board, SECONDARY_IDE_IRQ, board.ide.irq[1])
+    board.device_deadline = min(board.poll_deadline, board.ide.deadline)
 
 
 @kernel
@@ -297,6 +304,7 @@ def advance_devices(board):
     """Let the devices see the present tick, of which one or more were waiting for it."""
     if board.tick >= board.poll_deadline:
         poll(board)
+    ide_advance(board.ide, board.tick)
     follow_devices(board)
 
 
