@@ -15,6 +15,7 @@ from .core.entries import (
     refresh_memory_map,
     refresh_segment,
     reset_devices,
+    shadow_as_firmware_left_it,
     settle_all,
     write_debug_register,
 )
@@ -271,6 +272,8 @@ class Processor:
         self.code.uop_count = layout.BLOCK_UOPS
         cpu.mode_table[:4] = (MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_USER)
         reset_devices(self.boards, TICKS_PER_CYCLE * self.clock_hz)
+        if not self.rom_bytes:
+            shadow_as_firmware_left_it(self.boards)
         refresh_memory_map(self.state)
 
     def system_reset(self) -> None:
