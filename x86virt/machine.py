@@ -127,6 +127,19 @@ class Machine:
                 self.processor.write_physical(address, octets[:room])
             gpa, octets = gpa + room, octets[room:]
 
+    def read_guest(self, gpa: int, count: int) -> bytes:
+        """Read guest-physical memory; fewer bytes where the guest's RAM ends."""
+        if self.vm is None:
+            return self.processor.read_physical(gpa, count)
+        octets = bytearray()
+        while len(octets) < count:
+            address = self.vm.guest.machine_address(gpa + len(octets))
+            if address is None:
+                break
+            room = min(0x1000 - (address & 0xFFF), count - len(octets))
+            octets += self.processor.read_physical(address, room)
+        return bytes(octets)
+
     # -- running --------------------------------------------------------------------------------------------------
 
     def stop(self, outcome: str) -> None:

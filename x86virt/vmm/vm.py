@@ -735,7 +735,7 @@ class VirtualMachine:
         if self.recorder is not None:
             self.see_devices()
         value = int(device_read(self.boards, port, n, self.processor.cpu.ticks))
-        if self.recorder is not None and device_reads_time(port, n):
+        if self.recorder is not None and device_reads_time(self.boards, port, n):
             self.recorder.on_time_read(self, port, value)
         return value
 
