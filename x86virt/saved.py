@@ -4,7 +4,7 @@ The file (all numbers little-endian):
 
     offset  bytes    what
     0       16       magic "x86virt machine\\n"
-    16      4        version of the format, 1
+    16      4        version of the format, 2
     20      4        length L of the manifest
     24      L        the manifest: JSON, UTF-8
     24 + L  ...      the arrays, one behind the other as the manifest lists them, as one zlib stream
@@ -16,13 +16,13 @@ The manifest holds
     strategy                  its name; strategy_state: what it says of its own
     profile, profile_digest   the processor's profile and the hash of its values
     memory_bytes, cache_model, check_isolation
-    machine                   outcome so far, regions measured, exits
+    machine                   outcome so far, regions measured, exits; the input script and how far it was played
     vm                        what the VMM keeps outside RAM (x86virt/vmm/saved_state.py); null on the bare machine
     arrays                    [name, layout, count] each, where layout is that of a NumPy dtype ("<i8", or [name, layout] pairs)
 
 The arrays are RAM, every field of the processor record (`cpu.NAME`: registers, TLBs, caches, the ledger, the tick counter,
-the host's timer), the boards, the p2m, the ledgers of measured regions, and the console's text. Nothing in the file is
-executed. What only serves speed (decoded code, front caches) is not saved: no cycle depends on it.
+the host's timer), the boards, the p2m, the ledgers of measured regions, and what console, serial ports and screen have
+said. Nothing in the file is executed. What only serves speed (decoded code, front caches) is not saved: no cycle depends on it.
 
 A file that is truncated, altered, of another version, or made by a machine with another profile or record layout is
 refused with a `SavedError` of one line.
@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .console.sources import NAMES
 from .core.board import BOARD, CONSOLE_BYTES, SHUTDOWN_WORD
 from .core.entries import refresh_segment
 from .core.layout import CPU, MAX_ROWS, OWNER_GUEST, OWNER_VMM, TIME_OFF, TLB_BUCKETS
@@ -65,7 +66,7 @@ if TYPE_CHECKING:
     from .vmm import Strategy
 
 MAGIC = b"x86virt machine\n"
-VERSION = 1
+VERSION = 2
 HEAD = struct.Struct("<16sII")
 HASH_BYTES = 32
 LARGEST_MANIFEST = 1 << 26
@@ -153,7 +154,8 @@ def machine_arrays(machine: Machine) -> Iterator[tuple[str, np.ndarray]]:
         yield "vm.board", machine.vm.boards.view(np.ndarray).reshape(-1)
         yield "vm.model_specific", machine.vm.model_specific.view(np.ndarray).reshape(-1)
         yield "vm.p2m", machine.vm.p2m
-    yield "console", np.frombuffer(machine.console(), np.uint8)
+    for name, octets in machine.dialogue.texts().items():
+        yield name, np.frombuffer(octets, np.uint8)
     for name, ledger in ledgers(machine):
         yield f"{name}.count", ledger.count.reshape(-1)
         yield f"{name}.ticks", ledger.ticks.reshape(-1)
@@ -177,6 +179,9 @@ def machine_state(machine: Machine) -> dict[str, Any]:
     opened = machine.open_region
     return {
         "outcome": machine.outcome,
+        "has_firmware": machine.has_firmware,
+        "reboots": machine.reboots,
+        "dialogue": machine.dialogue.state(),
         "regions": [
             [region.number, region.iterations, region.instructions, region.ticks, region.exits]
             for region in machine.regions
@@ -292,7 +297,8 @@ def empty_machine(
 def expected_arrays(machine: Machine, manifest: dict[str, Any]) -> dict[str, tuple[np.dtype, int]]:
     """Name -> dtype and count of every array that a file of this machine has."""
     rows = {name: (array.dtype, array.size) for name, array in machine_arrays(machine)}
-    rows["console"] = (np.dtype(np.uint8), console_length(manifest))
+    for name in NAMES:
+        rows[name] = (np.dtype(np.uint8), text_length(manifest, name))
     names = [f"region{number}" for number in range(len(manifest["machine"]["regions"]))]
     names += ["open"] if manifest["machine"]["open"] is not None else []
     for name in names:
@@ -300,9 +306,9 @@ def expected_arrays(machine: Machine, manifest: dict[str, Any]) -> dict[str, tup
     return rows
 
 
-def console_length(manifest: dict[str, Any]) -> int:
-    """Bytes of text in a file."""
-    return within({name: count for name, _, count in manifest["arrays"]}["console"], 0, LARGEST_MEMORY)
+def text_length(manifest: dict[str, Any], wanted: str) -> int:
+    """Bytes of one of the texts in a file."""
+    return within({name: count for name, _, count in manifest["arrays"]}[wanted], 0, LARGEST_MEMORY)
 
 
 def unpack(
@@ -359,7 +365,7 @@ def restore_machine_state(machine: Machine, arrays: dict[str, np.ndarray]) -> No
     fill_hardware(machine, arrays)
     machine.outcome, machine.open_region = None, None
     machine.regions.clear()
-    machine.set_console(arrays["console"].tobytes())
+    machine.dialogue.set_texts(texts_of(arrays))
 
 
 def fill_vm(machine: Machine, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
@@ -384,7 +390,9 @@ def fill_python_state(machine: Machine, manifest: dict[str, Any], arrays: dict[s
     state = manifest["machine"]
     machine.guest = (str(manifest["guest"]), str(manifest["guest_sha256"]))
     machine.outcome = None if state["outcome"] is None else str(state["outcome"])
-    machine.set_console(arrays["console"].tobytes())
+    machine.has_firmware = within(state["has_firmware"], 0, 1) == 1
+    machine.reboots = within(state["reboots"], 0, 1) == 1
+    machine.dialogue.restore(state["dialogue"], texts_of(arrays))
     machine.regions[:] = [
         Region(
             within(number, 0, 1 << 62),
@@ -403,6 +411,11 @@ def fill_python_state(machine: Machine, manifest: dict[str, Any], arrays: dict[s
         machine.open_region = (*numbers, ledger_of(arrays, "open"), rows)
     restore_divergences(machine, state["divergences"])
     restore_looks(machine, state["looks"])
+
+
+def texts_of(arrays: dict[str, np.ndarray]) -> dict[str, bytes]:
+    """The texts of a dialogue."""
+    return {name: arrays[name].tobytes() for name in NAMES}
 
 
 def ledger_of(arrays: dict[str, np.ndarray], name: str) -> Ledger:

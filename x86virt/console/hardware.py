@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from ..core.entries import device_key, device_serial_input
+from ..core import entries
 from .screen import VIDEO_BYTES, VIDEO_MEMORY, Screen, read_screen
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class Hardware:
 
     def take_serial(self, port: int) -> bytes:
         """What a serial port has sent since the last look."""
+        if "uart" not in (self.machine.board.dtype.names or ()):
+            return b""
         uart = self.machine.board.uart[port]
         octets = bytes(uart.sent[: int(uart.sent_length)])
         uart.sent_length = 0
@@ -51,15 +53,16 @@ class Hardware:
 
     def give_key(self, octet: int) -> bool:
         """A byte of scan codes from the keyboard; False if the controller has no room for it."""
-        return bool(device_key(self.machine.boards, octet, self.now))
+        return bool(entries.device_key(self.machine.boards, octet, self.now))
 
     def give_serial(self, port: int, octet: int) -> bool:
         """A byte on a serial port's line; False if its receiver has no room for it."""
-        return bool(device_serial_input(self.machine.boards, port, octet, self.now))
+        return bool(entries.device_serial_input(self.machine.boards, port, octet, self.now))
 
     def screen(self) -> Screen:
         """The VGA's text screen as it stands in video memory."""
-        registers = self.machine.board.vga.crtc
+        names = self.machine.board.dtype.names or ()
+        registers = self.machine.board.vga.crtc if "vga" in names else bytes(32)
         start = int(registers[START_HIGH]) << 8 | int(registers[START_LOW])
         cursor = int(registers[CURSOR_HIGH]) << 8 | int(registers[CURSOR_LOW])
         memory = self.machine.read_guest(VIDEO_MEMORY, VIDEO_BYTES)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from .script import KEYBOARD, SERIAL, SOURCES, Pause, Send, Step, Wait
-from .sources import Source, Watch
+from .script import KEYBOARD, SERIAL, Pause, Send, Step, Wait
+from .sources import NAMES, Source, Watch, checked_number, checked_places
 
 LATER, GO_ON, NEXT_LOOK = range(3)  # of a step at one look: not done; done; done, the step behind it comes at the next look
 
@@ -28,7 +28,7 @@ class Player:
         self.stroke = 0  # of a Send, the stroke that comes next
         self.octet = 0  # and its first byte that was not taken yet
         self.resume_tick = -1  # the end of a pause that has begun
-        self.places = dict.fromkeys(SOURCES, 0)  # where the next wait begins to look
+        self.places = dict.fromkeys(NAMES, 0)  # where the next wait begins to look
         self.watch: Watch | None = None
 
     @property
@@ -107,19 +107,19 @@ class Player:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken. Raises ValueError for one that does not fit the script."""
-        self.position = _number(state["position"], len(self.steps))
+        self.position = checked_number(state["position"], len(self.steps))
         step = None if self.done else self.steps[self.position]
         strokes = step.strokes if isinstance(step, Send) else ()
-        self.stroke = _number(state["stroke"], max(len(strokes) - 1, 0))
-        self.octet = _number(state["octet"], len(strokes[self.stroke]) if strokes else 0)
+        self.stroke = checked_number(state["stroke"], max(len(strokes) - 1, 0))
+        self.octet = checked_number(state["octet"], len(strokes[self.stroke]) if strokes else 0)
         resume = state["resume_tick"]
-        self.resume_tick = -1 if resume == -1 else _number(resume, 1 << 62)
-        self.places = _places(state["places"])
+        self.resume_tick = -1 if resume == -1 else checked_number(resume, 1 << 62)
+        self.places = checked_places(state["places"])
         self.watch = None
         if state["watch"] is not None:
             if not isinstance(step, Wait):
                 raise ValueError("the script's place is not a wait")
-            self.watch = Watch(step.text.encode("utf-8", "surrogateescape"), _places(state["watch"]))
+            self.watch = Watch(step.text.encode("utf-8", "surrogateescape"), checked_places(state["watch"]))
 
 
 def give(devices: Devices, device: str, octet: int) -> bool:
@@ -128,16 +128,3 @@ def give(devices: Devices, device: str, octet: int) -> bool:
         return devices.give_key(octet)
     return devices.give_serial(0 if device == SERIAL else 1, octet)
 
-
-def _number(value: Any, most: int) -> int:
-    """A number from a file. Raises ValueError."""
-    if type(value) is not int or not 0 <= value <= most:
-        raise ValueError("the script's state is out of range")
-    return value
-
-
-def _places(value: Any) -> dict[str, int]:
-    """Places in the sources, from a file. Raises ValueError."""
-    if not isinstance(value, dict) or not set(value) <= set(SOURCES):
-        raise ValueError("the script's places are not those of its sources")
-    return {name: _number(place, 1 << 62) for name, place in value.items()}

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 
 from ..errors import near_matches
 from .keys import InputError, character_codes, chord_codes, find_chord
+from .sources import NAMES
 
 LONGEST_SCRIPT = 1 << 20
 LONGEST_PAUSE = 1e6  # seconds
 KEYBOARD, SERIAL, SERIAL_2 = DEVICES = "keyboard", "serial", "serial2"
-SOURCES = ("console", "serial", "serial2", "screen")
 DIRECTIVES = ("wait", "wait-screen", "wait-console", "wait-serial", "pause", "key", "type", "to")
 
 
@@ -109,7 +109,7 @@ _ARGUMENTS = {
 def _sources(directive: str) -> tuple[str, ...]:
     """Where a wait looks: each of them, or those of one name."""
     kind = directive.partition("-")[2]
-    return tuple(name for name in SOURCES if name.startswith(kind))
+    return tuple(name for name in NAMES if name.startswith(kind))
 
 
 def _seconds(text: str, where: str) -> float:
