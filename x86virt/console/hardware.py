@@ -2,7 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from ..core import entries
+import numpy as np
+
+from ..core.device_entries import device_key, device_poll, device_serial_input
 from .screen import VIDEO_BYTES, VIDEO_MEMORY, Screen, read_screen
 
 if TYPE_CHECKING:
@@ -31,9 +33,7 @@ class Hardware:
 
     def poll_every(self, per_second: int) -> None:
         """Have the machine stop for a look that often, at multiples of the period, whenever it is begun."""
-        board = self.machine.board
-        board.poll_period = self.ticks_per_second // per_second
-        board.poll_deadline = (self.now // board.poll_period + 1) * board.poll_period
+        device_poll(self.machine.boards, self.now, self.ticks_per_second // per_second)
 
     def take_console(self) -> bytes:
         """The text that has come out of ports 0xE9 and 0x402 since the last look."""
@@ -44,25 +44,22 @@ class Hardware:
 
     def take_serial(self, port: int) -> bytes:
         """What a serial port has sent since the last look."""
-        if "uart" not in (self.machine.board.dtype.names or ()):
-            return b""
         uart = self.machine.board.uart[port]
         octets = bytes(uart.sent[: int(uart.sent_length)])
         uart.sent_length = 0
         return octets
 
     def give_key(self, octet: int) -> bool:
-        """A byte of scan codes from the keyboard; False if the controller has no room for it."""
-        return bool(entries.device_key(self.machine.boards, octet, self.now))
+        """A byte of scan codes from the keyboard; False if it has no room for it."""
+        return device_key(self.machine.boards, self.now, np.array([octet], np.uint8)) == 1
 
     def give_serial(self, port: int, octet: int) -> bool:
         """A byte on a serial port's line; False if its receiver has no room for it."""
-        return bool(entries.device_serial_input(self.machine.boards, port, octet, self.now))
+        return device_serial_input(self.machine.boards, self.now, port, np.array([octet], np.uint8)) == 1
 
     def screen(self) -> Screen:
         """The VGA's text screen as it stands in video memory."""
-        names = self.machine.board.dtype.names or ()
-        registers = self.machine.board.vga.crtc if "vga" in names else bytes(32)
+        registers = self.machine.board.vga.crtc
         start = int(registers[START_HIGH]) << 8 | int(registers[START_LOW])
         cursor = int(registers[CURSOR_HIGH]) << 8 | int(registers[CURSOR_LOW])
         memory = self.machine.read_guest(VIDEO_MEMORY, VIDEO_BYTES)

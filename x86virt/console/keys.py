@@ -1,31 +1,31 @@
-"""Keys of a US keyboard: names, characters, and the scan codes of set 1 that a PC's software reads."""
+"""Keys of a US keyboard: names, characters, and the scan codes of set 2 that the keyboard sends."""
 
 from dataclasses import dataclass
 
 from ..errors import UserError, near_matches
 
-BREAK = 0x80  # added to a key's code when it is let go
-EXTENDED = 0xE0
+EXTENDED, RELEASED = 0xE0, 0xF0  # prefixes: a key of the second block; it is let go
 
-# Scan codes of set 1 (IBM PC/AT Technical Reference; the rows of the keyboard from the top).
+# Scan codes of set 2 (IBM, Personal System/2 Hardware Interface Technical Reference, "Keyboard"), row by row.
 _ROWS = (
-    (0x02, "1234567890-=", "!@#$%^&*()_+"),
-    (0x10, "qwertyuiop[]", "QWERTYUIOP{}"),
-    (0x1E, "asdfghjkl;'`", 'ASDFGHJKL:"~'),
-    (0x2B, "\\zxcvbnm,./", "|ZXCVBNM<>?"),
+    ("16 1E 26 25 2E 36 3D 3E 46 45 4E 55", "1234567890-=", "!@#$%^&*()_+"),
+    ("15 1D 24 2D 2C 35 3C 43 44 4D 54 5B", "qwertyuiop[]", "QWERTYUIOP{}"),
+    ("1C 1B 23 2B 34 33 3B 42 4B 4C 52 0E 5D", "asdfghjkl;'`\\", 'ASDFGHJKL:"~|'),
+    ("1A 22 21 2A 32 31 3A 41 49 4A", "zxcvbnm,./", "ZXCVBNM<>?"),
 )
 _PLAIN = {
-    "esc": 0x01, "backspace": 0x0E, "tab": 0x0F, "enter": 0x1C, "ctrl": 0x1D, "shift": 0x2A, "right-shift": 0x36,
-    "keypad-*": 0x37, "alt": 0x38, "space": 0x39, "caps-lock": 0x3A, "num-lock": 0x45, "scroll-lock": 0x46,
-    "keypad-7": 0x47, "keypad-8": 0x48, "keypad-9": 0x49, "keypad--": 0x4A, "keypad-4": 0x4B, "keypad-5": 0x4C,
-    "keypad-6": 0x4D, "keypad-+": 0x4E, "keypad-1": 0x4F, "keypad-2": 0x50, "keypad-3": 0x51, "keypad-0": 0x52,
-    "keypad-.": 0x53, "f11": 0x57, "f12": 0x58,
-    **{f"f{number}": 0x3A + number for number in range(1, 11)},
+    "esc": 0x76, "backspace": 0x66, "tab": 0x0D, "enter": 0x5A, "ctrl": 0x14, "shift": 0x12, "right-shift": 0x59,
+    "alt": 0x11, "space": 0x29, "caps-lock": 0x58, "num-lock": 0x77, "scroll-lock": 0x7E,
+    "keypad-0": 0x70, "keypad-1": 0x69, "keypad-2": 0x72, "keypad-3": 0x7A, "keypad-4": 0x6B, "keypad-5": 0x73,
+    "keypad-6": 0x74, "keypad-7": 0x6C, "keypad-8": 0x75, "keypad-9": 0x7D, "keypad-.": 0x71, "keypad-+": 0x79,
+    "keypad--": 0x7B, "keypad-*": 0x7C,
+    "f1": 0x05, "f2": 0x06, "f3": 0x04, "f4": 0x0C, "f5": 0x03, "f6": 0x0B, "f7": 0x83, "f8": 0x0A, "f9": 0x01,
+    "f10": 0x09, "f11": 0x78, "f12": 0x07,
 }  # fmt: skip
 _EXTENDED = {
-    "keypad-enter": 0x1C, "right-ctrl": 0x1D, "keypad-/": 0x35, "right-alt": 0x38, "home": 0x47, "up": 0x48,
-    "page-up": 0x49, "left": 0x4B, "right": 0x4D, "end": 0x4F, "down": 0x50, "page-down": 0x51, "insert": 0x52,
-    "del": 0x53, "left-super": 0x5B, "right-super": 0x5C, "menu": 0x5D,
+    "keypad-enter": 0x5A, "keypad-/": 0x4A, "right-ctrl": 0x14, "right-alt": 0x11, "home": 0x6C, "up": 0x75,
+    "page-up": 0x7D, "left": 0x6B, "right": 0x74, "end": 0x69, "down": 0x72, "page-down": 0x7A, "insert": 0x70,
+    "del": 0x71, "left-super": 0x1F, "right-super": 0x27, "menu": 0x2F,
 }  # fmt: skip
 _ALIASES = {
     "escape": "esc", "return": "enter", "delete": "del", "ins": "insert", "pgup": "page-up", "pgdn": "page-down",
@@ -52,7 +52,7 @@ class Key:
 
     def release(self) -> bytes:
         """What it sends when it is let go."""
-        return bytes([EXTENDED, self.code | BREAK] if self.extended else [self.code | BREAK])
+        return bytes([EXTENDED, RELEASED, self.code] if self.extended else [RELEASED, self.code])
 
 
 def _keys() -> tuple[dict[str, Key], dict[str, tuple[Key, bool]]]:
@@ -60,8 +60,8 @@ def _keys() -> tuple[dict[str, Key], dict[str, tuple[Key, bool]]]:
     named = {name: Key(code) for name, code in _PLAIN.items()}
     named |= {name: Key(code, True) for name, code in _EXTENDED.items()}
     characters = {" ": (named["space"], False), "\n": (named["enter"], False), "\t": (named["tab"], False)}
-    for first, plain, shifted in _ROWS:
-        for code, (lower, upper) in enumerate(zip(plain, shifted, strict=True), first):
+    for codes, plain, shifted in _ROWS:
+        for code, lower, upper in zip(bytes.fromhex(codes), plain, shifted, strict=True):
             key = Key(code)
             named[lower] = key
             characters[lower], characters[upper] = (key, False), (key, True)
