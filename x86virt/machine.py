@@ -9,6 +9,7 @@ from .console.dialogue import Dialogue
 from .console.screen import Screen
 from .core import layout as core
 from .core.board import BOARD_DISK, BOARD_POLL
+from .core.device_entries import device_disk_settings, device_firmware_settings, device_set_clock
 from .core.entries import reset_devices
 from .disk_service import DiskService
 from .isa.registers import EAX, EDX
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MEMORY = 16 << 20
 TICKS = 64
+BOOT_NOTHING, BOOT_DISK = 0, 2
 
 
 @dataclass
@@ -60,6 +62,7 @@ class RunResult:
     serial: bytes = b""  # what the first serial port sent
     serial2: bytes = b""
     screen: Screen | None = None  # the text screen at the end, None if it is blank
+    script_waits_for: str = ""  # what an input script that was not played to its end waited for
 
 
 class Machine:
@@ -129,8 +132,20 @@ class Machine:
             self.vm.start(boot)
         if self.probe is not None:
             self.probe.arm()
+        self.set_up_devices()
         self.dialogue.watch()
         self.strategy.setup(self)
+
+    def set_up_devices(self) -> None:
+        """What firmware finds in the CMOS memory of a PC (or would have left there): memory, disks, what to boot from."""
+        device_firmware_settings(self.boards, self.memory_bytes, BOOT_DISK, BOOT_NOTHING, BOOT_NOTHING)
+        for place, disk in self.disks.disks.items():
+            if place < 2:
+                device_disk_settings(self.boards, place, *disk.geometry)
+
+    def set_clock(self, seconds: int) -> None:
+        """Set the real-time clock: seconds since the beginning of 1970."""
+        device_set_clock(self.boards, int(self.processor.cpu.ticks), seconds)
 
     def write_guest(self, gpa: int, octets: bytes) -> None:
         """Write guest-physical memory."""
@@ -268,6 +283,7 @@ class Machine:
         """
         if self.has_firmware and self.reboots:
             self.processor.system_reset()  # type: ignore[attr-defined]
+            self.set_up_devices()
         else:
             self.stop("reset")
 
@@ -338,6 +354,7 @@ class Machine:
             serial=self.serial(0),
             serial2=self.serial(1),
             screen=screen if screen.lines else None,
+            script_waits_for=self.dialogue.player.waits_for(),
         )
 
 

@@ -27,6 +27,9 @@ class Visitor(Protocol):
     def look(self, dialogue: "Dialogue") -> None:
         """See what is new, and do something about it."""
 
+    def look_last(self, dialogue: "Dialogue") -> None:
+        """See what is new when the run is over."""
+
 
 class Dialogue:
     """The machine's side of a conversation."""
@@ -77,6 +80,13 @@ class Dialogue:
             self.player.play(self.hardware.now, self.hardware.ticks_per_second, sources, self.hardware)
         for visitor in self.visitors:
             visitor.look(self)
+
+    def last_look(self) -> None:
+        """The run is over: the visitors see what came last, and go."""
+        self.drain()
+        visitors, self.visitors = self.visitors, []
+        for visitor in visitors:
+            visitor.look_last(self)
 
     def finish(self) -> None:
         """A run has ended: the text that should end it may have come with the guest's last words."""

@@ -1,5 +1,6 @@
 """Those who look at a machine while it runs: a file that follows a serial port, and a person at a terminal."""
 
+import contextlib
 import time
 from collections import deque
 from typing import BinaryIO
@@ -28,6 +29,8 @@ class SerialFile:
             self.file.write(octets[self.written :])
             self.file.flush()
             self.written = len(octets)
+
+    look_last = look
 
 
 class Person:
@@ -59,6 +62,11 @@ class Person:
             elif isinstance(piece, bytes):
                 self.take(piece)
         self.pass_on(dialogue)
+
+    def look_last(self, dialogue: Dialogue) -> None:
+        """Show what came last."""
+        with contextlib.suppress(OSError):
+            self.show(dialogue)
 
     def ahead(self, dialogue: Dialogue) -> float:
         """By how many seconds the machine is ahead of the person since the last look. What it is behind is forgotten."""

@@ -36,6 +36,9 @@ class StartOptions:
     entry: str | None = None
 
 
+NO_OPTIONS = StartOptions()
+
+
 @dataclass(frozen=True)
 class Opened:
     """A start, and the file that is the machine's first disk, if that is what was opened."""
@@ -57,14 +60,6 @@ def open_start(path: Path | None, options: StartOptions = StartOptions()) -> Ope
         _refuse(options, path, "bios", "vga_bios")
         return Opened(open_firmware(options.bios, options.vga_bios, path), path)
     return Opened(_open_kernel(path, options))
-
-
-def open_bootable(path: Path) -> Bootable:
-    """The start that a file holds, for what takes no disks. Raises ImageError."""
-    opened = open_start(path)
-    if opened.disk is not None:
-        raise ImageError(path, "a boot disk", "only `x86virt run` starts disks")
-    return opened.bootable
 
 
 def _open_kernel(path: Path, options: StartOptions) -> Bootable:
