@@ -1,5 +1,7 @@
 """The machine: a processor with RAM and a board, a guest, and the strategy under which it runs."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -194,12 +196,19 @@ class Machine:
         budget = core.NEVER if max_cycles is None else max_cycles * TICKS
         pause = core.NEVER if pause_cycles is None else pause_cycles * TICKS
         cpu.budget = min(budget, pause)
-        try:
+        with self.ends_run():
             while self.outcome is None:
                 outcome = self.processor.run()
                 if outcome == core.RETIRED_LIMIT or (outcome == core.BUDGET and cpu.ticks < budget):
                     return True
                 self.act(outcome)
+        return False
+
+    @contextlib.contextmanager
+    def ends_run(self) -> Iterator[None]:
+        """Make an outcome of what ends a run from within the VMM."""
+        try:
+            yield
         except TripleFault:
             self.stop("triple_fault")
         except IsolationViolation as error:
@@ -208,7 +217,6 @@ class Machine:
             self.stop(f"unsupported: {error} (at eip {self.trapped_at():#x})")
         except VmmError as error:
             self.stop(f"unsupported: {error}")
-        return False
 
     def trapped_at(self) -> int:
         """EIP of the guest where it last trapped to the VMM."""

@@ -42,7 +42,10 @@ import numpy as np
 from .console.sources import NAMES
 from .core.board import BOARD, CONSOLE_BYTES, SHUTDOWN_WORD
 from .core.entries import refresh_segment
-from .core.layout import CPU, MAX_ROWS, OWNER_GUEST, OWNER_VMM, TIME_OFF, TLB_BUCKETS
+from .core.keyboard import RESPONSE_BYTES, SCAN_BYTES
+from .core.layout import CPU, MAX_ROWS, NEVER, OWNER_GUEST, OWNER_VMM, TIME_OFF, TLB_BUCKETS
+from .core.port_map import N_DEVICES
+from .core.uart import FIFO_BYTES, SENT_BYTES
 from .errors import UserError, show
 from .isa.events import N_MODES
 from .isa.registers import N_SEGMENTS
@@ -480,12 +483,52 @@ def check_board(board: np.ndarray) -> None:
     """No index of a board's lies outside of what it indexes; raises ValueError."""
     row = board.view(BOARD)[0]
     good = 0 <= row["console_length"] <= CONSOLE_BYTES and 0 <= row["shutdown_progress"] < len(SHUTDOWN_WORD)
-    good = good and row["ticks_per_second"] > 0 and row["clock"] >= 0
+    good = good and row["ticks_per_second"] > 0 and row["clock"] >= 0 and row["decode"].max() < N_DEVICES
     pics = row["pic"]
     good = good and all(((pics[name] >= 0) & (pics[name] <= 0xFF)).all() for name in pics.dtype.names)
     for channel in row["pit"]:
         good = good and 0 <= channel["mode"] <= 5 and 0 <= channel["access"] <= 3
         good = good and (not channel["counting"] or channel["mode"] not in (2, 3) or channel["reload"] > 0)
         good = good and all(0 <= channel[name] <= 1 << 62 for name in channel.dtype.names)
-    if not good:
+    if not good or not all(device_is_sound(device, most) for device, most in device_bounds(row)):
         raise ValueError("its devices are out of range")
+
+
+# Fields of the devices' records that index something, or that must not be larger: the greatest values. Every other number
+# of theirs is not negative.
+DEVICE_BOUNDS = {
+    "pci": {"address": 0xFFFFFFFF, "bus_master_base": 0xFFF0, "power_base": 0xFFC0},
+    "cmos": {"address": 127},
+    "keyboard": {
+        "scan_first": SCAN_BYTES - 1, "scan_count": SCAN_BYTES, "response_first": RESPONSE_BYTES - 1,
+        "response_count": RESPONSE_BYTES, "output": 255, "output_full": 1, "expected_by": 255, "parameter_of": 255,
+    },
+    "uart": {
+        "received_first": FIFO_BYTES - 1, "received_count": FIFO_BYTES, "sent_length": SENT_BYTES, "divisor": 0xFFFF,
+        "fifo_control": 255,
+    },
+    "vga": {
+        "crtc_address": 31, "sequencer_address": 7, "graphics_address": 15, "attribute_address": 63, "dac_read": 767,
+        "dac_write": 767,
+    },
+    "power": {},
+}  # fmt: skip
+BOARD_BOUNDS = {
+    "bus_master_ports": 0xFFF0, "power_ports": 0xFFC0, "irq_levels": 0xFFFFFF, "irq_rises": 0xFFFFFF, "tick": 1 << 61,
+    "device_deadline": NEVER, "poll_period": NEVER, "poll_deadline": NEVER,
+}  # fmt: skip
+MAY_BE_NEGATIVE = ("origin",)  # the tick at which a divider chain would have begun
+
+
+def device_bounds(row: np.void) -> Iterator[tuple[np.void, dict[str, int]]]:
+    """Each device's record of a board, with its bounds; the board's own fields at last."""
+    for name, most in DEVICE_BOUNDS.items():
+        for device in np.atleast_1d(row[name]):
+            yield device, most
+    yield row[list(BOARD_BOUNDS)], BOARD_BOUNDS
+
+
+def device_is_sound(device: np.void, most: dict[str, int]) -> bool:
+    """Whether the numbers of a record are within their bounds."""
+    names = [name for name in device.dtype.names or () if device.dtype[name] == np.int64 and name not in MAY_BE_NEGATIVE]
+    return all(0 <= device[name] <= most.get(name, 1 << 62) for name in names)

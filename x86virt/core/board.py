@@ -173,7 +173,7 @@ def reset_devices(board):
     board.timer_watched = 0
     reset_pci(board.pci)
     reset_ide(board.ide, board.ticks_per_second)
-    reset_cmos(board.cmos)
+    reset_cmos(board.cmos, board.tick, board.ticks_per_second)
     reset_keyboard(board.keyboard)
     reset_uart(board.uart[0])
     reset_uart(board.uart[1])

@@ -430,8 +430,9 @@ def power_on_cmos(cmos, ticks_per_second):
 
 
 @kernel
-def reset_cmos(cmos):
+def reset_cmos(cmos, now, ticks_per_second):
     """RESET#: the interrupts are disabled, and their flags cleared; time and memory stay."""
+    settle_clock(cmos, now, ticks_per_second)
     cmos.memory[REGISTER_B] = np.int64(cmos.memory[REGISTER_B]) & ~(PERIODIC | ALARM | UPDATE_ENDED | 0x08)
     cmos.memory[REGISTER_C] = 0
     cmos.irq = 0
