@@ -12,7 +12,7 @@ from .console.screen import Screen
 from .core import layout as core
 from .core.board import BOARD_DISK, BOARD_POLL
 from .core.device_entries import device_disk_settings, device_firmware_settings, device_set_clock
-from .core.entries import reset_devices
+from .core.entries import reset_devices, shadow_as_firmware_left_it
 from .disk_service import DiskService
 from .isa.registers import EAX, EDX
 from .ledger import Ledger
@@ -131,6 +131,7 @@ class Machine:
             enter(self.processor, boot)
         else:
             reset_devices(self.vm.boards, TICKS * self.processor.clock_hz)
+            shadow_as_firmware_left_it(self.vm.boards)
             self.vm.start(boot)
         if self.probe is not None:
             self.probe.arm()
@@ -290,8 +291,9 @@ class Machine:
         A kernel that was started without firmware has nothing to come back to: its run ends, as one without reboots does.
         """
         if self.has_firmware and self.reboots:
-            self.processor.system_reset()  # type: ignore[attr-defined]
+            self.processor.system_reset()
             self.set_up_devices()
+            self.dialogue.watch()
         else:
             self.stop("reset")
 

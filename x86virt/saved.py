@@ -16,11 +16,12 @@ The manifest holds
     strategy                  its name; strategy_state: what it says of its own
     profile, profile_digest   the processor's profile and the hash of its values
     memory_bytes, cache_model, check_isolation
+    firmware_bytes            of the BIOS image and the expansion ROM of the VGA, 0 if there is none
     machine                   outcome so far, regions measured, exits; the input script and how far it was played
     vm                        what the VMM keeps outside RAM (x86virt/vmm/saved_state.py); null on the bare machine
     arrays                    [name, layout, count] each, where layout is that of a NumPy dtype ("<i8", or [name, layout] pairs)
 
-The arrays are RAM, every field of the processor record (`cpu.NAME`: registers, TLBs, caches, the ledger, the tick counter,
+The arrays are RAM, ROM, every field of the processor record (`cpu.NAME`: registers, TLBs, caches, the ledger, the tick counter,
 the host's timer), the boards, the p2m, the ledgers of measured regions, and what console, serial ports and screen have
 said. Nothing in the file is executed. What only serves speed (decoded code, front caches) is not saved: no cycle depends on it.
 
@@ -51,7 +52,7 @@ from .isa.events import N_MODES
 from .isa.registers import N_SEGMENTS
 from .ledger import SHAPE, Ledger
 from .machine import Machine, Region
-from .processor import HOST_FIELDS
+from .processor import HOST_FIELDS, LARGEST_BIOS
 from .profile import Profile, ProfileError, load_profile
 from .vmm.registry import find_strategy
 from .vmm.saved_state import (
@@ -78,7 +79,8 @@ SMALLEST_MEMORY, LARGEST_MEMORY = 1 << 12, 2 << 30
 AGAIN = "save the machine again"
 # Fields of the processor that say what machine it is: they must be those of the machine that is made to take the state.
 IDENTITY_FIELDS = (
-    "price", "cache_levels", "cache_all", "ram_last", "code_map", "owner_table",
+    "price", "cache_levels", "cache_all", "ram_last", "place_last", "rom_first", "bios_bytes", "vga_rom_bytes", "code_map",
+    "owner_table",
     *(name for name in CPU.names or () if name.startswith("cpuid")),
 )  # fmt: skip
 TIME_LOG_FIELDS = ("time_mode", "time_count", "time_next", "time_log")
@@ -118,6 +120,7 @@ def machine_bytes(machine: Machine, where: object = "machine") -> bytes:
         "profile": machine.profile.name,
         "profile_digest": machine.profile.digest(),
         "memory_bytes": machine.memory_bytes,
+        "firmware_bytes": [int(machine.processor.cpu.bios_bytes), int(machine.processor.cpu.vga_rom_bytes)],
         "cache_model": machine.cache_model,
         "check_isolation": bool(machine.processor.cpu.owner_table),
         "machine": machine_state(machine),
@@ -149,6 +152,7 @@ def machine_arrays(machine: Machine) -> Iterator[tuple[str, np.ndarray]]:
     """Every array of a machine's state by name."""
     processor = machine.processor
     yield "ram", processor.ram
+    yield "rom", processor.rom
     state = processor.state.view(np.ndarray)
     for name in saved_fields():
         yield f"cpu.{name}", np.ascontiguousarray(state[name]).reshape(-1)
@@ -294,7 +298,11 @@ def empty_machine(
     if memory % 4096 or manifest["cache_model"] not in ("tables", "all"):
         raise ValueError("memory_bytes or cache_model")
     checked = within(manifest["check_isolation"], 0, 1) == 1
-    return Machine(chosen(), profile, memory, manifest["cache_model"], checked)
+    machine = Machine(chosen(), profile, memory, manifest["cache_model"], checked)
+    bios_bytes, vga_rom_bytes = (within(count, 0, LARGEST_BIOS) for count in manifest["firmware_bytes"])
+    if bios_bytes:
+        machine.processor.install_firmware(bytes(bios_bytes), bytes(vga_rom_bytes))
+    return machine
 
 
 def expected_arrays(machine: Machine, manifest: dict[str, Any]) -> dict[str, tuple[np.dtype, int]]:
@@ -352,6 +360,7 @@ def fill_hardware(machine: Machine, arrays: dict[str, np.ndarray]) -> None:
     processor.settle()
     state = processor.state.view(np.ndarray)
     processor.ram[:] = arrays["ram"]
+    processor.rom[:] = arrays["rom"]
     for name in saved_fields():
         state[name] = arrays[f"cpu.{name}"].reshape(state[name].shape)
     processor.boards.view(np.ndarray)[:] = arrays["board"]
@@ -430,6 +439,7 @@ def ledger_of(arrays: dict[str, np.ndarray], name: str) -> Ledger:
 BOUNDS = {
     "cpl": (0, 3), "mode": (0, N_MODES - 1), "mode_table": (0, N_MODES - 1), "event_vector": (0, 255),
     "idt_vector": (-1, 255), "probe_row": (0, MAX_ROWS - 1), "timer_vector": (0, 255), "cache_lines": (0, 1 << 52),
+    "pam": (0, (1 << 56) - 1), "vga_rom_address": (0, 0xFFFFFFFF),
     "rip": (0, 0xFFFFFFFF), "ticks": (0, 1 << 61), "retired": (0, 1 << 61), "halted": (0, 1), "shadow": (0, 2),
 }  # fmt: skip
 

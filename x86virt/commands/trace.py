@@ -18,8 +18,8 @@ from .output import SCHEMA_VERSION, STATUS_DONE, get_ready, say, say_outcome, st
 
 if TYPE_CHECKING:
     from ..api import Setup
-    from ..loader import Image
     from ..machine import Machine
+    from ..start.boot import Bootable
     from ..symbols import Symbols
     from ..trace import Filter, Limit, Record
 
@@ -157,7 +157,7 @@ def write_trace(
                 stream.write(json.dumps(record.as_json(symbols), allow_nan=False) + "\n")
 
 
-def header(setup: "Setup", image: "Image", command_line: str, shown: "Filter") -> dict[str, Any]:
+def header(setup: "Setup", image: "Bootable", command_line: str, shown: "Filter") -> dict[str, Any]:
     """The first JSON line."""
     return {
         "schema_version": SCHEMA_VERSION,
