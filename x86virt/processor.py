@@ -6,6 +6,7 @@ import numpy as np
 
 from .core import layout
 from .core.board import BOARD
+from .core.device_entries import device_restart
 from .core.entries import (
     enter_level,
     is_writable,
@@ -222,15 +223,15 @@ class Processor:
         self.set_segment(TR, 0, 0, 0xFFFF, AR_P | TYPE_TSS_32_BUSY)
         enter_level(self.state, 0)
 
-    def reset_real(self) -> None:
-        """Power on, in the state that the processor itself takes: real-address mode (SDM volume 3, table 9-1).
+    def reset_real(self, running: bool = False) -> None:
+        """Power on, or reset a machine that is `running`: real-address mode (SDM volume 3, table 9-1).
 
         Execution begins at F000:FFF0, whose base lies in the top 64 KB of the address space until CS is loaded.
         """
         cpu = self.cpu
         cpu.cr0 = CR0_ET | CR0_CD | CR0_NW
         cpu.cr2 = cpu.cr3 = cpu.cr4 = 0
-        self._power_on()
+        self._power_on(running)
         cpu.gpr[:] = 0
         cpu.gpr[EDX] = cpu.cpuid[1, 0]
         for segment in range(N_SEGMENTS):
@@ -243,8 +244,8 @@ class Processor:
         cpu.rip = 0xFFF0
         enter_level(self.state, 0)
 
-    def _power_on(self) -> None:
-        """What both ways of starting have in common: no event, no limit, empty TLBs, no decoded code, fresh devices."""
+    def _power_on(self, running: bool = False) -> None:
+        """What all ways of starting have in common: no event, no limit, empty TLBs, no decoded code, fresh devices."""
         cpu = self.cpu
         cpu.ram_last = self.ram_bytes - 1
         cpu.rom_first = self.ram_bytes
@@ -271,7 +272,10 @@ class Processor:
         self.code.block_count = layout.FIRST_BLOCK
         self.code.uop_count = layout.BLOCK_UOPS
         cpu.mode_table[:4] = (MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_USER)
-        reset_devices(self.boards, TICKS_PER_CYCLE * self.clock_hz)
+        if running:
+            device_restart(self.boards, int(cpu.ticks))
+        else:
+            reset_devices(self.boards, TICKS_PER_CYCLE * self.clock_hz)
         if not self.rom_bytes:
             shadow_as_firmware_left_it(self.boards)
         refresh_memory_map(self.state)
@@ -279,19 +283,17 @@ class Processor:
     def system_reset(self) -> None:
         """Reset processor and devices while the machine runs, as its reset line does; RAM, time and ledger go on.
 
-        What limits the run stays too; the console's text is the owner's to take.
+        What limits the run stays too.
         """
-        cpu, board = self.cpu, self.board
+        cpu = self.cpu
         kept = {name: int(cpu[name]) for name in RUN_LIMITS}
-        console_length = int(board.console_length)
         self.discard_host_state()
         for name in RESET_TO_ZERO:
             cpu[name] = 0
-        self.reset_real()
+        self.reset_real(running=True)
         for name, value in kept.items():
             cpu[name] = value
         cpu.tsc_offset = -(int(cpu.ticks) // TICKS_PER_CYCLE)
-        board.console_length = console_length
 
     @property
     def clock_hz(self) -> int:

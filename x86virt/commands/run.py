@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from ..start.recognise import Opened
 
 MACHINE_IN_THE_FILE = (
-    "memory", "cache_model", "command_line", "check_isolation", "bios", "vga_bios", "disks", "disk_write", "initrd", "at", "entry",
-    "rtc", "no_reboot",
+    "memory", "cache_model", "command_line", "check_isolation", "bios", "vga_bios", "disks", "disk_write", "initrd", "at",
+    "entry", "rtc", "no_reboot",
 )  # fmt: skip
 
 
