@@ -18,6 +18,8 @@ The lines of all interrupts are kept beside the PICs too (`irq_levels`, `irq_ris
 import numpy as np
 
 from .cmos import CMOS, advance_cmos, power_on_cmos, reset_cmos
+from .ide import ide_advance, reset_ide
+from .ide_state import IDE
 from .jit import inline, kernel
 from .keyboard import KEYBOARD, advance_keyboard, reset_keyboard
 from .layout import NEVER
@@ -72,6 +74,7 @@ CLOCK_IRQ = 8
 POWER_IRQ = 9
 SECOND_KEYBOARD_IRQ = 12
 FLOAT_ERROR_IRQ = 13
+PRIMARY_IDE_IRQ, SECONDARY_IDE_IRQ = 14, 15
 
 BOARD = np.dtype(
     [
@@ -90,6 +93,7 @@ BOARD = np.dtype(
         ("pic", PIC, 2),  # master, slave
         ("pit", CHANNEL, 3),
         ("pci", PCI),
+        ("ide", IDE),
         ("cmos", CMOS),
         ("keyboard", KEYBOARD),
         ("uart", UART, 2),
@@ -168,6 +172,7 @@ def reset_devices(board):
     board.irq_rises = 0
     board.timer_watched = 0
     reset_pci(board.pci)
+    reset_ide(board.ide, board.ticks_per_second)
     reset_cmos(board.cmos, board.tick, board.ticks_per_second)
     reset_keyboard(board.keyboard)
     reset_uart(board.uart[0])
@@ -304,6 +309,8 @@ def follow_line(board, irq, level):
 @kernel
 def follow_devices(board):
     """Carry what the devices leave in their records to the interrupt lines, and find the earliest of their deadlines."""
+    follow_line(board, PRIMARY_IDE_IRQ, board.ide.irq[0])
+    follow_line(board, SECONDARY_IDE_IRQ, board.ide.irq[1])
     follow_line(board, KEYBOARD_IRQ, board.keyboard.irq)
     follow_line(board, UART_2_IRQ, board.uart[1].irq)
     follow_line(board, UART_1_IRQ, board.uart[0].irq)
@@ -312,6 +319,7 @@ def follow_devices(board):
     follow_line(board, SECOND_KEYBOARD_IRQ, board.keyboard.second_irq)
     deadline = min(board.poll_deadline, board.cmos.deadline, board.keyboard.deadline)
     deadline = min(deadline, board.uart[0].deadline, board.uart[1].deadline, board.power.deadline)
+    deadline = min(deadline, board.ide.deadline)
     if deadline != board.device_deadline:
         board.device_deadline = deadline
         board.deadlines_moved = 1
@@ -334,6 +342,7 @@ def advance_devices(board):
     now, second = board.tick, board.ticks_per_second
     if now >= board.poll_deadline:
         poll(board)
+    ide_advance(board.ide, board.tick)
     if now >= board.cmos.deadline:
         advance_cmos(board.cmos, now, second)
     if now >= board.keyboard.deadline:

@@ -40,13 +40,13 @@ def device_set_clock(boards, now, seconds):
 
 @entry
 def device_poll(boards, now, period):
-    """Let the owner be asked to look every `period` ticks, from `now` on; 0: no longer."""
+    """Let the owner be asked to look every `period` ticks, at multiples of the period behind `now`; 0: no longer."""
     board = boards[0]
     board_advance(board, now)
     board.poll_period = period
     board.poll_deadline = NEVER
     if period > 0:
-        board.poll_deadline = board.tick + period
+        board.poll_deadline = (board.tick // period + 1) * period
     follow_devices(board)
 
 

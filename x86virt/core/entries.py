@@ -9,6 +9,7 @@ from ..isa.events import (
 from .board import (
     board_advance,
     board_deadline,
+    follow_devices,
     give_timer_edges,
     interrupt_acknowledge,
     interrupt_pending,
@@ -21,10 +22,12 @@ from .control import cr4_offered
 from .debug_registers import set_debug_register
 from .decode import decode
 from .flags import get_eflags, set_eflags
+from .ide import follow_channels
 from .jit import entry
 from .mode import set_context, set_cpl
 from .model_specific import read_stored, write_stored
 from .paging import peek_translation
+from .pci import set_shadows
 from .performance import (
     counter_named,
     counter_value,
@@ -33,6 +36,7 @@ from .performance import (
     write_performance_register,
 )
 from .physical import note_code_write
+from .physical_map import PAM_ALL_RAM, place_to_read, refresh_map, takes_writes
 from .port_decode import port_read, port_write, reads_time
 from .segment import segment_limits
 from .tlb import flush_tlb, invalidate_page
@@ -61,6 +65,30 @@ def refresh_segment(state, segment):
 def note_write(state, memory, physical):
     """Python wrote RAM at `physical`: discard decoded code there."""
     note_code_write(state[0], memory, physical)
+
+
+@entry
+def shadow_as_firmware_left_it(boards):
+    """A machine that starts without firmware: the host bridge's PAM registers say that all segments are RAM."""
+    set_shadows(boards[0].pci, PAM_ALL_RAM)
+
+
+@entry
+def refresh_memory_map(state):
+    """Python changed what lies where: the front caches are dropped."""
+    refresh_map(state[0])
+
+
+@entry
+def place_of(state, physical):
+    """Where a read of a physical address finds its bytes in the array; beyond the array, in no memory."""
+    return place_to_read(state[0], physical)
+
+
+@entry
+def is_writable(state, physical):
+    """Whether RAM takes what is written to a physical address."""
+    return takes_writes(state[0], physical)
 
 
 @entry
@@ -209,6 +237,14 @@ def device_acknowledge(boards):
 def device_reads_time(boards, port, width_bytes):
     """1 if an IN tells the time."""
     return reads_time(boards[0], port, width_bytes)
+
+
+@entry
+def device_request_answered(boards):
+    """The host's half of IDE has done what the channels asked for."""
+    board = boards[0]
+    follow_channels(board.ide)
+    follow_devices(board)
 
 
 @entry

@@ -35,6 +35,7 @@ POWER_MISCELLANEOUS = 0x80
 
 COMMAND_IO = 1
 COMMAND_MEMORY = 2
+COMMAND_MASTER = 4
 
 PCI = np.dtype(
     [
@@ -174,6 +175,13 @@ def reset_pci(pci):
     reset_ide_function(pci)
     reset_power_function(pci)
     reset_display(pci)
+    follow_registers(pci)
+
+
+@kernel
+def set_shadows(pci, pam):
+    """Give the seven PAM registers of the host bridge their value, 59h in the lowest byte."""
+    set_bytes(pci, HOST_BRIDGE, PAM, 7, pam)
     follow_registers(pci)
 
 

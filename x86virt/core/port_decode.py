@@ -14,6 +14,7 @@ from .board import (
     float_error_port,
 )
 from .device_ports import device_port_read, device_port_write, request_reset
+from .ide_ports import ide_byte_read, ide_byte_write, ide_port_read, ide_port_write, is_ide, is_ide_data
 from .jit import kernel
 from .pci import address_write, configuration_read, configuration_write
 from .port_map import (
@@ -176,6 +177,8 @@ def timed_read(board, device, port):
 def byte_write(board, port, value, now):
     """Write a byte to a port at tick `now`; returns BOARD outcomes."""
     device = device_of(board, port)
+    if is_ide(device):
+        return ide_byte_write(board, device, port, value, now)
     if device >= FIRST_TIMED:
         board_advance(board, now)
         return timed_write(board, device, port, value)
@@ -204,6 +207,8 @@ def byte_write(board, port, value, now):
 def byte_read(board, port, now):
     """Read a byte from a port at tick `now`; all ones where no device answers."""
     device = device_of(board, port)
+    if is_ide(device):
+        return ide_byte_read(board, device, port, now)
     if device >= FIRST_TIMED:
         board_advance(board, now)
         return timed_read(board, device, port)
@@ -238,6 +243,8 @@ def port_write(board, port, width_bytes, value, now):
         return BOARD_EXIT
     if is_configuration_access(device, port, width_bytes):
         return configuration_port_write(board, port, width_bytes, value)
+    if is_ide_data(device, port):
+        return ide_port_write(board, port, width_bytes, value, now)
     outcome = BOARD_OK
     for number in range(width_bytes):
         outcome |= byte_write(board, (port + number) & 0xFFFF, (value >> (8 * number)) & 0xFF, now)
@@ -250,6 +257,8 @@ def port_read(board, port, width_bytes, now):
     device = device_of(board, port)
     if is_configuration_access(device, port, width_bytes):
         return configuration_port_read(board, port, width_bytes)
+    if is_ide_data(device, port):
+        return ide_port_read(board, port, width_bytes, now)
     value = 0
     for number in range(width_bytes):
         value |= byte_read(board, (port + number) & 0xFFFF, now) << (8 * number)

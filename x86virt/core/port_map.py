@@ -49,7 +49,11 @@ PORT_SLAVE_PIC = 0xA0
 PORT_APM = 0xB2
 PORT_CONSOLE = 0xE9
 PORT_FLOAT_ERROR = 0xF0
+PORT_IDE_SECONDARY = 0x170
+PORT_IDE_PRIMARY = 0x1F0
 PORT_EXIT = 0xF4
+PORT_IDE_SECONDARY_CONTROL = 0x376
+PORT_IDE_PRIMARY_CONTROL = 0x3F6
 PORT_UART_2 = 0x2F8
 PORT_VGA_MONOCHROME = 0x3B4
 PORT_VGA = 0x3C0
@@ -65,6 +69,7 @@ PORT_EVENTS = 0xAFE0
 
 BUS_MASTER_PORTS = 16
 POWER_PORTS = 64
+IDE_CONTROL = 0x200  # the bit that tells the control ports of IDE from its task files
 
 
 @kernel
@@ -112,6 +117,10 @@ def map_fixed_ports(board):
     map_ports(board, PORT_VGA_COLOUR + 6, 1, DEVICE_VGA)
     map_ports(board, PORT_UART_1, 8, DEVICE_UART_1)
     map_ports(board, PORT_DEBUG, 1, DEVICE_CONSOLE)
+    map_ports(board, PORT_IDE_PRIMARY, 8, DEVICE_IDE_PRIMARY)
+    map_ports(board, PORT_IDE_PRIMARY_CONTROL, 1, DEVICE_IDE_PRIMARY)
+    map_ports(board, PORT_IDE_SECONDARY, 8, DEVICE_IDE_SECONDARY)
+    map_ports(board, PORT_IDE_SECONDARY_CONTROL, 1, DEVICE_IDE_SECONDARY)
     map_ports(board, PORT_ELCR, 2, DEVICE_ELCR)
     map_ports(board, PORT_PCI_ADDRESS, 4, DEVICE_PCI_ADDRESS)
     map_ports(board, PORT_PCI_DATA, 4, DEVICE_PCI_DATA)

@@ -1,0 +1,53 @@
+"""`x86virt bench`: the benchmark suites, and the emulator's own speed."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from .options import ALL, machine_options, make_setups, strategy_option
+from .output import SCHEMA_VERSION, get_ready, say, show, status_of_rows, write_json
+
+
+@click.command("bench")
+@click.argument("suite", default="syscall")
+@strategy_option((ALL,))
+@machine_options
+@click.option("--iterations", type=click.IntRange(1, 0xFFFFFFFF), help="Instead of each benchmark's own number.")
+@click.option("--cold", is_flag=True, help="`speed` only: measure compilation from an empty cache too.")
+def bench_command(
+    suite: str, strategies: Sequence[str], json_file: str | None, iterations: int | None, cold: bool, **machine: Any
+) -> int:
+    """Run the benchmarks of SUITE (syscall, micro, speed) and say where the cycles went."""
+    from ..suites import measure
+    from ..suites import suite as suite_named
+
+    if suite == "speed":
+        return bench_speed(strategies, json_file, cold, machine)
+    if cold:
+        raise click.UsageError("--cold is for `bench speed`")
+    benchmarks = suite_named(suite)
+    setups = make_setups(strategies, machine)
+    get_ready()
+    rows = measure(benchmarks, setups, iterations, say)
+    if json_file is not None:
+        write_json(json_file, {"schema_version": SCHEMA_VERSION, "rows": [row.as_json() for row in rows]})
+    else:
+        from ..report import show_suite
+
+        show(show_suite(rows))
+    return status_of_rows([row.outcome for row in rows], len(setups))
+
+
+def bench_speed(strategies: Sequence[str], json_file: str | None, cold: bool, machine: dict[str, Any]) -> int:
+    """`bench speed`."""
+    setups = make_setups(strategies, machine)
+    get_ready()
+    from ..speed import measure_speed, show_speed
+
+    rows = measure_speed(setups, cold, say)
+    if json_file is not None:
+        write_json(json_file, {"schema_version": SCHEMA_VERSION, "rows": [row.as_json() for row in rows]})
+    else:
+        show(show_speed(rows))
+    return status_of_rows([row.outcome for row in rows], len(setups))
