@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from .errors import GuestError, near_matches
 from .start.boot import Bootable
 from .start.multiboot import load_image
-from .start.recognise import open_start
+from .start.recognise import open_bootable
 
 PACKAGE = pathlib.Path(__file__).resolve().parent
 
@@ -55,6 +55,6 @@ def find_guest(name_or_path: str | os.PathLike[str]) -> Bootable:
         return load_image(known[text].path)
     looks_like_path = isinstance(name_or_path, os.PathLike) or os.sep in text or "/" in text or "." in text
     if looks_like_path or os.path.isfile(text):
-        return open_start(name_or_path)
+        return open_bootable(name_or_path)
     advice = f"use one of {', '.join(known)}, or the path of an image{near_matches(text, known)}"
     raise GuestError(f"guest {text!r}" if not text else f"guest {text}", "no such guest", advice)
