@@ -6,6 +6,7 @@ import numpy as np
 
 from .core import layout
 from .core.board import BOARD
+from .core.device_entries import device_restart
 from .core.entries import (
     enter_level,
     is_writable,
@@ -15,14 +16,13 @@ from .core.entries import (
     refresh_memory_map,
     refresh_segment,
     reset_devices,
-    restart_devices,
     settle_all,
     shadow_as_firmware_left_it,
     write_debug_register,
 )
 from .core.jit import JIT_DISABLED
 from .core.layout import BLOCK, CODE, CPU, DETAIL, MAX_BLOCKS, MAX_UOPS, NEVER, UOP
-from .core.physical_map import BUS, SHADOW_END, SHADOW_FIRST
+from .core.physical_map import BUS, PAM_ALL_RAM, SHADOW_END, SHADOW_FIRST
 from .core.run import run
 from .identity import load_identity, reset_model_specific
 from .isa.events import MODE_GUEST_KERNEL, MODE_GUEST_USER, TICKS_PER_CYCLE
@@ -216,8 +216,6 @@ class Processor:
     def reset(self) -> None:
         """Power on, in the state that a Multiboot loader hands over: flat protected mode, ring 0, interrupts off."""
         self._power_on()
-        reset_devices(self.boards, TICKS_PER_CYCLE * self.clock_hz)
-        self._start_map()
         self.cpu.cr0 = CR0_ET | CR0_PE
         for segment in range(N_SEGMENTS):
             self.set_segment(segment, 0, 0, 0xFFFFFFFF, FLAT_CODE if segment == CS else FLAT_DATA)
@@ -225,21 +223,15 @@ class Processor:
         self.set_segment(TR, 0, 0, 0xFFFF, AR_P | TYPE_TSS_32_BUSY)
         enter_level(self.state, 0)
 
-    def reset_real(self) -> None:
-        """Power on, in the state that the processor itself takes: real-address mode (SDM volume 3, table 9-1).
+    def reset_real(self, running: bool = False) -> None:
+        """Power on, or reset a machine that is `running`: real-address mode (SDM volume 3, table 9-1).
 
         Execution begins at F000:FFF0, whose base lies in the top 64 KB of the address space until CS is loaded.
         """
-        self._enter_reset_state()
-        reset_devices(self.boards, TICKS_PER_CYCLE * self.clock_hz)
-        self._start_map()
-
-    def _enter_reset_state(self) -> None:
-        """The registers of the processor as RESET# leaves them."""
         cpu = self.cpu
         cpu.cr0 = CR0_ET | CR0_CD | CR0_NW
         cpu.cr2 = cpu.cr3 = cpu.cr4 = 0
-        self._power_on()
+        self._power_on(running)
         cpu.gpr[:] = 0
         cpu.gpr[EDX] = cpu.cpuid[1, 0]
         for segment in range(N_SEGMENTS):
@@ -252,13 +244,15 @@ class Processor:
         cpu.rip = 0xFFF0
         enter_level(self.state, 0)
 
-    def _power_on(self) -> None:
-        """What both ways of starting have in common: no event, no limit, empty TLBs, no decoded code."""
+    def _power_on(self, running: bool = False) -> None:
+        """What all ways of starting have in common: no event, no limit, empty TLBs, no decoded code, fresh devices."""
         cpu = self.cpu
         cpu.ram_last = self.ram_bytes - 1
         cpu.rom_first = self.ram_bytes
         cpu.code_map = self.ram_bytes + self.rom_bytes
         cpu.place_last = cpu.code_map - 1
+        cpu.vga_rom_address = 0
+        cpu.pam = 0 if self.rom_bytes else PAM_ALL_RAM
         cpu.eflags = EFLAGS_FIXED
         cpu.flag_result = 1
         cpu.shadow = cpu.halted = 0
@@ -278,30 +272,28 @@ class Processor:
         self.code.block_count = layout.FIRST_BLOCK
         self.code.uop_count = layout.BLOCK_UOPS
         cpu.mode_table[:4] = (MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_USER)
-
-    def _start_map(self) -> None:
-        """The physical map as the devices have it after a reset."""
+        if running:
+            device_restart(self.boards, int(cpu.ticks))
+        else:
+            reset_devices(self.boards, TICKS_PER_CYCLE * self.clock_hz)
         if not self.rom_bytes:
             shadow_as_firmware_left_it(self.boards)
-        self.cpu.pam, self.cpu.vga_rom_address = self.board.pci.pam, 0
         refresh_memory_map(self.state)
 
     def system_reset(self) -> None:
         """Reset processor and devices while the machine runs, as its reset line does; RAM, time and ledger go on.
 
-        What limits the run stays too, and what the owner of the devices has not taken yet.
+        What limits the run stays too.
         """
         cpu = self.cpu
         kept = {name: int(cpu[name]) for name in RUN_LIMITS}
         self.discard_host_state()
         for name in RESET_TO_ZERO:
             cpu[name] = 0
-        self._enter_reset_state()
+        self.reset_real(running=True)
         for name, value in kept.items():
             cpu[name] = value
         cpu.tsc_offset = -(int(cpu.ticks) // TICKS_PER_CYCLE)
-        restart_devices(self.boards, int(cpu.ticks))
-        self._start_map()
 
     @property
     def clock_hz(self) -> int:

@@ -15,9 +15,6 @@ from .board import (
     interrupt_pending,
     reset_board,
 )
-from .board import (
-    reset_devices as reset_board_devices,
-)
 from .cache import VMM, reference
 from .charge import charge, charge_ticks
 from .code import settle
@@ -68,13 +65,6 @@ def refresh_segment(state, segment):
 def note_write(state, memory, physical):
     """Python wrote RAM at `physical`: discard decoded code there."""
     note_code_write(state[0], memory, physical)
-
-
-@entry
-def restart_devices(boards, now):
-    """RST# to the devices of a machine that has run up to a tick; what the owner has not taken yet stays."""
-    board_advance(boards[0], now)
-    reset_board_devices(boards[0])
 
 
 @entry
