@@ -42,9 +42,9 @@ class Transcript:
     def _add(self, number: int, old: str, row: str) -> None:
         """Add what a row shows now and did not before."""
         start = common_start(old, row)
-        if number == self.last_row and start == len(old) and self.octets.endswith(b"\n"):
-            del self.octets[-1:]
-        self.octets += (row[start:] + "\n").encode()
+        if number != self.last_row or start != len(old):
+            self.octets += b"\n"
+        self.octets += row[start:].encode()
         self.last_row = number
 
     def state(self) -> list[Any]:

@@ -58,7 +58,7 @@ def open_start(path: Path | None, options: StartOptions = StartOptions()) -> Ope
     head = read_head(path)
     if options.at is None and is_boot_disk(head):
         _refuse(options, path, "bios", "vga_bios")
-        firmware = open_firmware(options.bios, options.vga_bios, path)
+        firmware = open_firmware(options.bios, options.vga_bios)
         return Opened(replace(firmware, name=pathlib.Path(path).stem), path)
     return Opened(_open_kernel(path, options))
 
