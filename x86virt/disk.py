@@ -134,6 +134,8 @@ class Disk:
         """Say in one line what the host refuses."""
         try:
             yield
+        except DiskError:
+            raise
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise DiskError(self.name, f"cannot be {what} ({reason})", "see to the host's disk") from None
@@ -141,6 +143,15 @@ class Disk:
             raise DiskError(self.name, "was closed", "make a new machine") from None
 
     # -- what it is -----------------------------------------------------------------------------------------------
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the image is no file."""
+        return self._file is None
+
+    def read_image(self) -> bytes:
+        """All bytes of an image in memory, without its overlay."""
+        return self._content
 
     @property
     def geometry(self) -> tuple[int, int, int]:
