@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import struct
 import subprocess
@@ -35,6 +36,7 @@ INIT = """\
 /bin/busybox mount -t sysfs sysfs /sys
 /bin/busybox --install -s /bin
 export PATH=/bin PS1='shell# '
+for module in $(cat /modules/order); do insmod /modules/$module; done
 exec /bin/busybox setsid /bin/busybox cttyhack /bin/busybox sh
 """
 
@@ -91,16 +93,37 @@ def tar_archive(files: dict[str, bytes]) -> bytes:
     return stream.getvalue()
 
 
-def busybox_initrd() -> bytes:
-    """A cpio archive with a static busybox for i386 and an init that ends in a shell on the console. Raises Missing."""
-    busybox = file_of("busybox-static", "bin/busybox", foreign=True).read_bytes()
+def busybox_initrd(kernel: Path, drivers: tuple[str, ...] = ()) -> bytes:
+    """A cpio archive with a static busybox for i386, whose init loads drivers and ends in a shell on the console.
+
+    `kernel` is the kernel's image in the unpacked package that also holds the drivers' modules. Raises Missing.
+    """
+    modules = modules_in_order(kernel.parent.parent, drivers)
     entries = [
         ("bin", CPIO_FOLDER, b""),
-        ("bin/busybox", CPIO_FILE, busybox),
+        ("bin/busybox", CPIO_FILE, file_of("busybox-static", "bin/busybox", foreign=True).read_bytes()),
+        ("modules", CPIO_FOLDER, b""),
+        ("modules/order", CPIO_FILE, "\n".join(modules).encode()),
+        *((f"modules/{name}", CPIO_FILE, content) for name, content in modules.items()),
         ("init", CPIO_FILE, INIT.encode()),
         ("TRAILER!!!", 0, b""),
     ]
     return b"".join(cpio_entry(number, *entry) for number, entry in enumerate(entries, 1))
+
+
+def modules_in_order(root: Path, drivers: tuple[str, ...]) -> dict[str, bytes]:
+    """The kernel modules of drivers and of what they need, each behind all that it needs. Raises Missing."""
+    modules: dict[str, bytes] = {}
+    for driver in drivers:
+        found = next(root.glob(f"lib/modules/*/kernel/**/{driver}.ko"), None)
+        if found is None:
+            raise Missing(f"the kernel's package holds no module {driver}")
+        content = found.read_bytes()
+        needed = re.search(rb"\0depends=([^\0]*)\0", content)
+        if needed is not None and needed[1]:
+            modules |= modules_in_order(root, tuple(needed[1].decode().replace("-", "_").split(",")))
+        modules[f"{driver}.ko"] = content
+    return modules
 
 
 def cpio_entry(inode: int, name: str, mode: int, content: bytes) -> bytes:
