@@ -6,7 +6,10 @@ On the bare machine and under a VMM, cut into slices, with the check of isolatio
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -208,3 +211,22 @@ def test_single_steps_change_nothing():
     result = stepped.run(MAX_CYCLES)
     assert (result.ticks, result.instructions) == (expected.ticks, expected.instructions)
     check(stepped, result)
+
+
+COUNTED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_ide_guest import IMAGE, MAX_CYCLES, Disk, machine
+result = machine(sys.argv[2], Disk.of_bytes("disk", IMAGE)).run(MAX_CYCLES)
+print(result.ticks, result.instructions)
+"""
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="it compares the two")
+@pytest.mark.parametrize("name", ["native", "trap-and-emulate"])
+def test_compiled_and_interpreted_take_the_same_time(name):
+    result = machine(name, Disk.of_bytes("disk", IMAGE)).run(MAX_CYCLES)
+    command = [sys.executable, "-c", COUNTED, str(Path(__file__).parent), name]
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert told.split() == [str(result.ticks), str(result.instructions)]
