@@ -62,8 +62,9 @@ lint: $(VENV)/installed-test
 
 # The suite runs compiled on two processes; a fast subset also under the interpreter and with bounds checks on.
 EVERY_WAY := tests/test_smc.py tests/test_segmentation.py tests/test_real_mode.py tests/test_gates_16.py tests/test_x87.py
-WITHOUT_JIT := $(EVERY_WAY) tests/test_board.py tests/test_delivery.py tests/test_virtual_8086.py tests/test_fused.py
-WITH_BOUNDS := $(EVERY_WAY) tests/test_instructions.py tests/test_fuzz.py
+WITHOUT_JIT := $(EVERY_WAY) tests/test_board.py tests/test_delivery.py tests/test_virtual_8086.py tests/test_fused.py \
+	tests/test_ide_guest.py tests/test_disk.py
+WITH_BOUNDS := $(EVERY_WAY) tests/test_instructions.py tests/test_fuzz.py tests/test_ide_guest.py
 
 test: lint
 	@$(BIN)/x86virt run hello >/dev/null
