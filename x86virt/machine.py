@@ -11,8 +11,13 @@ from .console.dialogue import Dialogue
 from .console.screen import Screen
 from .core import layout as core
 from .core.board import BOARD_DISK, BOARD_POLL
-from .core.device_entries import device_disk_settings, device_firmware_settings, device_set_clock
-from .core.entries import reset_devices, shadow_as_firmware_left_it
+from .core.device_entries import (
+    device_disk_settings,
+    device_firmware_settings,
+    device_set_clock,
+    devices_as_firmware_left_them,
+)
+from .core.entries import reset_devices
 from .disk_service import DiskService
 from .isa.registers import EAX, EDX
 from .ledger import Ledger
@@ -131,7 +136,7 @@ class Machine:
             enter(self.processor, boot)
         else:
             reset_devices(self.vm.boards, TICKS * self.processor.clock_hz)
-            shadow_as_firmware_left_it(self.vm.boards)
+            devices_as_firmware_left_them(self.vm.boards)
             self.vm.start(boot)
         if self.probe is not None:
             self.probe.arm()
