@@ -57,8 +57,8 @@ class ClockTime(click.ParamType):
 
 
 START_OPTIONS = (
-    click.option("--bios", metavar="FILE", help="A BIOS image for the reset vector; SeaBIOS where it is installed."),
-    click.option("--vga-bios", metavar="FILE", help="The VGA's option ROM; SeaBIOS's where it is installed."),
+    click.option("--bios", metavar="FILE", help="A BIOS image for the reset vector, instead of our own."),
+    click.option("--vga-bios", metavar="FILE", help="The VGA's option ROM; with --bios, SeaBIOS's where it is installed."),
     click.option("--disk", "disks", multiple=True, metavar="FILE", help="A raw disk image; up to four."),
     click.option("--disk-write", is_flag=True, help="Write to the disks' files, instead of forgetting what was written."),
     click.option(
