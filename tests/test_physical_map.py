@@ -8,15 +8,17 @@ import random
 
 import numpy as np
 import pytest
-from bare_machine import CODE, DATA, EAX, EBX, ECX, EDX, ES, HLT, TABLE, BareMachine
+from bare_machine import CODE, DATA, EAX, EBP, EBX, ECX, EDI, EDX, ES, HLT, TABLE, BareMachine
 from descriptor_machine import descriptor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from x86virt.api import make_setup
 from x86virt.core.entries import refresh_memory_map
 from x86virt.core.layout import HALTED_FOREVER, NEVER, OK
 from x86virt.processor import Processor
 from x86virt.profile import load_profile
+from x86virt.saved import SavedError, machine_bytes, machine_of
 
 BIOS_BYTES, VGA_BYTES, VGA_AT = 256 << 10, 40 << 10, 0xFEB00000
 RANDOM = random.Random(441)
@@ -363,3 +365,53 @@ def test_system_reset_keeps_ram_and_time():
         assert MACHINE.processor.state[name].tobytes() == fresh.processor.state[name].tobytes(), name
     assert (cpu.ticks >> 6) + cpu.tsc_offset == 0
     cpu.budget = NEVER
+
+
+def configure(register, value, n, function=0):
+    """Code that writes a byte, word or doubleword of a PCI function's configuration space."""
+    address = 0x80000000 | function << 8 | register & 0xFC
+    out = {1: b"\xee", 2: b"\x66\xef", 4: b"\xef"}[n]
+    code = b"\xba\xf8\x0c\x00\x00\xb8" + le(address) + b"\xef"
+    return code + b"\xba" + le(0xCFC | register & 3) + b"\xb8" + le(value) + out
+
+
+@pytest.mark.parametrize("stepping", (False, True))
+def test_the_guest_changes_the_map_by_pci_configuration(stepping):
+    """What firmware does: ROM is copied to the RAM behind it, reads are turned to RAM, and the VGA's ROM gets an address."""
+    MACHINE.power_on()
+    assert MACHINE.cpu.pam == 0
+    code = configure(0x59, 0x20, 1)  # F0000: writes to RAM
+    code += b"\xbe" + le(0xF0000) + b"\xbf" + le(0xF0000) + b"\xb9" + le(0x4000) + b"\xfc\xf3\xa5"
+    code += b"\xc7\x05" + le(0xF1234) + le(0x11223344) + b"\x8b\x1d" + le(0xF1234)
+    code += configure(0x59, 0x30, 1) + b"\x8b\x2d" + le(0xF1234)
+    code += configure(0x58, 0x33333000, 4) + configure(0x5C, 0x33333333, 4)
+    code += configure(0x30, 0xFEB00001, 4, 2 << 3) + configure(4, 2, 2, 2 << 3) + b"\x8b\x3d" + le(0xFEB00000)
+    MACHINE.run(code, stepping)
+    shown = int.from_bytes(BIOS[0x1234 - 0x10000 : 0x1238 - 0x10000], "little")
+    assert (MACHINE.gpr[EBX], MACHINE.gpr[EBP]) == (shown, 0x11223344)
+    assert MACHINE.gpr[EDI] == int.from_bytes(VGA[:4], "little")
+    assert MACHINE.memory[0xF2000 : 1 << 20].tobytes() == BIOS[0x2000 - 0x10000 :]
+    assert (MACHINE.cpu.pam, MACHINE.cpu.holes) == (pam_registers(ALL_RAM), 0)
+    MACHINE.processor.system_reset()
+    assert MACHINE.processor.read_physical(0xF1234, 4) == le(shown)
+    assert MACHINE.cpu.pam == MACHINE.processor.board.pci.pam == 0
+
+
+def test_a_saved_machine_keeps_its_map():
+    """ROM, PAM and the window of the VGA's ROM are in the file; a file that says otherwise of its sizes is refused."""
+    machine = make_setup("native", memory_bytes=1 << 20).machine()
+    machine.processor.install_firmware(BIOS, VGA)
+    machine.processor.reset_real()
+    machine.processor.cpu.pam, machine.processor.cpu.vga_rom_address = pam_registers([3, 2, 1, 0] * 3 + [1]), VGA_AT
+    refresh_memory_map(machine.processor.state)
+    machine.processor.write_physical(0xC0000, b"shadow")
+    octets = machine_bytes(machine)
+    again = machine_of(octets, "file").processor
+    assert again.read_physical((1 << 32) - BIOS_BYTES, BIOS_BYTES) == BIOS
+    assert again.read_physical(VGA_AT, VGA_BYTES) == VGA
+    assert again.read_physical(0xC0000, 6) == b"shadow" and again.read_physical(0xCC000, 4) == b""
+    assert (again.cpu.pam_read, again.cpu.pam_write) == (machine.processor.cpu.pam_read, machine.processor.cpu.pam_write)
+    for field, value in (("pam", 1 << 56), ("vga_rom_address", -1), ("bios_bytes", 1 << 40)):
+        machine.processor.cpu[field] = value
+        with pytest.raises(SavedError):
+            machine_of(machine_bytes(machine), "file")
