@@ -71,6 +71,11 @@ HOST_FIELDS = (
     "context_count", "contexts", "code_write_count", "code_writes", "in_block", "uop_index", "flush_code", "rmw_first",
     "rmw_split", "rmw_second", "front_generation", "fetch_generation",
 )  # fmt: skip
+# Fields of a debugger outside the machine (core/stops.py): no part of a machine's state.
+DEBUGGER_FIELDS = (
+    "stop_count", "stops", "stop_deliveries", "stop_notes", "stop_met", "stop_met_at", "stop_number", "stop_address",
+    "stop_retired", "stop_ticks", "stop_passed", "stop_passed_retired",
+)  # fmt: skip
 
 
 def record_array(dtype: np.dtype, length: int = 1) -> np.ndarray:

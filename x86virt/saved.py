@@ -40,14 +40,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .core.board import BOARD, CONSOLE_BYTES, SHUTDOWN_WORD
-from .core.entries import refresh_segment
+from .core.entries import arm_stops, refresh_segment
 from .core.layout import CPU, MAX_ROWS, OWNER_GUEST, OWNER_VMM, TIME_OFF, TLB_BUCKETS
 from .errors import UserError, show
 from .isa.events import N_MODES
 from .isa.registers import N_SEGMENTS
 from .ledger import SHAPE, Ledger
 from .machine import Machine, Region
-from .processor import HOST_FIELDS
+from .processor import DEBUGGER_FIELDS, HOST_FIELDS
 from .profile import Profile, ProfileError, load_profile
 from .vmm.registry import find_strategy
 from .vmm.saved_state import (
@@ -161,7 +161,8 @@ def machine_arrays(machine: Machine) -> Iterator[tuple[str, np.ndarray]]:
 
 def saved_fields() -> list[str]:
     """The processor's fields that are saved."""
-    return [name for name in CPU.names or () if name not in HOST_FIELDS and name not in TIME_LOG_FIELDS]
+    left_out = {*HOST_FIELDS, *TIME_LOG_FIELDS, *DEBUGGER_FIELDS}
+    return [name for name in CPU.names or () if name not in left_out]
 
 
 def ledgers(machine: Machine) -> Iterator[tuple[str, Ledger]]:
@@ -348,6 +349,7 @@ def fill_hardware(machine: Machine, arrays: dict[str, np.ndarray]) -> None:
     processor.boards.view(np.ndarray)[:] = arrays["board"]
     for segment in range(N_SEGMENTS):
         refresh_segment(processor.state, segment)
+    arm_stops(processor.state)
     processor.discard_host_state()
 
 

@@ -1,0 +1,28 @@
+"""The debugger's stops where the VMM acts for the guest: accesses that it performs, events that it delivers.
+
+What the processor does by itself is core/stops.py's. A stop is reported when the guest is about to go on.
+"""
+
+from typing import TYPE_CHECKING
+
+from ..core.layout import DELIVERIES_OF_VMM, DELIVERY_MET, STOP_ON_ACCESSES, STOP_ON_READS, STOP_ON_WRITES
+
+if TYPE_CHECKING:
+    from ..processor import Processor
+
+
+def note_access(processor: "Processor", gla: int, n: int, write: bool) -> None:
+    """The VMM reads or writes `n` bytes at a linear address of the guest's, in its name."""
+    cpu = processor.cpu
+    for number in range(int(cpu.stop_count)):
+        stop = cpu.stops[number]
+        if stop.kind in (STOP_ON_ACCESSES, STOP_ON_WRITES if write else STOP_ON_READS):
+            if gla <= stop.last and gla + n > stop.first and not cpu.stop_met:
+                cpu.stop_met, cpu.stop_met_at = number + 1, gla
+
+
+def note_delivery(processor: "Processor") -> None:
+    """The VMM has delivered an event to the guest."""
+    cpu = processor.cpu
+    if cpu.stop_deliveries == DELIVERIES_OF_VMM:
+        cpu.stop_met, cpu.stop_met_at = DELIVERY_MET, 0
