@@ -780,8 +780,8 @@ class VirtualMachine:
         pages = self.processor.ram.reshape(-1, PAGE)
         return pages[self.p2m].reshape(-1)
 
-    def virtual_state(self) -> VirtualState:
-        """S, read from what the VMM and the hardware hold."""
+    def virtual_registers(self) -> tuple[dict[str, int], dict[str, SegmentState]]:
+        """The guest's registers and segments, read from what the VMM and the hardware hold."""
         self.leave_vmm()
         vcpu = self.vcpu
         registers = {name: self.register(number) for number, name in enumerate(GENERAL_REGISTERS)}
@@ -792,5 +792,10 @@ class VirtualMachine:
         }
         segments["ldtr"] = segment_state(vcpu.ldtr, vcpu.ldtr_base, vcpu.ldtr_limit, vcpu.ldtr_access)
         segments["tr"] = segment_state(vcpu.tr, vcpu.tr_base, vcpu.tr_limit, vcpu.tr_access)
+        return registers, segments
+
+    def virtual_state(self) -> VirtualState:
+        """S, read from what the VMM and the hardware hold."""
+        registers, segments = self.virtual_registers()
         return VirtualState(registers, segments, self.guest_ram(), self.machine.console(), devices_of(self.board))
 
