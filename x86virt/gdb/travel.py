@@ -1,0 +1,176 @@
+"""Forwards and backwards in time: the way back is a snapshot, and the same run again up to just before.
+
+A run is the same each time: all that reaches the guest comes from the machine itself, at its own simulated time. Whatever
+the debugger wrote is part of the history from there on (x86virt/gdb/history.py).
+"""
+
+from collections.abc import Callable, Sequence
+
+from ..core.layout import NEVER
+from ..machine import Machine
+from .execution import Execution, Halt, Stop, Why
+from .history import EVERY, History
+from .place import Place
+from .snapshots import Camera, Snapshot
+
+
+class TravelError(Exception):
+    """The run did not come to where it was before."""
+
+
+def never() -> bool:
+    """No one interrupts."""
+    return False
+
+
+class Travel:
+    """A machine that can be run forwards and backwards."""
+
+    def __init__(self, machine: Machine, every: int = EVERY) -> None:
+        self.machine = machine
+        self.execution = Execution(machine)
+        self.camera = Camera(machine)
+        self.history = History(self.camera, every)
+
+    @property
+    def place(self) -> Place:
+        """Where the machine is."""
+        return self.execution.place
+
+    @property
+    def ended(self) -> bool:
+        """Whether the guest has come to its end."""
+        return self.machine.outcome is not None
+
+    # -- forwards -------------------------------------------------------------------------------------------------
+
+    def go_on(self, stops: Sequence[Stop], poll: Callable[[], bool] = never, retired: int = NEVER) -> Halt:
+        """Run to a stop, the guest's end, or a number of instructions."""
+        self.begin_forwards(stops, False)
+        return self.execution.run(retired, NEVER, self.looking(poll))
+
+    def step(self, stops: Sequence[Stop] = (), poll: Callable[[], bool] = never) -> Halt:
+        """One instruction, or the delivery of an event that comes instead of it or behind it."""
+        self.begin_forwards(stops, True)
+        return self.execution.run(self.place.retired + 1, NEVER, self.looking(poll))
+
+    def begin_forwards(self, stops: Sequence[Stop], deliveries: bool) -> None:
+        """What comes before every run forwards."""
+        self.history.go_on(self.place)
+        self.history.look(self.place)
+        self.execution.arm(stops, deliveries)
+        self.execution.begin_here()
+
+    def looking(self, poll: Callable[[], bool]) -> Callable[[], bool]:
+        """Between two slices: take a snapshot if it is time, and ask whether to go on."""
+
+        def look() -> bool:
+            self.history.look(self.place)
+            return poll()
+
+        return look
+
+    # -- backwards ------------------------------------------------------------------------------------------------
+
+    def step_back(self, poll: Callable[[], bool] = never) -> Halt:
+        """To the boundary before this one."""
+        if not self.history.before(self.place):
+            return Halt(Why.BEGIN)
+        present = self.place
+        if not self.to_previous(present, poll):
+            self.to_place(present, never)
+            return Halt(Why.INTERRUPTED)
+        return Halt(Why.LIMIT)
+
+    def go_back(self, stops: Sequence[Stop], poll: Callable[[], bool] = never) -> Halt:
+        """To the last stop before now, or to where the history begins.
+
+        A watchpoint's stop is, backwards, the boundary before the instruction that touches it.
+        """
+        present = end = self.place
+        for snapshot in self.history.before(present):
+            found = self.last_stop(snapshot, end, stops, poll)
+            if isinstance(found, Halt):
+                self.to_place(present, never)
+                return found
+            if found is not None:
+                stop, place = found
+                if Execution.is_code(stop):
+                    self.to_place(place, never)
+                else:
+                    self.to_previous(place, never)
+                return Halt(Why.STOP, stop, stop.first)
+            end = snapshot.place
+        if self.history.before(present):
+            self.camera.put_back(self.history.snapshots[0])
+        return Halt(Why.BEGIN)
+
+    def last_stop(
+        self, snapshot: Snapshot, end: Place, stops: Sequence[Stop], poll: Callable[[], bool]
+    ) -> tuple[Stop, Place] | Halt | None:
+        """The last stop between a snapshot and a place, noted in one run; a Halt if the client interrupts."""
+        self.camera.put_back(snapshot)
+        self.execution.arm(stops)
+        self.execution.forget_passed()
+        cpu = self.machine.processor.cpu
+        cpu.stop_notes = 1
+        found: list[tuple[Stop, Place]] = []
+
+        def between() -> bool:
+            self.keep(found)
+            return poll()
+
+        try:
+            if not self.run_to(end, between):
+                return Halt(Why.INTERRUPTED)
+            self.keep(found)
+        finally:
+            cpu.stop_notes = 0
+        return found[-1] if found else None
+
+    def keep(self, found: list[tuple[Stop, Place]]) -> None:
+        """Remember the last stop that was noted, before the next slice begins."""
+        note = self.execution.note()
+        if note is not None:
+            found[:] = [note]
+
+    def to_previous(self, place: Place, poll: Callable[[], bool]) -> bool:
+        """To the last boundary before a place; False if the client interrupts."""
+        for retired in (place.retired, place.retired - 1):
+            if not self.to_first(retired, place, poll):
+                return False
+            if self.place < place:
+                break
+        while True:
+            here = self.camera.take()
+            self.execution.arm((), True)
+            self.execution.begin_here()
+            self.execution.advance(here.place.retired + 1)
+            if self.place >= place or self.ended:
+                self.camera.put_back(here)
+                return True
+
+    def to_first(self, retired: int, before: Place, poll: Callable[[], bool]) -> bool:
+        """To the first boundary behind `retired` instructions; from an altered snapshot, at the earliest to that."""
+        self.camera.put_back(self.history.base(retired, before))
+        self.execution.arm()
+        self.execution.forget_passed()
+        return self.execution.run(retired, NEVER, self.looking(poll)).why is not Why.INTERRUPTED
+
+    def to_place(self, place: Place, poll: Callable[[], bool]) -> bool:
+        """To a place where the run has been before; False if the client interrupts. Raises TravelError."""
+        self.camera.put_back(self.history.at_or_before(place))
+        self.execution.arm()
+        self.execution.forget_passed()
+        return self.run_to(place, self.looking(poll))
+
+    def run_to(self, place: Place, between: Callable[[], bool]) -> bool:
+        """Run on to a place; False if interrupted. Raises TravelError."""
+        run = self.execution.run
+        if self.place.retired < place.retired and run(place.retired, NEVER, between).why is Why.INTERRUPTED:
+            return False
+        if self.place < place and run(place.retired + 1, place.ticks, between).why is Why.INTERRUPTED:
+            return False
+        if self.place != place:
+            raise TravelError(f"the run came to {self.place} instead of {place}: it cannot be repeated")
+        return True
