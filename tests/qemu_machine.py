@@ -13,7 +13,7 @@ from types import TracebackType
 
 from x86virt.benchmarks import emulators
 
-from x86virt.loader import Image
+from x86virt.start.multiboot import Image
 
 TIMEOUT = 10.0
 INSTALLED = shutil.which(emulators.QEMU) is not None

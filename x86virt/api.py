@@ -11,9 +11,9 @@ from .guests import find_guest
 
 if TYPE_CHECKING:  # the command line must answer --help without NumPy and Numba
     from .equivalence import Comparison
-    from .loader import Image
     from .machine import Machine, Region, RunResult
     from .profile import Profile
+    from .start.boot import Bootable
     from .suites import Row
     from .vmm import Strategy
 
@@ -45,7 +45,7 @@ class Setup:
 
         return Machine(self.strategy(), self.profile, self.memory_bytes, self.cache_model, self.check_isolation)
 
-    def run(self, image: "Image", command_line: str = "") -> "RunResult":
+    def run(self, image: "Bootable", command_line: str = "") -> "RunResult":
         """Boot the image on a new machine and run it to its end.
 
         Raises ImageError if it does not fit, UnsupportedError if the strategy cannot run it.
@@ -130,7 +130,7 @@ def compare(
     return compare_setup(setup, find_guest(guest), command_line)
 
 
-def compare_setup(setup: Setup, image: "Image", command_line: str = "") -> "Comparison":
+def compare_setup(setup: Setup, image: "Bootable", command_line: str = "") -> "Comparison":
     """The bare machine and a setup in lock step."""
     from .equivalence import compare_runs
     from .vmm.registry import find_strategy

@@ -7,7 +7,9 @@ import pathlib
 from dataclasses import dataclass
 
 from .errors import GuestError, near_matches
-from .loader import Image, load_image
+from .start.boot import Bootable
+from .start.multiboot import load_image
+from .start.recognise import open_start
 
 PACKAGE = pathlib.Path(__file__).resolve().parent
 
@@ -42,8 +44,8 @@ def guests() -> dict[str, Guest]:
     }
 
 
-def find_guest(name_or_path: str | os.PathLike[str]) -> Image:
-    """The image of a shipped guest, or of the file at that path. Raises GuestError or ImageError.
+def find_guest(name_or_path: str | os.PathLike[str]) -> Bootable:
+    """The image of a shipped guest, or what the file at that path is. Raises GuestError or ImageError.
 
     A name without a slash or a dot is a guest's; a file of that name in the current folder is given as `./name`.
     """
@@ -53,6 +55,6 @@ def find_guest(name_or_path: str | os.PathLike[str]) -> Image:
         return load_image(known[text].path)
     looks_like_path = isinstance(name_or_path, os.PathLike) or os.sep in text or "/" in text or "." in text
     if looks_like_path or os.path.isfile(text):
-        return load_image(name_or_path)
+        return open_start(name_or_path)
     advice = f"use one of {', '.join(known)}, or the path of an image{near_matches(text, known)}"
     raise GuestError(f"guest {text!r}" if not text else f"guest {text}", "no such guest", advice)

@@ -9,9 +9,10 @@ from .core import layout as core
 from .core.entries import reset_devices
 from .isa.registers import EAX, EDX
 from .ledger import Ledger
-from .loader import Image, prepare_boot
 from .processor import Processor
 from .profile import Profile
+from .start.boot import Bootable
+from .start.enter import enter
 from .vmm import layout as vmm_layout
 from .vmm.exits import IsolationViolation, Unsupported, VmmError
 from .vmm.probe import Divergence, Probe
@@ -99,18 +100,17 @@ class Machine:
 
     # -- loading --------------------------------------------------------------------------------------------------
 
-    def load(self, image: Image, command_line: str = "") -> None:
-        """Put a guest into RAM as a Multiboot loader does, and start the strategy."""
-        loaded = prepare_boot(image, self.memory_bytes, command_line)
+    def load(self, image: Bootable, command_line: str = "") -> None:
+        """Put a guest into RAM as its boot loader does, and start the strategy."""
+        boot = image.boot(self.memory_bytes, command_line)
         self.guest = (image.name, image.sha256)
-        for address, octets in loaded.writes:
+        for address, octets in boot.writes:
             self.write_guest(address, octets)
         if self.vm is None:
-            cpu = self.processor.cpu
-            cpu.rip, cpu.gpr[0], cpu.gpr[3] = loaded.entry, loaded.eax, loaded.ebx
+            enter(self.processor, boot)
         else:
             reset_devices(self.vm.boards, TICKS * self.processor.clock_hz)
-            self.vm.start(loaded.entry, loaded.eax, loaded.ebx)
+            self.vm.start(boot)
         if self.probe is not None:
             self.probe.arm()
         self.strategy.setup(self)
@@ -126,6 +126,19 @@ class Machine:
             if address is not None:
                 self.processor.write_physical(address, octets[:room])
             gpa, octets = gpa + room, octets[room:]
+
+    def read_guest(self, gpa: int, count: int) -> bytes:
+        """Read guest-physical memory; fewer bytes where the guest's RAM ends."""
+        if self.vm is None:
+            return self.processor.read_physical(gpa, count)
+        octets = bytearray()
+        while len(octets) < count:
+            address = self.vm.guest.machine_address(gpa + len(octets))
+            if address is None:
+                break
+            room = min(0x1000 - (address & 0xFFF), count - len(octets))
+            octets += self.processor.read_physical(address, room)
+        return bytes(octets)
 
     # -- running --------------------------------------------------------------------------------------------------
 

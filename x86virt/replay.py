@@ -27,8 +27,8 @@ from .core.entries import all_eflags, device_acknowledge, device_advance, device
 from .core.layout import NEVER, TIME_ENTRIES, TIME_REPLAY
 from .errors import UserError
 from .isa.registers import ECX, EFLAGS_IF
-from .loader import Image
 from .machine import Machine, RunResult
+from .start.boot import Bootable
 from .vmm.recorder import Delivery, InputLog, Recorder, TimeRead, TimerLine
 
 FORMAT, VERSION = "x86virt-input-log", 1
@@ -147,7 +147,7 @@ class Replay:
 # -- whole runs -----------------------------------------------------------------------------------------------------
 
 
-def record(setup: Setup, image: Image, command_line: str = "") -> tuple[RunResult, InputLog]:
+def record(setup: Setup, image: Bootable, command_line: str = "") -> tuple[RunResult, InputLog]:
     """Run a guest under a strategy and keep what it was given. Raises what `Setup.run` raises."""
     with strategy_errors(setup.name):
         machine = setup.machine()
@@ -168,7 +168,7 @@ def record(setup: Setup, image: Image, command_line: str = "") -> tuple[RunResul
     return result, recorder.log
 
 
-def replay(setup: Setup, image: Image, log: InputLog) -> Machine:
+def replay(setup: Setup, image: Bootable, log: InputLog) -> Machine:
     """Run a guest on the bare machine with the inputs of a log; the machine at its end.
 
     Raises ReplayError if the bare machine does not accept the log, or ends otherwise than it says.

@@ -22,8 +22,8 @@ from .output import (
 )
 
 if TYPE_CHECKING:
-    from ..loader import Image
     from ..machine import Machine, RunResult
+    from ..start.boot import Bootable
 
 
 @click.command("run")
@@ -97,7 +97,7 @@ def check_run_options(
 
 
 def run_one(
-    setup: Setup, image: "Image", command_line: str, save_file: str | None, save_at: int | None, record_file: str | None
+    setup: Setup, image: "Bootable", command_line: str, save_file: str | None, save_at: int | None, record_file: str | None
 ) -> "RunResult":
     """One guest under one strategy, saved or recorded on the way if that is asked for."""
     if record_file is not None:
@@ -160,7 +160,7 @@ def run_restored(
     return show_run_of(machine.guest[0], setup, result, json_file)
 
 
-def run_replayed(setup: Setup, image: "Image", path: str, json_file: str | None) -> int:
+def run_replayed(setup: Setup, image: "Bootable", path: str, json_file: str | None) -> int:
     """`run --replay`: status 1 if the bare machine does not accept the log."""
     from ..replay import ReplayError, read_log, replay
 

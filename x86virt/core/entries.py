@@ -9,12 +9,10 @@ from ..isa.events import (
 from .board import (
     board_advance,
     board_deadline,
+    follow_devices,
     give_timer_edges,
     interrupt_acknowledge,
     interrupt_pending,
-    port_read,
-    port_write,
-    reads_time,
     reset_board,
 )
 from .cache import VMM, reference
@@ -24,6 +22,7 @@ from .control import cr4_offered
 from .debug_registers import refresh_breakpoints, set_debug_register
 from .decode import decode
 from .flags import get_eflags, set_eflags
+from .ide import follow_channels
 from .jit import entry
 from .mode import set_context, set_cpl
 from .model_specific import read_stored, write_stored
@@ -36,6 +35,7 @@ from .performance import (
     write_performance_register,
 )
 from .physical import note_code_write
+from .port_decode import port_read, port_write, reads_time
 from .segment import segment_limits
 from .tlb import flush_tlb, invalidate_page
 
@@ -214,9 +214,17 @@ def device_acknowledge(boards):
 
 
 @entry
-def device_reads_time(port, width_bytes):
+def device_reads_time(boards, port, width_bytes):
     """1 if an IN tells the time."""
-    return reads_time(port, width_bytes)
+    return reads_time(boards[0], port, width_bytes)
+
+
+@entry
+def device_request_answered(boards):
+    """The host's half of IDE has done what the channels asked for."""
+    board = boards[0]
+    follow_channels(board.ide)
+    follow_devices(board)
 
 
 @entry

@@ -118,6 +118,8 @@ def boundary(cpu, ram, board):
             return STOPPED
         if cpu.ticks >= cpu.limit_ticks:
             advance_time(cpu, board)
+            if board.attention != 0:
+                return BOARD
         if debug_trap_waits(cpu):
             outcome = take_debug_trap(cpu, ram)
             if outcome != OK:

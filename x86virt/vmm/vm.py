@@ -60,6 +60,7 @@ from ..isa.registers import (
 )
 from ..isa.vectors import BP, DB, GP, KIND_EXTERNAL, KIND_SOFTWARE_INTERRUPT, MF, PF, SS_FAULT
 from ..processor import record_array
+from ..start.boot import PROTECTED, Boot
 from . import layout
 from .emulate import emulate
 from .exits import (
@@ -196,8 +197,10 @@ class VirtualMachine:
         high = target & 0xFFFF0000 | GATE_PRESENT | dpl << 13
         self.write_region(layout.IDT + 8 * vector, low.to_bytes(4, "little") + high.to_bytes(4, "little"))
 
-    def start(self, entry: int, eax: int, ebx: int) -> None:
+    def start(self, boot: Boot) -> None:
         """Put the processor under the VMM, the guest at its first instruction."""
+        if boot.mode != PROTECTED:
+            raise Unsupported("the guest starts in real mode: real mode is not virtualized yet")
         self.build_region()
         cpu = self.processor.cpu
         cpu.cr0 = CR0_ET | CR0_PE | CR0_PG | CR0_WP | CR0_NE
@@ -219,9 +222,12 @@ class VirtualMachine:
         set_segment(TR, layout.VMM_TSS_SELECTOR, layout.VMM_BASE + layout.TSS, layout.TSS_BYTES - 1, 0x8B)
         enter_level(self.processor.state, 0)
         self.vcpu.reset()
-        cpu.gpr[0], cpu.gpr[3] = eax, ebx
+        self.vcpu.gdtr_base, self.vcpu.gdtr_limit = boot.gdt
+        self.vcpu.detached_cs, self.vcpu.detached_ss = boot.code_selector, boot.data_selector
+        for number, value in boot.registers.items():
+            cpu.gpr[number] = value
         self.vcpu.frame = Frame(
-            eip=entry,
+            eip=boot.entry,
             cs=layout.DETACHED_CODE_SELECTOR | self.ring,
             eflags=EFLAGS_FIXED | EFLAGS_IF,
             esp=0,
@@ -729,7 +735,7 @@ class VirtualMachine:
         if self.recorder is not None:
             self.see_devices()
         value = int(device_read(self.boards, port, n, self.processor.cpu.ticks))
-        if self.recorder is not None and device_reads_time(port, n):
+        if self.recorder is not None and device_reads_time(self.boards, port, n):
             self.recorder.on_time_read(self, port, value)
         return value
 
