@@ -60,6 +60,7 @@ class Execution:
         self.cpu = machine.processor.cpu
         self.armed: tuple[tuple[Stop, ...], bool] = ((), False)
         self.slice = FIRST_SLICE
+        self.noted: tuple[Stop, Place] | None = None
 
     @property
     def place(self) -> Place:
@@ -84,17 +85,25 @@ class Execution:
         self.cpu.stop_passed, self.cpu.stop_passed_retired = self.view.instruction_address(), self.cpu.retired
         self.cpu.stop_met = 0
 
-    def forget_passed(self) -> None:
-        """The present instruction is yet to be reached."""
-        self.cpu.stop_passed = -1
-        self.cpu.stop_met = 0
+    def stop_here(self) -> Stop | None:
+        """The armed breakpoint at the present instruction, unless that was begun and met it before."""
+        cpu, address = self.cpu, self.view.instruction_address()
+        if cpu.stop_passed == address and cpu.stop_passed_retired == cpu.retired:
+            return None
+        return next((stop for stop in self.armed[0] if self.is_code(stop) and stop.first == address), None)
 
     def advance(self, retired: int = NEVER, ticks: int = NEVER) -> Halt:
-        """Run up to a number of instructions, a number of ticks, a stop, or the guest's end."""
+        """Run up to a number of instructions, a number of ticks, a stop, or the guest's end.
+
+        With cpu.stop_notes set no stop ends the run, and the last one is kept in `noted`.
+        """
         self.cpu.stop_number = 0
-        if not self.machine.advance(retired, None, None, ticks):
-            return Halt(Why.ENDED)
+        going = self.machine.advance(retired, None, None, ticks)
         number = int(self.cpu.stop_number)
+        if number and self.cpu.stop_notes:
+            self.noted = self.armed[0][number - 1], Place(int(self.cpu.stop_retired), int(self.cpu.stop_ticks))
+        if not going:
+            return Halt(Why.ENDED)
         if number == 0 or self.cpu.stop_notes:
             return Halt(Why.LIMIT)
         if number == DELIVERY_MET:
@@ -118,13 +127,6 @@ class Execution:
             return
         factor = min(4.0, SLICE_SECONDS / max(seconds, 1e-6))
         self.slice = int(min(max(self.slice * factor, FIRST_SLICE // 100), LARGEST_SLICE))
-
-    def note(self) -> tuple[Stop, Place] | None:
-        """The last stop that was met while stops were only noted (`noting`)."""
-        number = int(self.cpu.stop_number)
-        if number == 0:
-            return None
-        return self.armed[0][number - 1], Place(int(self.cpu.stop_retired), int(self.cpu.stop_ticks))
 
     @staticmethod
     def is_code(stop: Stop) -> bool:

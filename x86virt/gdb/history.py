@@ -1,5 +1,7 @@
 """The past of a machine: snapshots by place, dense near the present and sparse long ago."""
 
+import time
+
 from .place import Place
 from .snapshots import Camera, Snapshot
 
@@ -13,6 +15,7 @@ class History:
     def __init__(self, camera: Camera, every: int = EVERY, most: int = MOST) -> None:
         self.camera, self.every, self.most = camera, every, most
         self.snapshots: list[Snapshot] = [camera.take()]
+        self.not_before = 0.0  # on the host's clock
 
     @property
     def begin(self) -> Place:
@@ -36,10 +39,17 @@ class History:
         return next((one for one in earlier if one.altered or one.place.retired < retired), earlier[-1])
 
     def look(self, place: Place) -> None:
-        """Take a snapshot of the present, which is `place`, if the last one before it is long ago."""
+        """Take a snapshot of the present, which is `place`, if the last one before it is long ago.
+
+        A large machine takes long to copy: then snapshots are rarer, so that at most a tenth of the time is theirs.
+        """
         last = self.at_or_before(place)
-        if place.retired - last.place.retired >= self.every:
-            self.insert(self.camera.take())
+        began = time.monotonic()
+        if place.retired - last.place.retired < self.every or began < self.not_before:
+            return
+        self.insert(self.camera.take())
+        now = time.monotonic()
+        self.not_before = now + 10 * (now - began)
 
     def insert(self, snapshot: Snapshot) -> None:
         """Add a snapshot in its order, and drop one if there are too many."""

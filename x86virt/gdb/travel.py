@@ -89,7 +89,7 @@ class Travel:
         """
         present = end = self.place
         for snapshot in self.history.before(present):
-            found = self.last_stop(snapshot, end, stops, poll)
+            found = self.last_stop(snapshot, end, end == present, stops, poll)
             if isinstance(found, Halt):
                 self.to_place(present, never)
                 return found
@@ -106,41 +106,32 @@ class Travel:
         return Halt(Why.BEGIN)
 
     def last_stop(
-        self, snapshot: Snapshot, end: Place, stops: Sequence[Stop], poll: Callable[[], bool]
+        self, snapshot: Snapshot, end: Place, is_present: bool, stops: Sequence[Stop], poll: Callable[[], bool]
     ) -> tuple[Stop, Place] | Halt | None:
-        """The last stop between a snapshot and a place, noted in one run; a Halt if the client interrupts."""
+        """The last stop behind a snapshot and up to a place, noted in one run; a Halt if the client interrupts.
+
+        What is reached at the very place of a snapshot is found from the one before it. At the present nothing is.
+        """
+        execution = self.execution
         self.camera.put_back(snapshot)
-        self.execution.arm(stops)
-        self.execution.forget_passed()
+        execution.arm(stops)
+        first = execution.stop_here() if snapshot is self.history.snapshots[0] else None
+        execution.noted = None if first is None else (first, snapshot.place)
+        execution.begin_here()
         cpu = self.machine.processor.cpu
         cpu.stop_notes = 1
-        found: list[tuple[Stop, Place]] = []
-
-        def between() -> bool:
-            self.keep(found)
-            return poll()
-
         try:
-            if not self.run_to(end, between):
+            if not self.run_to(end, poll):
                 return Halt(Why.INTERRUPTED)
-            self.keep(found)
         finally:
             cpu.stop_notes = 0
-        return found[-1] if found else None
-
-    def keep(self, found: list[tuple[Stop, Place]]) -> None:
-        """Remember the last stop that was noted, before the next slice begins."""
-        note = self.execution.note()
-        if note is not None:
-            found[:] = [note]
+        last = None if is_present else execution.stop_here()
+        return execution.noted if last is None else (last, end)
 
     def to_previous(self, place: Place, poll: Callable[[], bool]) -> bool:
         """To the last boundary before a place; False if the client interrupts."""
-        for retired in (place.retired, place.retired - 1):
-            if not self.to_first(retired, place, poll):
-                return False
-            if self.place < place:
-                break
+        if not self.to_first(place.retired - 1, place, poll):
+            return False
         while True:
             here = self.camera.take()
             self.execution.arm((), True)
@@ -154,14 +145,14 @@ class Travel:
         """To the first boundary behind `retired` instructions; from an altered snapshot, at the earliest to that."""
         self.camera.put_back(self.history.base(retired, before))
         self.execution.arm()
-        self.execution.forget_passed()
+        self.execution.begin_here()
         return self.execution.run(retired, NEVER, self.looking(poll)).why is not Why.INTERRUPTED
 
     def to_place(self, place: Place, poll: Callable[[], bool]) -> bool:
         """To a place where the run has been before; False if the client interrupts. Raises TravelError."""
         self.camera.put_back(self.history.at_or_before(place))
         self.execution.arm()
-        self.execution.forget_passed()
+        self.execution.begin_here()
         return self.run_to(place, self.looking(poll))
 
     def run_to(self, place: Place, between: Callable[[], bool]) -> bool:

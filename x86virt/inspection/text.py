@@ -18,6 +18,7 @@ from ..isa.registers import (
     PTE_US,
     SEGMENT_REGISTERS,
 )
+from ..isa.vectors import KIND_EXCEPTION, KIND_EXTERNAL, KIND_SOFTWARE_EXCEPTION, KIND_SOFTWARE_INTERRUPT
 from ..ledger import Ledger
 
 if TYPE_CHECKING:
@@ -39,6 +40,10 @@ CR4_NAMES = (
     (0, "VME"), (1, "PVI"), (2, "TSD"), (3, "DE"), (4, "PSE"), (5, "PAE"), (6, "MCE"), (7, "PGE"), (8, "PCE"),
     (9, "OSFXSR"), (10, "OSXMMEXCPT"),
 )  # fmt: skip
+KINDS = {
+    KIND_EXTERNAL: "interrupt", KIND_EXCEPTION: "exception", KIND_SOFTWARE_INTERRUPT: "software interrupt",
+    KIND_SOFTWARE_EXCEPTION: "software exception",
+}  # fmt: skip
 MOST_ITEMS = 16  # of an array in a device's record
 
 
@@ -193,7 +198,8 @@ def waiting_lines(machine: "Machine", view: "View") -> list[str]:
         when = int(cpu[name])
         if when < NEVER:
             rows.append(f"{name} at cycle {cycles_text(when)}, in {cycles_text(max(0, when - now))} cycles")
-    rows.append(
-        f"last event: vector {int(cpu.event_vector)}, kind {int(cpu.event_kind)}, error code {int(cpu.event_error):#x}"
-    )
+    whose = "" if machine.vm is None else " of the processor (not of the guest's)"
+    kind = KINDS.get(int(cpu.event_kind), "event")
+    error = f", error code {int(cpu.event_error):#x}" if cpu.event_has_error else ""
+    rows.append(f"last event{whose}: {kind} {int(cpu.event_vector):#04x}{error}")
     return rows

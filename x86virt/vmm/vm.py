@@ -79,6 +79,7 @@ from .reflect import deliver, read_gate, reflect
 from .shadow_descriptors import Descriptor, ShadowDescriptors
 from .shadow_pages import ShadowPages
 from .state import SYSTEM_REGISTERS, SegmentState, VirtualState, devices_of, segment_state, x87_state
+from .stops import note_arrival
 from .vcpu import Frame, VirtualCpu
 
 if TYPE_CHECKING:
@@ -302,6 +303,7 @@ class VirtualMachine:
         self.enter_vmm_code(layout.RESUME, layout.VMM_BASE + stack)
         self.program_timer()
         cpu.retired_limit = self.machine.retired_limit
+        note_arrival(self)
 
     def enter_vmm_code(self, offset: int, stack: int) -> None:
         """Go on in the VMM's own code at an offset of its region."""
