@@ -9,7 +9,7 @@
 #   make speed       measure the emulator itself
 #   make bench-speed the same guest on this emulator and on QEMU, Bochs, v86 and Unicorn where they are installed
 #   make permutations  the permutation suites whole: every case, with its count
-#   make guests      assemble the guest kernels and the witness routines again (needs nasm and GNU ld)
+#   make guests      assemble the guest kernels, the witness routines and the BIOS again (needs nasm and GNU ld)
 #   make gen         write the generated sources again; make profiles: the processor profiles; make prices: the VMM's
 #   make readme      measure again and put the figures into the README
 #   make check       are the committed profiles and the README's table current?
@@ -115,6 +115,7 @@ profiles: $(VENV)/installed
 guests: $(VENV)/installed
 	@$(BIN)/python benchmarks/guests/build.py
 	@$(BIN)/python -m x86virt.vmm.witness_build
+	@$(BIN)/python -m x86virt.firmware.build
 
 # What the paths of the VMM cost under each shipped profile: after a change of the witness routines, of a profile, or of
 # anything that changes cycles.

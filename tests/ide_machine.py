@@ -142,16 +142,16 @@ class IdeMachine:
             pass
         return self.get(STATUS)
 
-    def read_block(self, sectors: int = 1, n: int = 2) -> bytes:
+    def read_block(self, sectors: int = 1, n: int = 4) -> bytes:
         """The data of a block, by words of `n` bytes."""
         return b"".join(self.get(DATA, n).to_bytes(n, "little") for _ in range(sectors * SECTOR // n))
 
-    def write_block(self, content: bytes, n: int = 2) -> None:
+    def write_block(self, content: bytes, n: int = 4) -> None:
         """The data of a block."""
         for place in range(0, len(content), n):
             self.put(DATA, int.from_bytes(content[place : place + n], "little"), n)
 
-    def read(self, code: int, blocks: int, sectors: int = 1, n: int = 2) -> bytes:
+    def read(self, code: int, blocks: int, sectors: int = 1, n: int = 4) -> bytes:
         """A whole PIO read of blocks; every block is announced by an interrupt."""
         content = b""
         status = self.command(code)
@@ -164,7 +164,7 @@ class IdeMachine:
         assert status == READY, f"status {status:#x}"
         return content
 
-    def write(self, code: int, content: bytes, sectors: int = 1, n: int = 2) -> int:
+    def write(self, code: int, content: bytes, sectors: int = 1, n: int = 4) -> int:
         """A whole PIO write of blocks; returns the last status."""
         status = self.command(code)
         for place in range(0, len(content), sectors * SECTOR):

@@ -1,6 +1,7 @@
 """The library calls behind the command line: `run`, `bench` and `compare`."""
 
 import contextlib
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from .errors import StrategyError, UnsupportedError
 from .guests import find_guest
 
 if TYPE_CHECKING:  # the command line must answer --help without NumPy and Numba
+    from .console.conversation import Conversation
     from .equivalence import Comparison
     from .machine import Machine, Region, RunResult
     from .profile import Profile
@@ -20,7 +22,9 @@ if TYPE_CHECKING:  # the command line must answer --help without NumPy and Numba
 DEFAULT_PROFILE = "p4_prescott"
 DEFAULT_MEMORY_BYTES = 16 << 20
 DEFAULT_MAX_CYCLES = 20_000_000_000
-DONE = ("halted", "exited 0")
+PC_MEMORY_BYTES = 128 << 20  # what starts by firmware or by the Linux boot protocol gets
+PC_MAX_CYCLES = 2_000_000_000_000
+DONE = ("halted", "exited 0", "until", "reset", "left")
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,10 @@ class Setup:
     max_cycles: int | None = DEFAULT_MAX_CYCLES
     cache_model: str = "tables"
     check_isolation: bool = False
+    disks: tuple[str | os.PathLike[str], ...] = ()
+    disk_write: bool = False  # write to the disks' files; otherwise what the guest writes is forgotten
+    rtc: int | None = None  # what the real-time clock shows at power on, in seconds since the beginning of 1970
+    reboots: bool = True  # whether a reset starts firmware anew
 
     @property
     def name(self) -> str:
@@ -41,19 +49,48 @@ class Setup:
 
     def machine(self) -> "Machine":
         """A new machine of this setup, without a guest."""
+        from .disk import Disk
         from .machine import Machine
 
-        return Machine(self.strategy(), self.profile, self.memory_bytes, self.cache_model, self.check_isolation)
+        machine = Machine(self.strategy(), self.profile, self.memory_bytes, self.cache_model, self.check_isolation)
+        machine.reboots = self.reboots
+        try:
+            for path in self.disks:
+                machine.disks.attach(Disk.open(path, self.disk_write))
+        except BaseException:
+            machine.disks.close()
+            raise
+        return machine
 
-    def run(self, image: "Bootable", command_line: str = "") -> "RunResult":
+    def load(self, image: "Bootable", command_line: str = "") -> "Machine":
+        """A new machine that is about to start. Raises ImageError if the image does not fit, DiskError for a bad disk."""
+        machine = self.machine()
+        machine.load(image, command_line)
+        if self.rtc is not None:
+            machine.set_clock(self.rtc)
+        return machine
+
+    def run(
+        self, image: "Bootable", command_line: str = "", conversation: "Conversation | None" = None
+    ) -> "RunResult":
         """Boot the image on a new machine and run it to its end.
 
         Raises ImageError if it does not fit, UnsupportedError if the strategy cannot run it.
         """
         with strategy_errors(self.name):
-            machine = self.machine()
-            machine.load(image, command_line)
-            return machine.run(self.max_cycles)
+            machine = self.load(image, command_line)
+            try:
+                return converse(machine, self.max_cycles, conversation)
+            finally:
+                machine.disks.close()
+
+
+def converse(machine: "Machine", max_cycles: int | None, conversation: "Conversation | None") -> "RunResult":
+    """Run a machine to its end, with those who talk to it."""
+    if conversation is None:
+        return machine.run(max_cycles)
+    with conversation.with_machine(machine):
+        return machine.run(max_cycles)
 
 
 @contextlib.contextmanager
@@ -67,6 +104,14 @@ def strategy_errors(name: str) -> Iterator[None]:
         raise UnsupportedError(f"strategy {name}", str(error), "run this guest under another strategy") from error
     except VmmError as error:
         raise StrategyError(f"strategy {name}", str(error), "complete the strategy") from error
+
+
+def is_pc(bootable: "Bootable") -> bool:
+    """Whether a start is one of firmware or of Linux, which want the memory and the time of a PC."""
+    from .start.firmware import FirmwareImage
+    from .start.linux import LinuxImage
+
+    return isinstance(bootable, FirmwareImage | LinuxImage)
 
 
 def make_setup(

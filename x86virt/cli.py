@@ -21,6 +21,7 @@ COMMANDS = {
     "bench": ("bench", "bench_command"),
     "compare": ("compare", "compare_command"),
     "list": ("listing", "list_command"),
+    "trace": ("trace", "trace_command"),
     "gdb": ("gdb", "gdb_command"),
 }
 

@@ -41,6 +41,7 @@ class Disk:
         self.sectors = -(-octets // SECTOR)
         self.overlay: dict[int, bytes] = {}
         self._file, self._content = file, content
+        self._digest = ""
 
     # -- opening --------------------------------------------------------------------------------------------------
 
@@ -134,6 +135,8 @@ class Disk:
         """Say in one line what the host refuses."""
         try:
             yield
+        except DiskError:
+            raise
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise DiskError(self.name, f"cannot be {what} ({reason})", "see to the host's disk") from None
@@ -141,6 +144,15 @@ class Disk:
             raise DiskError(self.name, "was closed", "make a new machine") from None
 
     # -- what it is -----------------------------------------------------------------------------------------------
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the image is no file."""
+        return self._file is None
+
+    def read_image(self) -> bytes:
+        """All bytes of an image in memory, without its overlay."""
+        return self._content
 
     @property
     def geometry(self) -> tuple[int, int, int]:
@@ -151,7 +163,13 @@ class Disk:
     def base_digest(self) -> str:
         """The SHA-256 of the image without its overlay: of its size and of each megabyte that is not all zeros.
 
-        The holes of a sparse file cost nothing."""
+        The holes of a sparse file cost nothing. An image that is only read is hashed once."""
+        if self.writable or not self._digest:
+            self._digest = self._hash()
+        return self._digest
+
+    def _hash(self) -> str:
+        """The digest, computed."""
         digest = hashlib.sha256(self.octets.to_bytes(8, "little"))
         start = 0
         while start < self.octets:

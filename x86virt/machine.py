@@ -1,17 +1,24 @@
 """The machine: a processor with RAM and a board, a guest, and the strategy under which it runs."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .console.dialogue import Dialogue
+from .console.screen import Screen
 from .core import layout as core
-from .core.entries import reset_devices
+from .core.board import BOARD_DISK, BOARD_POLL
+from .core.device_entries import device_disk_settings, device_firmware_settings, device_set_clock
+from .core.entries import reset_devices, shadow_as_firmware_left_it
+from .disk_service import DiskService
 from .isa.registers import EAX, EDX
 from .ledger import Ledger
 from .processor import Processor
 from .profile import Profile
-from .start.boot import Bootable
+from .start.boot import RESET, Bootable
 from .start.enter import enter
 from .vmm import layout as vmm_layout
 from .vmm.exits import IsolationViolation, Unsupported, VmmError
@@ -25,6 +32,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MEMORY = 16 << 20
 TICKS = 64
+BOOT_NOTHING, BOOT_DISK = 0, 2
 
 
 @dataclass
@@ -53,6 +61,10 @@ class RunResult:
     exits: dict[str, tuple[int, int]]
     divergences: list[Divergence]
     unpriced: int = 0
+    serial: bytes = b""  # what the first serial port sent
+    serial2: bytes = b""
+    screen: Screen | None = None  # the text screen at the end, None if it is blank
+    script_waits_for: str = ""  # what an input script that was not played to its end waited for
 
 
 class Machine:
@@ -79,8 +91,11 @@ class Machine:
         self.vm = VirtualMachine(self, strategy.kernel_ring) if strategy.needs_vmm else None
         self.probe = Probe(self) if strategy.needs_vmm else None
         self.regions: list[Region] = []
-        self._console = bytearray()
         self.outcome: str | None = None
+        self.dialogue = Dialogue(self)
+        self.disks = DiskService(self)
+        self.has_firmware = False
+        self.reboots = True  # whether a reset that the guest asks for starts its firmware anew, or ends the run
         self.open_region: tuple[int, int, int, Ledger, dict[str, tuple[int, int]]] | None = None
         self.time_log: TimeLog | None = None
         self.guest: tuple[str, str] = ("", "")  # name and SHA-256 of the image
@@ -98,22 +113,42 @@ class Machine:
         """The devices that the guest sees: the machine's own, or the virtual ones."""
         return self.processor.board if self.vm is None else self.vm.board
 
+    @property
+    def boards(self) -> np.ndarray:
+        """The same, as the jitted code takes it."""
+        return self.processor.boards if self.vm is None else self.vm.boards
+
     # -- loading --------------------------------------------------------------------------------------------------
 
     def load(self, image: Bootable, command_line: str = "") -> None:
         """Put a guest into RAM as its boot loader does, and start the strategy."""
         boot = image.boot(self.memory_bytes, command_line)
         self.guest = (image.name, image.sha256)
+        self.has_firmware = boot.mode == RESET
         for address, octets in boot.writes:
             self.write_guest(address, octets)
         if self.vm is None:
             enter(self.processor, boot)
         else:
             reset_devices(self.vm.boards, TICKS * self.processor.clock_hz)
+            shadow_as_firmware_left_it(self.vm.boards)
             self.vm.start(boot)
         if self.probe is not None:
             self.probe.arm()
+        self.set_up_devices()
+        self.dialogue.watch()
         self.strategy.setup(self)
+
+    def set_up_devices(self) -> None:
+        """What firmware finds in the CMOS memory of a PC (or would have left there): memory, disks, what to boot from."""
+        device_firmware_settings(self.boards, self.memory_bytes, BOOT_DISK, BOOT_NOTHING, BOOT_NOTHING)
+        for place, disk in self.disks.disks.items():
+            if place < 2:
+                device_disk_settings(self.boards, place, *disk.geometry)
+
+    def set_clock(self, seconds: int) -> None:
+        """Set the real-time clock: seconds since the beginning of 1970."""
+        device_set_clock(self.boards, int(self.processor.cpu.ticks), seconds)
 
     def write_guest(self, gpa: int, octets: bytes) -> None:
         """Write guest-physical memory."""
@@ -150,6 +185,7 @@ class Machine:
     def run(self, max_cycles: int | None = None) -> RunResult:
         """Run to the end, or until `max_cycles` cycles have passed since power on."""
         self.advance(core.NEVER, max_cycles)
+        self.dialogue.finish()
         return self.result()
 
     def advance(
@@ -167,7 +203,7 @@ class Machine:
         budget = core.NEVER if max_cycles is None else max_cycles * TICKS
         pause = pause_ticks if pause_cycles is None else pause_cycles * TICKS
         cpu.budget = min(budget, pause)
-        try:
+        with self.ends_run():
             while self.outcome is None:
                 outcome = self.processor.run()
                 if outcome == core.STOPPED:
@@ -175,6 +211,13 @@ class Machine:
                 if outcome == core.RETIRED_LIMIT or (outcome == core.BUDGET and cpu.ticks < budget):
                     return True
                 self.act(outcome)
+        return False
+
+    @contextlib.contextmanager
+    def ends_run(self) -> Iterator[None]:
+        """Make an outcome of what ends a run from within the VMM."""
+        try:
+            yield
         except TripleFault:
             self.stop("triple_fault")
         except IsolationViolation as error:
@@ -183,7 +226,6 @@ class Machine:
             self.stop(f"unsupported: {error} (at eip {self.trapped_at():#x})")
         except VmmError as error:
             self.stop(f"unsupported: {error}")
-        return False
 
     def trapped_at(self) -> int:
         """EIP of the guest where it last trapped to the VMM."""
@@ -234,29 +276,48 @@ class Machine:
         return bytes(octets)
 
     def on_board(self) -> None:
-        """A device asked for attention: exit code, shutdown, console."""
+        """Devices asked for attention: a disk's data, text for the host, a look at the time set for it, the guest's end."""
         board = self.board
+        attention = int(board.attention)
         board.attention = 0
-        self.drain_console()
+        if attention & BOARD_DISK:
+            self.disks.serve()
+        if attention & BOARD_POLL:
+            self.dialogue.poll()
+        else:
+            self.dialogue.drain()
         if board.exit_requested and board.exit_code:
             self.stop(f"exited {int(board.exit_code)}")
-        elif board.shutdown_requested:
+        elif board.shutdown_requested or board.power_off_requested:
             self.stop("halted")
+        elif board.reset_requested:
+            self.reset()
 
-    def drain_console(self) -> None:
-        """Take the console's bytes."""
-        board = self.board
-        self._console += bytes(board.console[: int(board.console_length)])
-        board.console_length = 0
+    def reset(self) -> None:
+        """The guest asked for a reset: its firmware starts anew, with RAM as it is.
 
-    def set_console(self, octets: bytes) -> None:
-        """Give a restored machine its text."""
-        self._console = bytearray(octets)
+        A kernel that was started without firmware has nothing to come back to: its run ends, as one without reboots does.
+        """
+        if self.has_firmware and self.reboots:
+            self.processor.system_reset()
+            self.set_up_devices()
+            self.dialogue.watch()
+        else:
+            self.stop("reset")
 
     def console(self) -> bytes:
-        """All text so far."""
-        self.drain_console()
-        return bytes(self._console)
+        """All text so far that came out of the debug ports 0xE9 and 0x402."""
+        self.dialogue.drain()
+        return bytes(self.dialogue.console)
+
+    def serial(self, port: int = 0) -> bytes:
+        """All that a serial port (0 or 1) has sent so far."""
+        self.dialogue.drain()
+        return bytes(self.dialogue.serial[port])
+
+    def screen(self) -> Screen:
+        """The text screen as it is now."""
+        return self.dialogue.screen()
 
     # -- measuring ------------------------------------------------------------------------------------------------
 
@@ -296,6 +357,7 @@ class Machine:
         cpu = self.processor.cpu
         ledger.check_conservation(int(cpu.ticks))
         board = self.board
+        screen = self.screen()
         return RunResult(
             outcome=self.outcome or "running",
             exit_code=int(board.exit_code) if board.exit_requested else None,
@@ -307,6 +369,10 @@ class Machine:
             exits=self.exits(),
             divergences=[] if self.probe is None else self.probe.divergences,
             unpriced=0 if self.vm is None else self.vm.unpriced,
+            serial=self.serial(0),
+            serial2=self.serial(1),
+            screen=screen if screen.lines else None,
+            script_waits_for=self.dialogue.player.waits_for(),
         )
 
 

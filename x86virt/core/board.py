@@ -1,9 +1,9 @@
 """The board: the devices of the bare machine, or, as another instance, the virtual devices of a VM.
 
-One record holds two 8259A PICs, an 8254 PIT, PCI configuration space, the 0xE9 console, the exit port 0xF4, the shutdown
-port 0x8900, the POST port 0x80, port 0xF0 of the x87 error interrupt, and the A20 gate of port 0x92; core/port_decode.py
-leads from a port to its device. `now` is always in ticks (64 per processor cycle) and must not go back; everything is a
-function of it.
+One record holds two 8259A PICs, an 8254 PIT, PCI configuration space, clock, keyboard, two serial ports, VGA registers,
+power management, the console of ports 0xE9 and 0x402, the exit port 0xF4, the shutdown port 0x8900, the POST port 0x80,
+port 0xF0 of the x87 error interrupt, and the A20 gate; core/port_decode.py leads from a port to its device. `now` is
+always in ticks (64 per processor cycle) and must not go back; everything is a function of it.
 
 A device's module knows its own record alone. It leaves there the level of its interrupt line (`irq`) and the tick at
 which something becomes of it by itself (`deadline`); `follow_devices` carries both to the board.
@@ -17,9 +17,11 @@ The lines of all interrupts are kept beside the PICs too (`irq_levels`, `irq_ris
 
 import numpy as np
 
+from .cmos import CMOS, advance_cmos, power_on_cmos, reset_cmos
 from .ide import ide_advance, reset_ide
 from .ide_state import IDE
 from .jit import inline, kernel
+from .keyboard import KEYBOARD, advance_keyboard, reset_keyboard
 from .layout import NEVER
 from .pci import PCI, reset_pci
 from .pic import (
@@ -40,6 +42,9 @@ from .pit import (
     tick_of_clock,
 )
 from .port_map import map_fixed_ports, map_moved_ports
+from .power import POWER, advance_power, reset_power
+from .uart import UART, advance_uart, reset_uart
+from .vga import VGA, reset_vga
 
 # -- outcomes of a port write, and attention: bits ------------------------------------------------------------------
 BOARD_OK = 0
@@ -62,6 +67,12 @@ CONSOLE_NEARLY_FULL = CONSOLE_BYTES - 4096
 
 SHUTDOWN_WORD = tuple(b"Shutdown")
 TIMER_IRQ = 0
+KEYBOARD_IRQ = 1
+UART_2_IRQ = 3
+UART_1_IRQ = 4
+CLOCK_IRQ = 8
+POWER_IRQ = 9
+SECOND_KEYBOARD_IRQ = 12
 FLOAT_ERROR_IRQ = 13
 PRIMARY_IDE_IRQ, SECONDARY_IDE_IRQ = 14, 15
 
@@ -83,6 +94,11 @@ BOARD = np.dtype(
         ("pit", CHANNEL, 3),
         ("pci", PCI),
         ("ide", IDE),
+        ("cmos", CMOS),
+        ("keyboard", KEYBOARD),
+        ("uart", UART, 2),
+        ("vga", VGA),
+        ("power", POWER),
         ("bus_master_ports", "i8"),  # where the ports that PCI functions move are mapped now, 0: nowhere
         ("power_ports", "i8"),
         ("system_control", "i8"),  # bits 0 to 3 of port 0x61: gate 2, speaker, parity check enables
@@ -136,6 +152,10 @@ def reset_board(board, ticks_per_second):
     board.unclaimed_writes = 0
     board.console_length = 0
     board.console_lost = 0
+    power_on_cmos(board.cmos, ticks_per_second)
+    for number in range(2):
+        board.uart[number].sent_length = 0
+        board.uart[number].sent_lost = 0
     reset_devices(board)
 
 
@@ -153,6 +173,12 @@ def reset_devices(board):
     board.timer_watched = 0
     reset_pci(board.pci)
     reset_ide(board.ide, board.ticks_per_second)
+    reset_cmos(board.cmos, board.tick, board.ticks_per_second)
+    reset_keyboard(board.keyboard)
+    reset_uart(board.uart[0])
+    reset_uart(board.uart[1])
+    reset_vga(board.vga)
+    reset_power(board.power, board.tick, board.ticks_per_second)
     board.system_control = 0
     board.reset_control = 0
     board.fast_reset = 0
@@ -285,7 +311,18 @@ def follow_devices(board):
     """Carry what the devices leave in their records to the interrupt lines, and find the earliest of their deadlines."""
     follow_line(board, PRIMARY_IDE_IRQ, board.ide.irq[0])
     follow_line(board, SECONDARY_IDE_IRQ, board.ide.irq[1])
-    board.device_deadline = min(board.poll_deadline, board.ide.deadline)
+    follow_line(board, KEYBOARD_IRQ, board.keyboard.irq)
+    follow_line(board, UART_2_IRQ, board.uart[1].irq)
+    follow_line(board, UART_1_IRQ, board.uart[0].irq)
+    follow_line(board, CLOCK_IRQ, board.cmos.irq)
+    follow_line(board, POWER_IRQ, board.power.irq)
+    follow_line(board, SECOND_KEYBOARD_IRQ, board.keyboard.second_irq)
+    deadline = min(board.poll_deadline, board.cmos.deadline, board.keyboard.deadline)
+    deadline = min(deadline, board.uart[0].deadline, board.uart[1].deadline, board.power.deadline)
+    deadline = min(deadline, board.ide.deadline)
+    if deadline != board.device_deadline:
+        board.device_deadline = deadline
+        board.deadlines_moved = 1
 
 
 @kernel
@@ -302,9 +339,20 @@ def poll(board):
 @kernel
 def advance_devices(board):
     """Let the devices see the present tick, of which one or more were waiting for it."""
-    if board.tick >= board.poll_deadline:
+    now, second = board.tick, board.ticks_per_second
+    if now >= board.poll_deadline:
         poll(board)
     ide_advance(board.ide, board.tick)
+    if now >= board.cmos.deadline:
+        advance_cmos(board.cmos, now, second)
+    if now >= board.keyboard.deadline:
+        advance_keyboard(board.keyboard, now, second)
+    if now >= board.uart[0].deadline:
+        advance_uart(board.uart[0], now)
+    if now >= board.uart[1].deadline:
+        advance_uart(board.uart[1], now)
+    if now >= board.power.deadline:
+        advance_power(board.power, now, second)
     follow_devices(board)
 
 

@@ -27,6 +27,7 @@ from .jit import entry
 from .mode import set_context, set_cpl
 from .model_specific import read_stored, write_stored
 from .paging import peek_translation
+from .pci import set_shadows
 from .performance import (
     counter_named,
     counter_value,
@@ -35,6 +36,7 @@ from .performance import (
     write_performance_register,
 )
 from .physical import note_code_write
+from .physical_map import PAM_ALL_RAM, place_to_read, refresh_map, takes_writes
 from .port_decode import port_read, port_write, reads_time
 from .segment import segment_limits
 from .tlb import flush_tlb, invalidate_page
@@ -63,6 +65,30 @@ def refresh_segment(state, segment):
 def note_write(state, memory, physical):
     """Python wrote RAM at `physical`: discard decoded code there."""
     note_code_write(state[0], memory, physical)
+
+
+@entry
+def shadow_as_firmware_left_it(boards):
+    """A machine that starts without firmware: the host bridge's PAM registers say that all segments are RAM."""
+    set_shadows(boards[0].pci, PAM_ALL_RAM)
+
+
+@entry
+def refresh_memory_map(state):
+    """Python changed what lies where: the front caches are dropped."""
+    refresh_map(state[0])
+
+
+@entry
+def place_of(state, physical):
+    """Where a read of a physical address finds its bytes in the array; beyond the array, in no memory."""
+    return place_to_read(state[0], physical)
+
+
+@entry
+def is_writable(state, physical):
+    """Whether RAM takes what is written to a physical address."""
+    return takes_writes(state[0], physical)
 
 
 @entry

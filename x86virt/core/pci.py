@@ -178,6 +178,13 @@ def reset_pci(pci):
     follow_registers(pci)
 
 
+@kernel
+def set_shadows(pci, pam):
+    """Give the seven PAM registers of the host bridge their value, 59h in the lowest byte."""
+    set_bytes(pci, HOST_BRIDGE, PAM, 7, pam)
+    follow_registers(pci)
+
+
 # -- what follows from the registers --------------------------------------------------------------------------------
 
 

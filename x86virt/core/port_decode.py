@@ -10,16 +10,18 @@ import numpy as np
 from .board import (
     BOARD_EXIT,
     BOARD_OK,
-    BOARD_RESET,
     board_advance,
     float_error_port,
 )
+from .device_ports import device_port_read, device_port_write, request_reset
 from .ide_ports import ide_byte_read, ide_byte_write, ide_port_read, ide_port_write, is_ide, is_ide_data
 from .jit import kernel
 from .pci import address_write, configuration_read, configuration_write
 from .port_map import (
+    DEVICE_CMOS,
     DEVICE_CONSOLE,
     DEVICE_ELCR,
+    DEVICE_EVENTS,
     DEVICE_EXIT,
     DEVICE_FLOAT_ERROR,
     DEVICE_PCI_ADDRESS,
@@ -27,15 +29,18 @@ from .port_map import (
     DEVICE_PIC,
     DEVICE_PIT,
     DEVICE_POST,
+    DEVICE_POWER,
     DEVICE_SHUTDOWN,
     DEVICE_SYSTEM_CONTROL,
     DEVICE_SYSTEM_CONTROL_A,
+    DEVICE_VGA,
     FIRST_TIMED,
     PORT_CONSOLE,
     PORT_PCI_DATA,
     PORT_RESET_CONTROL,
     map_moved_ports,
 )
+from .power import read_events, write_events
 from .system_ports import (
     console_write,
     elcr_write,
@@ -47,6 +52,7 @@ from .system_ports import (
     system_control_read,
     system_control_write,
 )
+from .vga import read_vga, write_vga
 
 RESET_PROCESSOR = 4  # port 0xCF9: a rise of this bit resets
 
@@ -59,24 +65,22 @@ def device_of(board, port):
 
 @kernel
 def reads_time(board, port, n):
-    """1 if reading `n` ports from `port` tells the time: counters of the PIT, port 0x61. What the PICs tell follows from
-    their inputs."""
+    """1 if reading `n` ports from `port` tells the time: counters of the PIT, port 0x61, and whatever happens by itself in
+    clock, keyboard, serial ports, power management and on the screen. What the PICs tell follows from their inputs; what
+    disks do is not recorded yet."""
     for number in range(n):
         part = (port + number) & 0xFFFF
         device = device_of(board, part)
-        if device == DEVICE_SYSTEM_CONTROL or (device == DEVICE_PIT and part & 3 != 3):
+        if device == DEVICE_PIT and part & 3 != 3:
+            return 1
+        if device == DEVICE_SYSTEM_CONTROL or DEVICE_CMOS <= device <= DEVICE_POWER:
+            return 1
+        if device == DEVICE_VGA and part & 0xF == 0xA:
             return 1
     return 0
 
 
 # -- the ports that reset -------------------------------------------------------------------------------------------
-
-
-@kernel
-def request_reset(board):
-    """Ask the owner for a reset."""
-    board.reset_requested = 1
-    return BOARD_RESET
 
 
 @kernel
@@ -146,6 +150,12 @@ def timed_write(board, device, port, value):
         pit_port_write(board, port & 3, value)
     elif device == DEVICE_SYSTEM_CONTROL:
         system_control_write(board, value)
+    elif device == DEVICE_VGA:
+        write_vga(board.vga, port, value)
+        return BOARD_OK
+    else:
+        return device_port_write(board, device, port, value)
+    board.deadlines_moved = 1
     return BOARD_OK
 
 
@@ -158,7 +168,9 @@ def timed_read(board, device, port):
         return pit_port_read(board, port & 3)
     if device == DEVICE_SYSTEM_CONTROL:
         return system_control_read(board)
-    return 0xFF
+    if device == DEVICE_VGA:
+        return read_vga(board.vga, port, board.tick, board.ticks_per_second)
+    return device_port_read(board, device, port)
 
 
 @kernel
@@ -169,7 +181,6 @@ def byte_write(board, port, value, now):
         return ide_byte_write(board, device, port, value, now)
     if device >= FIRST_TIMED:
         board_advance(board, now)
-        board.deadlines_moved = 1
         return timed_write(board, device, port, value)
     if device == DEVICE_CONSOLE:
         return console_write(board, value)
@@ -185,6 +196,8 @@ def byte_write(board, port, value, now):
         float_error_port(board)
     elif device == DEVICE_ELCR:
         elcr_write(board, port & 1, value)
+    elif device == DEVICE_EVENTS:
+        write_events(board.power, port, value)
     else:
         board.unclaimed_writes += 1
     return BOARD_OK
@@ -207,6 +220,8 @@ def byte_read(board, port, now):
         return (1 - board.a20_closed) << 1 | board.fast_reset
     if device == DEVICE_ELCR:
         return board.pic[port & 1].elcr
+    if device == DEVICE_EVENTS:
+        return read_events(board.power, port)
     if device == DEVICE_PCI_ADDRESS or device == DEVICE_PCI_DATA:
         return configuration_port_read(board, port, 1)
     board.unclaimed_reads += 1

@@ -19,6 +19,7 @@ from .jit import kernel
 from .layout import OK, TIME_LOG
 from .memory import read_linear
 from .mode import MASK_32, in_virtual_8086_mode, io_privilege, operand_bytes, write_register
+from .physical_map import follow_host_bridge
 from .port_decode import port_read, port_write, reads_time
 from .time_log import logged_time, time_log_blocks
 
@@ -106,6 +107,7 @@ def send_to_port(cpu, board, port, n, value):
     """Write a port. What asks for attention is noted on the board."""
     board.attention |= port_write(board, port, n, value, cpu.ticks)
     follow_a20_gate(cpu, board.a20_closed)
+    follow_host_bridge(cpu, board.pci.pam, board.pci.rom_window)
     follow_deadlines(cpu, board)
 
 

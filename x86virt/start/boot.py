@@ -32,6 +32,8 @@ class Boot:
     code_selector: int = 0
     data_selector: int = 0
     gdt: tuple[int, int] = (0, 0)  # base and limit
+    firmware: bytes = field(default=b"", repr=False)  # ROM that ends at 4 GB, whose last 128 KB lie below 1 MB too
+    vga_rom: bytes = field(default=b"", repr=False)
 
 
 class Bootable(Protocol):

@@ -11,6 +11,8 @@ def enter(processor: Processor, boot: Boot) -> None:
     if boot.mode == PROTECTED:
         _enter_protected(processor, boot)
     else:
+        if boot.firmware:
+            processor.install_firmware(boot.firmware, boot.vga_rom)
         processor.reset_real()
         if boot.mode == REAL:
             _enter_real(processor, boot)

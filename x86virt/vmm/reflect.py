@@ -197,4 +197,5 @@ def deliver(vm: "VirtualMachine", vector: int, error: int | None, kind: int) -> 
     vcpu.own_resume = False
     vm.make_loadable(frame.cs)
     vm.make_loadable(frame.ss)
+    vm.last_delivery = vector, error, kind
     note_delivery(vm.processor)

@@ -19,7 +19,10 @@ FLAGS = ("own_step", "resumed_with_flag", "updating_descriptor", "table_written"
 FRAME_SETS = ("traced_frames", "open_frames")
 ARRAYS = ("p2m", "boards", "model_specific")  # saved as they are, beside `vm_state`
 SAVED_OF_VM = {*FLAGS, *FRAME_SETS, "open_vectors", "unpriced", "exits", "debug_bits", "resumed_at", *ARRAYS}
-MADE_OF_VM = {"machine", "ring", "processor", "prices", "board", "guest", "vcpu", "shadow", "descriptors", "recorder"}
+MADE_OF_VM = {
+    "machine", "ring", "processor", "prices", "board", "guest", "vcpu", "shadow", "descriptors", "recorder", "last_exit",
+    "last_delivery",
+}  # fmt: skip
 DESCRIPTOR_TABLES = ("originals", "former", "detached")
 SAVED_OF_DESCRIPTORS = {*DESCRIPTOR_TABLES, "user_code"}
 MADE_OF_DESCRIPTORS = {"vm", "ring", "address"}

@@ -127,6 +127,8 @@ class VirtualMachine:
         self.descriptors = ShadowDescriptors(self, ring)
         self.open_vectors: set[int] = set()
         self.recorder: Recorder | None = None
+        self.last_exit: Exit | None = None
+        self.last_delivery: tuple[int, int | None, int] | None = None  # to the guest: vector, error code, kind
         self.processor.owners[:] = OWNER_VMM
         self.processor.owners[self.p2m] = OWNER_GUEST
 
@@ -330,7 +332,7 @@ class VirtualMachine:
     def handle_hook(self) -> None:
         """One exit: read it, charge the dispatch, let the strategy act, resume."""
         before = int(self.processor.cpu.ticks)
-        exit = self.read_exit()
+        exit = self.last_exit = self.read_exit()
         self.charge("trap_dispatch", 1)
         self.machine.strategy.handle(self, exit)
         self.resume()

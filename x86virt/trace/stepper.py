@@ -1,0 +1,288 @@
+"""The machine, one record at a time.
+
+A step of the simulated processor is cut in two, so that an interrupt and the first instruction of its handler become
+two records: with no instruction left to retire the processor does what its boundary asks for and stops; then one
+instruction executes by itself. A halted processor gets a budget up to its next deadline.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..core.entries import device_deadline
+from ..core.layout import BUDGET, HOOK, MARK, NEVER, OK, RETIRED_LIMIT
+from ..disassembly import decode_text
+from ..isa.events import EVENTS, MODE_NAMES, TICKS_PER_CYCLE
+from ..isa.registers import AR_DB, CR0_PE, CS, EFLAGS_VM
+from ..vmm.exits import ERROR_CODE_VECTORS
+from .record import DELIVERIES, SOFTWARE_DELIVERIES, TRANSFERS, Charge, Delivery, ExitWork, Record, Transition
+
+if TYPE_CHECKING:
+    from ..machine import Machine
+
+M32 = 0xFFFFFFFF
+PAGE_FAULT = 14
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A number of guest instructions, or of cycles."""
+
+    number: int
+    cycles: bool = False
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the processor is."""
+
+    ring: int
+    mode: str
+    processor_mode: str
+    bits: int  # of the code segment
+    selector: int
+    offset: int
+    address: int
+
+
+def trace(
+    machine: "Machine", begin: Limit | None = None, count: Limit | None = None, max_cycles: int | None = None
+) -> Iterator[Record]:
+    """The records of a loaded machine's run: from `begin` on, for `count`, to its end at the latest.
+
+    What happened before `begin` is one record; up to there the machine runs at full speed. The last record is `end`; its
+    outcome is `running` if the trace ended and the guest did not.
+    """
+    return Stepper(machine, max_cycles).records(begin, count)
+
+
+class Stepper:
+    """Steps one machine."""
+
+    def __init__(self, machine: "Machine", max_cycles: int | None) -> None:
+        self.machine, self.processor = machine, machine.processor
+        self.cpu = machine.processor.cpu
+        self.max_cycles = max_cycles
+        self.last_tick = NEVER if max_cycles is None else max_cycles * TICKS_PER_CYCLE
+        # Views of single fields: reading them is several times as fast as through the record.
+        state = machine.processor.state
+        self.fields = [state[name] for name in ("retired", "ticks", "cpl", "mode", "cr0", "eflags", "rip")]
+        self.code = [state["seg"][name][:, CS] for name in ("selector", "seg_base", "access")]
+        self.counts, self.times = state["ledger_count"][0], state["ledger_ticks"][0]
+        self.seen_counts, self.seen_times = np.zeros_like(self.counts), np.zeros_like(self.times)
+        self.seen_divergences = 0
+
+    def records(self, begin: Limit | None, count: Limit | None) -> Iterator[Record]:
+        """See `trace`."""
+        machine = self.machine
+        self.skip(begin)
+        self.processor.settle()
+        yield self.record("before", self.place(), self.now())
+        last = self.end_of(count)
+        machine.retired_limit = NEVER
+        while machine.outcome is None and not self.reached(last):
+            yield from self.advance()
+        yield self.end()
+
+    def end(self) -> Record:
+        """The last record; by now every cell of the ledger stands in some record, and the machine checks its sum."""
+        self.cpu.retired_limit = self.machine.retired_limit
+        result = self.machine.result()
+        record = self.record("end", self.place(), self.now())
+        record.outcome = result.outcome
+        return record
+
+    # -- where the trace begins and ends ------------------------------------------------------------------------------
+
+    def skip(self, begin: Limit | None) -> None:
+        """Run up to the first record without looking."""
+        if begin is None or begin.number == 0:
+            return
+        if begin.cycles:
+            self.machine.advance(NEVER, self.max_cycles, begin.number)
+        else:
+            self.machine.advance(begin.number, self.max_cycles)
+        if self.machine.probe is not None:
+            self.seen_divergences = len(self.machine.probe.divergences)
+
+    def end_of(self, count: Limit | None) -> Limit | None:
+        """The limit in instructions, or ticks, since power on."""
+        if count is None:
+            return None
+        if count.cycles:
+            return Limit(int(self.cpu.ticks) + count.number * TICKS_PER_CYCLE, True)
+        return Limit(int(self.cpu.retired) + count.number)
+
+    def reached(self, limit: Limit | None) -> bool:
+        """Whether the trace is to end."""
+        if limit is None:
+            return False
+        return int(self.cpu.ticks if limit.cycles else self.cpu.retired) >= limit.number
+
+    # -- one step -----------------------------------------------------------------------------------------------------
+
+    def advance(self) -> Iterator[Record]:
+        """The boundary, then an instruction or a stretch of idle time."""
+        place, now = self.place(), self.now()
+        if not self.cpu.begun:
+            outcome = self.run(int(self.cpu.retired), self.last_tick, False)
+            if outcome == HOOK:
+                yield self.exit(place, now)
+                return
+            if outcome != RETIRED_LIMIT:
+                self.act(outcome)
+            record = self.record("interrupt", place, now)
+            if record.charges:
+                self.note_transitions(record, place)
+                yield record
+            if self.machine.outcome is not None or outcome != RETIRED_LIMIT:
+                return
+            place, now = self.place(), self.now()
+        yield self.idle(place, now) if self.cpu.halted else self.instruction(place, now)
+
+    def run(self, retired_limit: int, budget: int, single: bool) -> int:
+        """One call of the processor."""
+        self.cpu.retired_limit = retired_limit
+        self.cpu.budget = budget
+        return self.processor.run(single)
+
+    def act(self, outcome: int) -> None:
+        """Do what an outcome asks for; it may end the run."""
+        with self.machine.ends_run():
+            self.machine.act(outcome)
+
+    def instruction(self, place: Place, now: tuple[int, int]) -> Record:
+        """Execute one instruction."""
+        octets, text = self.bytes_and_text(place.address, place.bits, place.offset)
+        outcome = self.run(NEVER, self.last_tick, True)
+        mark = int(self.cpu.mark) if outcome == MARK else 0
+        if outcome != OK:
+            self.act(outcome)
+        record = self.record("instruction", place, now)
+        record.octets, record.text = octets, text
+        self.note_transitions(record, place)
+        if mark:
+            record.remarks.append("a measured region begins" if mark == 1 else "the measured region ends")
+        self.note_divergences(record)
+        return record
+
+    def idle(self, place: Place, now: tuple[int, int]) -> Record:
+        """Pass the time of a halted processor up to the next deadline, and deliver what it brings."""
+        deadline = min(int(device_deadline(self.processor.boards)), int(self.cpu.timer))
+        outcome = self.run(NEVER, min(self.last_tick, max(deadline, now[1] + 1)), True)
+        if outcome != BUDGET or int(self.cpu.ticks) >= self.last_tick:
+            self.act(outcome)
+        record = self.record("idle", place, now)
+        record.mode = MODE_NAMES[3]
+        self.note_transitions(record, place)
+        return record
+
+    def exit(self, place: Place, now: tuple[int, int]) -> Record:
+        """Let the VMM serve an exit."""
+        vm = self.machine.vm
+        assert vm is not None, "only a VMM has entries"
+        ring = vm.vcpu.cpl
+        vm.last_exit = vm.last_delivery = None
+        self.act(HOOK)
+        record = self.record("exit", place, now)
+        exit = vm.last_exit
+        if exit is None:  # the VMM could not even read it
+            return record
+        record.offset = record.address = exit.rip
+        record.octets, text = self.bytes_and_text(exit.rip, 32, exit.rip)
+        delivered = None
+        if vm.last_delivery is not None:
+            vector, error, kind = vm.last_delivery
+            delivered = Delivery.of(vector, kind, error, vm.vcpu.cr2)
+        record.exit = ExitWork(
+            reason=exit.reason,
+            vector=exit.vector,
+            error=exit.qualification if exit.vector in ERROR_CODE_VECTORS else None,
+            gla=exit.gla if exit.vector == PAGE_FAULT else None,
+            ring_before=ring,
+            ring_after=vm.vcpu.cpl,
+            address_after=vm.vcpu.frame.eip,
+            emulated=text if int(self.cpu.retired) > now[0] else "",
+            delivered=delivered,
+            halted=bool(vm.vcpu.halted),
+        )
+        self.note_divergences(record)
+        return record
+
+    # -- what a record says -------------------------------------------------------------------------------------------
+
+    def now(self) -> tuple[int, int]:
+        """Guest instructions retired, and ticks."""
+        return int(self.fields[0][0]), int(self.fields[1][0])
+
+    def place(self) -> Place:
+        """Where the processor is."""
+        _, _, ring, mode, cr0, eflags, offset = (int(field[0]) for field in self.fields)
+        selector, base, access = (int(field[0]) for field in self.code)
+        processor_mode = "real"
+        if cr0 & CR0_PE:
+            processor_mode = "virtual-8086" if eflags & EFLAGS_VM else "protected"
+        bits = 32 if access & AR_DB else 16
+        return Place(ring, MODE_NAMES[mode], processor_mode, bits, selector, offset, (offset + base) & M32)
+
+    def record(self, kind: str, place: Place, now: tuple[int, int]) -> Record:
+        """A record of what the ledger got since the last one."""
+        changed = np.argwhere((self.counts != self.seen_counts) | (self.times != self.seen_times))
+        charges = []
+        for number, mode in changed.tolist():
+            count = int(self.counts[number, mode]) - int(self.seen_counts[number, mode])
+            ticks = int(self.times[number, mode]) - int(self.seen_times[number, mode])
+            charges.append(Charge(EVENTS[number].name, MODE_NAMES[mode], count, ticks))
+        if charges:
+            self.seen_counts[:], self.seen_times[:] = self.counts, self.times
+        return Record(
+            kind, *now, place.ring, place.mode, place.processor_mode, place.selector, place.offset, place.address,
+            charges=tuple(charges),
+        )  # fmt: skip
+
+    def bytes_and_text(self, address: int, bits: int, offset: int) -> tuple[bytes, str]:
+        """Bytes and text of the instruction at a linear address; `offset` is its EIP."""
+        octets = self.machine.bytes_at(address, 15)
+        if not octets:
+            return b"", "(not mapped)"
+        length, text = decode_text(octets, offset, bits)
+        return octets[:length], text
+
+    def note_transitions(self, record: Record, place: Place) -> None:
+        """Deliveries, and other changes of ring, processor mode or task."""
+        after = self.place()
+        deliveries = [
+            self.delivery(charge.event, record, last=number == 0)
+            for number, charge in enumerate(reversed([c for c in record.charges if c.event in DELIVERIES]))
+        ]
+        facts = (place.ring, after.ring, place.processor_mode, after.processor_mode, after.address)
+        for delivery in reversed(deliveries):
+            record.transitions.append(Transition(delivery.text, *facts, delivery))
+        if deliveries:
+            return
+        transfers = [TRANSFERS[charge.event] for charge in record.charges if charge.event in TRANSFERS]
+        if transfers or place.ring != after.ring or place.processor_mode != after.processor_mode:
+            what = transfers[0] if transfers else record.text.split()[0].upper()
+            record.transitions.append(Transition(what, *facts))
+
+    def delivery(self, event: str, record: Record, last: bool) -> Delivery:
+        """The event that was delivered. The processor still knows the last one; of one before, the ledger tells."""
+        cpu = self.cpu
+        known = DELIVERIES[event]
+        if last or known is None:
+            error = int(cpu.event_error) if cpu.event_has_error else None
+            return Delivery.of(int(cpu.event_vector), int(cpu.event_kind), error, int(cpu.cr2))
+        if event in SOFTWARE_DELIVERIES and record.octets:
+            return Delivery(record.octets[-1], "software_interrupt")
+        return Delivery(known, "exception")
+
+    def note_divergences(self, record: Record) -> None:
+        """What the probe found in this step."""
+        if self.machine.probe is None:
+            return
+        found = self.machine.probe.divergences
+        record.divergences = [str(divergence) for divergence in found[self.seen_divergences :]]
+        self.seen_divergences = len(found)
+
