@@ -201,18 +201,26 @@ class Machine:
         self.dialogue.finish()
         return self.result()
 
-    def advance(self, retired_limit: int, max_cycles: int | None = None, pause_cycles: int | None = None) -> bool:
+    def advance(
+        self,
+        retired_limit: int,
+        max_cycles: int | None = None,
+        pause_cycles: int | None = None,
+        pause_ticks: int = core.NEVER,
+    ) -> bool:
         """Run until `retired_limit` guest instructions have retired in all, or until the tick counter has reached
-        `pause_cycles` (True), or the run has ended (False)."""
+        `pause_cycles` or `pause_ticks`, or a debugger's stop is met (True), or the run has ended (False)."""
         cpu = self.processor.cpu
         self.retired_limit = retired_limit
         cpu.retired_limit = retired_limit
         budget = core.NEVER if max_cycles is None else max_cycles * TICKS
-        pause = core.NEVER if pause_cycles is None else pause_cycles * TICKS
+        pause = pause_ticks if pause_cycles is None else pause_cycles * TICKS
         cpu.budget = min(budget, pause)
         with self.ends_run():
             while self.outcome is None:
                 outcome = self.processor.run()
+                if outcome == core.STOPPED:
+                    return True
                 if outcome == core.RETIRED_LIMIT or (outcome == core.BUDGET and cpu.ticks < budget):
                     return True
                 self.act(outcome)

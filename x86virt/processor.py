@@ -87,6 +87,11 @@ RESET_TO_ZERO = (
     "begun", "flag_carry", "mark", "fpu_status", "fpu_occupied", "fpu_instruction", "fpu_instruction_selector",
     "fpu_operand", "fpu_operand_selector", "fpu_opcode",
 )  # fmt: skip
+# Fields of a debugger outside the machine (core/stops.py): no part of a machine's state.
+DEBUGGER_FIELDS = (
+    "stop_count", "stops", "stop_deliveries", "stop_notes", "stop_met", "stop_met_at", "stop_number", "stop_address",
+    "stop_retired", "stop_ticks", "stop_passed", "stop_passed_retired",
+)  # fmt: skip
 
 
 def record_array(dtype: np.dtype, length: int = 1) -> np.ndarray:

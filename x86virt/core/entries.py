@@ -19,7 +19,7 @@ from .cache import VMM, reference
 from .charge import charge, charge_ticks
 from .code import settle
 from .control import cr4_offered
-from .debug_registers import set_debug_register
+from .debug_registers import refresh_breakpoints, set_debug_register
 from .decode import decode
 from .flags import get_eflags, set_eflags
 from .ide import follow_channels
@@ -94,6 +94,12 @@ def reset_devices(boards, ticks_per_second):
 def write_debug_register(state, number, value):
     """Write DR0 to DR3, DR6 or DR7 from Python; breakpoints follow."""
     set_debug_register(state[0], number, value)
+
+
+@entry
+def arm_stops(state):
+    """Python changed the debugger's stops: what is watched, decoded code and front cache follow."""
+    refresh_breakpoints(state[0])
 
 
 @entry

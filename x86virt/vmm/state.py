@@ -121,8 +121,8 @@ def x87_state(cpu) -> dict[str, int]:
     return values
 
 
-def bare_state(machine: "Machine") -> VirtualState:
-    """S of a guest on the bare machine: the processor's own."""
+def bare_registers(machine: "Machine") -> tuple[dict[str, int], dict[str, SegmentState]]:
+    """Registers and segments of a guest on the bare machine: the processor's own."""
     processor = machine.processor
     cpu = processor.cpu
     registers = {name: int(cpu.gpr[number]) for number, name in enumerate(GENERAL_REGISTERS)}
@@ -137,6 +137,13 @@ def bare_state(machine: "Machine") -> VirtualState:
         segments[name] = segment_state(
             int(cache.selector), int(cache.seg_base), int(cache.limit), int(cache.access)
         )
+    return registers, segments
+
+
+def bare_state(machine: "Machine") -> VirtualState:
+    """S of a guest on the bare machine: the processor's own."""
+    processor = machine.processor
+    registers, segments = bare_registers(machine)
     return VirtualState(registers, segments, processor.ram, machine.console(), devices_of(processor.board))
 
 
