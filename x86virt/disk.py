@@ -41,6 +41,7 @@ class Disk:
         self.sectors = -(-octets // SECTOR)
         self.overlay: dict[int, bytes] = {}
         self._file, self._content = file, content
+        self._digest = ""
 
     # -- opening --------------------------------------------------------------------------------------------------
 
@@ -162,7 +163,13 @@ class Disk:
     def base_digest(self) -> str:
         """The SHA-256 of the image without its overlay: of its size and of each megabyte that is not all zeros.
 
-        The holes of a sparse file cost nothing."""
+        The holes of a sparse file cost nothing. An image that is only read is hashed once."""
+        if self.writable or not self._digest:
+            self._digest = self._hash()
+        return self._digest
+
+    def _hash(self) -> str:
+        """The digest, computed."""
         digest = hashlib.sha256(self.octets.to_bytes(8, "little"))
         start = 0
         while start < self.octets:

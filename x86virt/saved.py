@@ -19,6 +19,7 @@ The manifest holds
     firmware_bytes            of the BIOS image and the expansion ROM of the VGA, 0 if there is none
     apic                      1 if there is a local APIC and an I/O APIC
     machine                   outcome so far, regions measured, exits; the input script and how far it was played
+    disks                     where which image is, and what identifies it (x86virt/saved_disks.py)
     vm                        what the VMM keeps outside RAM (x86virt/vmm/saved_state.py); null on the bare machine
     arrays                    [name, layout, count] each, where layout is that of a NumPy dtype ("<i8", or [name, layout] pairs)
 
@@ -43,7 +44,7 @@ import numpy as np
 
 from .console.sources import NAMES
 from .core.board import BOARD, CONSOLE_BYTES, SHUTDOWN_WORD
-from .core.entries import refresh_segment
+from .core.entries import arm_stops, refresh_segment
 from .core.keyboard import RESPONSE_BYTES, SCAN_BYTES
 from .core.layout import CPU, MAX_ROWS, NEVER, OWNER_GUEST, OWNER_VMM, TIME_OFF, TLB_BUCKETS
 from .core.port_map import N_DEVICES
@@ -53,9 +54,18 @@ from .isa.events import N_MODES
 from .isa.registers import N_SEGMENTS
 from .ledger import SHAPE, Ledger
 from .machine import Machine, Region
-from .processor import HOST_FIELDS, LARGEST_BIOS
+from .processor import DEBUGGER_FIELDS, HOST_FIELDS, LARGEST_BIOS
 from .profile import Profile, ProfileError, load_profile
 from .saved_apics import check_apics
+from .saved_disks import (
+    check_drives,
+    check_ide,
+    disk_arrays,
+    disks_state,
+    expected_disk_arrays,
+    restore_disks,
+    restore_overlays,
+)
 from .vmm.registry import find_strategy
 from .vmm.saved_state import (
     divergences_state,
@@ -127,6 +137,7 @@ def machine_bytes(machine: Machine, where: object = "machine") -> bytes:
         "cache_model": machine.cache_model,
         "check_isolation": bool(machine.processor.cpu.owner_table),
         "machine": machine_state(machine),
+        "disks": disks_state(machine.disks),
         "vm": None if machine.vm is None else vm_state(machine.vm),
         "arrays": [[name, layout_of(array.dtype), array.size] for name, array in arrays.items()],
     }
@@ -166,6 +177,7 @@ def machine_arrays(machine: Machine) -> Iterator[tuple[str, np.ndarray]]:
         yield "vm.p2m", machine.vm.p2m
     for name, octets in machine.dialogue.texts().items():
         yield name, np.frombuffer(octets, np.uint8)
+    yield from disk_arrays(machine.disks)
     for name, ledger in ledgers(machine):
         yield f"{name}.count", ledger.count.reshape(-1)
         yield f"{name}.ticks", ledger.ticks.reshape(-1)
@@ -173,7 +185,8 @@ def machine_arrays(machine: Machine) -> Iterator[tuple[str, np.ndarray]]:
 
 def saved_fields() -> list[str]:
     """The processor's fields that are saved."""
-    return [name for name in CPU.names or () if name not in HOST_FIELDS and name not in TIME_LOG_FIELDS]
+    left_out = {*HOST_FIELDS, *TIME_LOG_FIELDS, *DEBUGGER_FIELDS}
+    return [name for name in CPU.names or () if name not in left_out]
 
 
 def ledgers(machine: Machine) -> Iterator[tuple[str, Ledger]]:
@@ -315,6 +328,7 @@ def expected_arrays(machine: Machine, manifest: dict[str, Any]) -> dict[str, tup
     rows = {name: (array.dtype, array.size) for name, array in machine_arrays(machine)}
     for name in NAMES:
         rows[name] = (np.dtype(np.uint8), text_length(manifest, name))
+    rows |= expected_disk_arrays(manifest["disks"])
     names = [f"region{number}" for number in range(len(manifest["machine"]["regions"]))]
     names += ["open"] if manifest["machine"]["open"] is not None else []
     for name in names:
@@ -353,9 +367,11 @@ def fill(machine: Machine, manifest: dict[str, Any], arrays: dict[str, np.ndarra
     """Put a state into a machine of the same make."""
     check_processor(machine, arrays)
     check_board(arrays["board"])
+    restore_disks(machine.disks, manifest["disks"], arrays)
     fill_hardware(machine, arrays)
     if machine.vm is not None:
         fill_vm(machine, manifest["vm"], arrays)
+    check_drives(machine.board["ide"], machine.disks)
     fill_python_state(machine, manifest, arrays)
 
 
@@ -371,6 +387,7 @@ def fill_hardware(machine: Machine, arrays: dict[str, np.ndarray]) -> None:
     processor.boards.view(np.ndarray)[:] = arrays["board"]
     for segment in range(N_SEGMENTS):
         refresh_segment(processor.state, segment)
+    arm_stops(processor.state)
     processor.discard_host_state()
 
 
@@ -383,6 +400,7 @@ def restore_machine_state(machine: Machine, arrays: dict[str, np.ndarray]) -> No
     machine.outcome, machine.open_region = None, None
     machine.regions.clear()
     machine.dialogue.set_texts(texts_of(arrays))
+    restore_overlays(machine.disks, arrays)
 
 
 def fill_vm(machine: Machine, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
@@ -506,6 +524,7 @@ def check_board(board: np.ndarray) -> None:
         good = good and 0 <= channel["mode"] <= 5 and 0 <= channel["access"] <= 3
         good = good and (not channel["counting"] or channel["mode"] not in (2, 3) or channel["reload"] > 0)
         good = good and all(0 <= channel[name] <= 1 << 62 for name in channel.dtype.names)
+    check_ide(row["ide"])
     if not good or not all(device_is_sound(device, most) for device, most in device_bounds(row)):
         raise ValueError("its devices are out of range")
 

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from .core import ide_state
+from .core.layout import NEVER
 from .disk import MOST_SECTORS, SECTOR, Disk, DiskError
 from .disk_service import PLACES, DiskService
 
 LARGEST_IMAGE = 1 << 31  # bytes of an image in memory
-MOST_OVERLAY = 1 << 24  # sectors
+MOST_OVERLAY = 1 << 22  # sectors
 LONGEST_PATH = 4096
 ALIKE = "give the image of then back, or save the machine again"
 
@@ -24,7 +25,10 @@ ALIKE = "give the image of then back, or save the machine again"
 
 
 def disks_state(service: DiskService) -> list[dict[str, Any]]:
-    """What the manifest says of the disks. Raises DiskError if an image cannot be read."""
+    """What the manifest says of the disks. Raises DiskError if an image cannot be read, or too much was written."""
+    for disk in service.disks.values():
+        if len(disk.overlay) > MOST_OVERLAY:
+            raise DiskError(disk.name, f"more than {MOST_OVERLAY} sectors were written", "save it earlier")
     return [
         {
             "place": place,
@@ -86,7 +90,7 @@ def expected_disk_arrays(state: Any) -> dict[str, tuple[np.dtype, int]]:
 def restore_disks(service: DiskService, state: list[dict[str, Any]], arrays: dict[str, np.ndarray]) -> None:
     """Plug the disks of a saved machine into one that has none. Raises DiskError or ValueError.
 
-    The drives' records are restored with the board: `check_drives` holds them to the disks.
+    The drives' records come afterwards, with the board; `check_drives` holds them to the disks.
     """
     try:
         for row in state:
@@ -104,7 +108,10 @@ def open_again(row: dict[str, Any], image: np.ndarray | None) -> Disk:
     path, octets = row["path"], number_of(row, "bytes", 1, MOST_SECTORS * SECTOR)
     if not isinstance(path, str) or len(path) > LONGEST_PATH:
         raise ValueError("its disks' path is no path")
-    disk = Disk.open(path, truth_of(row, "writable")) if image is None else Disk.of_bytes(path, image.tobytes())
+    writable = truth_of(row, "writable")
+    if writable and image is not None:
+        raise ValueError("an image in memory is not written through")
+    disk = Disk.open(path, writable) if image is None else Disk.of_bytes(path, image.tobytes())
     try:
         if disk.octets != octets:
             raise DiskError(path, f"has {disk.octets} bytes, and {octets} when the machine was saved", ALIKE)
@@ -114,6 +121,13 @@ def open_again(row: dict[str, Any], image: np.ndarray | None) -> Disk:
         disk.close()
         raise
     return disk
+
+
+def restore_overlays(service: DiskService, arrays: dict[str, np.ndarray]) -> None:
+    """Bring the overlays of a machine's own disks back to what they were. What was written through stays."""
+    for place, disk in service.disks.items():
+        disk.overlay.clear()
+        restore_overlay(disk, arrays[f"disk{place}.numbers"], arrays[f"disk{place}.sectors"])
 
 
 def restore_overlay(disk: Disk, numbers: np.ndarray, sectors: np.ndarray) -> None:
@@ -131,7 +145,7 @@ def restore_overlay(disk: Disk, numbers: np.ndarray, sectors: np.ndarray) -> Non
 
 CHANNEL_BOUNDS = {
     "selected": (0, 1), "control": (0, 0xFF), "line": (0, 1), "phase": (0, ide_state.N_PHASES - 1),
-    "deadline": (0, 1 << 62), "command": (0, 0xFF), "lba": (-1, 1 << 50), "sectors_left": (0, 1 << 16),
+    "deadline": (0, NEVER), "command": (0, 0xFF), "lba": (-1, 1 << 50), "sectors_left": (0, 1 << 16),
     "block": (1, ide_state.MOST_MULTIPLE), "overhead": (0, 1 << 50), "failure": (0, 0xFF),
     "position": (0, ide_state.BUFFER_BYTES), "block_end": (0, ide_state.BUFFER_BYTES),
     "held": (0, ide_state.MOST_MULTIPLE), "request": (0, 0), "dma_outcome": (0, ide_state.N_DMA_OUTCOMES - 1),
@@ -146,6 +160,12 @@ DRIVE_BOUNDS = {
 }  # fmt: skip
 
 
+TRANSFERS = (
+    ide_state.PHASE_FETCH, ide_state.PHASE_DATA_IN, ide_state.PHASE_DATA_OUT, ide_state.PHASE_STORE,
+    ide_state.PHASE_DMA_WAIT, ide_state.PHASE_DMA,
+)  # fmt: skip
+
+
 def within(record: Any, bounds: dict[str, tuple[int, int]]) -> bool:
     """Whether fields of a record lie within their bounds."""
     return all(least <= record[name] <= most for name, (least, most) in bounds.items())
@@ -153,19 +173,36 @@ def within(record: Any, bounds: dict[str, tuple[int, int]]) -> bool:
 
 def check_ide(ide: Any) -> None:
     """No index of a board's IDE record lies outside of what it indexes. Raises ValueError."""
+    good = 0 <= ide["deadline"] <= NEVER and ide["asks_host"] == 0 and not (ide["irq"] & ~1).any()
     for channel in ide["channels"]:
-        good = within(channel, CHANNEL_BOUNDS)
-        transfers = channel["phase"] in (ide_state.PHASE_DATA_IN, ide_state.PHASE_DATA_OUT, ide_state.PHASE_FETCH)
-        if transfers:  # a word must be there, and the last one ends the block
-            good = good and channel["position"] + 2 <= channel["block_end"]
-            good = good and channel["position"] % 2 == channel["block_end"] % ide_state.SECTOR_BYTES == 0
+        good = good and within(channel, CHANNEL_BOUNDS)
         for drive in channel["drives"]:
             byte = [name for name in drive.dtype.names if name not in DRIVE_BOUNDS]
             good = good and within(drive, DRIVE_BOUNDS) and within(drive, dict.fromkeys(byte, (0, 0xFF)))
-        if not good:
+        if not good or not transfer_is_sound(channel):
             raise ValueError("its disk drives are out of range")
-    if not 0 <= ide["deadline"] <= 1 << 62 or ide["asks_host"] != 0 or not ((ide["irq"] & ~1) == 0).all():
-        raise ValueError("its disk drives are out of range")
+
+
+def transfer_is_sound(channel: Any) -> bool:
+    """Whether a command in execution keeps to its buffer and its drive, as all that go on from here."""
+    phase, drive = channel["phase"], channel["drives"][channel["selected"]]
+    if phase in (ide_state.PHASE_IDLE, ide_state.PHASE_RESET, ide_state.PHASE_DIAGNOSTIC):
+        return True
+    if drive["present"] == 0:
+        return False
+    if phase not in TRANSFERS:
+        return True
+    if channel["sectors_left"] < 1 or not 0 <= channel["lba"] <= drive["capacity"] - 1:
+        return False
+    if phase == ide_state.PHASE_DMA_WAIT or phase == ide_state.PHASE_DMA:
+        return bool(channel["lba"] + channel["sectors_left"] <= drive["capacity"])
+    block = int(min(channel["block"], channel["sectors_left"]))
+    first, position = int(channel["block_end"]) - block * SECTOR, int(channel["position"])
+    if first < 0 or first % SECTOR or not first <= position <= first + block * SECTOR or position % 2:
+        return False
+    if phase == ide_state.PHASE_DATA_OUT or phase == ide_state.PHASE_STORE:
+        return first == 0 and (phase == ide_state.PHASE_STORE or position < block * SECTOR)
+    return block <= channel["held"] <= ide_state.MOST_MULTIPLE - first // SECTOR and position < first + block * SECTOR
 
 
 def check_drives(ide: Any, service: DiskService) -> None:

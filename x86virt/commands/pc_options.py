@@ -57,8 +57,8 @@ class ClockTime(click.ParamType):
 
 
 START_OPTIONS = (
-    click.option("--bios", metavar="FILE", help="A BIOS image for the reset vector; SeaBIOS where it is installed."),
-    click.option("--vga-bios", metavar="FILE", help="The VGA's option ROM; SeaBIOS's where it is installed."),
+    click.option("--bios", metavar="FILE", help="A BIOS image for the reset vector, instead of our own."),
+    click.option("--vga-bios", metavar="FILE", help="The VGA's option ROM; with --bios, SeaBIOS's where it is installed."),
     click.option("--disk", "disks", multiple=True, metavar="FILE", help="A raw disk image; up to four."),
     click.option("--disk-write", is_flag=True, help="Write to the disks' files, instead of forgetting what was written."),
     click.option(
@@ -71,6 +71,10 @@ START_OPTIONS = (
         help="The mode that a flat binary is entered in; real below 1 MB unless said.",
     ),
     click.option("--rtc", type=ClockTime(), help="What the real-time clock shows at power on; a fixed date unless said."),
+    click.option(
+        "--apic/--no-apic", "apic", default=None,
+        help="A local APIC and an I/O APIC; there by default where firmware or Linux starts on the bare machine.",
+    ),
     click.option("--no-reboot", is_flag=True, help="End the run when the guest asks for a reset."),
 )  # fmt: skip
 CONVERSATION_OPTIONS = (
@@ -103,6 +107,7 @@ class Wishes:
     at: int | None
     entry: str | None
     rtc: int | None
+    apic: bool | None
     no_reboot: bool
     serial: str | None
     screen: bool

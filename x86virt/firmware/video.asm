@@ -80,7 +80,7 @@ mode_set:
         or      byte [data_video_options], MODE_KEEP
 .shape:
         mov     byte [data_video_switches], 0xF9
-        mov     byte [data_video_modes], 0x11 ; a VGA, 400 lines
+        mov     byte [data_video_modes], 0x51 ; a VGA, 400 lines
         mov     byte [data_display], DISPLAY_KIND
         mov     cx, CURSOR_SHAPE
         call    cursor_shape_set

@@ -1,4 +1,4 @@
-"""Firmware: a BIOS image at the reset vector, and the option ROM of the VGA; where SeaBIOS is found if none is given."""
+"""Firmware: a BIOS image at the reset vector, our own or a user's, and the option ROM of the VGA."""
 
 import hashlib
 import os
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..errors import ImageError
+from ..firmware import bios_image
 from .boot import RESET, Boot, command_line_bytes
 from .files import read_start_file
 
@@ -17,11 +18,13 @@ OPTION_ROM_MAGIC = b"\x55\xaa"
 FAR_JUMP, NEAR_JUMP, SHORT_JUMP = 0xEA, 0xE9, 0xEB
 RESET_VECTOR_BYTES = 16
 
-# Where distributions keep SeaBIOS: its own package, then QEMU's copies of it.
+OWN_NAME = "x86virt-bios"
+
+# Where distributions keep SeaBIOS's VGA BIOS: its own package, then QEMU's copies of it.
 FOLDERS = (
     "/usr/share/seabios", "/usr/share/qemu", "/usr/share/qemu-kvm", "/usr/local/share/qemu", "/opt/homebrew/share/qemu",
 )  # fmt: skip
-BIOS_NAMES, VGA_NAMES = ("bios-256k.bin", "bios.bin"), ("vgabios-stdvga.bin",)
+VGA_NAME = "vgabios-stdvga.bin"
 
 
 @dataclass(frozen=True)
@@ -63,20 +66,20 @@ def parse_firmware(bios: bytes, vga_rom: bytes, name: str, where: object = "bios
 
 
 def open_firmware(
-    bios: str | os.PathLike[str] | None = None, vga_bios: str | os.PathLike[str] | None = None, wanted_by: object = "--disk"
+    bios: str | os.PathLike[str] | None = None, vga_bios: str | os.PathLike[str] | None = None
 ) -> FirmwareImage:
-    """The firmware in those files; SeaBIOS where it is usually installed for what is not given. Raises ImageError."""
-    bios = bios or installed(BIOS_NAMES)
-    if bios is None:
-        what = "starts by a BIOS, and none was found in " + ", ".join(FOLDERS)
-        raise ImageError(wanted_by, what, "install the package seabios, or give one with --bios FILE")
-    vga = vga_bios or installed(VGA_NAMES)
+    """The firmware in those files; our own BIOS, which needs no VGA BIOS, if no other is given. Raises ImageError.
+
+    Another BIOS gets the VGA BIOS of SeaBIOS, where that is installed, unless one is given.
+    """
+    vga = vga_bios or (None if bios is None else installed_vga_bios())
     rom = b"" if vga is None else read_start_file(vga, "a VGA BIOS", LARGEST_BIOS)
-    content = read_start_file(bios, "a BIOS image", LARGEST_BIOS)
-    return parse_firmware(content, rom, pathlib.Path(bios).stem, bios, vga)
+    if bios is None:
+        return parse_firmware(bios_image(), rom, OWN_NAME, OWN_NAME, vga)
+    return parse_firmware(read_start_file(bios, "a BIOS image", LARGEST_BIOS), rom, pathlib.Path(bios).stem, bios, vga)
 
 
-def installed(names: tuple[str, ...]) -> pathlib.Path | None:
-    """The first of those files that is installed, None if there is none."""
-    paths = (pathlib.Path(folder, name) for name in names for folder in FOLDERS)
+def installed_vga_bios() -> pathlib.Path | None:
+    """SeaBIOS's VGA BIOS where it is installed, None if it is not."""
+    paths = (pathlib.Path(folder, VGA_NAME) for folder in FOLDERS)
     return next((path for path in paths if path.is_file()), None)

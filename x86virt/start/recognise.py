@@ -3,7 +3,7 @@
 import os
 import pathlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import ImageError
 from .boot import Bootable
@@ -58,7 +58,8 @@ def open_start(path: Path | None, options: StartOptions = StartOptions()) -> Ope
     head = read_head(path)
     if options.at is None and is_boot_disk(head):
         _refuse(options, path, "bios", "vga_bios")
-        return Opened(open_firmware(options.bios, options.vga_bios, path), path)
+        firmware = open_firmware(options.bios, options.vga_bios)
+        return Opened(replace(firmware, name=pathlib.Path(path).stem), path)
     return Opened(_open_kernel(path, options))
 
 
