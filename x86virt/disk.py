@@ -92,9 +92,10 @@ class Disk:
         assert self._file is not None
         with self._host_errors("written"):
             self._check_size()
+            self._file.seek(first * SECTOR)
             done = 0
             while done < len(content):
-                done += os.pwrite(self._file.fileno(), content[done:], first * SECTOR + done)
+                done += self._file.write(content[done:])
 
     def flush(self) -> None:
         """See that what was written through is on the host's disk. Raises DiskError."""
@@ -116,8 +117,9 @@ class Disk:
         assert self._file is not None
         pieces = []
         with self._host_errors("read"):
+            self._file.seek(start)
             while start < end:
-                piece = os.pread(self._file.fileno(), end - start, start)
+                piece = self._file.read(end - start)
                 if not piece:
                     raise DiskError(self.name, "is shorter than when it was opened", "leave it alone while it is in use")
                 pieces.append(piece)
