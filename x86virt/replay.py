@@ -55,7 +55,11 @@ class Replay:
         machine.processor.cpu.time_mode = TIME_REPLAY
 
     def freeze(self) -> None:
-        """Stop the time of the board's timer; to be called when the guest is loaded."""
+        """Stop the time of the board's devices; to be called when the guest is loaded.
+
+        What the timer does is in the log. What other devices do by themselves is not yet: of those only reads are, and a
+        delivery of their interrupts is refused.
+        """
         self.machine.processor.board.frozen = 1
 
     # -- time reads -----------------------------------------------------------------------------------------------
