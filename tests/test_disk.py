@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ide_machine import COMMAND, ERR, PRIMARY, READY, IdeMachine, pattern
 
-from x86virt.disk import HASH_CHUNK, SECTOR, Disk, DiskError
+from x86virt.disk import HASH_CHUNK, OTHER_FORMATS, SECTOR, Disk, DiskError
 
 FEW = settings(max_examples=60, deadline=None)
 NOBODY = 65534
@@ -107,6 +107,23 @@ def test_a_read_only_file_cannot_be_written_through():
             disk = Disk.open(path)
         disk.write(0, bytes(SECTOR))
         assert disk.read(0, 1) == bytes(SECTOR) and path.read_bytes() == pattern(1)
+
+
+@pytest.mark.parametrize("magic, words", sorted(OTHER_FORMATS.items()), ids=lambda value: str(value)[-8:])
+def test_other_formats_are_named(tmp_path, magic, words):
+    with pytest.raises(DiskError, match=f"is {words}; make a raw one of it"):
+        Disk.open(image(tmp_path, magic + bytes(SECTOR)))
+    Disk.open(image(tmp_path, magic[:-1] + bytes(SECTOR))).close()
+
+
+def test_an_overlay_that_would_fill_the_hosts_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("x86virt.disk.MOST_OVERLAY", 1 << 12)
+    disk = Disk("large", 1 << 40, None)
+    for first in range(0, 1 << 12, 256):
+        disk.write(first, bytes(256 * SECTOR))
+    disk.write(7, bytes(SECTOR))
+    with pytest.raises(DiskError, match="large: more than 2 MB were written to its overlay; give a copy of it"):
+        disk.write(1 << 12, bytes(SECTOR))
 
 
 def test_a_huge_sparse_image(tmp_path):
