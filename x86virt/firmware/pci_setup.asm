@@ -174,10 +174,10 @@ pci_set_up_ide:
         mov     ax, PCI_TO_PORTS | PCI_AS_MASTER
         jmp     pci_enable
 
-; The power-management registers appear at ports 600h to 63Fh.
+; The power-management registers appear at ports B000h to B03Fh.
 POWER_BASE      equ 0x40
 POWER_ENABLE    equ 0x80
-POWER_PORTS     equ 0x0600
+POWER_PORTS     equ 0xB000
 pci_set_up_power:
         mov     eax, POWER_PORTS | 1
         mov     di, POWER_BASE
