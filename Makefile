@@ -2,7 +2,8 @@
 #
 #   make bench       set up, and print what a system call costs on the bare machine and under trap-and-emulate
 #   make test        set up, check style and types, run all tests
-#   make conformance a million random instructions on our core and on Unicorn (SEED=n for others)
+#   make conformance a million random instructions on our core and on Unicorn (SEED=n for others), then the real systems
+#   make conformance-real  SeaBIOS, GRUB, memtest86+ and Linux, from Debian's packages (ARGUMENTS='--only linux --transcript')
 #   make conformance-x87  a million x87 instructions on our core and on the host's x87
 #   make conformance-system  100 000 generated system cases against Bochs and QEMU where they are installed
 #   make conformance-bios  what our BIOS answers, beside SeaBIOS and Bochs's BIOS where they are installed
@@ -63,8 +64,9 @@ lint: $(VENV)/installed-test
 
 # The suite runs compiled on two processes; a fast subset also under the interpreter and with bounds checks on.
 EVERY_WAY := tests/test_smc.py tests/test_segmentation.py tests/test_real_mode.py tests/test_gates_16.py tests/test_x87.py
-WITHOUT_JIT := $(EVERY_WAY) tests/test_board.py tests/test_delivery.py tests/test_virtual_8086.py tests/test_fused.py
-WITH_BOUNDS := $(EVERY_WAY) tests/test_instructions.py tests/test_fuzz.py
+WITHOUT_JIT := $(EVERY_WAY) tests/test_board.py tests/test_delivery.py tests/test_virtual_8086.py tests/test_fused.py \
+	tests/test_ide_guest.py tests/test_disk.py
+WITH_BOUNDS := $(EVERY_WAY) tests/test_instructions.py tests/test_fuzz.py tests/test_ide_guest.py
 
 test: lint
 	@$(BIN)/x86virt run hello >/dev/null
@@ -82,6 +84,10 @@ CASES ?= 1000000
 SEED ?= 1
 conformance: $(VENV)/installed-test
 	@$(BIN)/python -m tests.fuzz_instructions --cases $(CASES) --seed $(SEED)
+	@$(BIN)/python tests/real_images.py $(ARGUMENTS)
+
+conformance-real: $(VENV)/installed-test
+	@$(BIN)/python tests/real_images.py $(ARGUMENTS)
 
 conformance-x87: $(VENV)/installed-test
 	@$(BIN)/python -m tests.fuzz_x87 --cases $(CASES) --seed $(SEED)

@@ -6,7 +6,7 @@ import numpy as np
 
 from .core import layout
 from .core.board import BOARD
-from .core.device_entries import device_restart
+from .core.device_entries import device_restart, devices_as_firmware_left_them
 from .core.entries import (
     enter_level,
     is_writable,
@@ -17,7 +17,6 @@ from .core.entries import (
     refresh_segment,
     reset_devices,
     settle_all,
-    shadow_as_firmware_left_it,
     write_debug_register,
 )
 from .core.jit import JIT_DISABLED
@@ -87,6 +86,11 @@ RESET_TO_ZERO = (
     "dr", "sysenter_cs", "sysenter_esp", "sysenter_eip", "performance_select", "performance_start", "timer_pending",
     "begun", "flag_carry", "mark", "fpu_status", "fpu_occupied", "fpu_instruction", "fpu_instruction_selector",
     "fpu_operand", "fpu_operand_selector", "fpu_opcode",
+)  # fmt: skip
+# Fields of a debugger outside the machine (core/stops.py): no part of a machine's state.
+DEBUGGER_FIELDS = (
+    "stop_count", "stops", "stop_deliveries", "stop_notes", "stop_met", "stop_met_at", "stop_number", "stop_address",
+    "stop_retired", "stop_ticks", "stop_passed", "stop_passed_retired",
 )  # fmt: skip
 
 
@@ -277,7 +281,7 @@ class Processor:
         else:
             reset_devices(self.boards, TICKS_PER_CYCLE * self.clock_hz)
         if not self.rom_bytes:
-            shadow_as_firmware_left_it(self.boards)
+            devices_as_firmware_left_them(self.boards)
         refresh_memory_map(self.state)
 
     def system_reset(self) -> None:

@@ -43,7 +43,7 @@ import numpy as np
 
 from .console.sources import NAMES
 from .core.board import BOARD, CONSOLE_BYTES, SHUTDOWN_WORD
-from .core.entries import refresh_segment
+from .core.entries import arm_stops, refresh_segment
 from .core.keyboard import RESPONSE_BYTES, SCAN_BYTES
 from .core.layout import CPU, MAX_ROWS, NEVER, OWNER_GUEST, OWNER_VMM, TIME_OFF, TLB_BUCKETS
 from .core.port_map import N_DEVICES
@@ -53,7 +53,7 @@ from .isa.events import N_MODES
 from .isa.registers import N_SEGMENTS
 from .ledger import SHAPE, Ledger
 from .machine import Machine, Region
-from .processor import HOST_FIELDS, LARGEST_BIOS
+from .processor import DEBUGGER_FIELDS, HOST_FIELDS, LARGEST_BIOS
 from .profile import Profile, ProfileError, load_profile
 from .saved_disks import (
     check_drives,
@@ -182,7 +182,8 @@ def machine_arrays(machine: Machine) -> Iterator[tuple[str, np.ndarray]]:
 
 def saved_fields() -> list[str]:
     """The processor's fields that are saved."""
-    return [name for name in CPU.names or () if name not in HOST_FIELDS and name not in TIME_LOG_FIELDS]
+    left_out = {*HOST_FIELDS, *TIME_LOG_FIELDS, *DEBUGGER_FIELDS}
+    return [name for name in CPU.names or () if name not in left_out]
 
 
 def ledgers(machine: Machine) -> Iterator[tuple[str, Ledger]]:
@@ -381,6 +382,7 @@ def fill_hardware(machine: Machine, arrays: dict[str, np.ndarray]) -> None:
     processor.boards.view(np.ndarray)[:] = arrays["board"]
     for segment in range(N_SEGMENTS):
         refresh_segment(processor.state, segment)
+    arm_stops(processor.state)
     processor.discard_host_state()
 
 

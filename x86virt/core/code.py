@@ -31,6 +31,7 @@ from .layout import (
     NEVER,
     OK,
     SCRATCH_BLOCK,
+    STOPPED,
 )
 from .lower import (
     OP_FALL_THROUGH,
@@ -44,12 +45,14 @@ from .lower import (
 from .paging import translate
 from .physical import read_at
 from .physical_map import place_to_read
+from .stops import WATCH_STOP_CODE, check_code_stop, has_code_stop
 from .tables import NO_EVENT
 from .tlb import drop_front, front_fetch_fill
 
 M32 = 0xFFFFFFFF
 PAGE = 0xFFFFF000
 D_BIT = 1 << 2  # of a context's attributes
+WATCH_ALL_CODE = WATCH_CODE | WATCH_STOP_CODE
 
 
 @inline
@@ -355,6 +358,12 @@ def decode_single(cpu, ram, code, blocks, uops, details, place):
 
 
 @kernel
+def is_watched(cpu, gla):
+    """Whether an instruction breakpoint or a stop lies at a linear address."""
+    return code_breakpoints_at(cpu, gla) != 0 or has_code_stop(cpu, gla)
+
+
+@kernel
 def decode_block(cpu, ram, code, blocks, uops, details, place):
     """Decode straight-line code from cpu.rip to the end of the block: (outcome, block).
 
@@ -385,8 +394,8 @@ def decode_block(cpu, ram, code, blocks, uops, details, place):
         rip = d.next_rip
         if d.ends_block == 1 or address >= page_end or rip != d.rip + d.length:
             break
-        if cpu.watch & WATCH_CODE != 0 and code_breakpoints_at(cpu, (rip + cpu.seg[CS].seg_base) & M32) != 0:
-            break  # no block begins at a breakpoint, so that control comes to `find_block`
+        if cpu.watch & WATCH_ALL_CODE != 0 and is_watched(cpu, (rip + cpu.seg[CS].seg_base) & M32):
+            break  # no block runs on over a breakpoint or begins there, so that control comes to `find_block`
         if block.instructions >= BLOCK_INSTRUCTIONS or block.uop_count >= BLOCK_UOPS - INSTRUCTION_UOPS:
             break
     if d.ends_block == 0 or why == TRUNCATED or (why != DECODED_OK and block.instructions > 1):
@@ -403,6 +412,9 @@ def decode_block(cpu, ram, code, blocks, uops, details, place):
 def find_block(cpu, ram, code, blocks, uops, details):
     """The block at cpu.rip in the current context, decoded if need be: (outcome, block)."""
     gla = (cpu.rip + cpu.seg[CS].seg_base) & M32
+    stops = cpu.watch & WATCH_STOP_CODE != 0 and has_code_stop(cpu, gla)
+    if stops and check_code_stop(cpu, gla) != OK:
+        return STOPPED, 0
     if cpu.watch & WATCH_CODE != 0 and check_code_breakpoint(cpu, gla) != OK:
         return FAULT, 0
     if cpu.rip > cpu.seg[CS].limit:
@@ -416,6 +428,6 @@ def find_block(cpu, ram, code, blocks, uops, details):
         if block.place == place and block.context == cpu.context and block.rip == cpu.rip:
             return OK, index
         index = block.next_in_bucket
-    if place > cpu.place_last or cpu.probe_skip == 1:
+    if place > cpu.place_last or cpu.probe_skip == 1 or stops:
         return decode_single(cpu, ram, code, blocks, uops, details, place)
     return decode_block(cpu, ram, code, blocks, uops, details, place)

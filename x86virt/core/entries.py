@@ -19,7 +19,7 @@ from .cache import VMM, reference
 from .charge import charge, charge_ticks
 from .code import settle
 from .control import cr4_offered
-from .debug_registers import set_debug_register
+from .debug_registers import refresh_breakpoints, set_debug_register
 from .decode import decode
 from .flags import get_eflags, set_eflags
 from .ide import follow_channels
@@ -27,7 +27,6 @@ from .jit import entry
 from .mode import set_context, set_cpl
 from .model_specific import read_stored, write_stored
 from .paging import peek_translation
-from .pci import set_shadows
 from .performance import (
     counter_named,
     counter_value,
@@ -36,7 +35,7 @@ from .performance import (
     write_performance_register,
 )
 from .physical import note_code_write
-from .physical_map import PAM_ALL_RAM, place_to_read, refresh_map, takes_writes
+from .physical_map import place_to_read, refresh_map, takes_writes
 from .port_decode import port_read, port_write, reads_time
 from .segment import segment_limits
 from .tlb import flush_tlb, invalidate_page
@@ -68,12 +67,6 @@ def note_write(state, memory, physical):
 
 
 @entry
-def shadow_as_firmware_left_it(boards):
-    """A machine that starts without firmware: the host bridge's PAM registers say that all segments are RAM."""
-    set_shadows(boards[0].pci, PAM_ALL_RAM)
-
-
-@entry
 def refresh_memory_map(state):
     """Python changed what lies where: the front caches are dropped."""
     refresh_map(state[0])
@@ -101,6 +94,12 @@ def reset_devices(boards, ticks_per_second):
 def write_debug_register(state, number, value):
     """Write DR0 to DR3, DR6 or DR7 from Python; breakpoints follow."""
     set_debug_register(state[0], number, value)
+
+
+@entry
+def arm_stops(state):
+    """Python changed the debugger's stops: what is watched, decoded code and front cache follow."""
+    refresh_breakpoints(state[0])
 
 
 @entry

@@ -25,6 +25,7 @@ BOARD = 10  # a device asks for attention: exit, shutdown, console
 HALTED_FOREVER = 11  # HLT with nothing that could wake it
 ISOLATION = 12  # an operand or a fetch reached a frame that is not the guest's; cpu.violation_* say which
 TIME_LOG = 13  # recording: the log of time reads is full; replaying: it has no value for this read; nothing committed
+STOPPED = 14  # a stop of the debugger's was met: cpu.stop_number says which (core/stops.py)
 
 # Edges out of a block, as micro-operations report them.
 EDGE_FALL = 0
@@ -82,6 +83,13 @@ CODE_WRITES = 64  # pending writes to pages that hold decoded code
 CODE_SHIFT = 7  # decoded code is tracked in pieces of 128 bytes
 
 MAX_ROWS = 1024
+
+# What a debugger outside the machine stops at (core/stops.py).
+STOP_ON_CODE, STOP_ON_WRITES, STOP_ON_READS, STOP_ON_ACCESSES = range(4)
+MAX_STOPS = 64
+DELIVERIES_IGNORED, DELIVERIES_OF_PROCESSOR, DELIVERIES_OF_VMM = range(3)  # whose deliveries of events are stops
+DELIVERY_MET = MAX_STOPS + 1  # instead of a stop's number: an event was delivered
+STOP = np.dtype([("kind", "i8"), ("first", "i8"), ("last", "i8")])  # of the linear addresses; code: the first alone
 
 HOLDS_INTERRUPTS = 1  # after STI
 HOLDS_DEBUG = 2  # after MOV SS and POP SS: debug exceptions too
@@ -167,6 +175,19 @@ CPU = np.dtype(
         ("performance_start", "i8", 2),  # what a counter has beyond the source that it follows
         ("dr", "i8", 8),
         ("watch", "i8"),  # kinds of breakpoints that are enabled, WATCH_ bits of core/breakpoints.py
+        # the debugger's stops: no guest sees them, and no cycle depends on them
+        ("stop_count", "i8"),
+        ("stops", STOP, MAX_STOPS),
+        ("stop_deliveries", "i8"),  # DELIVERIES_: whether an interrupt or exception that is delivered is a stop too
+        ("stop_notes", "i8"),  # 1: a stop is only noted in the fields from stop_number on, and the run goes on
+        ("stop_met", "i8"),  # the stop, plus 1, that the running instruction met, or DELIVERY_MET; 0: none
+        ("stop_met_at", "i8"),  # and its linear address
+        ("stop_number", "i8"),  # the last stop, plus 1
+        ("stop_address", "i8"),  # where it was met
+        ("stop_retired", "i8"),
+        ("stop_ticks", "i8"),
+        ("stop_passed", "i8"),  # the instruction there is no stop as long as `retired` has this value
+        ("stop_passed_retired", "i8"),
         ("debug_hits", "i8"),  # DR6 bits of the data and port breakpoints that the running instruction met
         ("shadow", "i8"),  # what is held off for one instruction: 0, HOLDS_INTERRUPTS or HOLDS_DEBUG
         ("debug_pending", "i8"),  # DR6 bits of a debug trap that is raised at the next instruction boundary

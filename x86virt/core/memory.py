@@ -23,7 +23,7 @@ from ..isa.registers import (
     TYPE_WRITABLE,
 )
 from ..isa.vectors import AC, GP, SS_FAULT
-from .breakpoints import WATCH_DATA, may_be_plain, note_data_access
+from .breakpoints import WATCH_ALL_DATA, may_be_plain, note_data_access
 from .cache import DATA, reference
 from .fault import raise_fault
 from .isolation import owner_refuses
@@ -176,7 +176,7 @@ def is_plain(cpu, gla, user):
 @inline
 def is_unchecked(cpu):
     """Whether no access at all needs an owner's, alignment or breakpoint check, nor goes through the cache model."""
-    return cpu.owner_table | cpu.cache_all | (cpu.eflags & EFLAGS_AC) | (cpu.watch & WATCH_DATA) == 0
+    return cpu.owner_table | cpu.cache_all | (cpu.eflags & EFLAGS_AC) | (cpu.watch & WATCH_ALL_DATA) == 0
 
 
 @inline
@@ -243,9 +243,9 @@ def resolve_write_miss(cpu, ram, gla, user):
 
 @inline
 def begin_access(cpu, gla, n, write, user):
-    """What comes before translation: the alignment check, and a note of the data breakpoints that are met."""
+    """What comes before translation: the alignment check, and a note of the data breakpoints and stops that are met."""
     outcome = check_alignment(cpu, gla, n, user)
-    if outcome == OK and cpu.watch & WATCH_DATA != 0:
+    if outcome == OK and cpu.watch & WATCH_ALL_DATA != 0:
         outcome = note_data_access(cpu, gla, n, write)
     return outcome
 

@@ -1,6 +1,7 @@
 """Memory operands of x87 instructions: a range is checked and translated whole before any of it is read or written."""
 
 from ..isa.vectors import GP
+from .breakpoints import WATCH_ALL_DATA, note_data_access
 from .fault import raise_fault
 from .jit import kernel
 from .layout import OK, RESTART
@@ -48,6 +49,8 @@ def check_range(cpu, ram, u, n, alignment, write):
         return outcome
     gla = (offset + cpu.seg[u.segment].seg_base) & M32
     outcome = check_alignment(cpu, gla, alignment, user)
+    if outcome == OK and cpu.watch & WATCH_ALL_DATA != 0:
+        outcome = note_data_access(cpu, gla, n, write)
     if outcome != OK:
         return outcome
     outcome, first = resolve(cpu, ram, gla, user, write)

@@ -79,6 +79,7 @@ from .reflect import deliver, read_gate, reflect
 from .shadow_descriptors import Descriptor, ShadowDescriptors
 from .shadow_pages import ShadowPages
 from .state import SYSTEM_REGISTERS, SegmentState, VirtualState, devices_of, segment_state, x87_state
+from .stops import note_arrival
 from .vcpu import Frame, VirtualCpu
 
 if TYPE_CHECKING:
@@ -226,6 +227,7 @@ class VirtualMachine:
         self.vcpu.reset()
         self.vcpu.gdtr_base, self.vcpu.gdtr_limit = boot.gdt
         self.vcpu.detached_cs, self.vcpu.detached_ss = boot.code_selector, boot.data_selector
+        self.vcpu.boot_data = boot.data_selector
         for number, value in boot.registers.items():
             cpu.gpr[number] = value
         self.vcpu.frame = Frame(
@@ -304,6 +306,7 @@ class VirtualMachine:
         self.enter_vmm_code(layout.RESUME, layout.VMM_BASE + stack)
         self.program_timer()
         cpu.retired_limit = self.machine.retired_limit
+        note_arrival(self)
 
     def enter_vmm_code(self, offset: int, stack: int) -> None:
         """Go on in the VMM's own code at an offset of its region."""
@@ -788,8 +791,8 @@ class VirtualMachine:
         pages = self.processor.ram.reshape(-1, PAGE)
         return pages[self.p2m].reshape(-1)
 
-    def virtual_state(self) -> VirtualState:
-        """S, read from what the VMM and the hardware hold."""
+    def virtual_registers(self) -> tuple[dict[str, int], dict[str, SegmentState]]:
+        """The guest's registers and segments, read from what the VMM and the hardware hold."""
         self.leave_vmm()
         vcpu = self.vcpu
         registers = {name: self.register(number) for number, name in enumerate(GENERAL_REGISTERS)}
@@ -800,5 +803,10 @@ class VirtualMachine:
         }
         segments["ldtr"] = segment_state(vcpu.ldtr, vcpu.ldtr_base, vcpu.ldtr_limit, vcpu.ldtr_access)
         segments["tr"] = segment_state(vcpu.tr, vcpu.tr_base, vcpu.tr_limit, vcpu.tr_access)
+        return registers, segments
+
+    def virtual_state(self) -> VirtualState:
+        """S, read from what the VMM and the hardware hold."""
+        registers, segments = self.virtual_registers()
         return VirtualState(registers, segments, self.guest_ram(), self.machine.console(), devices_of(self.board))
 
