@@ -54,11 +54,12 @@ def gdb_command(guest: str | None, port: int, once: bool, strategy: str, command
     from ..api import strategy_errors
     from ..gdb.server import Server
     from ..gdb.travel import Travel
+    from ..start.multiboot import Image
 
     with strategy_errors(setup.name):
         loaded = setup.load(image, command_line)
         server = Server(port)
-        announce(server, f"{image.name} under {setup.name}, {setup.profile.name}", guest)
+        announce(server, f"{image.name} under {setup.name}, {setup.profile.name}", guest if isinstance(image, Image) else None)
         server.serve(Travel(loaded), once, say)
     return STATUS_DONE
 
