@@ -166,7 +166,7 @@ def test_a_trace_stops_at_the_budget() -> None:
     assert records[-1].outcome == "budget" and records[-1].tick >= 2000 * 64
 
 
-# -- filters ------------------------------------------------------------------------------------------------------------
+# -- filters ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +204,7 @@ def test_symbols_name_functions_and_their_local_labels() -> None:
     assert symbols.text(0x120 + 0xFFFF) == "two+0xffff" and symbols.text(0x120 + 0x10000) == ""
 
 
-# -- text and JSON --------------------------------------------------------------------------------------------------------
+# -- text and JSON ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("width", (80, 120))

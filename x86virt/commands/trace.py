@@ -31,11 +31,15 @@ class LimitType(click.ParamType):
 
     name = "N|Nc"
 
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> tuple[int, bool]:
+    def convert(
+        self, value: Any, parameter: click.Parameter | None, context: click.Context | None
+    ) -> tuple[int, bool]:
         """Number, and whether it counts cycles; fails with one line."""
         found = re.fullmatch(r"(\d{1,16})(c|cycles)?", str(value).strip().replace(",", "").replace("_", ""), re.ASCII)
         if found is None:
-            self.fail(f"{value!r} is neither instructions nor cycles; give 1000, or 2500c for cycles", parameter, context)
+            self.fail(
+                f"{value!r} is neither instructions nor cycles; give 1000, or 2500c for cycles", parameter, context
+            )
         return int(found[1]), found[2] is not None
 
 
@@ -45,11 +49,19 @@ class LimitType(click.ParamType):
 @click.option("--from", "begin", type=LimitType(), help="Begin after N guest instructions, or at a cycle (Nc).")
 @click.option("--count", type=LimitType(), help="End after N guest instructions, or cycles (Nc).")
 @click.option(
-    "-a", "--address", "addresses", multiple=True, metavar="A|A-B|SYMBOL",
+    "-a",
+    "--address",
+    "addresses",
+    multiple=True,
+    metavar="A|A-B|SYMBOL",
     help="Only at these linear addresses (hexadecimal), or in this function.",
 )
-@click.option("-r", "--ring", "rings", multiple=True, metavar="0..3|kernel|user|vmm", help="Only in this ring or mode.")
-@click.option("-e", "--event", "events", multiple=True, metavar="NAME|PATTERN", help="Only what is charged this event.")
+@click.option(
+    "-r", "--ring", "rings", multiple=True, metavar="0..3|kernel|user|vmm", help="Only in this ring or mode."
+)
+@click.option(
+    "-e", "--event", "events", multiple=True, metavar="NAME|PATTERN", help="Only what is charged this event."
+)
 @click.option("-t", "--transitions", is_flag=True, help="Only what changes the ring or enters the VMM.")
 @machine_options
 @click.option("-c", "--command-line", default="", help="The guest's command line, such as iterations=2.")

@@ -46,7 +46,9 @@ def ring_filter(names: Iterable[str]) -> tuple[int | str, ...]:
     """Rings and modes of the ledger. Raises UserError."""
     for name in names:
         if name not in RINGS:
-            raise UserError(f"--ring {show(name)}", "no such ring", f"use one of {', '.join(RINGS)}{near_matches(name, RINGS)}")
+            raise UserError(
+                f"--ring {show(name)}", "no such ring", f"use one of {', '.join(RINGS)}{near_matches(name, RINGS)}"
+            )
     return tuple(RINGS[name] for name in names)
 
 
@@ -90,4 +92,6 @@ def one_address(whole: str, text: str, symbols: Symbols) -> int:
     advice = "give a hexadecimal address, FIRST-LAST, or a symbol"
     if not symbols:
         advice += " (this guest has none)"
-    raise UserError(f"--address {show(whole)}", f"no symbol {show(text)}", advice + near_matches(text, symbols.addresses))
+    raise UserError(
+        f"--address {show(whole)}", f"no symbol {show(text)}", advice + near_matches(text, symbols.addresses)
+    )

@@ -285,4 +285,3 @@ class Stepper:
         found = self.machine.probe.divergences
         record.divergences = [str(divergence) for divergence in found[self.seen_divergences :]]
         self.seen_divergences = len(found)
-
