@@ -27,9 +27,9 @@ from x86virt.benchmarks.guests.disk import boot_disk
 
 from x86virt.api import make_setup
 from x86virt.host import machine_name, prepare_cache
-from x86virt.loader import parse_image
 from x86virt.report import number, plain_table
 from x86virt.speed import PHASES, SpeedRow, calibrate, measure_phases, speed_image
+from x86virt.start.multiboot import parse_image
 
 TIMEOUT = 60.0
 LINE = re.compile(rb"phase (\d) (begins|ends)\r?\n")

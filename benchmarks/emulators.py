@@ -16,6 +16,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 BOCHS_FILES = Path("/usr/share/bochs")
+BOCHS_BIOS = BOCHS_FILES / "BIOS-bochs-latest"
 SEABIOS = Path("/usr/share/seabios/bios.bin")
 VGABIOS = Path("/usr/share/seabios/vgabios-stdvga.bin")
 MEMORY_MEGABYTES = 16
@@ -24,7 +25,7 @@ QEMU, BOCHS, NODE, NPM, SCRIPT = "qemu-system-i386", "bochs", "node", "npm", "sc
 
 BOCHS_SETTINGS = """\
 display_library: term
-romimage: file={files}/BIOS-bochs-latest
+romimage: file={bios}
 vgaromimage: file={files}/VGABIOS-lgpl-latest
 megs: {megabytes}
 cpu: model={model}, count=1, ips=500000000, reset_on_triple_fault=0
@@ -69,17 +70,30 @@ def qemu(image: Path, *options: str) -> Started:
     return Started([tool(QEMU), *machine.split(), *exit_port, *options, "-kernel", str(image)])
 
 
-def bochs(disk: Path, folder: Path, model: str = BOCHS_MODEL, commands: str = "c\nq\n", extra: str = "") -> Started:
+def bochs(
+    disk: Path,
+    folder: Path,
+    model: str = BOCHS_MODEL,
+    commands: str = "c\nq\n",
+    extra: str = "",
+    bios: Path = BOCHS_BIOS,
+) -> Started:
     """Bochs on a boot disk, its files in `folder`; `commands` are for its debugger, `extra` for its settings.
 
     Raises Missing.
     """
-    for needed in ("BIOS-bochs-latest", "VGABIOS-lgpl-latest"):
-        if not (BOCHS_FILES / needed).exists():
-            raise Missing(f"{BOCHS_FILES / needed} is not installed")
+    for needed in (bios, BOCHS_FILES / "VGABIOS-lgpl-latest"):
+        if not needed.exists():
+            raise Missing(f"{needed} is not installed")
     cylinders = disk.stat().st_size // (16 * 63 * 512)
     settings = BOCHS_SETTINGS.format(
-        files=BOCHS_FILES, megabytes=MEMORY_MEGABYTES, model=model, disk=disk, cylinders=cylinders, folder=folder
+        files=BOCHS_FILES,
+        bios=bios,
+        megabytes=MEMORY_MEGABYTES,
+        model=model,
+        disk=disk,
+        cylinders=cylinders,
+        folder=folder,
     )
     (folder / "bochsrc").write_text(settings + extra, encoding="utf-8")
     (folder / "commands").write_text(commands, encoding="utf-8")

@@ -8,7 +8,7 @@ from pathlib import Path
 from x86virt.benchmarks import emulators
 from x86virt.benchmarks.guests.disk import boot_disk
 
-from x86virt.loader import Image
+from x86virt.start.multiboot import Image
 
 TIMEOUT = 30.0
 INSTALLED = shutil.which("bochs") is not None and shutil.which("script") is not None

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from x86virt.cli import main
-from x86virt.loader import ELF_HEADER, HEADER_MAGIC, PROGRAM_HEADER
+from x86virt.start.elf import ELF_HEADER, PROGRAM_HEADER
+from x86virt.start.multiboot import HEADER_MAGIC
 
 LOAD_ADDRESS = 0x100000
 

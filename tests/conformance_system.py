@@ -24,7 +24,7 @@ from system_cases import CLASSES, random_kernel
 from system_kernels import FIELDS, INDEX, RAM_BYTES, RECORD_BYTES, RECORDS, Case, Tables, records, system_image
 
 from x86virt import Machine, find_strategy, load_profile
-from x86virt.loader import Image
+from x86virt.start.multiboot import Image
 
 Record = dict[str, int]
 Oracle = Callable[[Image, Path, int, int], bytes]

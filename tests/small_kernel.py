@@ -19,7 +19,7 @@ from descriptor_machine import descriptor, gate
 
 from x86virt import Image, Machine, RunResult, find_strategy, load_profile
 from x86virt.equivalence import Comparison, compare_runs
-from x86virt.loader import Segment
+from x86virt.start.elf import Segment
 from x86virt.vmm import Strategy
 
 RAM_BYTES = 1 << 20

@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 from descriptor_machine import descriptor, gate
 from small_kernel import EAX, ECX, EDI, ESI, ESP, far_jump, jump, lgdt, lidt, mov, push, set_cr, store, word
 
-from x86virt.loader import Image, Segment
+from x86virt.start.elf import Segment
+from x86virt.start.multiboot import Image
 
 BASE, STUBS, COMMON, RESTORE = 0x100000, 0x101000, 0x102000, 0x103000
 TABLES, PRISTINE = 0x110000, 0x111000

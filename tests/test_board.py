@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from x86virt.core import board as bd
+from x86virt.core.layout import NEVER
 from x86virt.core.pic import PIC
-from x86virt.core.pit import CHANNEL, NEVER, PIT_HZ, displayed_count, next_rise, pit_clock, settle, tick_of_clock
+from x86virt.core.pit import CHANNEL, PIT_HZ, displayed_count, next_rise, pit_clock, settle, tick_of_clock
+from x86virt.core.port_decode import port_read, port_write
 
 TICKS_PER_SECOND = 64 * 2_800_000_000
 FEW = settings(max_examples=60, deadline=None)
@@ -25,14 +27,14 @@ def initialize_pics(board, now: int = 0, level: int = 0, auto_eoi: int = 0) -> N
     sequence = [(0x20, 0x11 | level << 3), (0x21, 0x20), (0x21, 4), (0x21, 1 | auto_eoi << 1)]
     sequence += [(0xA0, 0x11), (0xA1, 0x28), (0xA1, 2), (0xA1, 1)]
     for port, value in sequence:
-        assert bd.port_write(board, port, 1, value, now) == bd.BOARD_OK
+        assert port_write(board, port, 1, value, now) == bd.BOARD_OK
 
 
 def program_timer(board, mode: int, count: int, now: int, channel: int = 0) -> None:
     """Control word for low and high byte, binary, then both bytes."""
-    bd.port_write(board, 0x43, 1, channel << 6 | 0x30 | mode << 1, now)
-    bd.port_write(board, 0x40 + channel, 1, count & 0xFF, now)
-    bd.port_write(board, 0x40 + channel, 1, count >> 8 & 0xFF, now)
+    port_write(board, 0x43, 1, channel << 6 | 0x30 | mode << 1, now)
+    port_write(board, 0x40 + channel, 1, count & 0xFF, now)
+    port_write(board, 0x40 + channel, 1, count >> 8 & 0xFF, now)
 
 
 # -- time ---------------------------------------------------------------------------------------------------------
@@ -207,7 +209,7 @@ class PitPair:
         return tick_of_clock(self.clock, TICKS_PER_SECOND)
 
     def write(self, port: int, value: int) -> None:
-        bd.port_write(self.board, port, 1, value, self.now)
+        port_write(self.board, port, 1, value, self.now)
 
     def control(self, access: int, mode: int, bcd: int) -> None:
         self.write(0x43, self.number << 6 | access << 4 | mode << 1 | bcd)
@@ -243,7 +245,7 @@ class PitPair:
         self.naive.latch_status()
 
     def read(self) -> None:
-        assert bd.port_read(self.board, 0x40 + self.number, 1, self.now) == self.naive.read()
+        assert port_read(self.board, 0x40 + self.number, 1, self.now) == self.naive.read()
 
     def gate(self, level: int) -> None:
         if self.number == 2:
@@ -288,8 +290,8 @@ def test_exact_modes_pulse_by_pulse(mode, count):
 def test_square_wave_has_the_odd_clock_in_its_high_half():
     board = make_board()[0]
     program_timer(board, 3, 5, 0, channel=2)
-    bd.port_write(board, 0x61, 1, 1, 0)
-    levels = [bd.port_read(board, 0x61, 1, tick_of_clock(n, TICKS_PER_SECOND)) >> 5 & 1 for n in range(1, 11)]
+    port_write(board, 0x61, 1, 1, 0)
+    levels = [port_read(board, 0x61, 1, tick_of_clock(n, TICKS_PER_SECOND)) >> 5 & 1 for n in range(1, 11)]
     assert levels == [1, 1, 1, 0, 0, 1, 1, 1, 0, 0]
 
 
@@ -297,10 +299,10 @@ def test_read_back_of_two_counters_holds_both():
     board = make_board()[0]
     program_timer(board, 2, 1000, 0, channel=0)
     program_timer(board, 2, 2000, 0, channel=1)
-    bd.port_write(board, 0x43, 1, 0xC0 | 2 | 4, tick_of_clock(11, TICKS_PER_SECOND))  # counts and status of 0 and 1
+    port_write(board, 0x43, 1, 0xC0 | 2 | 4, tick_of_clock(11, TICKS_PER_SECOND))  # counts and status of 0 and 1
     later = tick_of_clock(500, TICKS_PER_SECOND)
     for port, count in ((0x40, 990), (0x41, 1990)):
-        status, low, high = (bd.port_read(board, port, 1, later) for _ in range(3))
+        status, low, high = (port_read(board, port, 1, later) for _ in range(3))
         assert status == 0x80 | 0x34
         assert low | high << 8 == count
 
@@ -327,12 +329,12 @@ def test_a_new_count_waits_for_the_end_of_the_half_cycle():
 @pytest.mark.parametrize("written, clocks", [(0x0012, 12), (0x9999, 9999), (0, 10000), (0xFFFF, 6665), (0xA000, 10000)])
 def test_decimal_counts(written, clocks):
     board = make_board()[0]
-    bd.port_write(board, 0x43, 1, 0x35, 0)
-    bd.port_write(board, 0x40, 1, written & 0xFF, 0)
-    bd.port_write(board, 0x40, 1, written >> 8, 0)
+    port_write(board, 0x43, 1, 0x35, 0)
+    port_write(board, 0x40, 1, written & 0xFF, 0)
+    port_write(board, 0x40, 1, written >> 8, 0)
     assert next_rise(board.pit[0]) == 1 + clocks
     now = tick_of_clock(3, TICKS_PER_SECOND)
-    low, high = bd.port_read(board, 0x40, 1, now), bd.port_read(board, 0x40, 1, now)
+    low, high = port_read(board, 0x40, 1, now), port_read(board, 0x40, 1, now)
     assert f"{high << 8 | low:04x}" == f"{clocks - 2:04d}"
 
 
@@ -352,7 +354,7 @@ def test_a_gate_that_falls_in_the_strobe_ends_it():
 
 def test_refresh_bit_toggles():
     board = make_board()[0]
-    seen = {bd.port_read(board, 0x61, 1, tick_of_clock(18 * n, TICKS_PER_SECOND)) & 0x10 for n in range(2)}
+    seen = {port_read(board, 0x61, 1, tick_of_clock(18 * n, TICKS_PER_SECOND)) & 0x10 for n in range(2)}
     assert seen == {0, 0x10}
 
 
@@ -557,12 +559,12 @@ class PicPair:
         return self.naive.slave if port & 0x80 else self.naive.master
 
     def write(self, port: int, value: int) -> None:
-        bd.port_write(self.board, port, 1, value, 0)
+        port_write(self.board, port, 1, value, 0)
         self.chip(port).write(port & 1, value)
         self.naive.propagate()
 
     def read(self, port: int) -> None:
-        assert bd.port_read(self.board, port, 1, 0) == self.chip(port).read(port & 1)
+        assert port_read(self.board, port, 1, 0) == self.chip(port).read(port & 1)
         self.naive.propagate()
 
     def acknowledge(self) -> None:
@@ -598,10 +600,10 @@ def test_interrupts_of_the_slave_come_through_input_2():
     bd.set_irq_line(board, 14, 1)
     assert bd.interrupt_pending(board) == 1
     assert bd.interrupt_acknowledge(board) == 0x28 + 6
-    bd.port_write(board, 0x20, 1, 0x0B, 0)
-    bd.port_write(board, 0xA0, 1, 0x0B, 0)
-    assert bd.port_read(board, 0x20, 1, 0) == 0x04
-    assert bd.port_read(board, 0xA0, 1, 0) == 0x40
+    port_write(board, 0x20, 1, 0x0B, 0)
+    port_write(board, 0xA0, 1, 0x0B, 0)
+    assert port_read(board, 0x20, 1, 0) == 0x04
+    assert port_read(board, 0xA0, 1, 0) == 0x40
 
 
 def request(pair: PicPair, *lines: int) -> None:
@@ -658,7 +660,7 @@ def test_spurious_interrupts_are_not_put_in_service():
     assert bd.interrupt_acknowledge(board) == 0x27
     assert board.pic[0].isr == 0
     bd.set_irq_line(board, 9, 1)
-    bd.port_write(board, 0xA1, 1, 0xFF, 0)  # masked after the master has latched the slave's request
+    port_write(board, 0xA1, 1, 0xFF, 0)  # masked after the master has latched the slave's request
     assert bd.interrupt_pending(board) == 1
     assert bd.interrupt_acknowledge(board) == 0x2F
     assert (board.pic[0].isr, board.pic[1].isr) == (0x04, 0)
@@ -666,7 +668,7 @@ def test_spurious_interrupts_are_not_put_in_service():
 
 def test_no_interrupt_before_initialization():
     board = make_board()[0]
-    bd.port_write(board, 0x21, 1, 0, 0)
+    port_write(board, 0x21, 1, 0, 0)
     program_timer(board, 2, 10, 0)
     bd.board_advance(board, TICKS_PER_SECOND)
     assert bd.interrupt_pending(board) == 0
@@ -695,7 +697,7 @@ def test_the_interrupt_comes_exactly_at_the_deadline(speed, mode, count, now, le
         bd.board_advance(board, deadline)
         assert bd.interrupt_pending(board) == 1
         assert bd.interrupt_acknowledge(board) == 0x20
-        bd.port_write(board, 0x20, 1, 0x20, deadline)
+        port_write(board, 0x20, 1, 0x20, deadline)
         first = first or deadline
         now = deadline
 
@@ -725,7 +727,7 @@ def test_a_masked_timer_has_no_deadline():
     initialize_pics(board)
     program_timer(board, 2, 100, 0)
     assert bd.board_deadline(board) == tick_of_clock(101, TICKS_PER_SECOND)
-    bd.port_write(board, 0x21, 1, 1, 0)
+    port_write(board, 0x21, 1, 1, 0)
     assert bd.board_deadline(board) == NEVER
 
 
@@ -798,10 +800,10 @@ def test_timer_policies_equal_the_naive_ones(policy, auto_eoi, actions):
                     naive.edge()
             bd.board_advance(board, tick_of_clock(clock, TICKS_PER_SECOND))
         elif name == "mask":
-            bd.port_write(board, 0x21, 1, arguments[0], now)
+            port_write(board, 0x21, 1, arguments[0], now)
             naive.masked = bool(arguments[0])
         elif name == "end":
-            bd.port_write(board, 0x20, 1, 0x60, now)
+            port_write(board, 0x20, 1, 0x60, now)
             naive.end()
         elif naive.pending:
             assert bd.interrupt_acknowledge(board) == 0x20
@@ -820,7 +822,7 @@ def test_programming_the_timer_or_the_pic_anew_forgets_the_backlog(port, value):
     now = tick_of_clock(55, TICKS_PER_SECOND)
     bd.board_advance(board, now)
     assert board.timer_backlog == 4
-    bd.port_write(board, port, 1, value, now)
+    port_write(board, port, 1, value, now)
     assert (board.timer_backlog, board.timer_lost) == (0, 4)
 
 
@@ -831,21 +833,21 @@ def test_console_keeps_bytes_and_asks_to_be_emptied():
     boards = make_board()
     board = boards[0]
     for byte in b"hello":
-        assert bd.port_write(board, 0xE9, 1, byte, 0) == bd.BOARD_OK
+        assert port_write(board, 0xE9, 1, byte, 0) == bd.BOARD_OK
     assert bytes(board.console[: board.console_length]) == b"hello"
-    assert bd.port_read(board, 0xE9, 1, 0) == 0xE9
+    assert port_read(board, 0xE9, 1, 0) == 0xE9
     board.console_length = bd.CONSOLE_NEARLY_FULL - 1
-    assert bd.port_write(board, 0xE9, 1, 65, 0) == bd.BOARD_OK
-    assert bd.port_write(board, 0xE9, 1, 66, 0) == bd.BOARD_CONSOLE
+    assert port_write(board, 0xE9, 1, 65, 0) == bd.BOARD_OK
+    assert port_write(board, 0xE9, 1, 66, 0) == bd.BOARD_CONSOLE
     board.console_length = bd.CONSOLE_BYTES
-    assert bd.port_write(board, 0xE9, 1, 67, 0) == bd.BOARD_CONSOLE
+    assert port_write(board, 0xE9, 1, 67, 0) == bd.BOARD_CONSOLE
     assert (board.console_length, board.console_lost) == (bd.CONSOLE_BYTES, 1)
 
 
 @pytest.mark.parametrize("width", [1, 2, 4])
 def test_exit_port_takes_any_width(width):
     board = make_board()[0]
-    assert bd.port_write(board, 0xF4, width, 0x12345603, 0) == bd.BOARD_EXIT
+    assert port_write(board, 0xF4, width, 0x12345603, 0) == bd.BOARD_EXIT
     assert (board.exit_requested, board.exit_code) == (1, 3)
     assert board.unclaimed_writes == 0
 
@@ -853,30 +855,30 @@ def test_exit_port_takes_any_width(width):
 @pytest.mark.parametrize("text, halted", [(b"Shutdown", 1), (b"ShutShutdown", 1), (b"shutdown", 0), (b"Shutdow n", 0)])
 def test_shutdown_word(text, halted):
     board = make_board()[0]
-    outcomes = [bd.port_write(board, 0x8900, 1, byte, 0) for byte in text]
+    outcomes = [port_write(board, 0x8900, 1, byte, 0) for byte in text]
     assert board.shutdown_requested == halted
     assert outcomes == [bd.BOARD_OK] * (len(text) - 1) + [bd.BOARD_SHUTDOWN if halted else bd.BOARD_OK]
 
 
 def test_post_port_and_ports_without_a_device():
     board = make_board()[0]
-    bd.port_write(board, 0x80, 1, 0x5A, 0)
-    assert bd.port_read(board, 0x80, 1, 0) == 0x5A
-    assert bd.port_read(board, 0x80, 2, 0) == 0xFF5A
-    assert bd.port_read(board, 0x300, 4, 0) == 0xFFFFFFFF
-    assert bd.port_read(board, 0xFFFF, 2, 0) == 0xFFFF
-    assert bd.port_write(board, 0x300, 4, 0x01020304, 0) == bd.BOARD_OK
+    port_write(board, 0x80, 1, 0x5A, 0)
+    assert port_read(board, 0x80, 1, 0) == 0x5A
+    assert port_read(board, 0x80, 2, 0) == 0xFF5A
+    assert port_read(board, 0x300, 4, 0) == 0xFFFFFFFF
+    assert port_read(board, 0xFFFF, 2, 0) == 0xFFFF
+    assert port_write(board, 0x300, 4, 0x01020304, 0) == bd.BOARD_OK
     assert (board.unclaimed_reads, board.unclaimed_writes) == (7, 4)
 
 
 def test_wide_accesses_are_split_by_port():
     board = make_board()[0]
     initialize_pics(board)
-    bd.port_write(board, 0x20, 2, 0xA50B, 0)  # OCW3: read ISR; mask A5
-    assert bd.port_read(board, 0x20, 2, 0) == 0xA500
-    assert bd.port_write(board, 0xE8, 2, 0x4100, 0) == bd.BOARD_OK
+    port_write(board, 0x20, 2, 0xA50B, 0)  # OCW3: read ISR; mask A5
+    assert port_read(board, 0x20, 2, 0) == 0xA500
+    assert port_write(board, 0xE8, 2, 0x4100, 0) == bd.BOARD_OK
     assert bytes(board.console[: board.console_length]) == b"A"
-    assert bd.port_read(board, 0xE8, 2, 0) == 0xE9FF
+    assert port_read(board, 0xE8, 2, 0) == 0xE9FF
 
 
 @FEW
@@ -898,9 +900,9 @@ def test_any_sequence_of_port_accesses_is_harmless(accesses):
     for is_read, port, width, value, step in accesses:
         now += step
         if is_read:
-            assert 0 <= bd.port_read(board, port, width, now) < 1 << 8 * width
+            assert 0 <= port_read(board, port, width, now) < 1 << 8 * width
         else:
-            assert bd.port_write(board, port, width, value, now) in range(4)
+            assert port_write(board, port, width, value, now) in range(256)
         bd.board_advance(board, now)
         assert bd.board_deadline(board) > now
         assert 0 <= bd.interrupt_acknowledge(board) <= 0xFF

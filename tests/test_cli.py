@@ -181,8 +181,8 @@ def test_bad_images(x86virt: Any, tmp_path: Path) -> None:
         "truncated": (content[: len(content) // 2], "truncated"),
         "stub": (content[:20], "truncated"),
         "wide": (content[:4] + b"\x02" + content[5:], "not a 32-bit ELF"),
-        "text": (b"hello, world\n" * 99, "not an ELF file"),
-        "random": (random.Random(1).randbytes(5000), "not an ELF file"),
+        "text": (b"hello, world\n" * 99, "of no known kind"),
+        "random": (random.Random(1).randbytes(5000), "of no known kind"),
     }
     for name, (octets, words) in images.items():
         path = tmp_path / f"{name}.elf"

@@ -31,7 +31,7 @@ from system_kernels import (
 )
 
 from x86virt import Machine, find_strategy, load_profile
-from x86virt.loader import Image
+from x86virt.start.multiboot import Image
 
 needs_qemu = pytest.mark.skipif(not INSTALLED["qemu"], reason="QEMU is not installed")
 CASES = 400

@@ -9,8 +9,9 @@ from x86virt.benchmarks import bench_speed, emulators
 from x86virt.benchmarks.guests.disk import SECTOR, boot_disk
 
 from x86virt.guests import find_guest
-from x86virt.loader import Image, Segment
 from x86virt.speed import PHASES, SpeedRow
+from x86virt.start.elf import Segment
+from x86virt.start.multiboot import Image
 
 needs_bochs = pytest.mark.skipif(shutil.which("bochs") is None or shutil.which("script") is None, reason="no Bochs")
 

@@ -9,21 +9,18 @@ from hypothesis import strategies as st
 
 from x86virt.errors import GuestError, ImageError
 from x86virt.guests import find_guest, guests
-from x86virt.loader import (
-    ELF_HEADER,
+from x86virt.isa.registers import EAX, EBX
+from x86virt.start.elf import ELF_HEADER, PROGRAM_HEADER, Segment
+from x86virt.start.multiboot import (
     HEADER_MAGIC,
-    INFO_COMMAND_LINE,
-    INFO_MEMORY,
-    INFO_MEMORY_MAP,
     LOADER_MAGIC,
     MAXIMUM_COMMAND_LINE_BYTES,
-    PROGRAM_HEADER,
     Image,
-    Segment,
     load_image,
     parse_image,
     prepare_boot,
 )
+from x86virt.start.multiboot_info import INFO_COMMAND_LINE, INFO_MEMORY, INFO_MEMORY_MAP
 
 MEGABYTE = 1 << 20
 HELLO = guests()["hello"].path.read_bytes()
@@ -99,9 +96,9 @@ def test_an_image_as_the_specification_wants_it_loads() -> None:
         (make_elf(b"\xf4" * 8192 + multiboot_header()), "no Multiboot header"),
         (make_elf(b"\xf4" * 2 + multiboot_header()), "no Multiboot header"),
         (make_elf(struct.pack("<III", HEADER_MAGIC, 3, 0) + b"\xf4"), "no Multiboot header"),
-        (make_elf(multiboot_header(4) + b"\xf4"), "video mode"),
+        (make_elf(multiboot_header(4) + b"\xf4"), "graphics mode"),
         (make_elf(multiboot_header(1 << 7) + b"\xf4"), "flags 0x80"),
-        (make_elf(multiboot_header(1 << 16) + bytes(24)), "address fields"),
+        (make_elf(multiboot_header(1 << 16) + bytes(7)), "lacks its address fields"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -145,11 +142,11 @@ def read_string(memory: bytes, address: int) -> str:
 def placed(image: Image, memory_bytes: int, command_line: str) -> tuple[int, bytes]:
     """EBX and the memory that a guest finds."""
     boot = prepare_boot(image, memory_bytes, command_line)
-    assert boot.eax == LOADER_MAGIC
+    assert boot.registers[EAX] == LOADER_MAGIC
     memory = bytearray(memory_bytes)
     for address, octets in boot.writes:
         memory[address : address + len(octets)] = octets
-    return boot.ebx, bytes(memory)
+    return boot.registers[EBX], bytes(memory)
 
 
 def test_the_information_structure_says_what_the_specification_says() -> None:

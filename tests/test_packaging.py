@@ -45,6 +45,9 @@ def test_every_image_profile_and_table_is_package_data() -> None:
         ("benchmarks/guests", "**/*.inc"),
         ("benchmarks/reference", "*.csv"),
         ("x86virt/profiles", "*.toml"),
+        ("x86virt/firmware", "*.asm"),
+        ("x86virt/firmware", "*.inc"),
+        ("x86virt/firmware", "bios.bin"),
     ):
         files = {path for path in (ROOT / folder).glob(pattern) if path.is_file()}
         assert files, f"{folder}/{pattern} is empty"

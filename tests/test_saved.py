@@ -303,7 +303,7 @@ def test_indices_out_of_range_are_refused() -> None:
         refuse(machine_bytes(machine))
     for field, value in (("console_length", 1 << 20), ("shutdown_progress", 99), ("clock", -1), ("ticks_per_second", 0)):
         machine = loaded("syscall", "native")
-        machine.drain_console = lambda: None
+        machine.dialogue.drain = lambda: None
         machine.board[field] = value
         refuse(machine_bytes(machine))
     machine = loaded("syscall", "trap-and-emulate")

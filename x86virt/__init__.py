@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from .errors import GuestError, ImageError, StrategyError, UnsupportedError, UserError
     from .guests import find_guest
     from .ledger import Ledger
-    from .loader import Image, load_image
     from .machine import Machine, Region, RunResult
     from .profile import Profile, ProfileError, load_profile
     from .saved import restore_machine, save_machine
+    from .start.multiboot import Image, load_image
     from .vmm import Strategy
     from .vmm.registry import find_strategy, strategy_names
 
@@ -33,8 +33,8 @@ _HOME = {
     "Profile": "profile",
     "ProfileError": "profile",
     "load_profile": "profile",
-    "Image": "loader",
-    "load_image": "loader",
+    "Image": "start.multiboot",
+    "load_image": "start.multiboot",
     "find_guest": "guests",
     "Ledger": "ledger",
     "restore_machine": "saved",

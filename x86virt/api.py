@@ -1,26 +1,31 @@
 """The library calls behind the command line: `run`, `bench` and `compare`."""
 
 import contextlib
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .errors import StrategyError, UnsupportedError
-from .guests import find_guest
+from .guests import find_guest, open_guest
+from .start.recognise import NO_OPTIONS, Opened, StartOptions
 
 if TYPE_CHECKING:  # the command line must answer --help without NumPy and Numba
+    from .console.conversation import Conversation
     from .equivalence import Comparison
-    from .loader import Image
     from .machine import Machine, Region, RunResult
     from .profile import Profile
+    from .start.boot import Bootable
     from .suites import Row
     from .vmm import Strategy
 
 DEFAULT_PROFILE = "p4_prescott"
 DEFAULT_MEMORY_BYTES = 16 << 20
 DEFAULT_MAX_CYCLES = 20_000_000_000
-DONE = ("halted", "exited 0")
+PC_MEMORY_BYTES = 128 << 20  # what starts by firmware or by the Linux boot protocol gets
+PC_MAX_CYCLES = 2_000_000_000_000
+DONE = ("halted", "exited 0", "until", "reset", "left")
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,11 @@ class Setup:
     max_cycles: int | None = DEFAULT_MAX_CYCLES
     cache_model: str = "tables"
     check_isolation: bool = False
+    disks: tuple[str | os.PathLike[str], ...] = ()
+    disk_write: bool = False  # write to the disks' files; otherwise what the guest writes is forgotten
+    rtc: int | None = None  # what the real-time clock shows at power on, in seconds since the beginning of 1970
+    reboots: bool = True  # whether a reset starts firmware anew
+    apic: bool = False  # a local APIC and an I/O APIC; the guest of a VMM never sees any
 
     @property
     def name(self) -> str:
@@ -41,19 +51,50 @@ class Setup:
 
     def machine(self) -> "Machine":
         """A new machine of this setup, without a guest."""
+        from .disk import Disk
         from .machine import Machine
 
-        return Machine(self.strategy(), self.profile, self.memory_bytes, self.cache_model, self.check_isolation)
+        machine = Machine(self.strategy(), self.profile, self.memory_bytes, self.cache_model, self.check_isolation)
+        machine.reboots = self.reboots
+        if self.apic and machine.vm is None and hasattr(machine.processor, "fit_apic"):
+            machine.processor.fit_apic(True)
+        try:
+            for path in self.disks:
+                machine.disks.attach(Disk.open(path, self.disk_write))
+        except BaseException:
+            machine.disks.close()
+            raise
+        return machine
 
-    def run(self, image: "Image", command_line: str = "") -> "RunResult":
+    def load(self, image: "Bootable", command_line: str = "") -> "Machine":
+        """A new machine that is about to start. Raises ImageError if the image does not fit, DiskError for a bad disk."""
+        machine = self.machine()
+        machine.load(image, command_line)
+        if self.rtc is not None:
+            machine.set_clock(self.rtc)
+        return machine
+
+    def run(
+        self, image: "Bootable", command_line: str = "", conversation: "Conversation | None" = None
+    ) -> "RunResult":
         """Boot the image on a new machine and run it to its end.
 
         Raises ImageError if it does not fit, UnsupportedError if the strategy cannot run it.
         """
         with strategy_errors(self.name):
-            machine = self.machine()
-            machine.load(image, command_line)
-            return machine.run(self.max_cycles)
+            machine = self.load(image, command_line)
+            try:
+                return converse(machine, self.max_cycles, conversation)
+            finally:
+                machine.disks.close()
+
+
+def converse(machine: "Machine", max_cycles: int | None, conversation: "Conversation | None") -> "RunResult":
+    """Run a machine to its end, with those who talk to it."""
+    if conversation is None:
+        return machine.run(max_cycles)
+    with conversation.with_machine(machine):
+        return machine.run(max_cycles)
 
 
 @contextlib.contextmanager
@@ -67,6 +108,14 @@ def strategy_errors(name: str) -> Iterator[None]:
         raise UnsupportedError(f"strategy {name}", str(error), "run this guest under another strategy") from error
     except VmmError as error:
         raise StrategyError(f"strategy {name}", str(error), "complete the strategy") from error
+
+
+def is_pc(bootable: "Bootable") -> bool:
+    """Whether a start is one of firmware or of Linux, which want the memory and the time of a PC."""
+    from .start.firmware import FirmwareImage
+    from .start.linux import LinuxImage
+
+    return isinstance(bootable, FirmwareImage | LinuxImage)
 
 
 def make_setup(
@@ -86,19 +135,54 @@ def make_setup(
     return Setup(chosen, loaded, memory_bytes, max_cycles, cache_model, check_isolation)
 
 
+def setup_of_start(setup: Setup, opened: "Opened", memory_bytes: int, max_cycles: int | None, apic: bool | None) -> Setup:
+    """A setup with what a start wants of its machine where nothing is said: memory and cycles 0, `apic` None.
+
+    What starts by firmware or by the Linux boot protocol gets the memory, the time and (on the bare machine) the APIC of a
+    PC; a boot disk is the first of the disks.
+    """
+    pc = is_pc(opened.bootable)
+    disks = setup.disks if opened.disk is None else (opened.disk, *setup.disks)
+    return replace(
+        setup,
+        memory_bytes=memory_bytes or (PC_MEMORY_BYTES if pc else DEFAULT_MEMORY_BYTES),
+        max_cycles=max_cycles if max_cycles != 0 else PC_MAX_CYCLES if pc else DEFAULT_MAX_CYCLES,
+        apic=apic if apic is not None else pc and not setup.strategy.needs_vmm,
+        disks=disks,
+    )
+
+
 def run(
-    guest: str | pathlib.Path,
+    guest: "str | os.PathLike[str] | None" = None,
     strategy: "str | type[Strategy]" = "native",
     profile: "str | pathlib.Path | Profile" = DEFAULT_PROFILE,
     command_line: str = "",
-    **options: int | str | None,
+    memory_bytes: int = 0,
+    max_cycles: int | None = 0,
+    cache_model: str = "tables",
+    check_isolation: bool = False,
+    *,
+    start: "StartOptions | None" = None,
+    disks: "Sequence[str | os.PathLike[str]]" = (),
+    disk_write: bool = False,
+    rtc: int | None = None,
+    apic: bool | None = None,
+    reboots: bool = True,
+    conversation: "Conversation | None" = None,
 ) -> "RunResult":
-    """Run a guest (a shipped one's name or a path); `options` are those of `make_setup`.
+    """Run a guest: a shipped one's name, or a file that is taken for what it is; without a guest, firmware and disks.
+
+    `start` says more of the start (StartOptions: bios, vga_bios, initrd, at, entry), `conversation` who talks to the machine
+    (Conversation: script, until, serial). Memory or cycles of 0 are those that such a start usually gets, cycles None are no
+    limit. `rtc` is what the real-time clock shows at power on, in seconds since the beginning of 1970.
 
     Raises UserError (its text is one line) for anything wrong in what was given, UnsupportedError if the strategy
     cannot run this guest or profile.
     """
-    return make_setup(strategy, profile, **options).run(find_guest(guest), command_line)  # type: ignore[arg-type]
+    opened = open_guest(guest, start or NO_OPTIONS)
+    setup = make_setup(strategy, profile, cache_model=cache_model, check_isolation=check_isolation)
+    setup = replace(setup, disks=tuple(disks), disk_write=disk_write, rtc=rtc, reboots=reboots)
+    return setup_of_start(setup, opened, memory_bytes, max_cycles, apic).run(opened.bootable, command_line, conversation)
 
 
 def bench(
@@ -130,7 +214,7 @@ def compare(
     return compare_setup(setup, find_guest(guest), command_line)
 
 
-def compare_setup(setup: Setup, image: "Image", command_line: str = "") -> "Comparison":
+def compare_setup(setup: Setup, image: "Bootable", command_line: str = "") -> "Comparison":
     """The bare machine and a setup in lock step."""
     from .equivalence import compare_runs
     from .vmm.registry import find_strategy

@@ -23,6 +23,7 @@ COMMANDS = {
     "list": ("listing", "list_command"),
     "trace": ("trace", "trace_command"),
     "explain": ("explain", "explain_command"),
+    "gdb": ("gdb", "gdb_command"),
 }
 
 

@@ -11,9 +11,9 @@ import random
 from dataclasses import dataclass
 
 from .core.entries import flush_translations
-from .loader import Image
 from .machine import Machine
 from .profile import Profile
+from .start.boot import Bootable
 from .vmm.recorder import Recorder
 from .vmm.registry import find_strategy
 
@@ -49,7 +49,7 @@ def run_variant(machine: Machine, variant: str, max_cycles: int | None, seed: in
 
 
 def tlb_discipline(
-    image: Image,
+    image: Bootable,
     profile: Profile,
     memory_bytes: int,
     command_line: str = "",

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 from .core.layout import NEVER
 from .disassembly import disassemble
-from .loader import Image
 from .machine import Machine, RunResult
 from .profile import Profile
 from .replay import Replay, ReplayError
+from .start.boot import Bootable
 from .vmm.probe import Divergence
 from .vmm.recorder import Recorder
 from .vmm.state import VirtualState
@@ -104,7 +104,7 @@ class Pair:
 class Start:
     """What both machines are made of."""
 
-    image: Image
+    image: Bootable
     strategy: Strategy
     native: Strategy
     profile: Profile
@@ -121,7 +121,7 @@ class Start:
 
 
 def compare_runs(
-    image: Image,
+    image: Bootable,
     strategy: Strategy,
     native: Strategy,
     profile: Profile,

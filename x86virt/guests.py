@@ -6,8 +6,9 @@ import os
 import pathlib
 from dataclasses import dataclass
 
-from .errors import GuestError, near_matches
-from .loader import Image, load_image
+from .errors import GuestError, ImageError, near_matches
+from .start.boot import Bootable
+from .start.recognise import NO_OPTIONS, Opened, StartOptions, open_start
 
 PACKAGE = pathlib.Path(__file__).resolve().parent
 
@@ -42,17 +43,30 @@ def guests() -> dict[str, Guest]:
     }
 
 
-def find_guest(name_or_path: str | os.PathLike[str]) -> Image:
-    """The image of a shipped guest, or of the file at that path. Raises GuestError or ImageError.
+def find_guest(name_or_path: str | os.PathLike[str]) -> Bootable:
+    """The image of a shipped guest, or what the file at that path is. Raises GuestError or ImageError.
 
     A name without a slash or a dot is a guest's; a file of that name in the current folder is given as `./name`.
     """
+    opened = open_guest(name_or_path)
+    if opened.disk is not None:
+        raise ImageError(name_or_path, "a boot disk, where a kernel is wanted", "start it by `x86virt run`")
+    return opened.bootable
+
+
+def open_guest(name_or_path: str | os.PathLike[str] | None, options: StartOptions = NO_OPTIONS) -> Opened:
+    """The same with what a user says of the start; a boot disk starts by firmware, and nothing is the firmware alone.
+
+    Raises GuestError or ImageError.
+    """
+    if name_or_path is None:
+        return open_start(None, options)
     text = os.fspath(name_or_path)
     known = guests()
     if text in known:
-        return load_image(known[text].path)
+        return open_start(known[text].path, options)
     looks_like_path = isinstance(name_or_path, os.PathLike) or os.sep in text or "/" in text or "." in text
     if looks_like_path or os.path.isfile(text):
-        return load_image(name_or_path)
+        return open_start(name_or_path, options)
     advice = f"use one of {', '.join(known)}, or the path of an image{near_matches(text, known)}"
     raise GuestError(f"guest {text!r}" if not text else f"guest {text}", "no such guest", advice)

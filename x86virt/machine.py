@@ -7,13 +7,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .console.dialogue import Dialogue
+from .console.screen import Screen
 from .core import layout as core
+from .core.board import BOARD_DISK, BOARD_POLL
+from .core.device_entries import (
+    device_disk_settings,
+    device_firmware_settings,
+    device_set_clock,
+    devices_as_firmware_left_them,
+)
 from .core.entries import reset_devices
+from .disk_service import DiskService
 from .isa.registers import EAX, EDX
 from .ledger import Ledger
-from .loader import Image, prepare_boot
 from .processor import Processor
 from .profile import Profile
+from .start.boot import RESET, Bootable
+from .start.enter import enter
+from .start.mp_table import mp_tables
 from .vmm import layout as vmm_layout
 from .vmm.exits import IsolationViolation, Unsupported, VmmError
 from .vmm.probe import Divergence, Probe
@@ -26,6 +38,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MEMORY = 16 << 20
 TICKS = 64
+BOOT_NOTHING, BOOT_DISK = 0, 2
 
 
 @dataclass
@@ -54,6 +67,10 @@ class RunResult:
     exits: dict[str, tuple[int, int]]
     divergences: list[Divergence]
     unpriced: int = 0
+    serial: bytes = b""  # what the first serial port sent
+    serial2: bytes = b""
+    screen: Screen | None = None  # the text screen at the end, None if it is blank
+    script_waits_for: str = ""  # what an input script that was not played to its end waited for
 
 
 class Machine:
@@ -80,8 +97,11 @@ class Machine:
         self.vm = VirtualMachine(self, strategy.kernel_ring) if strategy.needs_vmm else None
         self.probe = Probe(self) if strategy.needs_vmm else None
         self.regions: list[Region] = []
-        self._console = bytearray()
         self.outcome: str | None = None
+        self.dialogue = Dialogue(self)
+        self.disks = DiskService(self)
+        self.has_firmware = False
+        self.reboots = True  # whether a reset that the guest asks for starts its firmware anew, or ends the run
         self.open_region: tuple[int, int, int, Ledger, dict[str, tuple[int, int]]] | None = None
         self.time_log: TimeLog | None = None
         self.guest: tuple[str, str] = ("", "")  # name and SHA-256 of the image
@@ -99,23 +119,49 @@ class Machine:
         """The devices that the guest sees: the machine's own, or the virtual ones."""
         return self.processor.board if self.vm is None else self.vm.board
 
+    @property
+    def boards(self) -> np.ndarray:
+        """The same, as the jitted code takes it."""
+        return self.processor.boards if self.vm is None else self.vm.boards
+
     # -- loading --------------------------------------------------------------------------------------------------
 
-    def load(self, image: Image, command_line: str = "") -> None:
-        """Put a guest into RAM as a Multiboot loader does, and start the strategy."""
-        loaded = prepare_boot(image, self.memory_bytes, command_line)
+    def load(self, image: Bootable, command_line: str = "") -> None:
+        """Put a guest into RAM as its boot loader does, and start the strategy."""
+        boot = image.boot(self.memory_bytes, command_line)
         self.guest = (image.name, image.sha256)
-        for address, octets in loaded.writes:
+        self.has_firmware = boot.mode == RESET
+        for address, octets in (*self.mp_tables(), *boot.writes):
             self.write_guest(address, octets)
         if self.vm is None:
-            cpu = self.processor.cpu
-            cpu.rip, cpu.gpr[0], cpu.gpr[3] = loaded.entry, loaded.eax, loaded.ebx
+            enter(self.processor, boot)
         else:
             reset_devices(self.vm.boards, TICKS * self.processor.clock_hz)
-            self.vm.start(loaded.entry, loaded.eax, loaded.ebx)
+            devices_as_firmware_left_them(self.vm.boards)
+            self.vm.start(boot)
         if self.probe is not None:
             self.probe.arm()
+        self.set_up_devices()
+        self.dialogue.watch()
         self.strategy.setup(self)
+
+    def mp_tables(self) -> list[tuple[int, bytes]]:
+        """What an operating system that starts without firmware finds out about the APICs from."""
+        cpu = self.processor.cpu
+        if self.has_firmware or self.vm is not None or "apic" not in cpu.dtype.names or not cpu.apic.present:
+            return []
+        return mp_tables(int(cpu.cpuid[1, 0]), int(cpu.cpuid_leaf1_edx))
+
+    def set_up_devices(self) -> None:
+        """What firmware finds in the CMOS memory of a PC (or would have left there): memory, disks, what to boot from."""
+        device_firmware_settings(self.boards, self.memory_bytes, BOOT_DISK, BOOT_NOTHING, BOOT_NOTHING)
+        for place, disk in self.disks.disks.items():
+            if place < 2:
+                device_disk_settings(self.boards, place, *disk.geometry)
+
+    def set_clock(self, seconds: int) -> None:
+        """Set the real-time clock: seconds since the beginning of 1970."""
+        device_set_clock(self.boards, int(self.processor.cpu.ticks), seconds)
 
     def write_guest(self, gpa: int, octets: bytes) -> None:
         """Write guest-physical memory."""
@@ -129,6 +175,19 @@ class Machine:
                 self.processor.write_physical(address, octets[:room])
             gpa, octets = gpa + room, octets[room:]
 
+    def read_guest(self, gpa: int, count: int) -> bytes:
+        """Read guest-physical memory; fewer bytes where the guest's RAM ends."""
+        if self.vm is None:
+            return self.processor.read_physical(gpa, count)
+        octets = bytearray()
+        while len(octets) < count:
+            address = self.vm.guest.machine_address(gpa + len(octets))
+            if address is None:
+                break
+            room = min(0x1000 - (address & 0xFFF), count - len(octets))
+            octets += self.processor.read_physical(address, room)
+        return bytes(octets)
+
     # -- running --------------------------------------------------------------------------------------------------
 
     def stop(self, outcome: str) -> None:
@@ -139,20 +198,29 @@ class Machine:
     def run(self, max_cycles: int | None = None) -> RunResult:
         """Run to the end, or until `max_cycles` cycles have passed since power on."""
         self.advance(core.NEVER, max_cycles)
+        self.dialogue.finish()
         return self.result()
 
-    def advance(self, retired_limit: int, max_cycles: int | None = None, pause_cycles: int | None = None) -> bool:
+    def advance(
+        self,
+        retired_limit: int,
+        max_cycles: int | None = None,
+        pause_cycles: int | None = None,
+        pause_ticks: int = core.NEVER,
+    ) -> bool:
         """Run until `retired_limit` guest instructions have retired in all, or until the tick counter has reached
-        `pause_cycles` (True), or the run has ended (False)."""
+        `pause_cycles` or `pause_ticks`, or a debugger's stop is met (True), or the run has ended (False)."""
         cpu = self.processor.cpu
         self.retired_limit = retired_limit
         cpu.retired_limit = retired_limit
         budget = core.NEVER if max_cycles is None else max_cycles * TICKS
-        pause = core.NEVER if pause_cycles is None else pause_cycles * TICKS
+        pause = pause_ticks if pause_cycles is None else pause_cycles * TICKS
         cpu.budget = min(budget, pause)
         with self.ends_run():
             while self.outcome is None:
                 outcome = self.processor.run()
+                if outcome == core.STOPPED:
+                    return True
                 if outcome == core.RETIRED_LIMIT or (outcome == core.BUDGET and cpu.ticks < budget):
                     return True
                 self.act(outcome)
@@ -221,29 +289,48 @@ class Machine:
         return bytes(octets)
 
     def on_board(self) -> None:
-        """A device asked for attention: exit code, shutdown, console."""
+        """Devices asked for attention: a disk's data, text for the host, a look at the time set for it, the guest's end."""
         board = self.board
+        attention = int(board.attention)
         board.attention = 0
-        self.drain_console()
+        if attention & BOARD_DISK:
+            self.disks.serve()
+        if attention & BOARD_POLL:
+            self.dialogue.poll()
+        else:
+            self.dialogue.drain()
         if board.exit_requested and board.exit_code:
             self.stop(f"exited {int(board.exit_code)}")
-        elif board.shutdown_requested:
+        elif board.shutdown_requested or board.power_off_requested:
             self.stop("halted")
+        elif board.reset_requested:
+            self.reset()
 
-    def drain_console(self) -> None:
-        """Take the console's bytes."""
-        board = self.board
-        self._console += bytes(board.console[: int(board.console_length)])
-        board.console_length = 0
+    def reset(self) -> None:
+        """The guest asked for a reset: its firmware starts anew, with RAM as it is.
 
-    def set_console(self, octets: bytes) -> None:
-        """Give a restored machine its text."""
-        self._console = bytearray(octets)
+        A kernel that was started without firmware has nothing to come back to: its run ends, as one without reboots does.
+        """
+        if self.has_firmware and self.reboots:
+            self.processor.system_reset()
+            self.set_up_devices()
+            self.dialogue.watch()
+        else:
+            self.stop("reset")
 
     def console(self) -> bytes:
-        """All text so far."""
-        self.drain_console()
-        return bytes(self._console)
+        """All text so far that came out of the debug ports 0xE9 and 0x402."""
+        self.dialogue.drain()
+        return bytes(self.dialogue.console)
+
+    def serial(self, port: int = 0) -> bytes:
+        """All that a serial port (0 or 1) has sent so far."""
+        self.dialogue.drain()
+        return bytes(self.dialogue.serial[port])
+
+    def screen(self) -> Screen:
+        """The text screen as it is now."""
+        return self.dialogue.screen()
 
     # -- measuring ------------------------------------------------------------------------------------------------
 
@@ -283,6 +370,7 @@ class Machine:
         cpu = self.processor.cpu
         ledger.check_conservation(int(cpu.ticks))
         board = self.board
+        screen = self.screen()
         return RunResult(
             outcome=self.outcome or "running",
             exit_code=int(board.exit_code) if board.exit_requested else None,
@@ -294,6 +382,10 @@ class Machine:
             exits=self.exits(),
             divergences=[] if self.probe is None else self.probe.divergences,
             unpriced=0 if self.vm is None else self.vm.unpriced,
+            serial=self.serial(0),
+            serial2=self.serial(1),
+            screen=screen if screen.lines else None,
+            script_waits_for=self.dialogue.player.waits_for(),
         )
 
 

@@ -1,15 +1,19 @@
 """The processor from Python: its arrays, reset, the profile's geometry, and one call into the jitted loop."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from .core import layout
 from .core.board import BOARD
+from .core.device_entries import device_restart, devices_as_firmware_left_them
 from .core.entries import (
     enter_level,
+    is_writable,
     look_up,
     note_write,
+    place_of,
+    refresh_memory_map,
     refresh_segment,
     reset_devices,
     settle_all,
@@ -17,9 +21,10 @@ from .core.entries import (
 )
 from .core.jit import JIT_DISABLED
 from .core.layout import BLOCK, CODE, CPU, DETAIL, MAX_BLOCKS, MAX_UOPS, NEVER, UOP
+from .core.physical_map import BUS, PAM_ALL_RAM, SHADOW_END, SHADOW_FIRST
 from .core.run import run
 from .identity import load_identity, reset_model_specific
-from .isa.events import MODE_GUEST_KERNEL, MODE_GUEST_USER
+from .isa.events import MODE_GUEST_KERNEL, MODE_GUEST_USER, TICKS_PER_CYCLE
 from .isa.registers import (
     AR_DB,
     AR_G,
@@ -47,7 +52,9 @@ from .ledger import Ledger
 from .profile import Profile
 
 PAGE_BYTES = 4096
-CODE_MASK_BYTES = 4  # behind RAM, one mask of decoded code per page; then a byte per page, its owner
+CODE_MASK_BYTES = 4  # behind RAM and ROM, one mask of decoded code per page; then a byte per page of RAM, its owner
+BIOS_UNIT, LARGEST_BIOS = 64 << 10, 16 << 20
+VGA_ROM_WINDOW = 64 << 10
 FLAT_CODE = AR_S | AR_P | AR_DB | AR_G | 0xB
 FLAT_DATA = AR_S | AR_P | AR_DB | AR_G | 0x3
 REAL_MODE_SEGMENT = AR_S | AR_P | 0x3
@@ -69,7 +76,21 @@ CACHE_KEYS = (("cache.l1d_kb", "cache.l1d_ways"), ("cache.l2_kb", "cache.l2_ways
 HOST_FIELDS = (
     "front_read", "front_write", "front_fetch", "read_addend", "write_addend", "fetch_addend", "context", "context_of_level",
     "context_count", "contexts", "code_write_count", "code_writes", "in_block", "uop_index", "flush_code", "rmw_first",
-    "rmw_split", "rmw_second", "front_generation", "fetch_generation",
+    "rmw_split", "rmw_second", "front_generation", "fetch_generation", "pam_read",
+    "pam_write", "holes",
+)  # fmt: skip
+# What a reset line leaves as it is: the limits of the run, which are not the machine's.
+RUN_LIMITS = ("budget", "retired_limit", "hook_first", "hook_last")
+# What a reset clears besides what every start sets (SDM volume 3, table 9-1).
+RESET_TO_ZERO = (
+    "dr", "sysenter_cs", "sysenter_esp", "sysenter_eip", "performance_select", "performance_start", "timer_pending",
+    "begun", "flag_carry", "mark", "fpu_status", "fpu_occupied", "fpu_instruction", "fpu_instruction_selector",
+    "fpu_operand", "fpu_operand_selector", "fpu_opcode",
+)  # fmt: skip
+# Fields of a debugger outside the machine (core/stops.py): no part of a machine's state.
+DEBUGGER_FIELDS = (
+    "stop_count", "stops", "stop_deliveries", "stop_notes", "stop_met", "stop_met_at", "stop_number", "stop_address",
+    "stop_retired", "stop_ticks", "stop_passed", "stop_passed_retired",
 )  # fmt: skip
 
 
@@ -89,8 +110,8 @@ class Processor:
     def __init__(self, profile: Profile, ram_bytes: int, cache_model: str = "tables") -> None:
         self.profile = profile
         self.ram_bytes = ram_bytes
-        pages = ram_bytes // PAGE_BYTES
-        self.memory = np.zeros(ram_bytes + pages * (CODE_MASK_BYTES + 1), np.uint8)
+        self.rom_bytes = 0
+        self.memory = self._empty_memory()
         self.state = record_array(CPU)
         self.boards = record_array(BOARD)
         self.codes = record_array(CODE)
@@ -109,6 +130,36 @@ class Processor:
     def ram(self) -> np.ndarray:
         """RAM alone, as bytes."""
         return self.memory[: self.ram_bytes]
+
+    @property
+    def rom(self) -> np.ndarray:
+        """The BIOS image and the expansion ROM of the VGA, as bytes; none without firmware."""
+        return self.memory[self.ram_bytes : self.ram_bytes + self.rom_bytes]
+
+    def _empty_memory(self) -> np.ndarray:
+        """RAM, ROM, a mask of decoded code for each page of both, and the owners of the frames of RAM."""
+        memory_bytes = self.ram_bytes + self.rom_bytes
+        masks = memory_bytes // PAGE_BYTES * CODE_MASK_BYTES
+        return np.zeros(memory_bytes + masks + self.ram_bytes // PAGE_BYTES, np.uint8)
+
+    def install_firmware(self, bios: bytes, vga_rom: bytes = b"") -> None:
+        """Give the machine a BIOS image and an expansion ROM for its VGA, before it first runs; a reset follows.
+
+        Raises ValueError for images that the machine has no room for.
+        """
+        if not bios or len(bios) % BIOS_UNIT or len(bios) > LARGEST_BIOS:
+            raise ValueError(f"a BIOS image has a multiple of 64 KB, at most 16 MB, not {len(bios)} bytes")
+        if len(vga_rom) > VGA_ROM_WINDOW:
+            raise ValueError(f"an expansion ROM of the VGA has at most 64 KB, not {len(vga_rom)} bytes")
+        ram, owners = self.ram, self.owners
+        content = bios + (vga_rom.ljust(VGA_ROM_WINDOW, b"\xff") if vga_rom else b"")
+        self.rom_bytes = len(content)
+        self.memory = self._empty_memory()
+        self.ram[:], self.owners[:] = ram, owners
+        self.rom[:] = np.frombuffer(content, np.uint8)
+        self.cpu.bios_bytes, self.cpu.vga_rom_bytes = len(bios), len(content) - len(bios)
+        self.reset()
+        self.check_isolation(self.checks_isolation)
 
     def _load_profile(self) -> None:
         """Prices, identity and the geometry of TLBs and caches."""
@@ -176,15 +227,15 @@ class Processor:
         self.set_segment(TR, 0, 0, 0xFFFF, AR_P | TYPE_TSS_32_BUSY)
         enter_level(self.state, 0)
 
-    def reset_real(self) -> None:
-        """Power on, in the state that the processor itself takes: real-address mode (SDM volume 3, table 9-1).
+    def reset_real(self, running: bool = False) -> None:
+        """Power on, or reset a machine that is `running`: real-address mode (SDM volume 3, table 9-1).
 
         Execution begins at F000:FFF0, whose base lies in the top 64 KB of the address space until CS is loaded.
         """
         cpu = self.cpu
         cpu.cr0 = CR0_ET | CR0_CD | CR0_NW
         cpu.cr2 = cpu.cr3 = cpu.cr4 = 0
-        self._power_on()
+        self._power_on(running)
         cpu.gpr[:] = 0
         cpu.gpr[EDX] = cpu.cpuid[1, 0]
         for segment in range(N_SEGMENTS):
@@ -197,11 +248,15 @@ class Processor:
         cpu.rip = 0xFFF0
         enter_level(self.state, 0)
 
-    def _power_on(self) -> None:
-        """What both ways of starting have in common: no event, no limit, empty TLBs, no decoded code, fresh devices."""
+    def _power_on(self, running: bool = False) -> None:
+        """What all ways of starting have in common: no event, no limit, empty TLBs, no decoded code, fresh devices."""
         cpu = self.cpu
         cpu.ram_last = self.ram_bytes - 1
-        cpu.code_map = self.ram_bytes
+        cpu.rom_first = self.ram_bytes
+        cpu.code_map = self.ram_bytes + self.rom_bytes
+        cpu.place_last = cpu.code_map - 1
+        cpu.vga_rom_address = 0
+        cpu.pam = 0 if self.rom_bytes else PAM_ALL_RAM
         cpu.eflags = EFLAGS_FIXED
         cpu.flag_result = 1
         cpu.shadow = cpu.halted = 0
@@ -221,7 +276,28 @@ class Processor:
         self.code.block_count = layout.FIRST_BLOCK
         self.code.uop_count = layout.BLOCK_UOPS
         cpu.mode_table[:4] = (MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_USER)
-        reset_devices(self.boards, 64 * self.clock_hz)
+        if running:
+            device_restart(self.boards, int(cpu.ticks))
+        else:
+            reset_devices(self.boards, TICKS_PER_CYCLE * self.clock_hz)
+        if not self.rom_bytes:
+            devices_as_firmware_left_them(self.boards)
+        refresh_memory_map(self.state)
+
+    def system_reset(self) -> None:
+        """Reset processor and devices while the machine runs, as its reset line does; RAM, time and ledger go on.
+
+        What limits the run stays too.
+        """
+        cpu = self.cpu
+        kept = {name: int(cpu[name]) for name in RUN_LIMITS}
+        self.discard_host_state()
+        for name in RESET_TO_ZERO:
+            cpu[name] = 0
+        self.reset_real(running=True)
+        for name, value in kept.items():
+            cpu[name] = value
+        cpu.tsc_offset = -(int(cpu.ticks) // TICKS_PER_CYCLE)
 
     @property
     def clock_hz(self) -> int:
@@ -238,7 +314,28 @@ class Processor:
         """Write DR0 to DR3, DR6 or DR7; breakpoints follow."""
         write_debug_register(self.state, number, value)
 
+    def is_plain_ram(self, address: int, end: int) -> bool:
+        """Whether all of a range is RAM, whatever the machine's map says."""
+        return end <= self.ram_bytes and (end <= SHADOW_FIRST or address >= SHADOW_END)
+
+    def pieces(self, address: int, length: int) -> Iterator[tuple[int, int]]:
+        """A physical range cut at pages: address and length of each piece."""
+        end = address + length
+        while address < end:
+            room = min(end, (address | PAGE_BYTES - 1) + 1) - address
+            yield address, room
+            address += room
+
     def write_physical(self, address: int, octets: bytes) -> None:
+        """Write memory as the map has it, discarding decoded code there; what no RAM takes is lost."""
+        if self.is_plain_ram(address, address + len(octets)):
+            self._write_ram(address, octets)
+            return
+        for place, length in self.pieces(address, len(octets)):
+            if is_writable(self.state, place):
+                self._write_ram(place, octets[place - address : place - address + length])
+
+    def _write_ram(self, address: int, octets: bytes) -> None:
         """Write RAM, discarding decoded code there."""
         end = address + len(octets)
         for piece in range(address >> layout.CODE_SHIFT, ((end - 1) >> layout.CODE_SHIFT) + 1):
@@ -246,20 +343,31 @@ class Processor:
         self.memory[address:end] = np.frombuffer(octets, np.uint8)
 
     def read_physical(self, address: int, length: int) -> bytes:
-        """Read RAM."""
-        return self.memory[address : min(address + length, self.ram_bytes)].tobytes()
+        """Read memory as the map has it, up to the first byte that neither RAM nor ROM holds."""
+        if self.is_plain_ram(address, address + length):
+            return self.memory[address : address + length].tobytes()
+        octets = b""
+        for physical, count in self.pieces(address, length):
+            place = int(place_of(self.state, physical))
+            if place >= BUS:
+                break
+            octets += self.memory[place : place + count].tobytes()
+        return octets
 
     @property
     def owners(self) -> np.ndarray:
         """The owner of each frame (core/layout.py OWNER_*), for the check of isolation."""
-        pages = self.ram_bytes // PAGE_BYTES
-        return self.memory[self.ram_bytes + pages * CODE_MASK_BYTES :]
+        return self.memory[self._owners_first :]
+
+    @property
+    def _owners_first(self) -> int:
+        """Where the owners begin in the array."""
+        return int(self.memory.size) - self.ram_bytes // PAGE_BYTES
 
     def check_isolation(self, on: bool) -> None:
         """Check every access of a guest's operand against `owners` from now on, or no longer."""
-        pages = self.ram_bytes // PAGE_BYTES
         self.checks_isolation = on
-        self.cpu.owner_table = self.ram_bytes + pages * CODE_MASK_BYTES if on else 0
+        self.cpu.owner_table = self._owners_first if on else 0
         self.discard_host_state()
 
     def discard_host_state(self) -> None:
@@ -269,13 +377,13 @@ class Processor:
         for name in HOST_FIELDS:
             cpu[name] = 0
         cpu.front_generation = cpu.fetch_generation = 1
-        pages = self.ram_bytes // PAGE_BYTES
-        self.memory[self.ram_bytes : self.ram_bytes + pages * CODE_MASK_BYTES] = 0
+        self.memory[self.ram_bytes + self.rom_bytes : self._owners_first] = 0
         self.codes["buckets"] = 0
         self.codes["page_heads"] = 0
         self.codes["jumps"]["block"] = 0
         code.block_count, code.uop_count = layout.FIRST_BLOCK, layout.BLOCK_UOPS
         enter_level(self.state, int(cpu.cpl))
+        refresh_memory_map(self.state)
 
     def run(self, single: bool = False) -> int:
         """Run until an outcome (core/layout.py); `single`: one instruction."""

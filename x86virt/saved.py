@@ -4,7 +4,7 @@ The file (all numbers little-endian):
 
     offset  bytes    what
     0       16       magic "x86virt machine\\n"
-    16      4        version of the format, 1
+    16      4        version of the format, 2
     20      4        length L of the manifest
     24      L        the manifest: JSON, UTF-8
     24 + L  ...      the arrays, one behind the other as the manifest lists them, as one zlib stream
@@ -16,13 +16,15 @@ The manifest holds
     strategy                  its name; strategy_state: what it says of its own
     profile, profile_digest   the processor's profile and the hash of its values
     memory_bytes, cache_model, check_isolation
-    machine                   outcome so far, regions measured, exits
+    firmware_bytes            of the BIOS image and the expansion ROM of the VGA, 0 if there is none
+    machine                   outcome so far, regions measured, exits; the input script and how far it was played
+    disks                     where which image is, and what identifies it (x86virt/saved_disks.py)
     vm                        what the VMM keeps outside RAM (x86virt/vmm/saved_state.py); null on the bare machine
     arrays                    [name, layout, count] each, where layout is that of a NumPy dtype ("<i8", or [name, layout] pairs)
 
-The arrays are RAM, every field of the processor record (`cpu.NAME`: registers, TLBs, caches, the ledger, the tick counter,
-the host's timer), the boards, the p2m, the ledgers of measured regions, and the console's text. Nothing in the file is
-executed. What only serves speed (decoded code, front caches) is not saved: no cycle depends on it.
+The arrays are RAM, ROM, every field of the processor record (`cpu.NAME`: registers, TLBs, caches, the ledger, the tick counter,
+the host's timer), the boards, the p2m, the ledgers of measured regions, and what console, serial ports and screen have
+said. Nothing in the file is executed. What only serves speed (decoded code, front caches) is not saved: no cycle depends on it.
 
 A file that is truncated, altered, of another version, or made by a machine with another profile or record layout is
 refused with a `SavedError` of one line.
@@ -39,16 +41,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .console.sources import NAMES
 from .core.board import BOARD, CONSOLE_BYTES, SHUTDOWN_WORD
-from .core.entries import refresh_segment
-from .core.layout import CPU, MAX_ROWS, OWNER_GUEST, OWNER_VMM, TIME_OFF, TLB_BUCKETS
+from .core.entries import arm_stops, refresh_segment
+from .core.keyboard import RESPONSE_BYTES, SCAN_BYTES
+from .core.layout import CPU, MAX_ROWS, NEVER, OWNER_GUEST, OWNER_VMM, TIME_OFF, TLB_BUCKETS
+from .core.port_map import N_DEVICES
+from .core.uart import FIFO_BYTES, SENT_BYTES
 from .errors import UserError, show
 from .isa.events import N_MODES
 from .isa.registers import N_SEGMENTS
 from .ledger import SHAPE, Ledger
 from .machine import Machine, Region
-from .processor import HOST_FIELDS
+from .processor import DEBUGGER_FIELDS, HOST_FIELDS, LARGEST_BIOS
 from .profile import Profile, ProfileError, load_profile
+from .saved_disks import (
+    check_drives,
+    check_ide,
+    disk_arrays,
+    disks_state,
+    expected_disk_arrays,
+    restore_disks,
+    restore_overlays,
+)
 from .vmm.registry import find_strategy
 from .vmm.saved_state import (
     divergences_state,
@@ -65,7 +80,7 @@ if TYPE_CHECKING:
     from .vmm import Strategy
 
 MAGIC = b"x86virt machine\n"
-VERSION = 1
+VERSION = 2
 HEAD = struct.Struct("<16sII")
 HASH_BYTES = 32
 LARGEST_MANIFEST = 1 << 26
@@ -74,7 +89,8 @@ SMALLEST_MEMORY, LARGEST_MEMORY = 1 << 12, 2 << 30
 AGAIN = "save the machine again"
 # Fields of the processor that say what machine it is: they must be those of the machine that is made to take the state.
 IDENTITY_FIELDS = (
-    "price", "cache_levels", "cache_all", "ram_last", "code_map", "owner_table",
+    "price", "cache_levels", "cache_all", "ram_last", "place_last", "rom_first", "bios_bytes", "vga_rom_bytes", "code_map",
+    "owner_table",
     *(name for name in CPU.names or () if name.startswith("cpuid")),
 )  # fmt: skip
 TIME_LOG_FIELDS = ("time_mode", "time_count", "time_next", "time_log")
@@ -114,9 +130,11 @@ def machine_bytes(machine: Machine, where: object = "machine") -> bytes:
         "profile": machine.profile.name,
         "profile_digest": machine.profile.digest(),
         "memory_bytes": machine.memory_bytes,
+        "firmware_bytes": [int(machine.processor.cpu.bios_bytes), int(machine.processor.cpu.vga_rom_bytes)],
         "cache_model": machine.cache_model,
         "check_isolation": bool(machine.processor.cpu.owner_table),
         "machine": machine_state(machine),
+        "disks": disks_state(machine.disks),
         "vm": None if machine.vm is None else vm_state(machine.vm),
         "arrays": [[name, layout_of(array.dtype), array.size] for name, array in arrays.items()],
     }
@@ -145,6 +163,7 @@ def machine_arrays(machine: Machine) -> Iterator[tuple[str, np.ndarray]]:
     """Every array of a machine's state by name."""
     processor = machine.processor
     yield "ram", processor.ram
+    yield "rom", processor.rom
     state = processor.state.view(np.ndarray)
     for name in saved_fields():
         yield f"cpu.{name}", np.ascontiguousarray(state[name]).reshape(-1)
@@ -153,7 +172,9 @@ def machine_arrays(machine: Machine) -> Iterator[tuple[str, np.ndarray]]:
         yield "vm.board", machine.vm.boards.view(np.ndarray).reshape(-1)
         yield "vm.model_specific", machine.vm.model_specific.view(np.ndarray).reshape(-1)
         yield "vm.p2m", machine.vm.p2m
-    yield "console", np.frombuffer(machine.console(), np.uint8)
+    for name, octets in machine.dialogue.texts().items():
+        yield name, np.frombuffer(octets, np.uint8)
+    yield from disk_arrays(machine.disks)
     for name, ledger in ledgers(machine):
         yield f"{name}.count", ledger.count.reshape(-1)
         yield f"{name}.ticks", ledger.ticks.reshape(-1)
@@ -161,7 +182,8 @@ def machine_arrays(machine: Machine) -> Iterator[tuple[str, np.ndarray]]:
 
 def saved_fields() -> list[str]:
     """The processor's fields that are saved."""
-    return [name for name in CPU.names or () if name not in HOST_FIELDS and name not in TIME_LOG_FIELDS]
+    left_out = {*HOST_FIELDS, *TIME_LOG_FIELDS, *DEBUGGER_FIELDS}
+    return [name for name in CPU.names or () if name not in left_out]
 
 
 def ledgers(machine: Machine) -> Iterator[tuple[str, Ledger]]:
@@ -177,6 +199,9 @@ def machine_state(machine: Machine) -> dict[str, Any]:
     opened = machine.open_region
     return {
         "outcome": machine.outcome,
+        "has_firmware": machine.has_firmware,
+        "reboots": machine.reboots,
+        "dialogue": machine.dialogue.state(),
         "regions": [
             [region.number, region.iterations, region.instructions, region.ticks, region.exits]
             for region in machine.regions
@@ -286,13 +311,19 @@ def empty_machine(
     if memory % 4096 or manifest["cache_model"] not in ("tables", "all"):
         raise ValueError("memory_bytes or cache_model")
     checked = within(manifest["check_isolation"], 0, 1) == 1
-    return Machine(chosen(), profile, memory, manifest["cache_model"], checked)
+    machine = Machine(chosen(), profile, memory, manifest["cache_model"], checked)
+    bios_bytes, vga_rom_bytes = (within(count, 0, LARGEST_BIOS) for count in manifest["firmware_bytes"])
+    if bios_bytes:
+        machine.processor.install_firmware(bytes(bios_bytes), bytes(vga_rom_bytes))
+    return machine
 
 
 def expected_arrays(machine: Machine, manifest: dict[str, Any]) -> dict[str, tuple[np.dtype, int]]:
     """Name -> dtype and count of every array that a file of this machine has."""
     rows = {name: (array.dtype, array.size) for name, array in machine_arrays(machine)}
-    rows["console"] = (np.dtype(np.uint8), console_length(manifest))
+    for name in NAMES:
+        rows[name] = (np.dtype(np.uint8), text_length(manifest, name))
+    rows |= expected_disk_arrays(manifest["disks"])
     names = [f"region{number}" for number in range(len(manifest["machine"]["regions"]))]
     names += ["open"] if manifest["machine"]["open"] is not None else []
     for name in names:
@@ -300,9 +331,9 @@ def expected_arrays(machine: Machine, manifest: dict[str, Any]) -> dict[str, tup
     return rows
 
 
-def console_length(manifest: dict[str, Any]) -> int:
-    """Bytes of text in a file."""
-    return within({name: count for name, _, count in manifest["arrays"]}["console"], 0, LARGEST_MEMORY)
+def text_length(manifest: dict[str, Any], wanted: str) -> int:
+    """Bytes of one of the texts in a file."""
+    return within({name: count for name, _, count in manifest["arrays"]}[wanted], 0, LARGEST_MEMORY)
 
 
 def unpack(
@@ -331,9 +362,11 @@ def fill(machine: Machine, manifest: dict[str, Any], arrays: dict[str, np.ndarra
     """Put a state into a machine of the same make."""
     check_processor(machine, arrays)
     check_board(arrays["board"])
+    restore_disks(machine.disks, manifest["disks"], arrays)
     fill_hardware(machine, arrays)
     if machine.vm is not None:
         fill_vm(machine, manifest["vm"], arrays)
+    check_drives(machine.board["ide"], machine.disks)
     fill_python_state(machine, manifest, arrays)
 
 
@@ -343,11 +376,13 @@ def fill_hardware(machine: Machine, arrays: dict[str, np.ndarray]) -> None:
     processor.settle()
     state = processor.state.view(np.ndarray)
     processor.ram[:] = arrays["ram"]
+    processor.rom[:] = arrays["rom"]
     for name in saved_fields():
         state[name] = arrays[f"cpu.{name}"].reshape(state[name].shape)
     processor.boards.view(np.ndarray)[:] = arrays["board"]
     for segment in range(N_SEGMENTS):
         refresh_segment(processor.state, segment)
+    arm_stops(processor.state)
     processor.discard_host_state()
 
 
@@ -359,7 +394,8 @@ def restore_machine_state(machine: Machine, arrays: dict[str, np.ndarray]) -> No
     fill_hardware(machine, arrays)
     machine.outcome, machine.open_region = None, None
     machine.regions.clear()
-    machine.set_console(arrays["console"].tobytes())
+    machine.dialogue.set_texts(texts_of(arrays))
+    restore_overlays(machine.disks, arrays)
 
 
 def fill_vm(machine: Machine, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
@@ -384,7 +420,9 @@ def fill_python_state(machine: Machine, manifest: dict[str, Any], arrays: dict[s
     state = manifest["machine"]
     machine.guest = (str(manifest["guest"]), str(manifest["guest_sha256"]))
     machine.outcome = None if state["outcome"] is None else str(state["outcome"])
-    machine.set_console(arrays["console"].tobytes())
+    machine.has_firmware = within(state["has_firmware"], 0, 1) == 1
+    machine.reboots = within(state["reboots"], 0, 1) == 1
+    machine.dialogue.restore(state["dialogue"], texts_of(arrays))
     machine.regions[:] = [
         Region(
             within(number, 0, 1 << 62),
@@ -405,6 +443,11 @@ def fill_python_state(machine: Machine, manifest: dict[str, Any], arrays: dict[s
     restore_looks(machine, state["looks"])
 
 
+def texts_of(arrays: dict[str, np.ndarray]) -> dict[str, bytes]:
+    """The texts of a dialogue."""
+    return {name: arrays[name].tobytes() for name in NAMES}
+
+
 def ledger_of(arrays: dict[str, np.ndarray], name: str) -> Ledger:
     """A ledger of the file."""
     return Ledger(arrays[f"{name}.count"].reshape(SHAPE).copy(), arrays[f"{name}.ticks"].reshape(SHAPE).copy())
@@ -414,6 +457,7 @@ def ledger_of(arrays: dict[str, np.ndarray], name: str) -> Ledger:
 BOUNDS = {
     "cpl": (0, 3), "mode": (0, N_MODES - 1), "mode_table": (0, N_MODES - 1), "event_vector": (0, 255),
     "idt_vector": (-1, 255), "probe_row": (0, MAX_ROWS - 1), "timer_vector": (0, 255), "cache_lines": (0, 1 << 52),
+    "pam": (0, (1 << 56) - 1), "vga_rom_address": (0, 0xFFFFFFFF),
     "rip": (0, 0xFFFFFFFF), "ticks": (0, 1 << 61), "retired": (0, 1 << 61), "halted": (0, 1), "shadow": (0, 2),
 }  # fmt: skip
 
@@ -467,12 +511,53 @@ def check_board(board: np.ndarray) -> None:
     """No index of a board's lies outside of what it indexes; raises ValueError."""
     row = board.view(BOARD)[0]
     good = 0 <= row["console_length"] <= CONSOLE_BYTES and 0 <= row["shutdown_progress"] < len(SHUTDOWN_WORD)
-    good = good and row["ticks_per_second"] > 0 and row["clock"] >= 0
+    good = good and row["ticks_per_second"] > 0 and row["clock"] >= 0 and row["decode"].max() < N_DEVICES
     pics = row["pic"]
     good = good and all(((pics[name] >= 0) & (pics[name] <= 0xFF)).all() for name in pics.dtype.names)
     for channel in row["pit"]:
         good = good and 0 <= channel["mode"] <= 5 and 0 <= channel["access"] <= 3
         good = good and (not channel["counting"] or channel["mode"] not in (2, 3) or channel["reload"] > 0)
         good = good and all(0 <= channel[name] <= 1 << 62 for name in channel.dtype.names)
-    if not good:
+    check_ide(row["ide"])
+    if not good or not all(device_is_sound(device, most) for device, most in device_bounds(row)):
         raise ValueError("its devices are out of range")
+
+
+# Fields of the devices' records that index something, or that must not be larger: the greatest values. Every other number
+# of theirs is not negative.
+DEVICE_BOUNDS = {
+    "pci": {"address": 0xFFFFFFFF, "bus_master_base": 0xFFF0, "power_base": 0xFFC0},
+    "cmos": {"address": 127},
+    "keyboard": {
+        "scan_first": SCAN_BYTES - 1, "scan_count": SCAN_BYTES, "response_first": RESPONSE_BYTES - 1,
+        "response_count": RESPONSE_BYTES, "output": 255, "output_full": 1, "expected_by": 255, "parameter_of": 255,
+    },
+    "uart": {
+        "received_first": FIFO_BYTES - 1, "received_count": FIFO_BYTES, "sent_length": SENT_BYTES, "divisor": 0xFFFF,
+        "fifo_control": 255,
+    },
+    "vga": {
+        "crtc_address": 31, "sequencer_address": 7, "graphics_address": 15, "attribute_address": 63, "dac_read": 767,
+        "dac_write": 767,
+    },
+    "power": {},
+}  # fmt: skip
+BOARD_BOUNDS = {
+    "bus_master_ports": 0xFFF0, "power_ports": 0xFFC0, "irq_levels": 0xFFFFFF, "irq_rises": 0xFFFFFF, "tick": 1 << 61,
+    "device_deadline": NEVER, "poll_period": NEVER, "poll_deadline": NEVER,
+}  # fmt: skip
+MAY_BE_NEGATIVE = ("origin",)  # the tick at which a divider chain would have begun
+
+
+def device_bounds(row: np.void) -> Iterator[tuple[np.void, dict[str, int]]]:
+    """Each device's record of a board, with its bounds; the board's own fields at last."""
+    for name, most in DEVICE_BOUNDS.items():
+        for device in np.atleast_1d(row[name]):
+            yield device, most
+    yield row[list(BOARD_BOUNDS)], BOARD_BOUNDS
+
+
+def device_is_sound(device: np.void, most: dict[str, int]) -> bool:
+    """Whether the numbers of a record are within their bounds."""
+    names = [name for name in device.dtype.names or () if device.dtype[name] == np.int64 and name not in MAY_BE_NEGATIVE]
+    return all(0 <= device[name] <= most.get(name, 1 << 62) for name in names)

@@ -28,9 +28,9 @@ from .host import machine_name
 from .report import number, plain_table
 
 if TYPE_CHECKING:
-    from .loader import Image
     from .machine import RunResult
     from .profile import Profile
+    from .start.boot import Bootable
 
 REPEATS = 3
 SHORTEST, GOAL = 0.4, 1.0  # seconds of a measured run
@@ -181,8 +181,8 @@ def speed_image(counts: Sequence[int]) -> bytes:
 
 def time_phases(setup: Setup, counts: Sequence[int]) -> tuple[list[float], list[int]]:
     """Run `speed` once: host seconds and guest instructions of each phase."""
-    from .loader import parse_image
     from .machine import Machine
+    from .start.multiboot import parse_image
 
     marks: list[tuple[float, float]] = []
 
@@ -233,7 +233,7 @@ def measure_loop(setup: Setup, loop: Loop) -> SpeedRow:
     )
 
 
-def _timed(setup: Setup, image: "Image", iterations: int) -> "tuple[float, RunResult]":
+def _timed(setup: Setup, image: "Bootable", iterations: int) -> "tuple[float, RunResult]":
     """Host seconds of one run, and its result."""
     started = time.perf_counter()
     result = setup.run(image, f"iterations={iterations}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from x86virt.loader import Image
+from x86virt.start.multiboot import Image
 
 BOOT_SECTOR = Path(__file__).resolve().parent / "images" / "boot_sector.bin"
 SECTOR = 512

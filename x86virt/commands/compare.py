@@ -22,7 +22,7 @@ from .output import (
 
 if TYPE_CHECKING:
     from ..equivalence import Comparison
-    from ..loader import Image
+    from ..start.boot import Bootable
 
 LONGEST_LINE = 170
 
@@ -87,7 +87,7 @@ def compare_command(
     return status if equal else STATUS_DIFFERENT
 
 
-def compare_tlbs(image: "Image", command_line: str, json_file: str | None, machine: dict[str, Any]) -> int:
+def compare_tlbs(image: "Bootable", command_line: str, json_file: str | None, machine: dict[str, Any]) -> int:
     """`compare --tlb`: does the guest keep the TLB rules?"""
     from ..profile import load_profile
 

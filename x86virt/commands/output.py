@@ -13,6 +13,7 @@ from ..errors import UserError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from ..console.conversation import Conversation
     from ..machine import RunResult
 
 SCHEMA_VERSION = 1
@@ -37,6 +38,13 @@ def status_of(outcome: str, exit_code: int | None) -> int:
     if outcome.startswith("isolation"):
         return STATUS_DIFFERENT
     return STATUS_BUDGET if outcome == "budget" else STATUS_GUEST
+
+
+def status_of_run(result: "RunResult", conversation: "Conversation | None") -> int:
+    """The same of a run, where a guest that ended well without the text that should end the run did not do as expected."""
+    status = status_of(result.outcome, result.exit_code)
+    missed = conversation is not None and conversation.until is not None and result.outcome not in ("until", "left")
+    return STATUS_DIFFERENT if missed and status == STATUS_DONE else status
 
 
 def status_of_rows(outcomes: Sequence[str], strategies: int) -> int:
@@ -78,6 +86,9 @@ def run_object(guest: str, setup: Setup, result: "RunResult") -> dict[str, Any]:
         ],
         "divergences": [str(divergence) for divergence in result.divergences],
         "console": printable(result.console),
+        "serial": printable(result.serial),
+        "serial2": printable(result.serial2),
+        "screen": [] if result.screen is None else result.screen.lines,
     }
 
 
@@ -90,16 +101,39 @@ def printable(octets: bytes) -> str:
     )
 
 
-def show_result(guest: str, setup: Setup, result: "RunResult") -> None:
-    """The guest's text, then what the run did."""
+def show_result(guest: str, setup: Setup, result: "RunResult", conversation: "Conversation | None" = None) -> None:
+    """The guest's text, then what the run did. What a person or standard output has seen is not shown again."""
     from ..report import show_run
 
-    text = printable(result.console)
-    click.echo(text, nl=bool(text) and not text.endswith("\n"))
+    show_text(printable(result.console))
+    if conversation is None or (conversation.serial is None and conversation.person is None):
+        show_text(printable(result.serial), "serial port")
+    show_text(printable(result.serial2), "second serial port")
+    if result.screen is not None:
+        show_text(result.screen.text, "screen")
     show(show_run(f"{guest} under {setup.name}, {setup.profile.name}", result))
 
 
-def say_outcome(result: "RunResult") -> None:
+def show_text(text: str, caption: str = "") -> None:
+    """A text of the guest's under a caption, if there is any."""
+    if text and caption:
+        click.echo(f"-- {caption} " + "-" * (76 - len(caption)))
+    click.echo(text, nl=bool(text) and not text.endswith("\n"))
+
+
+def show_run_of(
+    guest: str, setup: Setup, result: "RunResult", json_file: str | None, conversation: "Conversation | None" = None
+) -> int:
+    """A run's table or JSON, and its status."""
+    if json_file is not None:
+        write_json(json_file, run_object(guest, setup, result))
+    else:
+        show_result(guest, setup, result, conversation)
+    say_outcome(result, conversation)
+    return status_of_run(result, conversation)
+
+
+def say_outcome(result: "RunResult", conversation: "Conversation | None" = None) -> None:
     """Explain on stderr an end that is not a good one."""
     advice = {
         "budget": "the budget of cycles is spent; raise --max-cycles if the guest needs more",
@@ -111,6 +145,10 @@ def say_outcome(result: "RunResult") -> None:
         say(f"{outcome}: {advice[outcome]}")
     elif not passed(outcome, result.exit_code):
         say(f"{outcome}: the guest did not end well")
+    if result.script_waits_for and outcome not in ("until", "left"):
+        say(f"--input: the script still waited for {result.script_waits_for!r}")
+    if conversation is not None and conversation.until is not None and outcome not in ("until", "left"):
+        say(f"--until: the run ended without showing {conversation.until!r}")
 
 
 def show(renderable: "RenderableType") -> None:

@@ -13,13 +13,16 @@ import click
 
 from ..api import strategy_errors
 from ..errors import UserError
-from .options import NATIVE, machine_options, make_setups
-from .output import SCHEMA_VERSION, STATUS_DONE, get_ready, say, say_outcome, status_of
+from .options import NATIVE, machine_options
+from .output import SCHEMA_VERSION, STATUS_DONE, get_ready, say, say_outcome, status_of_run
+from .pc_options import start_options, take_wishes
+from .run import setups_for
 
 if TYPE_CHECKING:
     from ..api import Setup
-    from ..loader import Image
+    from ..console.conversation import Conversation
     from ..machine import Machine
+    from ..start.boot import Bootable
     from ..symbols import Symbols
     from ..trace import Filter, Limit, Record
 
@@ -44,7 +47,7 @@ class LimitType(click.ParamType):
 
 
 @click.command("trace")
-@click.argument("guest")
+@click.argument("guest", required=False)
 @click.option("-s", "--strategy", default=NATIVE, show_default=True, metavar="NAME|FILE:CLASS", help="One strategy.")
 @click.option("--from", "begin", type=LimitType(), help="Begin after N guest instructions, or at a cycle (Nc).")
 @click.option("--count", type=LimitType(), help="End after N guest instructions, or cycles (Nc).")
@@ -64,9 +67,12 @@ class LimitType(click.ParamType):
 )
 @click.option("-t", "--transitions", is_flag=True, help="Only what changes the ring or enters the VMM.")
 @machine_options
-@click.option("-c", "--command-line", default="", help="The guest's command line, such as iterations=2.")
+@click.option(
+    "-c", "--command-line", "--append", "command_line", default="", help="The guest's command line, such as iterations=2."
+)
+@start_options
 def trace_command(
-    guest: str,
+    guest: str | None,
     strategy: str,
     begin: tuple[int, bool] | None,
     count: tuple[int, bool] | None,
@@ -80,28 +86,37 @@ def trace_command(
 ) -> int:  # fmt: skip
     """Show what GUEST does: every instruction with its cost, interrupts, changes of ring, and the VMM's work.
 
-    Options that filter may be repeated: the same one twice shows either, different ones show what passes all.
+    GUEST is what `run` takes: a shipped guest's name, or the file of a kernel or a boot disk. Options that filter may be
+    repeated: the same one twice shows either, different ones show what passes all.
     """
-    from ..guests import find_guest
+    from ..guests import open_guest
     from ..symbols import Symbols
 
-    image = find_guest(guest)
-    setups = make_setups((strategy,), machine)
+    wishes = take_wishes(machine)
+    if guest is None and wishes.bios is None and not wishes.disks:
+        raise click.UsageError("give a GUEST, a --disk or a --bios")
+    conversation = wishes.conversation()
+    if conversation is not None and (conversation.person or conversation.serial == "-"):
+        raise click.UsageError("the trace itself goes to the terminal: give --serial a file, and no --screen")
+    opened = open_guest(guest, wishes.start())
+    setups = setups_for(opened, (strategy,), machine, wishes, conversation)
     if len(setups) != 1:
         raise click.UsageError("trace takes one strategy")
+    setup, image = setups[0], opened.bootable
     symbols = Symbols(image.symbols)
     shown = make_filter(addresses, rings, events, transitions, symbols)
     get_ready()
-    setup = setups[0]
-    with strategy_errors(setup.name), quiet_end():
-        traced = setup.machine()
-        traced.load(image, command_line)
+    with strategy_errors(setup.name), quiet_end(), contextlib.ExitStack() as stack:
+        traced = setup.load(image, command_line)
+        stack.callback(traced.disks.close)
+        if conversation is not None:
+            stack.enter_context(conversation.with_machine(traced))
         records = trace_of(traced, make_limit(begin), make_limit(count), setup.max_cycles)
         if json_file is None:
             show_trace(records, shown, symbols)
         else:
             write_trace(header(setup, image, command_line, shown), records, shown, symbols, json_file)
-        return end_status(traced)
+        return end_status(traced, conversation)
     return STATUS_DONE
 
 
@@ -169,7 +184,7 @@ def write_trace(
                 stream.write(json.dumps(record.as_json(symbols), allow_nan=False) + "\n")
 
 
-def header(setup: "Setup", image: "Image", command_line: str, shown: "Filter") -> dict[str, Any]:
+def header(setup: "Setup", image: "Bootable", command_line: str, shown: "Filter") -> dict[str, Any]:
     """The first JSON line."""
     return {
         "schema_version": SCHEMA_VERSION,
@@ -199,10 +214,10 @@ def json_stream(target: str) -> "Iterator[IO[str]]":
         raise UserError(target, f"cannot be written ({error.strerror})", "give another file, or -") from None
 
 
-def end_status(machine: "Machine") -> int:
+def end_status(machine: "Machine", conversation: "Conversation | None") -> int:
     """The exit status that the end of the run asks for; a guest that would go on is no bad end."""
     if machine.outcome is None:
         return STATUS_DONE
     result = machine.result()
-    say_outcome(result)
-    return status_of(result.outcome, result.exit_code)
+    say_outcome(result, conversation)
+    return status_of_run(result, conversation)

@@ -73,6 +73,7 @@ def handle_fault(cpu, ram, blocks, details, edge, index):
         refund(cpu, blocks, details, index)
     if outcome == FAULT:
         cpu.debug_hits = 0  # what its accesses met is met again
+        cpu.stop_met = 0
         return deliver_event(cpu, ram)
     if outcome == RESTART:
         return OK

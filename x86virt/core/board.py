@@ -1,23 +1,32 @@
 """The board: the devices of the bare machine, or, as another instance, the virtual devices of a VM.
 
-One record holds two 8259A PICs, an 8254 PIT, the 0xE9 console, the exit port 0xF4, the shutdown port 0x8900, the
-POST port 0x80, port 0xF0 of the x87 error interrupt, and the A20 gate of port 0x92. `now` is always in ticks (64 per
-processor cycle) and must not go back; everything is a function of it.
+One record holds two 8259A PICs, an 8254 PIT, PCI configuration space, clock, keyboard, two serial ports, VGA registers,
+power management, the console of ports 0xE9 and 0x402, the exit port 0xF4, the shutdown port 0x8900, the POST port 0x80,
+port 0xF0 of the x87 error interrupt, and the A20 gate; core/port_decode.py leads from a port to its device. `now` is
+always in ticks (64 per processor cycle) and must not go back; everything is a function of it.
+
+A device's module knows its own record alone. It leaves there the level of its interrupt line (`irq`) and the tick at
+which something becomes of it by itself (`deadline`); `follow_devices` carries both to the board.
 
 Whoever runs the processor calls `board_advance` at the first instruction boundary at or after `board_deadline`, and
-asks again for the deadline after every advance, port access and acknowledgement. Accesses to the ports of the PICs, the
-PIT and 0x61 advance the board themselves. Accesses wider than a byte are split into bytes at successive ports, but for
-0xF4, which takes any width.
+asks again for the deadline after every advance, port access and acknowledgement. Accesses to the ports of devices that
+live in time advance the board themselves. What asks for its owner's attention is or-ed into `attention`.
+
+The lines of all interrupts are kept beside the PICs too (`irq_levels`, `irq_rises`), for an I/O APIC.
 """
 
 import numpy as np
 
+from .cmos import CMOS, advance_cmos, power_on_cmos, reset_cmos
+from .ide import ide_advance, reset_ide
+from .ide_state import IDE
 from .jit import inline, kernel
+from .keyboard import KEYBOARD, advance_keyboard, reset_keyboard
+from .layout import NEVER
+from .pci import PCI, reset_pci
 from .pic import (
     PIC,
     acknowledge,
-    pic_read,
-    pic_write,
     reset_pic,
     selected_input,
     set_line,
@@ -25,26 +34,28 @@ from .pic import (
 )
 from .pit import (
     CHANNEL,
-    NEVER,
-    latch_count,
-    latch_status,
     next_change,
     next_rise,
     pit_clock,
-    read_count,
     reset_channel,
-    set_gate,
     settle,
     tick_of_clock,
-    write_control,
-    write_count,
 )
+from .port_map import map_fixed_ports, map_moved_ports
+from .power import POWER, advance_power, reset_power
+from .uart import UART, advance_uart, reset_uart
+from .vga import VGA, reset_vga
 
-# -- outcomes of a port write -------------------------------------------------------------------------------------
+# -- outcomes of a port write, and attention: bits ------------------------------------------------------------------
 BOARD_OK = 0
 BOARD_EXIT = 1  # a value was written to the exit port: board.exit_requested, board.exit_code
 BOARD_SHUTDOWN = 2  # the word `Shutdown` was written: board.shutdown_requested
-BOARD_CONSOLE = 3  # the console buffer is nearly full: take board.console[:console_length], set console_length to 0
+BOARD_CONSOLE = 4  # the console buffer is nearly full: take board.console[:console_length], set console_length to 0
+BOARD_POWER_OFF = 8  # the guest switched the machine off: board.power_off_requested
+BOARD_RESET = 16  # the guest asks for a reset: board.reset_requested
+BOARD_DISK = 32  # a command of IDE wants its data moved
+BOARD_SERIAL = 64  # a UART's buffer for the host is nearly full: take uart.sent[:sent_length], set sent_length to 0
+BOARD_POLL = 128  # board.poll_deadline was reached: the owner looks at what it watches
 
 # -- what becomes of timer edges that the guest could not take yet --------------------------------------------------
 TIMER_MERGE = 0  # an edge while one is requested already is lost, as in hardware
@@ -54,30 +65,47 @@ TIMER_DROP = 2  # an edge while one is requested or in service is lost
 CONSOLE_BYTES = 1 << 16
 CONSOLE_NEARLY_FULL = CONSOLE_BYTES - 4096
 
-PORT_MASTER_PIC = 0x20
-PORT_PIT = 0x40
-PORT_PIT_COMMAND = 0x43
-PORT_SYSTEM_CONTROL = 0x61
-PORT_POST = 0x80
-PORT_SYSTEM_CONTROL_A = 0x92
-PORT_SLAVE_PIC = 0xA0
-PORT_CONSOLE = 0xE9
-PORT_FLOAT_ERROR = 0xF0
-PORT_EXIT = 0xF4
-PORT_SHUTDOWN = 0x8900
-
 SHUTDOWN_WORD = tuple(b"Shutdown")
+TIMER_IRQ = 0
+KEYBOARD_IRQ = 1
+UART_2_IRQ = 3
+UART_1_IRQ = 4
+CLOCK_IRQ = 8
+POWER_IRQ = 9
+SECOND_KEYBOARD_IRQ = 12
 FLOAT_ERROR_IRQ = 13
-REFRESH_CLOCKS = 18  # PIT clocks between two memory refreshes, which toggle bit 4 of port 0x61
+PRIMARY_IDE_IRQ, SECONDARY_IDE_IRQ = 14, 15
 
 BOARD = np.dtype(
     [
         ("ticks_per_second", "i8"),  # 64 * clock frequency of the processor in Hz
         ("clock", "i8"),  # PIT clocks elapsed at the last advance
-        ("frozen", "i8"),  # 1: no time passes for the timers; their edges are given by `give_timer_edges` (a replay)
+        ("frozen", "i8"),  # 1: no time passes for the devices; edges of the timer are given by `give_timer_edges` (a replay)
+        ("tick", "i8"),  # the tick of the last advance
+        ("decode", "u1", 1 << 16),  # DEVICE of each port
+        ("device_deadline", "i8"),  # the earliest tick at which a device other than the PIT is due
+        ("deadlines_moved", "i8"),  # 1: an access may have moved a deadline, until whoever runs the processor has seen it
+        ("poll_period", "i8"),  # ticks from one look of the owner's to the next, 0: none; set by the owner
+        ("poll_deadline", "i8"),  # the tick of the next
+        ("irq_levels", "i8"),  # the interrupt lines, bit n for IRQ n
+        ("irq_rises", "i8"),  # those that rose since the I/O APIC looked
+        ("timer_watched", "i8"),  # 1: the I/O APIC takes IRQ 0, whatever the PICs do with it
         ("pic", PIC, 2),  # master, slave
         ("pit", CHANNEL, 3),
+        ("pci", PCI),
+        ("ide", IDE),
+        ("cmos", CMOS),
+        ("keyboard", KEYBOARD),
+        ("uart", UART, 2),
+        ("vga", VGA),
+        ("power", POWER),
+        ("bus_master_ports", "i8"),  # where the ports that PCI functions move are mapped now, 0: nowhere
+        ("power_ports", "i8"),
         ("system_control", "i8"),  # bits 0 to 3 of port 0x61: gate 2, speaker, parity check enables
+        ("reset_control", "i8"),  # the last value of port 0xCF9
+        ("fast_reset", "i8"),  # bit 0 of port 0x92
+        ("reset_requested", "i8"),
+        ("power_off_requested", "i8"),
         ("a20_closed", "i8"),  # 1: the A20 gate is closed; port 0x92, bit 1 opens it
         ("timer_policy", "i8"),  # TIMER_MERGE, TIMER_CATCH_UP, TIMER_DROP; set by the owner after reset
         ("timer_edges", "i8"),  # rising edges of channel 0 seen by an edge-triggered input
@@ -103,43 +131,89 @@ BOARD = np.dtype(
 
 @kernel
 def reset_board(board, ticks_per_second):
-    """Power on, at tick 0: PICs not initialized, timers without a count, empty console, policy merge."""
+    """Power on, at tick 0: every device as its data sheet has it, empty console, timer policy merge."""
     board.ticks_per_second = ticks_per_second
     board.clock = 0
+    board.tick = 0
     board.frozen = 0
+    board.bus_master_ports = 0
+    board.power_ports = 0
+    board.poll_period = 0
+    board.poll_deadline = NEVER
+    board.timer_policy = TIMER_MERGE
+    board.timer_edges = 0
+    board.timer_lost = 0
+    board.timer_backlog = 0
+    board.timer_replayed = 0
+    board.attention = 0
+    board.exit_requested = 0
+    board.exit_code = 0
+    board.unclaimed_reads = 0
+    board.unclaimed_writes = 0
+    board.console_length = 0
+    board.console_lost = 0
+    power_on_cmos(board.cmos, ticks_per_second)
+    for number in range(2):
+        board.uart[number].sent_length = 0
+        board.uart[number].sent_lost = 0
+    reset_devices(board)
+
+
+@kernel
+def reset_devices(board):
+    """RST#: what a reset of the machine does at any time. Time, and what the owner has not taken yet, go on."""
     reset_pic(board.pic[0], 1)
     reset_pic(board.pic[1], 0)
     reset_channel(board.pit[0], 1)
     reset_channel(board.pit[1], 1)
     reset_channel(board.pit[2], 0)
     board.pic[0].lines = 1  # OUT of channel 0 is high
+    board.irq_levels = 1
+    board.irq_rises = 0
+    board.timer_watched = 0
+    reset_pci(board.pci)
+    reset_ide(board.ide, board.ticks_per_second)
+    reset_cmos(board.cmos, board.tick, board.ticks_per_second)
+    reset_keyboard(board.keyboard)
+    reset_uart(board.uart[0])
+    reset_uart(board.uart[1])
+    reset_vga(board.vga)
+    reset_power(board.power, board.tick, board.ticks_per_second)
     board.system_control = 0
+    board.reset_control = 0
+    board.fast_reset = 0
+    board.reset_requested = 0
+    board.power_off_requested = 0
     board.a20_closed = 0
-    board.timer_policy = TIMER_MERGE
-    board.timer_edges = 0
-    board.timer_lost = 0
-    board.timer_backlog = 0
-    board.timer_replayed = 0
     board.ferr = 0
     board.ignne = 0
-    board.attention = 0
-    board.exit_requested = 0
-    board.exit_code = 0
     board.shutdown_requested = 0
     board.shutdown_progress = 0
     board.post_code = 0
-    board.unclaimed_reads = 0
-    board.unclaimed_writes = 0
-    board.console_length = 0
-    board.console_lost = 0
+    board.deadlines_moved = 0
+    map_fixed_ports(board)
+    map_moved_ports(board)
+    follow_devices(board)
 
 
 # -- interrupts ---------------------------------------------------------------------------------------------------
 
 
 @kernel
+def note_line(board, irq, level):
+    """Keep the level of an interrupt line, and that it rose."""
+    bit = 1 << irq
+    if level == 0:
+        board.irq_levels &= ~bit
+    else:
+        board.irq_rises |= bit & ~board.irq_levels
+        board.irq_levels |= bit
+
+
+@kernel
 def set_irq_line(board, irq, level):
     """Drive interrupt line 1 or 3 to 15 of the board low (0) or high (1). IRQ 0 is the timer's, 2 the cascade."""
+    note_line(board, irq, level)
     if irq < 8:
         set_line(board.pic[0], irq, level)
     else:
@@ -206,21 +280,13 @@ def timer_rises(board, edges):
 @kernel
 def timer_output(board, edges):
     """Carry OUT of channel 0, which rose `edges` times since it was last looked at, to IRQ 0."""
+    note_line(board, TIMER_IRQ, board.pit[0].output)
+    if edges != 0:
+        board.irq_rises |= 1 << TIMER_IRQ
     if board.pic[0].level_triggered != 0:
         set_line(board.pic[0], 0, board.pit[0].output)
     else:
         timer_rises(board, edges)
-
-
-@kernel
-def board_advance(board, now):
-    """Bring the timers up to tick `now` and raise what they raise; constant time."""
-    if board.frozen == 1:
-        return
-    clock = pit_clock(now, board.ticks_per_second)
-    if clock > board.clock:
-        board.clock = clock
-        timer_output(board, settle(board.pit[0], clock))
 
 
 @kernel
@@ -230,13 +296,92 @@ def give_timer_edges(board, edges, level):
     timer_output(board, edges)
 
 
+# -- time -----------------------------------------------------------------------------------------------------------
+
+
 @kernel
-def board_deadline(board):
+def follow_line(board, irq, level):
+    """Drive an interrupt line, if it is not at this level already."""
+    if (board.irq_levels >> irq) & 1 != level:
+        set_irq_line(board, irq, level)
+
+
+@kernel
+def follow_devices(board):
+    """Carry what the devices leave in their records to the interrupt lines, and find the earliest of their deadlines."""
+    follow_line(board, PRIMARY_IDE_IRQ, board.ide.irq[0])
+    follow_line(board, SECONDARY_IDE_IRQ, board.ide.irq[1])
+    follow_line(board, KEYBOARD_IRQ, board.keyboard.irq)
+    follow_line(board, UART_2_IRQ, board.uart[1].irq)
+    follow_line(board, UART_1_IRQ, board.uart[0].irq)
+    follow_line(board, CLOCK_IRQ, board.cmos.irq)
+    follow_line(board, POWER_IRQ, board.power.irq)
+    follow_line(board, SECOND_KEYBOARD_IRQ, board.keyboard.second_irq)
+    deadline = min(board.poll_deadline, board.cmos.deadline, board.keyboard.deadline)
+    deadline = min(deadline, board.uart[0].deadline, board.uart[1].deadline, board.power.deadline)
+    deadline = min(deadline, board.ide.deadline)
+    if deadline != board.device_deadline:
+        board.device_deadline = deadline
+        board.deadlines_moved = 1
+
+
+@kernel
+def poll(board):
+    """The owner's look is due: ask for it, and set the next, at a multiple of the period whatever the present tick."""
+    board.attention |= BOARD_POLL
+    if board.poll_period <= 0:
+        board.poll_deadline = NEVER
+    else:
+        missed = (board.tick - board.poll_deadline) // board.poll_period
+        board.poll_deadline += (missed + 1) * board.poll_period
+
+
+@kernel
+def advance_devices(board):
+    """Let the devices see the present tick, of which one or more were waiting for it."""
+    now, second = board.tick, board.ticks_per_second
+    if now >= board.poll_deadline:
+        poll(board)
+    ide_advance(board.ide, board.tick)
+    if now >= board.cmos.deadline:
+        advance_cmos(board.cmos, now, second)
+    if now >= board.keyboard.deadline:
+        advance_keyboard(board.keyboard, now, second)
+    if now >= board.uart[0].deadline:
+        advance_uart(board.uart[0], now)
+    if now >= board.uart[1].deadline:
+        advance_uart(board.uart[1], now)
+    if now >= board.power.deadline:
+        advance_power(board.power, now, second)
+    follow_devices(board)
+
+
+@kernel
+def board_advance(board, now):
+    """Bring the devices up to tick `now` and raise what they raise; constant time.
+
+    On a frozen board all time stands still. Only edges of the timer are given to it from a record: what the other devices
+    did by themselves is not in one yet.
+    """
+    if board.frozen == 1:
+        return
+    if now > board.tick:
+        board.tick = now
+    clock = pit_clock(now, board.ticks_per_second)
+    if clock > board.clock:
+        board.clock = clock
+        timer_output(board, settle(board.pit[0], clock))
+    if now >= board.device_deadline:
+        advance_devices(board)
+
+
+@kernel
+def timer_deadline(board):
     """The first tick at which channel 0 may raise an interrupt (level-triggered: may change its line), NEVER if none.
 
-    Masked or not initialized, it cannot. The board has been advanced to the present."""
+    Masked or not initialized, it cannot, unless the I/O APIC takes it."""
     pic = board.pic[0]
-    if board.frozen == 1 or pic.ready == 0 or pic.imr & 1 != 0:
+    if (pic.ready == 0 or pic.imr & 1 != 0) and board.timer_watched == 0:
         return NEVER
     if pic.level_triggered != 0:
         clock = next_change(board.pit[0])
@@ -245,6 +390,16 @@ def board_deadline(board):
     if clock == NEVER:
         return NEVER
     return tick_of_clock(clock, board.ticks_per_second)
+
+
+@kernel
+def board_deadline(board):
+    """The first tick at which a device may do something by itself that others notice, NEVER if none.
+
+    The board has been advanced to the present."""
+    if board.frozen == 1:
+        return NEVER
+    return min(timer_deadline(board), board.device_deadline)
 
 
 # -- x87 exceptions reported around the processor (CR0.NE clear) ----------------------------------------------------
@@ -272,262 +427,3 @@ def float_error_port(board):
     """A write to port 0xF0, of any value: IRQ 13 is cleared, and IGNNE# asserted while FERR# is."""
     board.ignne = board.ferr
     set_irq_line(board, FLOAT_ERROR_IRQ, 0)
-
-
-# -- PIC ports ----------------------------------------------------------------------------------------------------
-
-
-@kernel
-def pic_port_write(board, number, a0, value):
-    """A byte to PIC `number` (0 master, 1 slave)."""
-    pic_write(board.pic[number], a0, value)
-    signal_cascade(board.pic[0], board.pic[1])
-    if board.timer_backlog != 0:
-        if board.pic[0].ready == 0:
-            forget_timer_backlog(board)
-        else:
-            replay_timer(board)
-
-
-@kernel
-def pic_port_read(board, number, a0):
-    """A byte from PIC `number`; a poll acknowledges."""
-    value = pic_read(board.pic[number], a0)
-    signal_cascade(board.pic[0], board.pic[1])
-    if board.timer_backlog != 0:
-        replay_timer(board)
-    return value
-
-
-# -- PIT ports ----------------------------------------------------------------------------------------------------
-
-
-@kernel
-def read_back(board, value):
-    """Read-back command: latch counts (bit 5 clear) and status (bit 4 clear) of the counters of bits 1 to 3."""
-    for number in range(3):
-        if value & (2 << number) != 0:
-            channel = board.pit[number]
-            settle(channel, board.clock)
-            if value & 0x20 == 0:
-                latch_count(channel, board.clock)
-            if value & 0x10 == 0:
-                latch_status(channel, board.clock)
-
-
-@kernel
-def pit_command(board, value):
-    """A byte to port 0x43: read-back, counter latch or control word."""
-    number = value >> 6
-    if number == 3:
-        read_back(board, value)
-        return
-    channel = board.pit[number]
-    settle(channel, board.clock)
-    if value & 0x30 == 0:
-        latch_count(channel, board.clock)
-        return
-    before = channel.output
-    write_control(channel, value, board.clock)
-    if number == 0:
-        timer_written(board, before)
-        forget_timer_backlog(board)
-
-
-@kernel
-def timer_written(board, before):
-    """A write to channel 0 may have moved OUT at once, from `before`: a rise is an edge like any other."""
-    if board.frozen == 1:
-        return
-    rose = 0
-    if before == 0:
-        rose = board.pit[0].output
-    timer_output(board, rose)
-
-
-@kernel
-def pit_port_write(board, number, value):
-    """A byte to port 0x40 + `number`."""
-    if number == 3:
-        pit_command(board, value)
-        return
-    channel = board.pit[number]
-    settle(channel, board.clock)
-    before = channel.output
-    write_count(channel, value, board.clock)
-    if number == 0:
-        timer_written(board, before)
-
-
-@kernel
-def pit_port_read(board, number):
-    """A byte from port 0x40 + `number`; the command port reads as all ones."""
-    if number == 3:
-        return 0xFF
-    settle(board.pit[number], board.clock)
-    return read_count(board.pit[number], board.clock)
-
-
-@kernel
-def system_control_write(board, value):
-    """Port 0x61: bit 0 is the gate of channel 2."""
-    board.system_control = value & 0x0F
-    settle(board.pit[2], board.clock)
-    set_gate(board.pit[2], value & 1, board.clock)
-
-
-@kernel
-def system_control_read(board):
-    """Port 0x61: bits 0 to 3 as written, bit 4 toggles with each memory refresh, bit 5 is OUT of channel 2."""
-    settle(board.pit[2], board.clock)
-    refresh = board.clock // REFRESH_CLOCKS & 1
-    return board.system_control | refresh << 4 | board.pit[2].output << 5
-
-
-# -- the ports of the simulation ----------------------------------------------------------------------------------
-
-
-@kernel
-def console_write(board, value):
-    """A byte of text to port 0xE9."""
-    length = board.console_length
-    if length >= CONSOLE_BYTES:
-        board.console_lost += 1
-        return BOARD_CONSOLE
-    board.console[length] = value
-    board.console_length = length + 1
-    if length >= CONSOLE_NEARLY_FULL:
-        return BOARD_CONSOLE
-    return BOARD_OK
-
-
-@kernel
-def shutdown_write(board, value):
-    """A byte to port 0x8900; the word `Shutdown` asks for the end."""
-    progress = board.shutdown_progress
-    if value == SHUTDOWN_WORD[progress]:
-        progress += 1
-    elif value == SHUTDOWN_WORD[0]:
-        progress = 1
-    else:
-        progress = 0
-    board.shutdown_progress = progress
-    if progress < len(SHUTDOWN_WORD):
-        return BOARD_OK
-    board.shutdown_progress = 0
-    board.shutdown_requested = 1
-    return BOARD_SHUTDOWN
-
-
-# -- port decode --------------------------------------------------------------------------------------------------
-
-
-@kernel
-def timed_port(port):
-    """1 for the ports whose devices live in time: PICs, PIT, system control."""
-    if port & ~0x81 == PORT_MASTER_PIC or port & ~3 == PORT_PIT or port == PORT_SYSTEM_CONTROL:
-        return 1
-    return 0
-
-
-@kernel
-def is_plain_port(port):
-    """Whether a byte to or from a port touches nothing beyond it: the POST port, and ports without a device."""
-    if timed_port(port) != 0 or port == PORT_CONSOLE or port == PORT_SHUTDOWN or port == PORT_EXIT:
-        return False
-    return port != PORT_FLOAT_ERROR and port != PORT_SYSTEM_CONTROL_A
-
-
-@kernel
-def reads_time(port, n):
-    """1 if reading `n` ports from `port` tells the time: counters of the PIT, port 0x61. What the PICs tell follows from
-    their inputs."""
-    for number in range(n):
-        part = (port + number) & 0xFFFF
-        if part == PORT_SYSTEM_CONTROL or PORT_PIT <= part < PORT_PIT_COMMAND:
-            return 1
-    return 0
-
-
-@kernel
-def timed_write(board, port, value):
-    """A byte to a port of `timed_port`; the board is advanced."""
-    if port == PORT_SYSTEM_CONTROL:
-        system_control_write(board, value)
-    elif port & ~3 == PORT_PIT:
-        pit_port_write(board, port & 3, value)
-    else:
-        pic_port_write(board, port >> 7, port & 1, value)
-
-
-@kernel
-def timed_read(board, port):
-    """A byte from a port of `timed_port`; the board is advanced."""
-    if port == PORT_SYSTEM_CONTROL:
-        return system_control_read(board)
-    if port & ~3 == PORT_PIT:
-        return pit_port_read(board, port & 3)
-    return pic_port_read(board, port >> 7, port & 1)
-
-
-@kernel
-def byte_write(board, port, value, now):
-    """Write a byte to a port at tick `now`; returns a BOARD outcome."""
-    if timed_port(port) != 0:
-        board_advance(board, now)
-        timed_write(board, port, value)
-    elif port == PORT_CONSOLE:
-        return console_write(board, value)
-    elif port == PORT_SHUTDOWN:
-        return shutdown_write(board, value)
-    elif port == PORT_POST:
-        board.post_code = value
-    elif port == PORT_FLOAT_ERROR:
-        float_error_port(board)
-    elif port == PORT_SYSTEM_CONTROL_A:
-        board.a20_closed = 1 - ((value >> 1) & 1)
-    else:
-        board.unclaimed_writes += 1
-    return BOARD_OK
-
-
-@kernel
-def byte_read(board, port, now):
-    """Read a byte from a port at tick `now`; all ones where no device answers."""
-    if timed_port(port) != 0:
-        board_advance(board, now)
-        return timed_read(board, port)
-    if port == PORT_CONSOLE:
-        return PORT_CONSOLE
-    if port == PORT_POST:
-        return board.post_code
-    if port == PORT_SYSTEM_CONTROL_A:
-        return (1 - board.a20_closed) << 1
-    board.unclaimed_reads += 1
-    return 0xFF
-
-
-@kernel
-def port_write(board, port, width_bytes, value, now):
-    """OUT: write 1, 2 or 4 bytes to ports 0 to 0xFFFF at tick `now`.
-
-    Returns BOARD_OK, or the outcome that asks for attention; the write has been done either way."""
-    if port == PORT_EXIT:
-        board.exit_requested = 1
-        board.exit_code = value & 0xFF
-        return BOARD_EXIT
-    outcome = BOARD_OK
-    for number in range(width_bytes):
-        part = byte_write(board, (port + number) & 0xFFFF, (value >> (8 * number)) & 0xFF, now)
-        if part != BOARD_OK:
-            outcome = part
-    return outcome
-
-
-@kernel
-def port_read(board, port, width_bytes, now):
-    """IN: read 1, 2 or 4 bytes from ports 0 to 0xFFFF at tick `now`."""
-    value = 0
-    for number in range(width_bytes):
-        value |= byte_read(board, (port + number) & 0xFFFF, now) << (8 * number)
-    return value

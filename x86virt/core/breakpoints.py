@@ -9,9 +9,11 @@ from ..isa.vectors import DB
 from .fault import raise_plain
 from .jit import inline, kernel
 from .layout import OK, RESTART
+from .stops import WATCH_STOP_DATA, data_stop_at, page_has_stop
 
 M32 = 0xFFFFFFFF
 WATCH_CODE, WATCH_DATA, WATCH_PORTS = 1, 2, 4
+WATCH_ALL_DATA = WATCH_DATA | WATCH_STOP_DATA
 ON_EXECUTION, ON_WRITES, ON_PORTS, ON_READS_AND_WRITES = 0, 1, 2, 3  # the R/W fields of DR7
 
 DR6_BD, DR6_BS, DR6_BT = 1 << 13, 1 << 14, 1 << 15
@@ -76,9 +78,9 @@ def code_breakpoints_at(cpu, gla):
 
 @kernel
 def note_data_access(cpu, gla, n, write):
-    """Note the data breakpoints that an access meets.
+    """Note the data breakpoints, and the debugger's stops, that an access meets.
 
-    The trap comes after the instruction: within a block the answer is RESTART, so that it executes by itself.
+    The trap or stop comes after the instruction: within a block the answer is RESTART, so that it executes by itself.
     """
     bits = 0
     for number in range(4):
@@ -86,11 +88,15 @@ def note_data_access(cpu, gla, n, write):
         if is_enabled(cpu, number) and (kind == ON_READS_AND_WRITES or (kind == ON_WRITES and write == 1)):
             if touches(cpu, number, gla, n):
                 bits |= 1 << number
-    if bits == 0:
+    stop = data_stop_at(cpu, gla, n, write)
+    if bits | stop == 0:
         return OK
     if cpu.in_block == 1:
         return RESTART
     cpu.debug_hits |= bits
+    if cpu.stop_met == 0 and stop != 0:
+        cpu.stop_met = stop
+        cpu.stop_met_at = gla
     return OK
 
 
@@ -115,8 +121,8 @@ def page_is_watched(cpu, gla):
 
 @inline
 def may_be_plain(cpu, gla):
-    """Whether the front cache may take a page: no access to it need be compared with breakpoints."""
-    return cpu.watch & WATCH_DATA == 0 or not page_is_watched(cpu, gla)
+    """Whether the front cache may take a page: no access to it need be compared with breakpoints or stops."""
+    return cpu.watch & WATCH_ALL_DATA == 0 or not (page_is_watched(cpu, gla) or page_has_stop(cpu, gla))
 
 
 @kernel

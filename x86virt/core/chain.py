@@ -26,7 +26,7 @@ def cached_jump(cpu, code, blocks):
     slot = cpu.bank + ((gla >> 12) & FRONT_MASK)
     if cpu.front_fetch[slot] != (gla & PAGE) | cpu.fetch_generation:
         return 0
-    if blocks[index].physical != gla + cpu.fetch_addend[slot] or blocks[index].ticks == NEVER:
+    if blocks[index].place != gla + cpu.fetch_addend[slot] or blocks[index].ticks == NEVER:
         return 0
     return index
 
@@ -55,7 +55,7 @@ def link(blocks, index, edge, target):
     if index == SCRATCH_BLOCK or target == SCRATCH_BLOCK:
         return
     if (blocks[index].rip ^ blocks[target].rip) >> 12 == 0 and (
-        blocks[index].physical ^ blocks[target].physical
+        blocks[index].place ^ blocks[target].place
     ) >> 12 == 0:
         blocks[index].links[edge] = target
 

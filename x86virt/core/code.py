@@ -1,4 +1,4 @@
-"""Decoded code: blocks of micro-operations keyed by physical address, linear address and code context.
+"""Decoded code: blocks of micro-operations keyed by place (core/physical_map.py), linear address and code context.
 
 A block holds instructions of one page up to the first that leaves the straight path. Nothing is reused piecemeal: when
 the arrays are full, or too much changed, all blocks are discarded at once. Cycles never depend on any of this.
@@ -31,6 +31,7 @@ from .layout import (
     NEVER,
     OK,
     SCRATCH_BLOCK,
+    STOPPED,
 )
 from .lower import (
     OP_FALL_THROUGH,
@@ -42,42 +43,46 @@ from .lower import (
     single,
 )
 from .paging import translate
-from .physical import read_physical
+from .physical import read_at
+from .physical_map import place_to_read
+from .stops import WATCH_STOP_CODE, check_code_stop, has_code_stop
 from .tables import NO_EVENT
 from .tlb import drop_front, front_fetch_fill
 
 M32 = 0xFFFFFFFF
 PAGE = 0xFFFFF000
 D_BIT = 1 << 2  # of a context's attributes
+WATCH_ALL_CODE = WATCH_CODE | WATCH_STOP_CODE
 
 
 @inline
-def bucket_of(physical, context):
+def bucket_of(place, context):
     """The hash bucket of a block."""
-    return (physical ^ (physical >> 14) ^ (context << 9)) & (N_BUCKETS - 1)
+    return (place ^ (place >> 14) ^ (context << 9)) & (N_BUCKETS - 1)
 
 
 @inline
-def page_bucket(physical):
-    """The hash bucket of a physical page."""
-    return (physical >> 12) & (N_BUCKETS - 1)
+def page_bucket(place):
+    """The hash bucket of a page."""
+    return (place >> 12) & (N_BUCKETS - 1)
 
 
 @kernel
 def fetch_address(cpu, ram, gla):
-    """Translate an instruction fetch, touching the instruction TLB: (outcome, physical address)."""
+    """Translate an instruction fetch, touching the instruction TLB: (outcome, place)."""
     user = int(cpu.cpl == 3)
     slot = cpu.bank + ((gla >> 12) & FRONT_MASK)
     if cpu.front_fetch[slot] == (gla & PAGE) | cpu.fetch_generation:
         return OK, gla + cpu.fetch_addend[slot]
     outcome, physical, rights = translate(cpu, ram, gla, 0, user, 1)
     if outcome != OK:
-        return outcome, physical
+        return outcome, 0
+    place = place_to_read(cpu, physical)
     if cpu.owner_table == 0:
-        front_fetch_fill(cpu, gla, physical - gla, user)
+        front_fetch_fill(cpu, gla, place - gla, user)
     elif owner_refuses(cpu, ram, gla, physical, user, ACCESS_FETCH) == 1:
         return ISOLATION, 0
-    return OK, physical
+    return OK, place
 
 
 @kernel
@@ -85,7 +90,7 @@ def discard_all(cpu, ram, code, blocks, details):
     """Forget every block, after its executions went to the ledger."""
     settle(cpu, code, blocks, details)
     for index in range(FIRST_BLOCK, code.block_count):
-        store_32(ram, cpu.code_map + (blocks[index].physical >> 12) * 4, 0)
+        store_32(ram, cpu.code_map + (blocks[index].place >> 12) * 4, 0)
     code.block_count = FIRST_BLOCK
     code.uop_count = BLOCK_UOPS
     code.buckets[:] = 0
@@ -140,8 +145,8 @@ def discard_piece(cpu, ram, code, blocks, piece):
     while index != 0:
         block = blocks[index]
         following = block.next_in_page
-        same_page = (block.physical ^ first) >> 12 == 0
-        if same_page and block.physical < last and block.end_physical > first:
+        same_page = (block.place ^ first) >> 12 == 0
+        if same_page and block.place < last and block.end_place > first:
             block.ticks = NEVER
             unlink(code, blocks, index)
             if previous == 0:
@@ -150,7 +155,7 @@ def discard_piece(cpu, ram, code, blocks, piece):
                 blocks[previous].next_in_page = following
         else:
             if same_page:
-                mask |= piece_mask(block.physical, block.end_physical)
+                mask |= piece_mask(block.place, block.end_place)
             previous = index
         index = following
     store_32(ram, cpu.code_map + (first >> 12) * 4, mask)
@@ -160,7 +165,7 @@ def discard_piece(cpu, ram, code, blocks, piece):
 def unlink(code, blocks, index):
     """Take a dead block out of its hash bucket, so that chains stay short."""
     block = blocks[index]
-    bucket = bucket_of(block.physical, block.context)
+    bucket = bucket_of(block.place, block.context)
     if code.buckets[bucket] == index:
         code.buckets[bucket] = block.next_in_bucket
         return
@@ -172,36 +177,36 @@ def unlink(code, blocks, index):
 
 
 @kernel
-def piece_mask(physical, end):
-    """The mask bits of the pieces that bytes physical..end-1 of one page touch."""
+def piece_mask(place, end):
+    """The mask bits of the pieces that bytes place..end-1 of one page touch."""
     mask = 0
-    for piece in range(physical >> CODE_SHIFT, ((end - 1) >> CODE_SHIFT) + 1):
+    for piece in range(place >> CODE_SHIFT, ((end - 1) >> CODE_SHIFT) + 1):
         mask |= 1 << (piece & 31)
     return mask
 
 
 @kernel
-def mark_code(cpu, ram, physical, end):
-    """Note that bytes physical..end-1 of one page of RAM are code, so that a write there is noticed."""
-    address = cpu.code_map + (physical >> 12) * 4
+def mark_code(cpu, ram, place, end):
+    """Note that bytes place..end-1 of one page are code, so that a write there is noticed."""
+    address = cpu.code_map + (place >> 12) * 4
     mask = load_32(ram, address)
     if mask == 0:
         # Plain writes to this page must be seen from now on, through whatever linear address.
         drop_front(cpu)
-    store_32(ram, address, mask | piece_mask(physical, end))
+    store_32(ram, address, mask | piece_mask(place, end))
 
 
 @kernel
-def mark_repeated(cpu, ram, d, physical, room, second):
+def mark_repeated(cpu, ram, d, place, room, second):
     """Mark a repeated instruction, which may write over itself: its next iteration is that of the new bytes.
 
-    The first `room` bytes lie at `physical`, what is longer at `second`. Blocks are marked when they are registered.
+    The first `room` bytes lie at `place`, what is longer at `second`. Blocks are marked when they are registered.
     """
-    end = physical + min(d.length, room)
-    if end <= cpu.ram_last + 1:
-        mark_code(cpu, ram, physical, end)
+    end = place + min(d.length, room)
+    if end <= cpu.place_last + 1:
+        mark_code(cpu, ram, place, end)
     end = second + d.length - room
-    if d.length > room and end <= cpu.ram_last + 1:
+    if d.length > room and end <= cpu.place_last + 1:
         mark_code(cpu, ram, second, end)
 
 
@@ -209,28 +214,28 @@ def mark_repeated(cpu, ram, d, physical, room, second):
 def register_block(cpu, ram, code, blocks, index):
     """Enter a new block into the hash and page chains, and mark its bytes as code."""
     block = blocks[index]
-    bucket = bucket_of(block.physical, block.context)
+    bucket = bucket_of(block.place, block.context)
     block.next_in_bucket = code.buckets[bucket]
     code.buckets[bucket] = index
-    head = page_bucket(block.physical)
+    head = page_bucket(block.place)
     block.next_in_page = code.page_heads[head]
     code.page_heads[head] = index
-    mark_code(cpu, ram, block.physical, block.end_physical)
+    mark_code(cpu, ram, block.place, block.end_place)
 
 
 @kernel
-def fill_window(cpu, ram, d, physical, count):
+def fill_window(cpu, ram, d, place, count):
     """Copy instruction bytes that lie on one page into the decoder's window."""
     for number in range(count):
-        d.window[number] = read_physical(cpu, ram, physical + number, 1)
+        d.window[number] = read_at(cpu, ram, place + number, 1)
     d.available = count
 
 
 @kernel
-def start_block(cpu, code, blocks, index, first, physical):
+def start_block(cpu, code, blocks, index, first, place):
     """Initialise a block record at the current context and address."""
     block = blocks[index]
-    block.physical = physical
+    block.place = place
     block.rip = cpu.rip
     block.ticks = 0
     block.executions = 0
@@ -242,7 +247,7 @@ def start_block(cpu, code, blocks, index, first, physical):
     block.mode = cpu.mode
     block.links[0] = 0
     block.links[1] = 0
-    block.end_physical = physical
+    block.end_place = place
 
 
 @kernel
@@ -310,15 +315,15 @@ def code_is_16_bit(cpu):
 
 
 @kernel
-def decode_one(cpu, ram, d, physical, gla):
-    """Decode at a physical address; an instruction that crosses its page is fetched through both: (outcome, why)."""
-    room = 0x1000 - (physical & 0xFFF)
-    fill_window(cpu, ram, d, physical, min(room, MAX_INSTRUCTION))
+def decode_one(cpu, ram, d, place, gla):
+    """Decode at a place; an instruction that crosses its page is fetched through both: (outcome, why)."""
+    room = 0x1000 - (place & 0xFFF)
+    fill_window(cpu, ram, d, place, min(room, MAX_INSTRUCTION))
     d.code_16 = code_is_16_bit(cpu)
     why = decode(d)
     if why != TRUNCATED:
         if why == DECODED_OK and d.rep_prefix != 0:
-            mark_repeated(cpu, ram, d, physical, room, 0)
+            mark_repeated(cpu, ram, d, place, room, 0)
         return OK, why
     if d.rip + room > cpu.seg[CS].limit:
         # The bytes that lack lie beyond the segment: that is found before their page is looked at.
@@ -327,24 +332,24 @@ def decode_one(cpu, ram, d, physical, gla):
     if outcome != OK:
         return outcome, why
     for number in range(room, MAX_INSTRUCTION):
-        d.window[number] = read_physical(cpu, ram, second + number - room, 1)
+        d.window[number] = read_at(cpu, ram, second + number - room, 1)
     d.available = MAX_INSTRUCTION
     why = decode(d)
     if why == DECODED_OK and d.rep_prefix != 0:
-        mark_repeated(cpu, ram, d, physical, room, second)
+        mark_repeated(cpu, ram, d, place, room, second)
     return OK, why
 
 
 @kernel
-def decode_single(cpu, ram, code, blocks, uops, details, physical):
+def decode_single(cpu, ram, code, blocks, uops, details, place):
     """Decode the one instruction at cpu.rip into the scratch block: (outcome, block)."""
     d = code.decoded[0]
     settle_block(cpu, blocks[SCRATCH_BLOCK], details)
     d.rip = cpu.rip
-    outcome, why = decode_one(cpu, ram, d, physical, (cpu.rip + cpu.seg[CS].seg_base) & M32)
+    outcome, why = decode_one(cpu, ram, d, place, (cpu.rip + cpu.seg[CS].seg_base) & M32)
     if outcome != OK:
         return outcome, 0
-    start_block(cpu, code, blocks, SCRATCH_BLOCK, 0, physical)
+    start_block(cpu, code, blocks, SCRATCH_BLOCK, 0, place)
     block = blocks[SCRATCH_BLOCK]
     append_instruction(cpu, uops, details, block, d, why)
     if d.ends_block == 0:
@@ -353,7 +358,13 @@ def decode_single(cpu, ram, code, blocks, uops, details, physical):
 
 
 @kernel
-def decode_block(cpu, ram, code, blocks, uops, details, physical):
+def is_watched(cpu, gla):
+    """Whether an instruction breakpoint or a stop lies at a linear address."""
+    return code_breakpoints_at(cpu, gla) != 0 or has_code_stop(cpu, gla)
+
+
+@kernel
+def decode_block(cpu, ram, code, blocks, uops, details, place):
     """Decode straight-line code from cpu.rip to the end of the block: (outcome, block).
 
     An instruction that crosses the page is never kept: each execution must touch both pages' translations.
@@ -363,18 +374,18 @@ def decode_block(cpu, ram, code, blocks, uops, details, physical):
     d = code.decoded[0]
     d.code_16 = code_is_16_bit(cpu)
     index = code.block_count
-    start_block(cpu, code, blocks, index, code.uop_count, physical)
+    start_block(cpu, code, blocks, index, code.uop_count, place)
     block = blocks[index]
     rip = cpu.rip
-    address = physical
-    page_end = (physical | 0xFFF) + 1
+    address = place
+    page_end = (place | 0xFFF) + 1
     while True:
         d.rip = rip
         fill_window(cpu, ram, d, address, min(page_end - address, MAX_INSTRUCTION))
         why = decode(d)
         if why == TRUNCATED:
             if block.instructions == 0:
-                return decode_single(cpu, ram, code, blocks, uops, details, physical)
+                return decode_single(cpu, ram, code, blocks, uops, details, place)
             break
         if why != DECODED_OK and block.instructions > 0:
             break
@@ -383,14 +394,14 @@ def decode_block(cpu, ram, code, blocks, uops, details, physical):
         rip = d.next_rip
         if d.ends_block == 1 or address >= page_end or rip != d.rip + d.length:
             break
-        if cpu.watch & WATCH_CODE != 0 and code_breakpoints_at(cpu, (rip + cpu.seg[CS].seg_base) & M32) != 0:
-            break  # no block begins at a breakpoint, so that control comes to `find_block`
+        if cpu.watch & WATCH_ALL_CODE != 0 and is_watched(cpu, (rip + cpu.seg[CS].seg_base) & M32):
+            break  # no block runs on over a breakpoint or begins there, so that control comes to `find_block`
         if block.instructions >= BLOCK_INSTRUCTIONS or block.uop_count >= BLOCK_UOPS - INSTRUCTION_UOPS:
             break
     if d.ends_block == 0 or why == TRUNCATED or (why != DECODED_OK and block.instructions > 1):
         d.next_rip = rip
         end_block(uops, details, block, d)
-    block.end_physical = address + int(address == physical)
+    block.end_place = address + int(address == place)
     code.block_count = index + 1
     code.uop_count += block.uop_count
     register_block(cpu, ram, code, blocks, index)
@@ -401,19 +412,22 @@ def decode_block(cpu, ram, code, blocks, uops, details, physical):
 def find_block(cpu, ram, code, blocks, uops, details):
     """The block at cpu.rip in the current context, decoded if need be: (outcome, block)."""
     gla = (cpu.rip + cpu.seg[CS].seg_base) & M32
+    stops = cpu.watch & WATCH_STOP_CODE != 0 and has_code_stop(cpu, gla)
+    if stops and check_code_stop(cpu, gla) != OK:
+        return STOPPED, 0
     if cpu.watch & WATCH_CODE != 0 and check_code_breakpoint(cpu, gla) != OK:
         return FAULT, 0
     if cpu.rip > cpu.seg[CS].limit:
         return raise_fault(cpu, GP, 0), 0
-    outcome, physical = fetch_address(cpu, ram, gla)
+    outcome, place = fetch_address(cpu, ram, gla)
     if outcome != OK:
         return outcome, 0
-    index = code.buckets[bucket_of(physical, cpu.context)]
+    index = code.buckets[bucket_of(place, cpu.context)]
     while index != 0:
         block = blocks[index]
-        if block.physical == physical and block.context == cpu.context and block.rip == cpu.rip:
+        if block.place == place and block.context == cpu.context and block.rip == cpu.rip:
             return OK, index
         index = block.next_in_bucket
-    if physical + MAX_INSTRUCTION > cpu.ram_last or cpu.probe_skip == 1:
-        return decode_single(cpu, ram, code, blocks, uops, details, physical)
-    return decode_block(cpu, ram, code, blocks, uops, details, physical)
+    if place > cpu.place_last or cpu.probe_skip == 1 or stops:
+        return decode_single(cpu, ram, code, blocks, uops, details, place)
+    return decode_block(cpu, ram, code, blocks, uops, details, place)

@@ -2,6 +2,7 @@
 
 from .breakpoints import DR7_LOCAL, WATCH_CODE, WATCH_DATA, watched_kinds
 from .jit import kernel
+from .stops import WATCH_STOP_CODE, WATCH_STOP_DATA, stop_kinds
 from .tlb import drop_front
 
 DR6_FIXED = 0xFFFF0FF0
@@ -13,11 +14,11 @@ M32 = 0xFFFFFFFF
 
 @kernel
 def refresh_breakpoints(cpu):
-    """Find what is to be watched, after a change of DR0 to DR3, DR7 or CR4.DE."""
-    watched = watched_kinds(cpu)
-    if (watched | cpu.watch) & WATCH_CODE:
+    """Find what is to be watched, after a change of DR0 to DR3, DR7 or CR4.DE, or of the debugger's stops."""
+    watched = watched_kinds(cpu) | stop_kinds(cpu)
+    if (watched | cpu.watch) & (WATCH_CODE | WATCH_STOP_CODE):
         cpu.flush_code = 1
-    if (watched | cpu.watch) & WATCH_DATA:
+    if (watched | cpu.watch) & (WATCH_DATA | WATCH_STOP_DATA):
         drop_front(cpu)
     cpu.watch = watched
 

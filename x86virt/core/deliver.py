@@ -46,6 +46,7 @@ from .segment import (
     limit_of,
     set_accessed,
 )
+from .stops import note_delivery
 from .task import TASK_EVENT, enter_task_gate
 from .virtual_8086 import deliver_from_virtual_8086, virtual_8086_interrupt
 
@@ -234,6 +235,7 @@ def deliver_event(cpu, ram):
 
     OK: a handler is entered. SHUTDOWN: triple fault.
     """
+    note_delivery(cpu)
     while True:
         first = fault_class(cpu.event_vector, cpu.event_kind)
         outcome = deliver(cpu, ram)

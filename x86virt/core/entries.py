@@ -9,21 +9,20 @@ from ..isa.events import (
 from .board import (
     board_advance,
     board_deadline,
+    follow_devices,
     give_timer_edges,
     interrupt_acknowledge,
     interrupt_pending,
-    port_read,
-    port_write,
-    reads_time,
     reset_board,
 )
 from .cache import VMM, reference
 from .charge import charge, charge_ticks
 from .code import settle
 from .control import cr4_offered
-from .debug_registers import set_debug_register
+from .debug_registers import refresh_breakpoints, set_debug_register
 from .decode import decode
 from .flags import get_eflags, set_eflags
+from .ide import follow_channels
 from .jit import entry
 from .mode import set_context, set_cpl
 from .model_specific import read_stored, write_stored
@@ -36,6 +35,8 @@ from .performance import (
     write_performance_register,
 )
 from .physical import note_code_write
+from .physical_map import place_to_read, refresh_map, takes_writes
+from .port_decode import port_read, port_write, reads_time
 from .segment import segment_limits
 from .tlb import flush_tlb, invalidate_page
 
@@ -66,6 +67,24 @@ def note_write(state, memory, physical):
 
 
 @entry
+def refresh_memory_map(state):
+    """Python changed what lies where: the front caches are dropped."""
+    refresh_map(state[0])
+
+
+@entry
+def place_of(state, physical):
+    """Where a read of a physical address finds its bytes in the array; beyond the array, in no memory."""
+    return place_to_read(state[0], physical)
+
+
+@entry
+def is_writable(state, physical):
+    """Whether RAM takes what is written to a physical address."""
+    return takes_writes(state[0], physical)
+
+
+@entry
 def reset_devices(boards, ticks_per_second):
     """Power on a board."""
     reset_board(boards[0], ticks_per_second)
@@ -75,6 +94,12 @@ def reset_devices(boards, ticks_per_second):
 def write_debug_register(state, number, value):
     """Write DR0 to DR3, DR6 or DR7 from Python; breakpoints follow."""
     set_debug_register(state[0], number, value)
+
+
+@entry
+def arm_stops(state):
+    """Python changed the debugger's stops: what is watched, decoded code and front cache follow."""
+    refresh_breakpoints(state[0])
 
 
 @entry
@@ -208,9 +233,17 @@ def device_acknowledge(boards):
 
 
 @entry
-def device_reads_time(port, width_bytes):
+def device_reads_time(boards, port, width_bytes):
     """1 if an IN tells the time."""
-    return reads_time(port, width_bytes)
+    return reads_time(boards[0], port, width_bytes)
+
+
+@entry
+def device_request_answered(boards):
+    """The host's half of IDE has done what the channels asked for."""
+    board = boards[0]
+    follow_channels(board.ide)
+    follow_devices(board)
 
 
 @entry

@@ -80,6 +80,9 @@ else:
     from numba.extending import intrinsic
     from numba.np import arrayobj
 
+    # Merging the equal ends of the micro-operations' code into one makes the dispatch slower, and takes time itself.
+    llvm.set_option("", "--enable-tail-merge=0")
+
     # `_nrt=False`: no reference counts on the arrays that are handed from function to function (design, section 4).
     OPTIONS = dict(_nrt=False, error_model="numpy", boundscheck=BOUNDSCHECK, nogil=True)
     # What machine code alone calls needs none of the wrappers for other callers.

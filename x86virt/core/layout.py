@@ -25,6 +25,7 @@ BOARD = 10  # a device asks for attention: exit, shutdown, console
 HALTED_FOREVER = 11  # HLT with nothing that could wake it
 ISOLATION = 12  # an operand or a fetch reached a frame that is not the guest's; cpu.violation_* say which
 TIME_LOG = 13  # recording: the log of time reads is full; replaying: it has no value for this read; nothing committed
+STOPPED = 14  # a stop of the debugger's was met: cpu.stop_number says which (core/stops.py)
 
 # Edges out of a block, as micro-operations report them.
 EDGE_FALL = 0
@@ -82,6 +83,13 @@ CODE_WRITES = 64  # pending writes to pages that hold decoded code
 CODE_SHIFT = 7  # decoded code is tracked in pieces of 128 bytes
 
 MAX_ROWS = 1024
+
+# What a debugger outside the machine stops at (core/stops.py).
+STOP_ON_CODE, STOP_ON_WRITES, STOP_ON_READS, STOP_ON_ACCESSES = range(4)
+MAX_STOPS = 64
+DELIVERIES_IGNORED, DELIVERIES_OF_PROCESSOR, DELIVERIES_OF_VMM = range(3)  # whose deliveries of events are stops
+DELIVERY_MET = MAX_STOPS + 1  # instead of a stop's number: an event was delivered
+STOP = np.dtype([("kind", "i8"), ("first", "i8"), ("last", "i8")])  # of the linear addresses; code: the first alone
 
 HOLDS_INTERRUPTS = 1  # after STI
 HOLDS_DEBUG = 2  # after MOV SS and POP SS: debug exceptions too
@@ -167,6 +175,19 @@ CPU = np.dtype(
         ("performance_start", "i8", 2),  # what a counter has beyond the source that it follows
         ("dr", "i8", 8),
         ("watch", "i8"),  # kinds of breakpoints that are enabled, WATCH_ bits of core/breakpoints.py
+        # the debugger's stops: no guest sees them, and no cycle depends on them
+        ("stop_count", "i8"),
+        ("stops", STOP, MAX_STOPS),
+        ("stop_deliveries", "i8"),  # DELIVERIES_: whether an interrupt or exception that is delivered is a stop too
+        ("stop_notes", "i8"),  # 1: a stop is only noted in the fields from stop_number on, and the run goes on
+        ("stop_met", "i8"),  # the stop, plus 1, that the running instruction met, or DELIVERY_MET; 0: none
+        ("stop_met_at", "i8"),  # and its linear address
+        ("stop_number", "i8"),  # the last stop, plus 1
+        ("stop_address", "i8"),  # where it was met
+        ("stop_retired", "i8"),
+        ("stop_ticks", "i8"),
+        ("stop_passed", "i8"),  # the instruction there is no stop as long as `retired` has this value
+        ("stop_passed_retired", "i8"),
         ("debug_hits", "i8"),  # DR6 bits of the data and port breakpoints that the running instruction met
         ("shadow", "i8"),  # what is held off for one instruction: 0, HOLDS_INTERRUPTS or HOLDS_DEBUG
         ("debug_pending", "i8"),  # DR6 bits of a debug trap that is raised at the next instruction boundary
@@ -192,7 +213,7 @@ CPU = np.dtype(
         ("fpu_flags", "i8"),  # exceptions of the instruction that executes, at their places in the status word
         ("fpu_class", "i8", 2),  # of the operands of an operation
         ("fpu_integer", "i8", 3),  # an operand of up to 80 bits on its way to or from memory, in words of 32 bits
-        ("fpu_range", "i8", 3),  # a translated range: physical address, bytes on its first page, address of the rest
+        ("fpu_range", "i8", 3),  # a translated range: its place (written: address), bytes on its first page, place of the rest
         # time and the ledger
         ("ticks", "i8"),
         ("limit_ticks", "i8"),  # the earlier of deadline and budget: blocks that reach it go by instruction
@@ -229,7 +250,17 @@ CPU = np.dtype(
         ("cache_levels", CACHE_LEVEL, 3),
         ("cache_lines", "i8", MAX_CACHE_LINES),  # physical address >> line_shift, plus 1; 0 = invalid
         ("cache_all", "i8"),  # 1: data goes through the cache model too
+        # the physical map (core/physical_map.py)
         ("ram_last", "i8"),  # last physical byte of RAM
+        ("place_last", "i8"),  # last byte of ROM, or of RAM if there is none
+        ("rom_first", "i8"),  # the place of the BIOS image; the expansion ROM of the VGA follows it
+        ("bios_bytes", "i8"),
+        ("vga_rom_bytes", "i8"),
+        ("vga_rom_address", "i8"),  # where the expansion ROM answers; 0: nowhere
+        ("pam", "i8"),  # the host bridge's PAM registers 59 to 5F, 59 in the low byte
+        ("pam_read", "i8"),  # made of them, bit n: reads of the 16 KB at C0000 + n * 4000 go to RAM
+        ("pam_write", "i8"),  # the same for writes
+        ("holes", "i8"),  # not 0: something hides parts of RAM
         # an address that a read-modify-write has translated for writing
         ("rmw_first", "i8"),  # physical address of the first byte
         ("rmw_split", "i8"),  # bytes on the first page, 0 when the operand does not cross
@@ -239,15 +270,15 @@ CPU = np.dtype(
         ("context_count", "i8"),
         ("context_of_level", "i8", 4),  # by CPL: the context that this level ran in last
         ("contexts", CONTEXT, MAX_CONTEXTS),
-        ("code_map", "i8"),  # offset behind RAM of one mask per page: bit n = bytes 128n..128n+127 hold decoded code
+        ("code_map", "i8"),  # where the masks are, one per page of RAM and ROM: bit n = bytes 128n..128n+127 hold decoded code
         ("code_write_count", "i8"),
-        ("code_writes", "i8", CODE_WRITES),  # physical addresses >> CODE_SHIFT whose code is to be discarded
+        ("code_writes", "i8", CODE_WRITES),  # places >> CODE_SHIFT whose code is to be discarded
         ("in_block", "i8"),  # 1 while later instructions of the block are already charged
         ("begun", "i8"),  # 1: the next instruction's boundary is over, and its translations may have been charged
         ("uop_index", "i8"),  # where the last micro-operation loop stopped
         ("flush_code", "i8"),  # 1: every decoded block is to be discarded
         # the check of isolation: on if there is a table
-        ("owner_table", "i8"),  # offset behind RAM of one owner per frame, 0 when off
+        ("owner_table", "i8"),  # where the owners are, one per frame of RAM; 0 when off
         ("operand_access", "i8"),  # 1 while an access through a segment, the guest's own operand, is translated
         ("violation_gla", "i8"),
         ("violation_hpa", "i8"),
@@ -307,7 +338,7 @@ DETAIL = np.dtype(  # one per micro-operation, read only when something leaves t
 )
 BLOCK = np.dtype(
     [
-        ("physical", "i8"),  # address of the first byte
+        ("place", "i8"),  # of the first byte (core/physical_map.py): for RAM, its physical address
         ("rip", "i8"),
         ("ticks", "i8"),  # of all its instructions; NEVER once it is dead
         ("executions", "i8"),
@@ -320,7 +351,7 @@ BLOCK = np.dtype(
         ("links", "i8", 2),  # block after EDGE_FALL and EDGE_TAKEN, 0 unknown
         ("next_in_bucket", "i8"),
         ("next_in_page", "i8"),
-        ("end_physical", "i8"),  # one past its last byte
+        ("end_place", "i8"),  # one past its last byte
         ("unused", "i8"),  # 128 bytes
     ]
 )

@@ -9,10 +9,10 @@ from ..isa.events import EVENT_INS_LOCK_ADD_MEM, EVENT_INS_MARK, EVENT_INS_REP_S
 from ..isa.registers import CS, DS, EBX, ECX, TEMPORARY_0, TEMPORARY_1, TEMPORARY_2, ZERO
 from ..isa.system_ops import SYSTEM_IN, SYSTEM_OUT
 from . import tables as t
-from .board import is_plain_port
 from .handlers import NUMBER
 from .jit import inline, kernel
 from .mode import virtual_interrupt_let_in
+from .port_map import is_plain_port
 from .tables import ROW_INFO
 from .vendor import FAMILY_P6, family_of, is_amd
 

@@ -2,6 +2,9 @@
 
 The slow functions are complete; the inlined ones try the front cache first: one comparison of tags says that the page
 is translated for this privilege, that nothing else need be checked there, and that the access stays on it.
+
+What is read is translated to a place in the byte array (core/physical_map.py), what is written to a physical address:
+a read-modify-write may read ROM and write the RAM behind it. Where the front cache takes writes, both are the same.
 """
 
 from ..isa.registers import (
@@ -20,7 +23,7 @@ from ..isa.registers import (
     TYPE_WRITABLE,
 )
 from ..isa.vectors import AC, GP, SS_FAULT
-from .breakpoints import WATCH_DATA, may_be_plain, note_data_access
+from .breakpoints import WATCH_ALL_DATA, may_be_plain, note_data_access
 from .cache import DATA, reference
 from .fault import raise_fault
 from .isolation import owner_refuses
@@ -33,7 +36,8 @@ from .jit import store_16 as put_word
 from .jit import store_32 as put_doubleword
 from .layout import ACCESS_READ, ACCESS_WRITE, FRONT_MASK, FRONT_SLOTS, ISOLATION, OK, RESTART
 from .paging import translate, walk_for_read
-from .physical import holds_code, page_holds_code, read_physical, write_physical
+from .physical import holds_code, page_holds_code, read_at, read_physical, write_physical
+from .physical_map import BUS, is_ram, place_to_read, takes_writes
 from .tlb import front_read_fill, front_write_fill
 
 M32 = 0xFFFFFFFF
@@ -52,7 +56,7 @@ def effective_address(cpu, u):
 
 @inline
 def plain_read(cpu, gla, n, bank):
-    """The index into RAM of `n` bytes that may be read with a bank's privilege, or -1 when the slow path must look."""
+    """The place of `n` bytes that may be read with a bank's privilege, or -1 when the slow path must look."""
     slot = bank + ((gla >> 12) & FRONT_MASK)
     if cpu.front_read[slot] != ((gla + (n - 1)) & PAGE) | cpu.front_generation:
         return -1
@@ -70,7 +74,7 @@ def plain_write(cpu, gla, n, bank):
 
 @inline
 def fast_read_address(cpu, segment, offset, n):
-    """The index into RAM of a plain read through a segment, or -1 when the slow path must look."""
+    """The place of a plain read through a segment, or -1 when the slow path must look."""
     cache = cpu.seg[segment]
     if offset + (n - 1) > cache.read_last:
         return -1
@@ -88,7 +92,7 @@ def fast_write_address(cpu, segment, offset, n):
 
 @inline
 def bytes_at(ram, index, n):
-    """1, 2 or 4 bytes of RAM, zero-extended."""
+    """1, 2 or 4 bytes at a place, zero-extended."""
     if n == 4:
         return doubleword_at(ram, index)
     if n == 2:
@@ -172,12 +176,12 @@ def is_plain(cpu, gla, user):
 @inline
 def is_unchecked(cpu):
     """Whether no access at all needs an owner's, alignment or breakpoint check, nor goes through the cache model."""
-    return cpu.owner_table | cpu.cache_all | (cpu.eflags & EFLAGS_AC) | (cpu.watch & WATCH_DATA) == 0
+    return cpu.owner_table | cpu.cache_all | (cpu.eflags & EFLAGS_AC) | (cpu.watch & WATCH_ALL_DATA) == 0
 
 
 @inline
 def resolve_read(cpu, ram, gla, user):
-    """Translate for reading: (outcome, physical address)."""
+    """Translate for reading: (outcome, place)."""
     slot = user * FRONT_SLOTS + ((gla >> 12) & FRONT_MASK)
     if cpu.front_read[slot] == (gla & PAGE) | cpu.front_generation:
         return OK, gla + cpu.read_addend[slot]
@@ -196,9 +200,10 @@ def resolve_read_miss(cpu, ram, gla, user):
         return ISOLATION, 0
     if cpu.cache_all == 1:
         reference(cpu, physical, DATA)
-    elif (physical | 0xFFF) <= cpu.ram_last and is_plain(cpu, gla, user):
-        front_read_fill(cpu, gla, physical - gla, user)
-    return OK, physical
+    place = place_to_read(cpu, physical)
+    if place < BUS and cpu.cache_all == 0 and is_plain(cpu, gla, user):
+        front_read_fill(cpu, gla, place - gla, user)
+    return OK, place
 
 
 @inline
@@ -226,21 +231,21 @@ def resolve_write_miss(cpu, ram, gla, user):
         return ISOLATION, 0
     if cpu.cache_all == 1:
         reference(cpu, physical, DATA)
-    if (physical | 0xFFF) <= cpu.ram_last:
+    if takes_writes(cpu, physical):
         if page_holds_code(cpu, ram, physical):
             last = min(physical + 3, physical | 0xFFF)  # an operand has four bytes at most
             if cpu.in_block == 1 and (holds_code(cpu, ram, physical) | holds_code(cpu, ram, last)) == 1:
                 return RESTART, 0
-        elif cpu.cache_all == 0 and rights & PTE_D != 0 and is_plain(cpu, gla, user):
+        elif cpu.cache_all == 0 and rights & PTE_D != 0 and is_ram(cpu, physical) and is_plain(cpu, gla, user):
             front_write_fill(cpu, gla, physical - gla, user)
     return OK, physical
 
 
 @inline
 def begin_access(cpu, gla, n, write, user):
-    """What comes before translation: the alignment check, and a note of the data breakpoints that are met."""
+    """What comes before translation: the alignment check, and a note of the data breakpoints and stops that are met."""
     outcome = check_alignment(cpu, gla, n, user)
-    if outcome == OK and cpu.watch & WATCH_DATA != 0:
+    if outcome == OK and cpu.watch & WATCH_ALL_DATA != 0:
         outcome = note_data_access(cpu, gla, n, write)
     return outcome
 
@@ -251,18 +256,18 @@ def read_anywhere(cpu, ram, gla, n, user):
     outcome = begin_access(cpu, gla, n, 0, user)
     if outcome != OK:
         return outcome, 0
-    outcome, physical = resolve_read(cpu, ram, gla, user)
+    outcome, place = resolve_read(cpu, ram, gla, user)
     if outcome != OK:
         return outcome, 0
     head = 0x1000 - (gla & 0xFFF)
     if head >= n:
-        return OK, read_physical(cpu, ram, physical, n)
+        return OK, read_at(cpu, ram, place, n)
     second_page = (gla + head) & M32
     outcome, second = resolve_read(cpu, ram, second_page, user)
     if outcome != OK:
         return outcome, 0
-    low = read_physical(cpu, ram, physical, head)
-    return OK, low | read_physical(cpu, ram, second, n - head) << (8 * head)
+    low = read_at(cpu, ram, place, head)
+    return OK, low | read_at(cpu, ram, second, n - head) << (8 * head)
 
 
 @kernel

@@ -8,6 +8,7 @@ from .jit import inline, kernel, load_32
 from .layout import DTLB, DTLB_L2, DTLB_LARGE, OK
 from .page_rights import leaf_rights, permits
 from .physical import write_physical
+from .physical_map import in_hole
 from .tlb import fill, find, insert
 from .walk_32bit import directory_entry_address, peek_32bit, table_entry_address, walk_32bit
 from .walk_pae import peek_pae, walk_pae
@@ -97,6 +98,8 @@ def walk_for_read(cpu, ram, gla, user):
     needed = PTE_P | user * PTE_US
     frame = pte & PTE_ADDRESS
     if pde & pte & needed != needed or pde & (PTE_PS | PTE_A) != PTE_A or frame > last or not is_missed(cpu, gla):
+        return -1
+    if cpu.holes != 0 and (in_hole(cpu, pde_address) or in_hole(cpu, pte_address) or in_hole(cpu, frame)):
         return -1
     # 3. The walk as it is charged, and the TLBs as it fills them.
     charge(cpu, EVENT_WALK_NATIVE, 1)

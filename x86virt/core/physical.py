@@ -1,33 +1,35 @@
-"""Physical memory: RAM, and what lies beyond it.
+"""Physical memory as the processor's accesses find it: RAM, ROM, and what lies beside them.
 
-The byte array that holds RAM carries, behind RAM, one 32-bit mask per page: bit n says that bytes 128n to 128n+127 of
-the page hold decoded code, so that a write there discards it. Reads beyond RAM give ones, writes there are lost.
+The byte array that holds RAM and ROM (core/physical_map.py) carries, behind both, one 32-bit mask per page: bit n says
+that bytes 128n to 128n+127 of the page hold decoded code, so that a write there discards it. What no memory answers reads
+as ones; what no memory takes is lost.
 """
 
 from .cache import WALK, reference
 from .jit import inline, kernel, load_8, load_16, load_32, store_8, store_16, store_32
 from .layout import CODE_SHIFT, CODE_WRITES
+from .physical_map import BUS, is_ram, place_to_read, takes_writes
 
 
 @inline
-def holds_code(cpu, ram, physical):
-    """Whether the 128-byte piece around a RAM address holds decoded code."""
-    mask = load_32(ram, cpu.code_map + (physical >> 12) * 4)
-    return (mask >> ((physical >> CODE_SHIFT) & 31)) & 1
+def holds_code(cpu, ram, place):
+    """Whether the 128-byte piece around a place holds decoded code."""
+    mask = load_32(ram, cpu.code_map + (place >> 12) * 4)
+    return (mask >> ((place >> CODE_SHIFT) & 31)) & 1
 
 
 @inline
-def page_holds_code(cpu, ram, physical):
+def page_holds_code(cpu, ram, place):
     """Whether any piece of the page holds decoded code."""
-    return load_32(ram, cpu.code_map + (physical >> 12) * 4) != 0
+    return load_32(ram, cpu.code_map + (place >> 12) * 4) != 0
 
 
 @kernel
-def note_code_write(cpu, ram, physical):
-    """Remember that decoded code at `physical` is stale, if there is any."""
-    if holds_code(cpu, ram, physical) == 0:
+def note_code_write(cpu, ram, place):
+    """Remember that decoded code at `place` is stale, if there is any."""
+    if holds_code(cpu, ram, place) == 0:
         return
-    piece = physical >> CODE_SHIFT
+    piece = place >> CODE_SHIFT
     if cpu.code_write_count > 0 and cpu.code_writes[cpu.code_write_count - 1] == piece:
         return
     if cpu.code_write_count >= CODE_WRITES:
@@ -38,33 +40,38 @@ def note_code_write(cpu, ram, physical):
 
 
 @kernel
-def read_physical(cpu, ram, physical, n):
-    """`n` bytes (1, 2 or 4) at a physical address."""
-    if physical + n - 1 > cpu.ram_last:
+def read_at(cpu, ram, place, n):
+    """`n` bytes (1 to 4) of one page at a place; ones where no memory is."""
+    if place >= BUS:
         return (1 << (8 * n)) - 1
     if n == 4:
-        return load_32(ram, physical)
+        return load_32(ram, place)
     if n == 1:
-        return load_8(ram, physical)
+        return load_8(ram, place)
     if n == 2:
-        return load_16(ram, physical)
-    return load_16(ram, physical) | load_8(ram, physical + 2) << 16
+        return load_16(ram, place)
+    return load_16(ram, place) | load_8(ram, place + 2) << 16
+
+
+@kernel
+def read_physical(cpu, ram, physical, n):
+    """`n` bytes (1 to 4) of one page at a physical address."""
+    return read_at(cpu, ram, place_to_read(cpu, physical), n)
 
 
 @inline
 def read_table(cpu, ram, physical):
     """The doubleword of a page table: one reference of a walk, which goes through the cache model."""
     reference(cpu, physical, WALK)
-    value = 0xFFFFFFFF
-    if physical + 3 <= cpu.ram_last:
-        value = load_32(ram, physical)
-    return value
+    if is_ram(cpu, physical):
+        return load_32(ram, physical)
+    return read_physical(cpu, ram, physical, 4)
 
 
 @kernel
 def write_physical(cpu, ram, physical, n, value):
-    """Store the low `n` bytes (1 to 4) of `value` at a physical address."""
-    if physical + n - 1 > cpu.ram_last:
+    """Store the low `n` bytes (1 to 4) of `value` on one page at a physical address."""
+    if not takes_writes(cpu, physical):
         return
     if page_holds_code(cpu, ram, physical):
         note_code_write(cpu, ram, physical)

@@ -3,7 +3,8 @@
 Source: Intel, 8259A Programmable Interrupt Controller data sheet (ICW1 to ICW4, OCW1 to OCW3, interrupt sequence).
 A request on an edge-triggered input is latched until it is acknowledged; the data sheet's part wants the input to stay
 high until then, which would lose timer ticks that the usual PC chipsets and virtual machines keep. Only the 8086 mode
-of acknowledgement exists: ICW4 bit 0 is taken as set.
+of acknowledgement exists: ICW4 bit 0 is taken as set. LTIM makes all inputs level-triggered, as on the data sheet's part; the
+chip set of a PC adds a register that does so input by input.
 """
 
 import numpy as np
@@ -30,6 +31,7 @@ PIC = np.dtype(
         ("special_mask", "i8"),  # OCW3 SMM
         ("read_isr", "i8"),  # OCW3: a status read gives ISR instead of IRR
         ("poll", "i8"),  # OCW3 P: the next read is an acknowledgement
+        ("elcr", "i8"),  # edge/level control register: inputs that are level-triggered whatever LTIM says
         ("is_master", "i8"),  # 1 for the one whose INT goes to the processor
     ]
 )
@@ -60,6 +62,7 @@ def reset_pic(pic, is_master):
     pic.special_mask = 0
     pic.read_isr = 0
     pic.poll = 0
+    pic.elcr = 0
     pic.is_master = is_master
 
 
@@ -111,10 +114,26 @@ def has_slave(pic, irq):
 
 
 @kernel
+def level_inputs(pic):
+    """The inputs that are level-triggered."""
+    if pic.level_triggered != 0:
+        return 0xFF
+    return pic.elcr
+
+
+@kernel
+def write_elcr(pic, value, allowed):
+    """The edge/level control register of the chip set (82371SB, section 2.5.9): a request by level follows its input."""
+    pic.elcr = value & allowed
+    levels = level_inputs(pic)
+    pic.irr = (pic.irr & ~levels) | (pic.lines & levels)
+
+
+@kernel
 def accept(pic, irq):
     """What the acknowledgement of `irq` does to the registers."""
     bit = 1 << irq
-    if pic.level_triggered == 0:
+    if level_inputs(pic) & bit == 0:
         pic.irr &= ~bit
     if pic.auto_eoi == 0:
         pic.isr |= bit
@@ -127,12 +146,12 @@ def set_line(pic, irq, level):
     """Drive an input low (0) or high (1)."""
     bit = 1 << irq
     if level != 0:
-        if pic.level_triggered != 0 or pic.lines & bit == 0:
+        if level_inputs(pic) & bit != 0 or pic.lines & bit == 0:
             pic.irr |= bit
         pic.lines |= bit
     else:
         pic.lines &= ~bit
-        if pic.level_triggered != 0:
+        if level_inputs(pic) & bit != 0:
             pic.irr &= ~bit
 
 
@@ -175,9 +194,7 @@ def initialize(pic, value):
     pic.icw4_needed = value & 1
     pic.single = (value >> 1) & 1
     pic.level_triggered = (value >> 3) & 1
-    pic.irr = 0
-    if pic.level_triggered != 0:
-        pic.irr = pic.lines
+    pic.irr = pic.lines & level_inputs(pic)
     pic.isr = 0
     pic.imr = 0
     pic.lowest = 7

@@ -10,7 +10,10 @@ ends the strobe at once.
 
 import numpy as np
 
+from .device_clock import clock_of_tick
+from .device_clock import tick_of_clock as tick_of_periods
 from .jit import kernel
+from .layout import NEVER
 
 CHANNEL = np.dtype(
     [
@@ -38,25 +41,18 @@ CHANNEL = np.dtype(
 )
 
 PIT_HZ = 1193182
-NEVER = 1 << 62
 
 
 @kernel
 def pit_clock(now, ticks_per_second):
-    """PIT clocks elapsed at tick `now`: floor(now * PIT_HZ / ticks_per_second), exact below 7e12 ticks a second."""
-    seconds = now // ticks_per_second
-    rest = now - seconds * ticks_per_second
-    return seconds * PIT_HZ + rest * PIT_HZ // ticks_per_second
+    """PIT clocks elapsed at tick `now`, exact below 7e12 ticks a second."""
+    return clock_of_tick(now, PIT_HZ, ticks_per_second)
 
 
 @kernel
 def tick_of_clock(clock, ticks_per_second):
     """The first tick at which `pit_clock` reaches `clock`; NEVER when it lies beyond the counter's range."""
-    seconds = clock // PIT_HZ
-    if seconds >= NEVER // ticks_per_second:
-        return NEVER
-    rest = clock - seconds * PIT_HZ
-    return seconds * ticks_per_second + (rest * ticks_per_second + PIT_HZ - 1) // PIT_HZ
+    return tick_of_periods(clock, PIT_HZ, ticks_per_second)
 
 
 @kernel

@@ -1,13 +1,14 @@
 """IN and OUT of a byte at a constant port that touches nothing but the board: their block goes on behind them.
 
-No time passes for such a port, and no boundary can get anything to do from it (core/board.py, `is_plain_port`).
+No time passes for such a port, and no boundary can get anything to do from it (core/port_map.py, `is_plain_port`).
 """
 
 from ..isa.registers import EAX
-from .board import PORT_POST, byte_read, byte_write
 from .breakpoints import WATCH_PORTS
 from .jit import inline, kernel
 from .layout import OK, RESTART
+from .port_decode import byte_read, byte_write
+from .port_map import PORT_POST
 from .ports import check_port
 
 

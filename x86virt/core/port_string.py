@@ -31,7 +31,7 @@ def input_once(cpu, ram, board, u, repeated):
     outcome = check_write_segment(cpu, ram, ES, cpu.gpr[EDI] & u.address_mask, n)
     if outcome != OK:
         return outcome
-    if input_blocked(cpu, port, n) == 1:
+    if input_blocked(cpu, board, port, n) == 1:
         return TIME_LOG
     charge(cpu, EVENT_SYS_IN_PORT_LPC, repeated)
     charge(cpu, EVENT_INS_REP_INS_ITERATION, 1)

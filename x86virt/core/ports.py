@@ -13,13 +13,14 @@ from ..isa.registers import (
 )
 from ..isa.vectors import GP
 from .a20 import follow_a20_gate
-from .board import port_read, port_write, reads_time, timed_port
 from .breakpoints import WATCH_PORTS, note_port_access
 from .fault import raise_fault
 from .jit import kernel
-from .layout import OK, TIME_LOG
+from .layout import OK, TIME_LOG, TIME_OFF
 from .memory import read_linear
 from .mode import MASK_32, in_virtual_8086_mode, io_privilege, operand_bytes, write_register
+from .physical_map import follow_host_bridge
+from .port_decode import port_read, port_write, reads_time
 from .time_log import logged_time, time_log_blocks
 
 IO_MAP_BASE = 102  # where a 32-bit TSS holds the offset of its I/O permission bitmap
@@ -64,16 +65,25 @@ def port_of(cpu, u):
 
 
 @kernel
-def input_blocked(cpu, port, n):
+def input_blocked(cpu, board, port, n):
     """1 if the log of time must be seen to before these ports are read; nothing may be committed then."""
-    return int(reads_time(port, n) == 1 and time_log_blocks(cpu, port) == 1)
+    return int(time_log_blocks(cpu, port) == 1 and reads_time(board, port, n) == 1)
+
+
+@kernel
+def follow_deadlines(cpu, board):
+    """After an access that may have moved a deadline: the boundary looks at them anew once the limit is reached."""
+    if board.deadlines_moved != 0:
+        board.deadlines_moved = 0
+        cpu.limit_ticks = min(cpu.limit_ticks, cpu.ticks)
 
 
 @kernel
 def receive_from_port(cpu, board, port, n):
     """Read `n` ports; what they tell of time is logged, or comes from the log."""
     value = port_read(board, port, n, cpu.ticks)
-    if reads_time(port, n) == 1:
+    follow_deadlines(cpu, board)
+    if cpu.time_mode != TIME_OFF and reads_time(board, port, n) == 1:
         return logged_time(cpu, port, value)
     return value
 
@@ -86,7 +96,7 @@ def port_in(cpu, ram, board, u):
     outcome = check_port(cpu, ram, port, n)
     if outcome != OK:
         return outcome
-    if input_blocked(cpu, port, n) == 1:
+    if input_blocked(cpu, board, port, n) == 1:
         return TIME_LOG
     write_register(cpu, EAX, 0, u.width, receive_from_port(cpu, board, port, n))
     return OK
@@ -94,12 +104,11 @@ def port_in(cpu, ram, board, u):
 
 @kernel
 def send_to_port(cpu, board, port, n, value):
-    """Write a port. What asks for attention is noted on the board; a timer may have been programmed."""
+    """Write a port. What asks for attention is noted on the board."""
     board.attention |= port_write(board, port, n, value, cpu.ticks)
     follow_a20_gate(cpu, board.a20_closed)
-    if timed_port(port) != 0:
-        # The boundary looks at the deadlines anew once the limit is reached.
-        cpu.limit_ticks = min(cpu.limit_ticks, cpu.ticks)
+    follow_host_bridge(cpu, board.pci.pam, board.pci.rom_window)
+    follow_deadlines(cpu, board)
 
 
 @kernel

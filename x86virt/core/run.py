@@ -46,8 +46,10 @@ from .layout import (
     RESTART,
     RETIRED_LIMIT,
     SCRATCH_BLOCK,
+    STOPPED,
     TIME_LOG,
 )
+from .stops import WATCH_STOP_CODE, check_code_stop, report_met_stop
 
 M32 = 0xFFFFFFFF
 PAGE = 0xFFFFF000
@@ -112,8 +114,12 @@ def boundary(cpu, ram, board):
     while True:
         if at_hook(cpu):
             return HOOK
+        if cpu.stop_met != 0 and report_met_stop(cpu) != OK:
+            return STOPPED
         if cpu.ticks >= cpu.limit_ticks:
             advance_time(cpu, board)
+            if board.attention != 0:
+                return BOARD
         if debug_trap_waits(cpu):
             outcome = take_debug_trap(cpu, ram)
             if outcome != OK:
@@ -157,6 +163,8 @@ def step_block(cpu, ram, code, blocks, uops, details, shadow):
     Behind MOV SS and POP SS (`shadow`) an instruction breakpoint is passed over, as under RF.
     """
     gla = (cpu.rip + cpu.seg[CS].seg_base) & M32
+    if cpu.watch & WATCH_STOP_CODE != 0 and check_code_stop(cpu, gla) != OK:
+        return STOPPED, 0
     if cpu.watch & WATCH_CODE != 0 and shadow != HOLDS_DEBUG and check_code_breakpoint(cpu, gla) != OK:
         return FAULT, 0
     outcome, physical = fetch_address(cpu, ram, gla)
@@ -172,6 +180,8 @@ def run_single(cpu, ram, board, code, blocks, uops, details):
     resume_flag = cpu.eflags & EFLAGS_RF
     cpu.shadow = 0
     outcome, index = step_block(cpu, ram, code, blocks, uops, details, shadow)
+    if outcome == STOPPED:
+        cpu.shadow = shadow
     if outcome != OK:
         return EDGE_SYSTEM + outcome, index
     cpu.eflags &= ~EFLAGS_RF

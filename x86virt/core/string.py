@@ -89,7 +89,7 @@ def must_stop(cpu):
         cpu.ticks >= cpu.limit_ticks
         or cpu.code_write_count > 0
         or cpu.flush_code == 1
-        or cpu.debug_hits != 0
+        or (cpu.debug_hits | cpu.stop_met) != 0
         or cpu.eflags & EFLAGS_TF != 0
     )
 

@@ -1,11 +1,13 @@
 """Memory operands of x87 instructions: a range is checked and translated whole before any of it is read or written."""
 
 from ..isa.vectors import GP
+from .breakpoints import WATCH_ALL_DATA, note_data_access
 from .fault import raise_fault
 from .jit import kernel
 from .layout import OK, RESTART
 from .memory import check_alignment, check_segment, effective_address, resolve_read, resolve_write
-from .physical import holds_code, read_physical, write_physical
+from .physical import holds_code, read_at, write_physical
+from .physical_map import takes_writes
 
 M32 = 0xFFFFFFFF
 PIECE = 128  # bytes in which decoded code is tracked
@@ -13,20 +15,20 @@ PIECE = 128  # bytes in which decoded code is tracked
 
 @kernel
 def resolve(cpu, ram, gla, user, write):
-    """Translate for reading or writing: (outcome, physical address)."""
+    """Translate for reading, to a place, or for writing, to a physical address: (outcome, place or address)."""
     cpu.operand_access = 1
     if write == 1:
-        outcome, physical = resolve_write(cpu, ram, gla, user)
+        outcome, found = resolve_write(cpu, ram, gla, user)
     else:
-        outcome, physical = resolve_read(cpu, ram, gla, user)
+        outcome, found = resolve_read(cpu, ram, gla, user)
     cpu.operand_access = 0
-    return outcome, physical
+    return outcome, found
 
 
 @kernel
 def covers_code(cpu, ram, physical, n):
     """Whether any of `n` bytes on one page belongs to decoded code."""
-    if physical + n - 1 > cpu.ram_last:
+    if not takes_writes(cpu, physical):
         return False
     for piece in range(physical & ~(PIECE - 1), physical + n, PIECE):
         if holds_code(cpu, ram, piece) == 1:
@@ -36,7 +38,7 @@ def covers_code(cpu, ram, physical, n):
 
 @kernel
 def check_range(cpu, ram, u, n, alignment, write):
-    """Check and translate a memory operand of up to a page; leaves its physical place in cpu.fpu_range.
+    """Check and translate a memory operand of up to a page; leaves where it lies in cpu.fpu_range.
 
     A write to decoded code from within a block restarts by itself, as every store does (core/memory.py).
     """
@@ -47,6 +49,8 @@ def check_range(cpu, ram, u, n, alignment, write):
         return outcome
     gla = (offset + cpu.seg[u.segment].seg_base) & M32
     outcome = check_alignment(cpu, gla, alignment, user)
+    if outcome == OK and cpu.watch & WATCH_ALL_DATA != 0:
+        outcome = note_data_access(cpu, gla, n, write)
     if outcome != OK:
         return outcome
     outcome, first = resolve(cpu, ram, gla, user, write)
@@ -77,7 +81,7 @@ def check_sixteen(cpu, u):
 
 @kernel
 def place(cpu, at):
-    """The physical address of a byte of the range."""
+    """Where a byte of the range lies: its place if it is read, its physical address if it is written."""
     if at < cpu.fpu_range[1]:
         return int(cpu.fpu_range[0]) + at
     return int(cpu.fpu_range[2]) + at - int(cpu.fpu_range[1])
@@ -87,10 +91,10 @@ def place(cpu, at):
 def read_range(cpu, ram, at, n):
     """`n` bytes (2 or 4) at `at` bytes into the range."""
     if at + n <= cpu.fpu_range[1] or at >= cpu.fpu_range[1]:
-        return int(read_physical(cpu, ram, place(cpu, at), n))
+        return int(read_at(cpu, ram, place(cpu, at), n))
     value = 0
     for number in range(n):
-        value |= int(read_physical(cpu, ram, place(cpu, at + number), 1)) << (8 * number)
+        value |= int(read_at(cpu, ram, place(cpu, at + number), 1)) << (8 * number)
     return value
 
 

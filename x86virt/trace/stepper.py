@@ -89,6 +89,8 @@ class Stepper:
     def end(self) -> Record:
         """The last record; by now every cell of the ledger stands in some record, and the machine checks its sum."""
         self.cpu.retired_limit = self.machine.retired_limit
+        if self.machine.outcome is not None:
+            self.machine.dialogue.finish()
         result = self.machine.result()
         record = self.record("end", self.place(), self.now())
         record.outcome = result.outcome

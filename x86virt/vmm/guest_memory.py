@@ -27,6 +27,7 @@ from ..isa.registers import (
 )
 from ..isa.vectors import PF
 from .exits import GuestFault
+from .stops import note_access
 
 if TYPE_CHECKING:
     from .vm import VirtualMachine
@@ -155,6 +156,7 @@ class GuestMemory:
     def read(self, gla: int, n: int, user: bool = False) -> int:
         """Read `n` bytes at a linear address, across pages."""
         gla &= 0xFFFFFFFF
+        note_access(self.vm.processor, gla, n, False)
         head = min(n, PAGE_BYTES - (gla & 0xFFF))
         first = self.walk(gla, False, user).gpa
         value = 0
@@ -171,6 +173,7 @@ class GuestMemory:
     def write(self, gla: int, n: int, value: int, user: bool = False) -> None:
         """Write `n` bytes at a linear address, across pages; nothing is written if either page faults."""
         gla &= 0xFFFFFFFF
+        note_access(self.vm.processor, gla, n, True)
         head = min(n, PAGE_BYTES - (gla & 0xFFF))
         first = self.walk(gla, True, user).gpa
         if head < n:

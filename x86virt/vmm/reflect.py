@@ -36,6 +36,7 @@ from ..isa.vectors import (
 from .exits import GuestFault, Unsupported
 from .segments import check_stack_load, descriptor_of, error_code, mark_accessed
 from .shadow_descriptors import Descriptor
+from .stops import note_delivery
 
 if TYPE_CHECKING:
     from .vm import VirtualMachine
@@ -197,3 +198,4 @@ def deliver(vm: "VirtualMachine", vector: int, error: int | None, kind: int) -> 
     vm.make_loadable(frame.cs)
     vm.make_loadable(frame.ss)
     vm.last_delivery = vector, error, kind
+    note_delivery(vm.processor)

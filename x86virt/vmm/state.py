@@ -13,7 +13,20 @@ if TYPE_CHECKING:
     from ..machine import Machine
 
 # Fields of board records that a guest can come to know; the console is compared as text.
-BOARD_FIELDS = ("pic", "system_control", "ferr", "ignne", "post_code", "exit_requested", "exit_code", "shutdown_requested")
+BOARD_FIELDS = (
+    "system_control", "ferr", "ignne", "post_code", "exit_requested", "exit_code", "shutdown_requested", "a20_closed",
+    "reset_control", "fast_reset", "reset_requested", "power_off_requested", "bus_master_ports", "power_ports", "vga",
+)  # fmt: skip
+LOGGED_INPUTS = (0x05, 0x20)  # inputs of the interrupt controllers that recorded time and the guest alone drive: 0, 2, 13
+# Of devices in which time does something by itself, the registers that software alone sets.
+SET_FIELDS = {
+    "pci": ("address", "space"),
+    "cmos": ("address", "nmi_masked"),
+    "keyboard": ("memory", "expected_by", "command_last", "scanning", "code_set", "rate", "indicators", "parameter_of"),
+    "uart": ("interrupt_enable", "fifo_control", "line_control", "modem_control", "scratch", "divisor"),
+    "power": ("pm1_enable", "pm1_control", "events_enable", "apm_control", "apm_status"),
+}
+CMOS_BYTES = (*range(1, 6, 2), 0x0A, 0x0B, *range(0x0E, 0x32), *range(0x33, 0x80))  # all but the time and its flags
 MOST_BYTES = 64  # of differing memory that a report looks at
 NEIGHBOURS = 4
 SYSTEM_REGISTERS = (
@@ -88,8 +101,15 @@ def runs(places: np.ndarray) -> list[tuple[int, int]]:
 
 
 def devices_of(board) -> bytes:
-    """The devices' registers, as bytes."""
-    return b"".join(np.asarray(board[name]).tobytes() for name in BOARD_FIELDS)
+    """The devices' registers, as bytes; what time alone does to them is left out."""
+    pieces = [np.asarray(board[name]).tobytes() for name in BOARD_FIELDS]
+    controllers = np.array(board["pic"])
+    for name in ("irr", "lines"):
+        controllers[name] &= LOGGED_INPUTS
+    pieces.append(controllers.tobytes())
+    pieces += [np.asarray(board[device][name]).tobytes() for device, names in SET_FIELDS.items() for name in names]
+    pieces.append(np.asarray(board["cmos"]["memory"])[list(CMOS_BYTES)].tobytes())
+    return b"".join(pieces)
 
 
 def x87_state(cpu) -> dict[str, int]:
@@ -101,8 +121,8 @@ def x87_state(cpu) -> dict[str, int]:
     return values
 
 
-def bare_state(machine: "Machine") -> VirtualState:
-    """S of a guest on the bare machine: the processor's own."""
+def bare_registers(machine: "Machine") -> tuple[dict[str, int], dict[str, SegmentState]]:
+    """Registers and segments of a guest on the bare machine: the processor's own."""
     processor = machine.processor
     cpu = processor.cpu
     registers = {name: int(cpu.gpr[number]) for number, name in enumerate(GENERAL_REGISTERS)}
@@ -117,6 +137,13 @@ def bare_state(machine: "Machine") -> VirtualState:
         segments[name] = segment_state(
             int(cache.selector), int(cache.seg_base), int(cache.limit), int(cache.access)
         )
+    return registers, segments
+
+
+def bare_state(machine: "Machine") -> VirtualState:
+    """S of a guest on the bare machine: the processor's own."""
+    processor = machine.processor
+    registers, segments = bare_registers(machine)
     return VirtualState(registers, segments, processor.ram, machine.console(), devices_of(processor.board))
 
 

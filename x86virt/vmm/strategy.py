@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .exits import Exit, VmmError
-from .state import VirtualState, bare_state
+from .state import SegmentState, VirtualState, bare_registers, bare_state
 
 if TYPE_CHECKING:
     from ..machine import Machine
@@ -51,6 +51,12 @@ class Strategy:
     def handle(self, vm, exit: Exit) -> None:
         """Call the hook for an exit."""
         getattr(self, f"on_{exit.reason}", self.on_exit)(vm, exit)
+
+    def virtual_registers(self, machine: "Machine") -> tuple[dict[str, int], dict[str, SegmentState]]:
+        """The guest's registers and segments: what of its state a debugger shows at every stop."""
+        if machine.vm is None:
+            return bare_registers(machine)
+        return machine.vm.virtual_registers()
 
     def virtual_state(self, machine: "Machine") -> VirtualState:
         """The guest's state as this technique really holds it (design, section 2a)."""

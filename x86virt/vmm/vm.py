@@ -60,6 +60,7 @@ from ..isa.registers import (
 )
 from ..isa.vectors import BP, DB, GP, KIND_EXTERNAL, KIND_SOFTWARE_INTERRUPT, MF, PF, SS_FAULT
 from ..processor import record_array
+from ..start.boot import PROTECTED, Boot
 from . import layout
 from .emulate import emulate
 from .exits import (
@@ -78,6 +79,7 @@ from .reflect import deliver, read_gate, reflect
 from .shadow_descriptors import Descriptor, ShadowDescriptors
 from .shadow_pages import ShadowPages
 from .state import SYSTEM_REGISTERS, SegmentState, VirtualState, devices_of, segment_state, x87_state
+from .stops import note_arrival
 from .vcpu import Frame, VirtualCpu
 
 if TYPE_CHECKING:
@@ -198,8 +200,10 @@ class VirtualMachine:
         high = target & 0xFFFF0000 | GATE_PRESENT | dpl << 13
         self.write_region(layout.IDT + 8 * vector, low.to_bytes(4, "little") + high.to_bytes(4, "little"))
 
-    def start(self, entry: int, eax: int, ebx: int) -> None:
+    def start(self, boot: Boot) -> None:
         """Put the processor under the VMM, the guest at its first instruction."""
+        if boot.mode != PROTECTED:
+            raise Unsupported("the guest starts in real mode: real mode is not virtualized yet")
         self.build_region()
         cpu = self.processor.cpu
         cpu.cr0 = CR0_ET | CR0_PE | CR0_PG | CR0_WP | CR0_NE
@@ -221,9 +225,13 @@ class VirtualMachine:
         set_segment(TR, layout.VMM_TSS_SELECTOR, layout.VMM_BASE + layout.TSS, layout.TSS_BYTES - 1, 0x8B)
         enter_level(self.processor.state, 0)
         self.vcpu.reset()
-        cpu.gpr[0], cpu.gpr[3] = eax, ebx
+        self.vcpu.gdtr_base, self.vcpu.gdtr_limit = boot.gdt
+        self.vcpu.detached_cs, self.vcpu.detached_ss = boot.code_selector, boot.data_selector
+        self.vcpu.boot_data = boot.data_selector
+        for number, value in boot.registers.items():
+            cpu.gpr[number] = value
         self.vcpu.frame = Frame(
-            eip=entry,
+            eip=boot.entry,
             cs=layout.DETACHED_CODE_SELECTOR | self.ring,
             eflags=EFLAGS_FIXED | EFLAGS_IF,
             esp=0,
@@ -298,6 +306,7 @@ class VirtualMachine:
         self.enter_vmm_code(layout.RESUME, layout.VMM_BASE + stack)
         self.program_timer()
         cpu.retired_limit = self.machine.retired_limit
+        note_arrival(self)
 
     def enter_vmm_code(self, offset: int, stack: int) -> None:
         """Go on in the VMM's own code at an offset of its region."""
@@ -731,7 +740,7 @@ class VirtualMachine:
         if self.recorder is not None:
             self.see_devices()
         value = int(device_read(self.boards, port, n, self.processor.cpu.ticks))
-        if self.recorder is not None and device_reads_time(port, n):
+        if self.recorder is not None and device_reads_time(self.boards, port, n):
             self.recorder.on_time_read(self, port, value)
         return value
 
@@ -782,8 +791,8 @@ class VirtualMachine:
         pages = self.processor.ram.reshape(-1, PAGE)
         return pages[self.p2m].reshape(-1)
 
-    def virtual_state(self) -> VirtualState:
-        """S, read from what the VMM and the hardware hold."""
+    def virtual_registers(self) -> tuple[dict[str, int], dict[str, SegmentState]]:
+        """The guest's registers and segments, read from what the VMM and the hardware hold."""
         self.leave_vmm()
         vcpu = self.vcpu
         registers = {name: self.register(number) for number, name in enumerate(GENERAL_REGISTERS)}
@@ -794,5 +803,10 @@ class VirtualMachine:
         }
         segments["ldtr"] = segment_state(vcpu.ldtr, vcpu.ldtr_base, vcpu.ldtr_limit, vcpu.ldtr_access)
         segments["tr"] = segment_state(vcpu.tr, vcpu.tr_base, vcpu.tr_limit, vcpu.tr_access)
+        return registers, segments
+
+    def virtual_state(self) -> VirtualState:
+        """S, read from what the VMM and the hardware hold."""
+        registers, segments = self.virtual_registers()
         return VirtualState(registers, segments, self.guest_ram(), self.machine.console(), devices_of(self.board))
 

@@ -8,30 +8,15 @@ import hashlib
 import json
 import pathlib
 import re
-import subprocess
 import sys
 import tempfile
 
+from ..assembler import BuildError, nasm_version, run_nasm
 from . import layout
 
 HERE = pathlib.Path(__file__).resolve().parent / "witness"
 IMAGE, MANIFEST = HERE / "witness.bin", HERE / "manifest.json"
 SYMBOL = re.compile(r"^\s*([0-9A-F]+)\s+[0-9A-F]+\s+((?:\.\.@)?[a-z][a-z_0-9]*)$")
-
-
-class BuildError(Exception):
-    """The assembler refused; the message is what it said."""
-
-
-def run_nasm(*arguments: str) -> str:
-    """Run the assembler in the folder of the sources. Raises BuildError with its own words."""
-    try:
-        done = subprocess.run(["nasm", *arguments], cwd=HERE, capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise BuildError(f"nasm: {error}") from error
-    if done.returncode:
-        raise BuildError(done.stderr.strip())
-    return done.stdout
 
 
 def assemble(target: pathlib.Path) -> dict[str, int]:
@@ -40,7 +25,7 @@ def assemble(target: pathlib.Path) -> dict[str, int]:
         listing = pathlib.Path(folder) / "witness.map"
         main = pathlib.Path(folder) / "main.asm"
         main.write_text(f'[map symbols {listing}]\n%include "witness.asm"\n')
-        run_nasm("-f", "bin", "-w+error", "-w-error=user", "-I", f"{HERE}/", "-o", str(target), str(main))
+        run_nasm(HERE, "-f", "bin", "-w+error", "-w-error=user", "-I", f"{HERE}/", "-o", str(target), str(main))
         found = (SYMBOL.match(line) for line in listing.read_text().splitlines())
         return {match[2].removeprefix("..@"): int(match[1], 16) for match in found if match}
 
@@ -52,7 +37,7 @@ def build() -> None:
     image = IMAGE.read_bytes()
     manifest = {
         "schema_version": 1,
-        "tools": {"nasm": run_nasm("-v").splitlines()[0].split(" compiled")[0]},
+        "tools": {"nasm": nasm_version(HERE)},
         "bytes": len(image),
         "sha256": hashlib.sha256(image).hexdigest(),
         "symbols": dict(sorted(symbols.items(), key=lambda row: (row[1], row[0]))),

@@ -168,7 +168,9 @@ def device_record(vm: "VirtualMachine") -> np.ndarray:
         pic = board["pic"][number]
         for part in layout.PIC_STATE:
             device[name][part] = pic[part]
-        unusual = ("level_triggered", "auto_eoi", "special_fully_nested", "special_mask", "poll", "rotate_on_auto_eoi")
+        unusual = (
+            "level_triggered", "elcr", "auto_eoi", "special_fully_nested", "special_mask", "poll", "rotate_on_auto_eoi",
+        )  # fmt: skip
         device[name]["unusual"] = int(any(pic[part] for part in unusual) or pic["lowest"] != 7)
     for part in layout.PIT_STATE:
         device["pit"][part] = board["pit"][part]

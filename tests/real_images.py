@@ -1,0 +1,211 @@
+"""Systems that others wrote, started by the command line as a user would: SeaBIOS, GRUB, memtest86+, Linux.
+
+python tests/real_images.py [--only NAME] [--transcript] [--required]
+
+Their files come from Debian's packages by name (debian_packages.py). Each is judged by what it writes; printed are the
+guest's instructions, its simulated seconds and the evidence. A package that cannot be had is reported plainly, and is a
+failure with `--required`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from boot_media import busybox_initrd, grub_disk
+from debian_packages import Missing, dependency, file_of
+from x86virt.benchmarks.guests.disk import boot_disk
+
+from x86virt import load_profile
+from x86virt.cli import main
+from x86virt.guests import find_guest, guests
+
+GUEST = "hello"
+PASSED = f"{GUEST}: passed"
+GRUB_DIALOGUE = """\
+:to serial
+:wait-serial grub>
+ls (hd0,msdos1)/
+:wait-serial grub>
+multiboot /hello.elf
+:wait-serial grub>
+boot
+"""
+# The bit-fade test only waits for 160 seconds: it is taken from the selection, which also tries the keyboard.
+MEMTEST_DIALOGUE = """\
+:wait-screen Press <F1>
+:key F1
+:wait-screen Test selection
+:key F1
+:wait-screen Remove one test
+:key F2
+:wait-screen Enter test #
+10
+:pause 0.2
+:key F10
+:pause 0.2
+:key F10
+"""
+LINUX_DIALOGUE = """\
+:to serial
+:wait-serial shell#
+uname -a
+:wait-serial shell#
+cat /proc/interrupts
+:wait-serial shell#
+md5sum /dev/sda
+:wait-serial shell#
+dd if=/bin/busybox of=/dev/sda bs=64k conv=fsync
+:wait-serial shell#
+echo 3 > /proc/sys/vm/drop_caches; cmp -n 500000 /bin/busybox /dev/sda && echo read as written
+:wait-serial shell#
+echo the answer is $((6 * 7))
+:wait-serial shell#
+"""
+LINUX_END = "the answer is 42"
+LINUX_DRIVERS = ("ata_piix", "sd_mod")
+LINUX_DISK_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Start:
+    """How `x86virt run` is called, how it must end, and what must have been written where."""
+
+    arguments: list[str]
+    outcomes: tuple[str, ...]
+    evidence: tuple[tuple[str, str], ...]  # (console, serial or screen, text)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a system."""
+
+    name: str
+    failures: list[str]
+    result: dict[str, Any]
+    host_seconds: float
+
+    def line(self) -> str:
+        """The figures."""
+        seconds = self.result["cycles"] / (1e6 * float(load_profile(self.result["profile"])["cpu.mhz"]))
+        return (
+            f"{self.name:10} {'FAILED' if self.failures else 'passed'}: {self.result['instructions']:,} guest instructions, "
+            f"{seconds:.2f} simulated seconds, outcome {self.result['outcome']}, {self.host_seconds:.0f} s here"
+        )
+
+
+def seabios(folder: Path) -> Start:
+    """SeaBIOS from the reset vector to the boot of a disk, from which a guest of ours starts."""
+    disk = folder / "disk.img"
+    disk.write_bytes(boot_disk(find_guest(GUEST)))
+    evidence = (("console", PASSED), ("screen", "SeaBIOS (version"), ("screen", "Booting from Hard Disk..."))
+    return Start([*firmware(), "--disk", str(disk), "--memory", "32M"], ("halted",), evidence)
+
+
+def grub(folder: Path) -> Start:
+    """GRUB from a disk to its prompt on the serial line, where it is told to load a Multiboot kernel from the disk."""
+    disk, dialogue = folder / "disk.img", folder / "dialogue"
+    disk.write_bytes(grub_disk(folder, {"hello.elf": guests()[GUEST].path.read_bytes()}))
+    dialogue.write_text(GRUB_DIALOGUE, encoding="utf-8")
+    evidence = (("console", PASSED), ("serial", "GNU GRUB"), ("serial", "hello.elf"))
+    arguments = [*firmware(), "--disk", str(disk), "--memory", "32M", "--input", str(dialogue)]
+    return Start(arguments, ("halted",), evidence)
+
+
+def firmware() -> list[str]:
+    """The options that choose SeaBIOS."""
+    bios = file_of("seabios", "usr/share/seabios/bios-256k.bin")
+    return ["--bios", str(bios), "--vga-bios", str(bios.with_name("vgabios-stdvga.bin"))]
+
+
+def memtest(folder: Path) -> Start:
+    """memtest86+ through every test of a small memory but the one that waits, to the banner that says so."""
+    image, dialogue = file_of("memtest86+", "boot/memtest86+ia32.bin"), folder / "dialogue"
+    dialogue.write_text(MEMTEST_DIALOGUE, encoding="utf-8")
+    evidence = (("screen", "Memtest86+ v"), ("screen", "Errors: 0"), ("screen", "of 7.62MB"))
+    return Start([str(image), "--memory", "8M", "--input", str(dialogue), "--until", "Pass:  1"], ("until",), evidence)
+
+
+def linux(folder: Path) -> Start:
+    """Debian's kernel for i386 with busybox, to a shell on the serial line that obeys, and its driver of IDE disks."""
+    package = dependency("linux-image-686", "linux-image-", foreign=True)
+    kernel = file_of(package, "boot/vmlinuz-*", foreign=True)
+    initrd, dialogue, disk = folder / "initrd", folder / "dialogue", folder / "disk.img"
+    initrd.write_bytes(busybox_initrd(kernel, LINUX_DRIVERS))
+    content = random.Random(1).randbytes(LINUX_DISK_BYTES)
+    disk.write_bytes(content)
+    dialogue.write_text(LINUX_DIALOGUE, encoding="utf-8")
+    arguments = [
+        str(kernel), "--memory", "128M", "--initrd", str(initrd), "--append", "console=ttyS0",
+        "--disk", str(disk), "--input", str(dialogue), "--until", LINUX_END,
+    ]  # fmt: skip
+    sum_of_disk = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    written = ("Linux version 6.", "i686 GNU/Linux", "timer", "UDMA", sum_of_disk, "read as written")
+    evidence = tuple(("serial", text) for text in written)
+    return Start(arguments, ("until",), evidence)
+
+
+SYSTEMS: dict[str, Callable[[Path], Start]] = {"seabios": seabios, "grub": grub, "memtest": memtest, "linux": linux}
+
+
+def run_system(name: str) -> Verdict:
+    """Start a system and judge what it wrote. Raises Missing."""
+    with tempfile.TemporaryDirectory() as text:
+        folder = Path(text)
+        start = SYSTEMS[name](folder)
+        report = folder / "report.json"
+        began = time.monotonic()
+        main(["run", *start.arguments, "--json", str(report)])
+        result = json.loads(report.read_text(encoding="utf-8"))
+    failures = [] if result["outcome"] in start.outcomes else [f"outcome {result['outcome']}"]
+    failures += [f"no {text!r} on the {place}" for place, text in start.evidence if text not in text_of(result, place)]
+    return Verdict(name, failures, result, time.monotonic() - began)
+
+
+def text_of(result: dict[str, Any], place: str) -> str:
+    """What was written to the console, the serial line or the screen."""
+    written = result[place]
+    return "\n".join(written) if isinstance(written, list) else str(written)
+
+
+def report_system(name: str, transcript: bool) -> bool:
+    """Run a system and print how it went; whether it passed. Raises Missing."""
+    verdict = run_system(name)
+    print(verdict.line(), flush=True)
+    for failure in verdict.failures:
+        print(f"  {failure}")
+    if transcript or verdict.failures:
+        for place in ("console", "serial", "screen"):
+            lines = [line.rstrip() for line in text_of(verdict.result, place).splitlines() if line.strip()]
+            print("\n".join(f"  {place}: {line}" for line in lines[-40:]))
+    return not verdict.failures
+
+
+def run_all(arguments: Sequence[str] | None = None) -> int:
+    """The command: 0 if every system that could be had passed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", action="append", choices=SYSTEMS, help="one system; may be repeated")
+    parser.add_argument("--transcript", action="store_true", help="print the end of what each wrote")
+    parser.add_argument("--required", action="store_true", help="a missing package is a failure")
+    chosen = parser.parse_args(arguments)
+    good = True
+    for name in chosen.only or SYSTEMS:
+        try:
+            good = report_system(name, chosen.transcript) and good
+        except Missing as missing:
+            print(f"{name:10} {'FAILED' if chosen.required else 'left out'}: {missing}", flush=True)
+            good = good and not chosen.required
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(run_all())

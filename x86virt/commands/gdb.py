@@ -1,0 +1,70 @@
+"""`x86virt gdb`: a machine that waits for a debugger."""
+
+import pathlib
+import shlex
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..api import DEFAULT_PROFILE
+from .options import NATIVE, MemorySize, make_setups
+from .output import STATUS_DONE, get_ready, say
+
+if TYPE_CHECKING:
+    from ..gdb.server import Server
+
+DEFAULT_PORT = 1234
+
+
+@click.command("gdb")
+@click.argument("guest")
+@click.option("--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="0: any that is free.")
+@click.option("--once", is_flag=True, help="End when the first client leaves, instead of waiting for the next one.")
+@click.option("-s", "--strategy", default=NATIVE, show_default=True, metavar="NAME|FILE:CLASS", help="The strategy.")
+@click.option(
+    "-p", "--profile", default=DEFAULT_PROFILE, show_default=True, metavar="NAME|FILE.toml",
+    help="The processor: a profile's name or file.",
+)
+@click.option("--memory", type=MemorySize(), default="16M", show_default=True, help="The guest's RAM.")
+@click.option(
+    "--cache-model", type=click.Choice(["tables", "all"]), default="tables", show_default=True,
+    help="What goes through the cache model: page tables, or all data too.",
+)
+@click.option(
+    "-c", "--command-line", "--append", default="", metavar="TEXT", help="The guest's command line, such as iterations=10."
+)  # fmt: skip
+def gdb_command(guest: str, port: int, once: bool, strategy: str, command_line: str, **machine: Any) -> int:
+    """Serve GUEST to gdb, on the loopback interface: breakpoints, watchpoints, registers, `monitor`, and back in time.
+
+    The guest stands before its first instruction. A debugger changes no cycle: breakpoints are the simulator's, not the
+    guest's. `reverse-stepi` and `reverse-continue` go back by running again from snapshots; what the debugger writes into
+    registers or memory makes a new future. A client that detaches or hangs up leaves the machine to the next one.
+    """
+    from ..guests import find_guest
+
+    image = find_guest(guest)
+    setup = make_setups((strategy,), {**machine, "max_cycles": None})[0]
+    get_ready()
+    from ..api import strategy_errors
+    from ..gdb.server import Server
+    from ..gdb.travel import Travel
+
+    with strategy_errors(setup.name):
+        loaded = setup.machine()
+        loaded.load(image, command_line)
+        server = Server(port)
+        announce(server, f"{image.name} under {setup.name}, {setup.profile.name}", guest)
+        server.serve(Travel(loaded), once, say)
+    return STATUS_DONE
+
+
+def announce(server: "Server", what: str, guest: str) -> None:
+    """Say how to connect, on stdout, ready to paste."""
+    from ..guests import guests
+
+    shipped = guests().get(guest)
+    path = pathlib.Path(guest) if shipped is None else shipped.path
+    click.echo(f"{what}, waits for gdb on port {server.port}:")
+    click.echo(f"  gdb -q {shlex.quote(str(path))} -ex 'target remote 127.0.0.1:{server.port}'")
+    sys.stdout.flush()

@@ -1,0 +1,1 @@
+"""How a machine starts: kernels and firmware of every kind, and what stands in RAM and registers before they run."""
