@@ -111,7 +111,9 @@ def trace_command(
         stack.callback(traced.disks.close)
         if conversation is not None:
             stack.enter_context(conversation.with_machine(traced))
-        records = trace_of(traced, make_limit(begin), make_limit(count), setup.max_cycles)
+        may_look_ahead = conversation is None and not wishes.disk_write
+        limits = make_limit(begin), make_limit(count), setup.max_cycles
+        records = trace_of(traced, *limits, shown if may_look_ahead else None)
         if json_file is None:
             show_trace(records, shown, symbols)
         else:
@@ -148,12 +150,12 @@ def quiet_end() -> Iterator[None]:
 
 
 def trace_of(
-    machine: "Machine", begin: "Limit | None", count: "Limit | None", max_cycles: int | None
+    machine: "Machine", begin: "Limit | None", count: "Limit | None", max_cycles: int | None, shown: "Filter | None"
 ) -> "Iterator[Record]":
     """The records of a loaded machine."""
     from ..trace import trace
 
-    return trace(machine, begin, count, max_cycles)
+    return trace(machine, begin, count, max_cycles, shown)
 
 
 def show_trace(records: "Iterator[Record]", shown: "Filter", symbols: "Symbols") -> None:
@@ -161,16 +163,15 @@ def show_trace(records: "Iterator[Record]", shown: "Filter", symbols: "Symbols")
     from ..trace import TextFormat
 
     form = TextFormat(symbols, shutil.get_terminal_size((WIDTH_WITHOUT_TERMINAL, 24)).columns)
-    total = hidden = 0
+    hidden = 0
     for record in records:
-        total += 1
         if not shown.shows(record):
-            hidden += 1
+            hidden += record.ticks
             continue
         for line in form.lines(record):
             sys.stdout.write(line + "\n")
     if hidden:
-        say(f"{hidden:,} of {total:,} records do not pass the filter")
+        say(f"{hidden / 64:,.2f} cycles went into what the filter does not show")
 
 
 def write_trace(

@@ -15,6 +15,7 @@ RINGS: dict[str, int | str] = {
 }  # fmt: skip
 LAST_ADDRESS = 0xFFFFFFFF
 ALWAYS_SHOWN = ("before", "end")
+NEVER_SHOWN = "passed"
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Filter:
         """Whether a record is shown."""
         if record.kind in ALWAYS_SHOWN:
             return True
+        if record.kind == NEVER_SHOWN:
+            return False
         if self.addresses and not any(record.address in addresses for addresses in self.addresses):
             return False
         if self.rings and record.ring not in self.rings and record.mode not in self.rings:
