@@ -18,8 +18,8 @@ from x86virt.benchmarks.guests.disk import boot_disk
 from x86virt.api import make_setup
 from x86virt.assembler import BuildError, nasm_version
 from x86virt.core.device_entries import device_key
-from x86virt.firmware import HERE, IMAGE, bios_image
-from x86virt.firmware.build import MANIFEST, assemble
+from x86virt.firmware import ADDRESS, HERE, IMAGE, MANIFEST, bios_image, bios_symbols
+from x86virt.firmware.build import assemble
 from x86virt.guests import find_guest
 from x86virt.machine import Machine
 from x86virt.start.firmware import parse_firmware
@@ -54,7 +54,7 @@ def test_the_image_is_that_of_the_manifest() -> None:
 
 @pytest.mark.skipif(not same_assembler(), reason="another assembler than the manifest's, or none")
 def test_the_sources_give_the_committed_bytes(tmp_path: Path) -> None:
-    assemble(tmp_path / "bios.bin")
+    assert assemble(tmp_path / "bios.bin") == MANIFEST_TEXT["symbols"]
     assert (tmp_path / "bios.bin").read_bytes() == bios_image()
     build_boot_program("bios_probe.asm", tmp_path / "probe.bin")
     assert (tmp_path / "probe.bin").read_bytes() == bios_answers.PROBE.read_bytes()
@@ -66,6 +66,8 @@ def test_places_that_programs_know_by_address() -> None:
     assert image[0xE05B] == 0xE9
     assert image[0xFF53] == 0xCF  # IRET
     assert image[0xFFFE] == 0xFC  # an AT
+    symbols = bios_symbols()
+    assert (symbols["reset_vector"], symbols["dummy_interrupt"]) == (ADDRESS + 0xFFF0, ADDRESS + 0xFF53)
 
 
 # -- what it answers ----------------------------------------------------------------------------------------------

@@ -201,6 +201,7 @@ def machine_state(machine: Machine) -> dict[str, Any]:
         "outcome": machine.outcome,
         "has_firmware": machine.has_firmware,
         "reboots": machine.reboots,
+        "usual_cycles": machine.usual_cycles,
         "dialogue": machine.dialogue.state(),
         "regions": [
             [region.number, region.iterations, region.instructions, region.ticks, region.exits]
@@ -422,6 +423,8 @@ def fill_python_state(machine: Machine, manifest: dict[str, Any], arrays: dict[s
     machine.outcome = None if state["outcome"] is None else str(state["outcome"])
     machine.has_firmware = within(state["has_firmware"], 0, 1) == 1
     machine.reboots = within(state["reboots"], 0, 1) == 1
+    usual = state["usual_cycles"]
+    machine.usual_cycles = None if usual is None else within(usual, 1, 1 << 56)
     machine.dialogue.restore(state["dialogue"], texts_of(arrays))
     machine.regions[:] = [
         Region(
