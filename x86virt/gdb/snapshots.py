@@ -8,6 +8,7 @@ import numpy as np
 
 from ..machine import Machine
 from ..saved import fill_hardware, fill_python_state, fill_vm, machine_arrays, machine_state
+from ..saved_disks import restore_overlays
 from ..vmm.saved_state import vm_state
 from .pages import PAGE_BYTES, PagedArray
 from .place import Place, place_of
@@ -79,6 +80,7 @@ class Camera:
         if machine.vm is not None:
             fill_vm(machine, snapshot.state["vm"], arrays)
         fill_python_state(machine, snapshot.state, arrays)
+        restore_overlays(machine.disks, arrays)
         machine.strategy.restore(snapshot.state["strategy_state"])
 
 
