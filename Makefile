@@ -2,9 +2,11 @@
 #
 #   make bench       set up, and print what a system call costs on the bare machine and under trap-and-emulate
 #   make test        set up, check style and types, run all tests
-#   make conformance a million random instructions on our core and on Unicorn (SEED=n for others)
+#   make conformance a million random instructions on our core and on Unicorn (SEED=n for others), then the real systems
+#   make conformance-real  SeaBIOS, GRUB, memtest86+ and Linux, from Debian's packages (ARGUMENTS='--only linux --transcript')
 #   make conformance-x87  a million x87 instructions on our core and on the host's x87
 #   make conformance-system  100 000 generated system cases against Bochs and QEMU where they are installed
+#   make conformance-bios  what our BIOS answers, beside SeaBIOS and Bochs's BIOS where they are installed
 #   make fuzz        run hostile guests for minutes; `make fuzz SEED=7 SEEDS=20`
 #   make speed       measure the emulator itself
 #   make bench-speed the same guest on this emulator and on QEMU, Bochs, v86 and Unicorn where they are installed
@@ -15,7 +17,7 @@
 #   make check       are the committed profiles and the README's table current?
 #   make help        this text
 
-.PHONY: help bench speed bench-speed test conformance conformance-x87 conformance-system permutations fuzz lint check readme guests gen \
+.PHONY: help bench speed bench-speed test conformance conformance-x87 conformance-system conformance-bios permutations fuzz lint check readme guests gen \
 	profiles prices wheel clean clean-cache
 .DEFAULT_GOAL := help
 
@@ -62,8 +64,9 @@ lint: $(VENV)/installed-test
 
 # The suite runs compiled on two processes; a fast subset also under the interpreter and with bounds checks on.
 EVERY_WAY := tests/test_smc.py tests/test_segmentation.py tests/test_real_mode.py tests/test_gates_16.py tests/test_x87.py
-WITHOUT_JIT := $(EVERY_WAY) tests/test_board.py tests/test_delivery.py tests/test_virtual_8086.py tests/test_fused.py
-WITH_BOUNDS := $(EVERY_WAY) tests/test_instructions.py tests/test_fuzz.py
+WITHOUT_JIT := $(EVERY_WAY) tests/test_board.py tests/test_delivery.py tests/test_virtual_8086.py tests/test_fused.py \
+	tests/test_ide_guest.py tests/test_disk.py
+WITH_BOUNDS := $(EVERY_WAY) tests/test_instructions.py tests/test_fuzz.py tests/test_ide_guest.py
 
 test: lint
 	@$(BIN)/x86virt run hello >/dev/null
@@ -81,9 +84,16 @@ CASES ?= 1000000
 SEED ?= 1
 conformance: $(VENV)/installed-test
 	@$(BIN)/python -m tests.fuzz_instructions --cases $(CASES) --seed $(SEED)
+	@$(BIN)/python tests/real_images.py $(ARGUMENTS)
+
+conformance-real: $(VENV)/installed-test
+	@$(BIN)/python tests/real_images.py $(ARGUMENTS)
 
 conformance-x87: $(VENV)/installed-test
 	@$(BIN)/python -m tests.fuzz_x87 --cases $(CASES) --seed $(SEED)
+
+conformance-bios: $(VENV)/installed-test
+	@$(BIN)/python tests/bios_answers.py
 
 # Every case of the suites of which `make test` runs a slice.
 permutations: $(VENV)/installed-test

@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -55,12 +56,14 @@ def memory_options(file: Path, megabytes: int) -> list[str]:
     return ["-object", backend, "-machine", "pc,memory-backend=ram", "-cpu", MODEL]
 
 
-def run_on_qemu(image: Image, folder: Path, start: int, length: int, timeout: float = TIMEOUT) -> bytes:
+def run_on_qemu(
+    image: Image, folder: Path, start: int, length: int, timeout: float = TIMEOUT, options: Sequence[str] = ()
+) -> bytes:
     """The bytes of RAM from `start` when the image has ended, by the exit port, a shutdown or the timeout."""
     memory = folder / "qemu.ram"
     memory.unlink(missing_ok=True)
     kernel = flat_file(image, folder / "kernel.bin")
-    started = emulators.qemu(kernel, *memory_options(memory, emulators.MEMORY_MEGABYTES))
+    started = emulators.qemu(kernel, *memory_options(memory, emulators.MEMORY_MEGABYTES), *options)
     with contextlib.suppress(TimeoutError):  # what it did until then is in the file
         emulators.watch(started, lambda piece, moment: False, timeout)
     with memory.open("rb") as file:

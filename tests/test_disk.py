@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import Answer, assert_refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ide_machine import COMMAND, ERR, PRIMARY, READY, IdeMachine, pattern
@@ -294,3 +295,31 @@ def test_both_channels_use_their_own_disks():
         m.base = base
         m.address(1, 1, "lba28")
         assert m.read(0x20, 1) == pattern(4, salt)[SECTOR : 2 * SECTOR]
+
+
+# -- the command line -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def x86virt(capsys):
+    return lambda *arguments: Answer(capsys, *arguments)
+
+
+def test_bad_disks_on_the_command_line(x86virt, tmp_path):
+    odd, good = image(tmp_path, pattern(1)[:500], "odd.img"), image(tmp_path, pattern(4))
+    (tmp_path / "empty.img").touch()
+    for path, words in (
+        ("none.img", "No such file"), ("empty.img", "is empty"), (".", "is a directory"), ("/dev/null", "not a regular file"),
+    ):  # fmt: skip
+        assert_refused(x86virt("run", "hello", "--disk", str(tmp_path / path)), words)
+        assert_refused(x86virt("run", "hello", "--disk", str(tmp_path / path), "--disk-write"), words)
+    assert_refused(x86virt("run", "hello", "--disk", str(odd), "--disk-write"), "are not whole sectors of 512")
+    five = [word for _ in range(5) for word in ("--disk", str(good))]
+    assert_refused(x86virt("run", "hello", *five), "is the fifth disk")
+    assert_refused(x86virt("run", "hello", *five[:4], "--disk-write"), "by another machine")
+    log = str(tmp_path / "log.json")
+    assert_refused(x86virt("run", "hello", *five[:2], "--record", log), "cannot be recorded yet; run it without --record")
+    for path in (odd, good):
+        before = digest(path)
+        assert x86virt("run", "hello", "--disk", str(path)).status == 0
+        assert digest(path) == before

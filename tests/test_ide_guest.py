@@ -6,11 +6,17 @@ On the bare machine and under a VMM, cut into slices, with the check of isolatio
 from __future__ import annotations
 
 import hashlib
+import os
+import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import qemu_machine
 from ide_machine import SECTOR, pattern
 from small_kernel import (
+    BOOT,
     DATA,
     EAX,
     ECX,
@@ -29,14 +35,17 @@ from small_kernel import (
 from x86virt import Machine, RunResult, load_profile
 from x86virt.core.jit import JIT_DISABLED
 from x86virt.disk import Disk
+from x86virt.start.elf import Segment
+from x86virt.start.multiboot import Image
 
 IRQ_14 = 0x2E
-MASTER = 0xC000
+MASTER = 0xD000
 TABLE, COPY, SCATTERED = DATA + 0x8000, DATA + 0x2000, DATA + 0x4000
 SAVED = WORDS + 0x40  # statuses that the guest notes
 STATUS, ALTERNATE = 0x1F7, 0x3F6
 READY, MASTER_DONE = 0x50, 0x04
 IMAGE = pattern(64)
+MULTIBOOT_BYTES = 32
 
 
 def out(port: int, value: int) -> bytes:
@@ -133,15 +142,32 @@ def check(made: Machine, result: RunResult) -> None:
     """The guest did what it was to do."""
     assert result.outcome == "exited 1"
     assert [entry[0] for entry in log(made)] == [IRQ_14] * 6
-    memory = made.strategy.virtual_state(made).memory.tobytes()
+    check_contents(made.strategy.virtual_state(made).memory.tobytes(), made.disks.disks[0].read(0, 64))
+
+
+def check_contents(memory: bytes, disk: bytes) -> None:
+    """What the guest leaves in its memory and on its disk."""
     statuses = list(memory[SAVED : SAVED + 9])
     assert statuses == [READY | 8, READY | 8, READY, READY, MASTER_DONE, READY, MASTER_DONE, READY, READY]
     copied = IMAGE[5 * SECTOR : 7 * SECTOR]
     assert memory[COPY : COPY + 2 * SECTOR] == copied
     three = copied + IMAGE[22 * SECTOR : 23 * SECTOR]
     assert b"".join(memory[address : address + count] for address, count in REGIONS) == three
-    disk = made.disks.disks[0]
-    assert disk.read(0, 64) == IMAGE[: 20 * SECTOR] + three + IMAGE[23 * SECTOR : 30 * SECTOR] + three + IMAGE[33 * SECTOR :]
+    assert disk == IMAGE[: 20 * SECTOR] + three + IMAGE[23 * SECTOR : 30 * SECTOR] + three + IMAGE[33 * SECTOR :]
+
+
+@pytest.mark.skipif(not qemu_machine.INSTALLED, reason="no QEMU")
+def test_qemu_does_the_same(tmp_path: Path):
+    path = tmp_path / "disk.img"
+    path.write_bytes(IMAGE)
+    (segment,) = kernel().image().segments
+    begin = segment.address - MULTIBOOT_BYTES
+    magic, flags = 0x1BADB002, 0x10000
+    header = struct.pack("<8I", magic, flags, -(magic + flags) & 0xFFFFFFFF, begin, begin, 0, 0, kernel().image().entry)
+    image = Image("disk", BOOT, (Segment(begin, header + segment.content, segment.end - begin),), "")
+    drive = ["-drive", f"file={path},format=raw,if=ide,index=0", "-nic", "none"]
+    memory = qemu_machine.run_on_qemu(image, tmp_path, 0, RAM_BYTES, options=drive)
+    check_contents(memory, path.read_bytes())
 
 
 @pytest.mark.parametrize("name", ["native", "trap-and-emulate"])
@@ -185,3 +211,22 @@ def test_single_steps_change_nothing():
     result = stepped.run(MAX_CYCLES)
     assert (result.ticks, result.instructions) == (expected.ticks, expected.instructions)
     check(stepped, result)
+
+
+COUNTED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_ide_guest import IMAGE, MAX_CYCLES, Disk, machine
+result = machine(sys.argv[2], Disk.of_bytes("disk", IMAGE)).run(MAX_CYCLES)
+print(result.ticks, result.instructions)
+"""
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="it compares the two")
+@pytest.mark.parametrize("name", ["native", "trap-and-emulate"])
+def test_compiled_and_interpreted_take_the_same_time(name):
+    result = machine(name, Disk.of_bytes("disk", IMAGE)).run(MAX_CYCLES)
+    command = [sys.executable, "-c", COUNTED, str(Path(__file__).parent), name]
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert told.split() == [str(result.ticks), str(result.instructions)]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pc_board import PcBoard
 
 from x86virt.core import board as bd
-from x86virt.core.device_entries import device_firmware_settings, device_key
+from x86virt.core.device_entries import device_key, devices_as_firmware_left_them
 from x86virt.core.layout import NEVER
 
 # Keys by name: set 1, set 2 (IBM, Personal System/2 technical reference, scan code tables of the 101-key keyboard).
@@ -37,7 +37,7 @@ def ready(clock: bool = True) -> PcBoard:
     """A board whose controller is as firmware leaves it."""
     pc = PcBoard()
     if clock:
-        device_firmware_settings(pc.boards, 1 << 20, 0, 0, 0)
+        devices_as_firmware_left_them(pc.boards)
     return pc
 
 

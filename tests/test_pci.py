@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pc_board import PcBoard
 
+from x86virt.core.device_entries import devices_as_firmware_left_them
 from x86virt.core.port_map import DEVICE_BUS_MASTER, DEVICE_IDE_PRIMARY, DEVICE_NONE, DEVICE_PIC, DEVICE_POWER
 
 # Device, function: vendor and device, class code and revision, header type (82441FX, 82371SB, 82371AB data sheets).
@@ -198,3 +199,15 @@ def test_a_byte_never_depends_on_the_width_of_the_access(accesses):
     assert (kept == ~fresh.board.pci.writable & fresh.board.pci.space).all()
     assert (whole.board.pci.pam, whole.board.pci.rom_window) == (pieces.board.pci.pam, pieces.board.pci.rom_window)
     assert (whole.board.decode == pieces.board.decode).all()
+
+
+def test_a_start_without_firmware_finds_what_it_would_have_left():
+    """Decoded IDE channels, a bus master, power management, PAM all RAM: what drivers of a kernel do not set up."""
+    pc = PcBoard()
+    devices_as_firmware_left_them(pc.boards)
+    assert pc.configuration(1, 1, 0x40) == 0x80008000
+    assert pc.configuration(1, 1, 4, 2) == 5 and pc.configuration(1, 1, 0x20) == 0xC001
+    assert (pc.board.decode[0xC000:0xC010] == DEVICE_BUS_MASTER).all()
+    assert pc.configuration(1, 3, 0x3C, 1) == 9 and (pc.board.decode[0xB000:0xB040] == DEVICE_POWER).all()
+    assert int(pc.board.pci.pam) == 0x33333333333330
+    assert pc.configuration(1, 0, 0x60) == 0x0B0B0A0A

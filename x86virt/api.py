@@ -4,11 +4,12 @@ import contextlib
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .errors import StrategyError, UnsupportedError
-from .guests import find_guest
+from .guests import find_guest, open_guest
+from .start.recognise import NO_OPTIONS, Opened, StartOptions
 
 if TYPE_CHECKING:  # the command line must answer --help without NumPy and Numba
     from .console.conversation import Conversation
@@ -41,6 +42,7 @@ class Setup:
     disk_write: bool = False  # write to the disks' files; otherwise what the guest writes is forgotten
     rtc: int | None = None  # what the real-time clock shows at power on, in seconds since the beginning of 1970
     reboots: bool = True  # whether a reset starts firmware anew
+    apic: bool = False  # a local APIC and an I/O APIC; the guest of a VMM never sees any
 
     @property
     def name(self) -> str:
@@ -54,6 +56,8 @@ class Setup:
 
         machine = Machine(self.strategy(), self.profile, self.memory_bytes, self.cache_model, self.check_isolation)
         machine.reboots = self.reboots
+        if self.apic and machine.vm is None and hasattr(machine.processor, "fit_apic"):
+            machine.processor.fit_apic(True)
         try:
             for path in self.disks:
                 machine.disks.attach(Disk.open(path, self.disk_write))
@@ -131,19 +135,54 @@ def make_setup(
     return Setup(chosen, loaded, memory_bytes, max_cycles, cache_model, check_isolation)
 
 
+def setup_of_start(setup: Setup, opened: "Opened", memory_bytes: int, max_cycles: int | None, apic: bool | None) -> Setup:
+    """A setup with what a start wants of its machine where nothing is said: memory and cycles 0, `apic` None.
+
+    What starts by firmware or by the Linux boot protocol gets the memory, the time and (on the bare machine) the APIC of a
+    PC; a boot disk is the first of the disks.
+    """
+    pc = is_pc(opened.bootable)
+    disks = setup.disks if opened.disk is None else (opened.disk, *setup.disks)
+    return replace(
+        setup,
+        memory_bytes=memory_bytes or (PC_MEMORY_BYTES if pc else DEFAULT_MEMORY_BYTES),
+        max_cycles=max_cycles if max_cycles != 0 else PC_MAX_CYCLES if pc else DEFAULT_MAX_CYCLES,
+        apic=apic if apic is not None else pc and not setup.strategy.needs_vmm,
+        disks=disks,
+    )
+
+
 def run(
-    guest: str | pathlib.Path,
+    guest: "str | os.PathLike[str] | None" = None,
     strategy: "str | type[Strategy]" = "native",
     profile: "str | pathlib.Path | Profile" = DEFAULT_PROFILE,
     command_line: str = "",
-    **options: int | str | None,
+    memory_bytes: int = 0,
+    max_cycles: int | None = 0,
+    cache_model: str = "tables",
+    check_isolation: bool = False,
+    *,
+    start: "StartOptions | None" = None,
+    disks: "Sequence[str | os.PathLike[str]]" = (),
+    disk_write: bool = False,
+    rtc: int | None = None,
+    apic: bool | None = None,
+    reboots: bool = True,
+    conversation: "Conversation | None" = None,
 ) -> "RunResult":
-    """Run a guest (a shipped one's name or a path); `options` are those of `make_setup`.
+    """Run a guest: a shipped one's name, or a file that is taken for what it is; without a guest, firmware and disks.
+
+    `start` says more of the start (StartOptions: bios, vga_bios, initrd, at, entry), `conversation` who talks to the machine
+    (Conversation: script, until, serial). Memory or cycles of 0 are those that such a start usually gets, cycles None are no
+    limit. `rtc` is what the real-time clock shows at power on, in seconds since the beginning of 1970.
 
     Raises UserError (its text is one line) for anything wrong in what was given, UnsupportedError if the strategy
     cannot run this guest or profile.
     """
-    return make_setup(strategy, profile, **options).run(find_guest(guest), command_line)  # type: ignore[arg-type]
+    opened = open_guest(guest, start or NO_OPTIONS)
+    setup = make_setup(strategy, profile, cache_model=cache_model, check_isolation=check_isolation)
+    setup = replace(setup, disks=tuple(disks), disk_write=disk_write, rtc=rtc, reboots=reboots)
+    return setup_of_start(setup, opened, memory_bytes, max_cycles, apic).run(opened.bootable, command_line, conversation)
 
 
 def bench(

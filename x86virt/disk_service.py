@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .machine import Machine
 
 PLACES = ("primary master", "primary slave", "secondary master", "secondary slave")
-LONGEST_DMA = 1 << 16  # sectors
+PAGE_SHIFT = 12
 
 
 class GuestMemory:
@@ -44,6 +44,9 @@ class GuestMemory:
         if address + len(octets) > self.machine.memory_bytes:
             return False
         self.machine.write_guest(address, octets)
+        if self.machine.vm is not None:
+            for frame in range(address >> PAGE_SHIFT, (address + len(octets) - 1 >> PAGE_SHIFT) + 1):
+                self.machine.vm.on_guest_frame_written(frame)
         return True
 
 

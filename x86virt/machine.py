@@ -11,8 +11,13 @@ from .console.dialogue import Dialogue
 from .console.screen import Screen
 from .core import layout as core
 from .core.board import BOARD_DISK, BOARD_POLL
-from .core.device_entries import device_disk_settings, device_firmware_settings, device_set_clock
-from .core.entries import reset_devices, shadow_as_firmware_left_it
+from .core.device_entries import (
+    device_disk_settings,
+    device_firmware_settings,
+    device_set_clock,
+    devices_as_firmware_left_them,
+)
+from .core.entries import reset_devices
 from .disk_service import DiskService
 from .isa.registers import EAX, EDX
 from .ledger import Ledger
@@ -20,6 +25,7 @@ from .processor import Processor
 from .profile import Profile
 from .start.boot import RESET, Bootable
 from .start.enter import enter
+from .start.mp_table import mp_tables
 from .vmm import layout as vmm_layout
 from .vmm.exits import IsolationViolation, Unsupported, VmmError
 from .vmm.probe import Divergence, Probe
@@ -125,19 +131,26 @@ class Machine:
         boot = image.boot(self.memory_bytes, command_line)
         self.guest = (image.name, image.sha256)
         self.has_firmware = boot.mode == RESET
-        for address, octets in boot.writes:
+        for address, octets in (*self.mp_tables(), *boot.writes):
             self.write_guest(address, octets)
         if self.vm is None:
             enter(self.processor, boot)
         else:
             reset_devices(self.vm.boards, TICKS * self.processor.clock_hz)
-            shadow_as_firmware_left_it(self.vm.boards)
+            devices_as_firmware_left_them(self.vm.boards)
             self.vm.start(boot)
         if self.probe is not None:
             self.probe.arm()
         self.set_up_devices()
         self.dialogue.watch()
         self.strategy.setup(self)
+
+    def mp_tables(self) -> list[tuple[int, bytes]]:
+        """What an operating system that starts without firmware finds out about the APICs from."""
+        cpu = self.processor.cpu
+        if self.has_firmware or self.vm is not None or "apic" not in cpu.dtype.names or not cpu.apic.present:
+            return []
+        return mp_tables(int(cpu.cpuid[1, 0]), int(cpu.cpuid_leaf1_edx))
 
     def set_up_devices(self) -> None:
         """What firmware finds in the CMOS memory of a PC (or would have left there): memory, disks, what to boot from."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from .core import layout
 from .core.board import BOARD
-from .core.device_entries import device_restart
+from .core.device_entries import device_restart, devices_as_firmware_left_them
 from .core.entries import (
     enter_level,
     is_writable,
@@ -17,7 +17,6 @@ from .core.entries import (
     refresh_segment,
     reset_devices,
     settle_all,
-    shadow_as_firmware_left_it,
     write_debug_register,
 )
 from .core.jit import JIT_DISABLED
@@ -282,7 +281,7 @@ class Processor:
         else:
             reset_devices(self.boards, TICKS_PER_CYCLE * self.clock_hz)
         if not self.rom_bytes:
-            shadow_as_firmware_left_it(self.boards)
+            devices_as_firmware_left_them(self.boards)
         refresh_memory_map(self.state)
 
     def system_reset(self) -> None:

@@ -18,7 +18,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 IMAGES = HERE / "images"
 MANIFEST = IMAGES / "manifest.json"
-BOOT_SECTOR = IMAGES / "boot_sector.bin"
+BOOT_PROGRAMS = {"sector.asm": IMAGES / "boot_sector.bin", "bios_probe.asm": IMAGES / "bios_probe.bin"}
+"""What a BIOS boots: the sector of :mod:`disk`, and the probe of a BIOS (source -> image)."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,9 @@ def build_image(name: str, target: Path) -> None:
     target.chmod(0o644)
 
 
-def build_boot_sector(target: Path) -> None:
-    """Build the boot sector of :mod:`disk`. Raises :class:`BuildError`."""
-    run_tool("nasm", "-f", "bin", "-w+error", "-o", str(target), "boot/sector.asm")
+def build_boot_program(source: str, target: Path) -> None:
+    """Assemble what a BIOS boots, from a file of the folder ``boot``. Raises :class:`BuildError`."""
+    run_tool("nasm", "-f", "bin", "-w+error", "-o", str(target), f"boot/{source}")
 
 
 def default_iterations(source: str) -> int:
@@ -139,7 +140,8 @@ def build_all() -> None:
         image = IMAGES / f"{name}.elf"
         build_image(name, image)
         guests[name] = manifest_entry(name, image)
-    build_boot_sector(BOOT_SECTOR)
+    for source, target in BOOT_PROGRAMS.items():
+        build_boot_program(source, target)
     manifest = {"schema_version": 1, "tools": tool_versions(), "guests": guests}
     MANIFEST.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 

@@ -71,6 +71,10 @@ START_OPTIONS = (
         help="The mode that a flat binary is entered in; real below 1 MB unless said.",
     ),
     click.option("--rtc", type=ClockTime(), help="What the real-time clock shows at power on; a fixed date unless said."),
+    click.option(
+        "--apic/--no-apic", "apic", default=None,
+        help="A local APIC and an I/O APIC; there by default where firmware or Linux starts on the bare machine.",
+    ),
     click.option("--no-reboot", is_flag=True, help="End the run when the guest asks for a reset."),
 )  # fmt: skip
 CONVERSATION_OPTIONS = (
@@ -103,6 +107,7 @@ class Wishes:
     at: int | None
     entry: str | None
     rtc: int | None
+    apic: bool | None
     no_reboot: bool
     serial: str | None
     screen: bool

@@ -1,12 +1,12 @@
 """`x86virt run`: a guest to its end, saved, restored, recorded or replayed on the way."""
 
-import dataclasses
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..api import PC_MAX_CYCLES, PC_MEMORY_BYTES, Setup, is_pc
+from ..api import Setup, setup_of_start
 from ..errors import UnsupportedError
 from .options import NATIVE, OutputFile, given, machine_options, make_setups, refuse_given, strategy_option
 from .output import (
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 MACHINE_IN_THE_FILE = (
     "memory", "cache_model", "command_line", "check_isolation", "bios", "vga_bios", "disks", "disk_write", "initrd", "at",
-    "entry", "rtc", "no_reboot",
+    "entry", "rtc", "apic", "no_reboot",
 )  # fmt: skip
 
 
@@ -110,20 +110,16 @@ def run_command(
 def setups_for(
     opened: "Opened", strategies: Sequence[str], machine: dict[str, Any], wishes: Wishes, conversation: "Conversation | None"
 ) -> list[Setup]:
-    """A setup for each strategy, with the disks, the memory and the budget that such a start gets unless they are given."""
-    if is_pc(opened.bootable):
-        machine["memory"] = machine["memory"] if given("memory") else PC_MEMORY_BYTES
-        machine["max_cycles"] = machine["max_cycles"] if given("max_cycles") else PC_MAX_CYCLES
+    """A setup for each strategy, with the disks, and with the memory and the budget of such a start unless they are given."""
+    memory_bytes = machine["memory"] if given("memory") else 0
+    max_cycles = machine["max_cycles"] if given("max_cycles") else 0
     if conversation is not None and conversation.person and not given("max_cycles"):
-        machine["max_cycles"] = None
-    disks = (() if opened.disk is None else (opened.disk,)) + wishes.disks
-    setups = make_setups(strategies or (NATIVE,), machine)
-    return [
-        dataclasses.replace(
-            setup, disks=disks, disk_write=wishes.disk_write, rtc=wishes.rtc, reboots=not wishes.no_reboot
-        )
-        for setup in setups
-    ]
+        max_cycles = None
+    setups = (
+        replace(setup, disks=wishes.disks, disk_write=wishes.disk_write, rtc=wishes.rtc, reboots=not wishes.no_reboot)
+        for setup in make_setups(strategies or (NATIVE,), machine)
+    )
+    return [setup_of_start(setup, opened, memory_bytes, max_cycles, wishes.apic) for setup in setups]
 
 
 def check_run_options(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .hardware import Hardware
+from .keys import InputError
 from .player import Player
 from .screen import Screen
 from .script import parse_script
@@ -137,10 +138,13 @@ class Dialogue:
         }
 
     def restore(self, state: Mapping[str, Any], texts: Mapping[str, bytes]) -> None:
-        """Go on where `state` was taken. Raises ValueError, TypeError, KeyError or InputError for one that is damaged."""
+        """Go on where `state` was taken. Raises ValueError, TypeError or KeyError for one that is damaged."""
         self.set_texts(texts)
         self.transcript.restore(texts["screen"], state["transcript"])
         self.script_text = str(state["script"])
-        self.player = Player(parse_script(self.script_text))
+        try:
+            self.player = Player(parse_script(self.script_text))
+        except InputError as error:
+            raise ValueError(f"its script: {error}") from None
         self.player.restore(state["player"])
         self.until = None if state["until"] is None else Watch.of(state["until"])

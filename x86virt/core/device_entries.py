@@ -6,6 +6,9 @@ from .cmos_settings import store_disk, store_machine
 from .jit import entry
 from .keyboard import begin_as_after_post, press
 from .layout import NEVER
+from .pci import configure_as_firmware
+from .physical_map import PAM_ALL_RAM
+from .port_map import map_moved_ports
 from .uart import give_input
 
 
@@ -52,9 +55,20 @@ def device_poll(boards, now, period):
 
 @entry
 def device_firmware_settings(boards, ram_bytes, first, second, third):
-    """Set CMOS memory (core/cmos_settings.py `store_machine`) and the keyboard controller as firmware leaves them."""
+    """Set CMOS memory (core/cmos_settings.py `store_machine`): what firmware finds there."""
     store_machine(boards[0].cmos, ram_bytes, first, second, third)
-    begin_as_after_post(boards[0].keyboard)
+
+
+@entry
+def devices_as_firmware_left_them(boards):
+    """A machine that starts without firmware: configuration space and keyboard controller as its guest expects them.
+
+    The host bridge's PAM registers say that all segments are RAM.
+    """
+    board = boards[0]
+    configure_as_firmware(board.pci, PAM_ALL_RAM)
+    map_moved_ports(board)
+    begin_as_after_post(board.keyboard)
 
 
 @entry

@@ -27,7 +27,6 @@ from .jit import entry
 from .mode import set_context, set_cpl
 from .model_specific import read_stored, write_stored
 from .paging import peek_translation
-from .pci import set_shadows
 from .performance import (
     counter_named,
     counter_value,
@@ -36,7 +35,7 @@ from .performance import (
     write_performance_register,
 )
 from .physical import note_code_write
-from .physical_map import PAM_ALL_RAM, place_to_read, refresh_map, takes_writes
+from .physical_map import place_to_read, refresh_map, takes_writes
 from .port_decode import port_read, port_write, reads_time
 from .segment import segment_limits
 from .tlb import flush_tlb, invalidate_page
@@ -65,12 +64,6 @@ def refresh_segment(state, segment):
 def note_write(state, memory, physical):
     """Python wrote RAM at `physical`: discard decoded code there."""
     note_code_write(state[0], memory, physical)
-
-
-@entry
-def shadow_as_firmware_left_it(boards):
-    """A machine that starts without firmware: the host bridge's PAM registers say that all segments are RAM."""
-    set_shadows(boards[0].pci, PAM_ALL_RAM)
 
 
 @entry

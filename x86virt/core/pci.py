@@ -31,6 +31,7 @@ INTERRUPT_PIN = 0x3D
 IDE_TIMING = 0x40
 POWER_BASE = 0x40
 PAM = 0x59
+PIRQ_ROUTES = 0x60
 POWER_MISCELLANEOUS = 0x80
 
 COMMAND_IO = 1
@@ -106,8 +107,8 @@ def reset_isa_bridge(pci):
     set_bytes(pci, ISA_BRIDGE, 0x4C, 4, 0x0003_004D)  # I/O recovery, chip select
     allow(pci, ISA_BRIDGE, 0x4C, 1, 0xFF)
     allow(pci, ISA_BRIDGE, 0x4E, 2, 0xFFFF)
-    set_bytes(pci, ISA_BRIDGE, 0x60, 4, 0x8080_8080)  # PIRQRC: not routed
-    allow(pci, ISA_BRIDGE, 0x60, 4, 0x8F8F_8F8F)
+    set_bytes(pci, ISA_BRIDGE, PIRQ_ROUTES, 4, 0x8080_8080)  # not routed
+    allow(pci, ISA_BRIDGE, PIRQ_ROUTES, 4, 0x8F8F_8F8F)
     set_bytes(pci, ISA_BRIDGE, 0x69, 1, 0x02)  # top of memory
     allow(pci, ISA_BRIDGE, 0x69, 1, 0xFE)
     set_bytes(pci, ISA_BRIDGE, 0x70, 1, 0x80)
@@ -179,9 +180,22 @@ def reset_pci(pci):
 
 
 @kernel
-def set_shadows(pci, pam):
-    """Give the seven PAM registers of the host bridge their value, 59h in the lowest byte."""
+def configure_as_firmware(pci, pam):
+    """What firmware writes before it gives control away, where the usual one does; `pam` is the host bridge's PAM registers.
+
+    Both channels of IDE decoded, its bus master at 0xC000, power management at 0xB000 with interrupt 9, interrupts of
+    PCI slots routed to 10 and 11, the display's ports and memory enabled.
+    """
     set_bytes(pci, HOST_BRIDGE, PAM, 7, pam)
+    set_bytes(pci, ISA_BRIDGE, PIRQ_ROUTES, 4, 0x0B0B_0A0A)
+    set_bytes(pci, IDE_FUNCTION, COMMAND, 1, COMMAND_IO | COMMAND_MASTER)
+    set_bytes(pci, IDE_FUNCTION, BUS_MASTER_BAR, 4, 0xC001)
+    set_bytes(pci, IDE_FUNCTION, IDE_TIMING, 4, 0x8000_8000)
+    set_bytes(pci, POWER_FUNCTION, COMMAND, 1, COMMAND_IO)
+    set_bytes(pci, POWER_FUNCTION, POWER_BASE, 4, 0xB001)
+    set_bytes(pci, POWER_FUNCTION, POWER_MISCELLANEOUS, 1, 1)
+    set_bytes(pci, POWER_FUNCTION, INTERRUPT_LINE, 1, 9)
+    set_bytes(pci, DISPLAY, COMMAND, 1, COMMAND_IO | COMMAND_MEMORY)
     follow_registers(pci)
 
 

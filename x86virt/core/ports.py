@@ -16,7 +16,7 @@ from .a20 import follow_a20_gate
 from .breakpoints import WATCH_PORTS, note_port_access
 from .fault import raise_fault
 from .jit import kernel
-from .layout import OK, TIME_LOG
+from .layout import OK, TIME_LOG, TIME_OFF
 from .memory import read_linear
 from .mode import MASK_32, in_virtual_8086_mode, io_privilege, operand_bytes, write_register
 from .physical_map import follow_host_bridge
@@ -67,7 +67,7 @@ def port_of(cpu, u):
 @kernel
 def input_blocked(cpu, board, port, n):
     """1 if the log of time must be seen to before these ports are read; nothing may be committed then."""
-    return int(reads_time(board, port, n) == 1 and time_log_blocks(cpu, port) == 1)
+    return int(time_log_blocks(cpu, port) == 1 and reads_time(board, port, n) == 1)
 
 
 @kernel
@@ -83,7 +83,7 @@ def receive_from_port(cpu, board, port, n):
     """Read `n` ports; what they tell of time is logged, or comes from the log."""
     value = port_read(board, port, n, cpu.ticks)
     follow_deadlines(cpu, board)
-    if reads_time(board, port, n) == 1:
+    if cpu.time_mode != TIME_OFF and reads_time(board, port, n) == 1:
         return logged_time(cpu, port, value)
     return value
 

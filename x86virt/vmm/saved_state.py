@@ -27,7 +27,7 @@ DESCRIPTOR_TABLES = ("originals", "former", "detached")
 SAVED_OF_DESCRIPTORS = {*DESCRIPTOR_TABLES, "user_code"}
 MADE_OF_DESCRIPTORS = {"vm", "ring", "address"}
 SAVED_OF_SHADOW, MADE_OF_SHADOW = {"frames"}, {"vm", "root"}
-SAVED_OF_VCPU, MADE_OF_VCPU = {"frame", "shadow_count", "own_resume"}, {"record", "ring"}
+SAVED_OF_VCPU, MADE_OF_VCPU = {"frame", "shadow_count", "own_resume", "boot_data"}, {"record", "ring"}
 FRAME_FIELDS = ("eip", "cs", "eflags", "esp", "ss")
 DIVERGENCE_FIELDS = ("n", "rip", "row", "mode", "field", "got", "bare", "text")
 
@@ -43,6 +43,7 @@ def vm_state(vm: "VirtualMachine") -> dict[str, Any]:
     state["exits"] = {reason: list(row) for reason, row in vm.exits.items()}
     state["frame"] = [getattr(vm.vcpu.frame, name) for name in FRAME_FIELDS]
     state["own_resume"] = int(vm.vcpu.own_resume)
+    state["boot_data"] = int(vm.vcpu.boot_data)
     state["shadow_count"] = vm.vcpu.shadow_count
     state["shadow_frames"] = sorted([frame, sorted(pages)] for frame, pages in vm.shadow.frames.items())
     for name in DESCRIPTOR_TABLES:
@@ -66,6 +67,7 @@ def restore_vm(vm: "VirtualMachine", state: dict[str, Any]) -> None:
     values = [within(value, 0, 0xFFFFFFFF) for value in state["frame"]]
     vm.vcpu.frame = Frame(**dict(zip(FRAME_FIELDS, values, strict=True)))
     vm.vcpu.own_resume = within(state["own_resume"], 0, 1) == 1
+    vm.vcpu.boot_data = within(state["boot_data"], 0, 0xFFFF)
     vm.vcpu.shadow_count = within(state["shadow_count"], -1, 1 << 62)
     vm.shadow.frames = {
         within(frame, 0, len(vm.p2m) - 1): {within(page, 0, 0xFFFFF) for page in pages}

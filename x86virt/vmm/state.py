@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 # Fields of board records that a guest can come to know; the console is compared as text.
 BOARD_FIELDS = (
-    "pic", "system_control", "ferr", "ignne", "post_code", "exit_requested", "exit_code", "shutdown_requested", "a20_closed",
+    "system_control", "ferr", "ignne", "post_code", "exit_requested", "exit_code", "shutdown_requested", "a20_closed",
     "reset_control", "fast_reset", "reset_requested", "power_off_requested", "bus_master_ports", "power_ports", "vga",
 )  # fmt: skip
+LOGGED_INPUTS = (0x05, 0x20)  # inputs of the interrupt controllers that recorded time and the guest alone drive: 0, 2, 13
 # Of devices in which time does something by itself, the registers that software alone sets.
 SET_FIELDS = {
     "pci": ("address", "space"),
@@ -102,6 +103,10 @@ def runs(places: np.ndarray) -> list[tuple[int, int]]:
 def devices_of(board) -> bytes:
     """The devices' registers, as bytes; what time alone does to them is left out."""
     pieces = [np.asarray(board[name]).tobytes() for name in BOARD_FIELDS]
+    controllers = np.array(board["pic"])
+    for name in ("irr", "lines"):
+        controllers[name] &= LOGGED_INPUTS
+    pieces.append(controllers.tobytes())
     pieces += [np.asarray(board[device][name]).tobytes() for device, names in SET_FIELDS.items() for name in names]
     pieces.append(np.asarray(board["cmos"]["memory"])[list(CMOS_BYTES)].tobytes())
     return b"".join(pieces)

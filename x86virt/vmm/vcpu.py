@@ -42,6 +42,7 @@ class VirtualCpu:
         object.__setattr__(self, "ring", ring)
         object.__setattr__(self, "frame", Frame())
         object.__setattr__(self, "shadow_count", -1)
+        object.__setattr__(self, "boot_data", 0)  # the guest's selector of data segments as its start left them
         object.__setattr__(self, "own_resume", False)  # RF in the frame is that of the trap, not the guest's
 
     def __getattr__(self, name: str):
@@ -68,7 +69,7 @@ class VirtualCpu:
         detached = {
             layout.DETACHED_CODE_SELECTOR: self.detached_cs,
             layout.DETACHED_STACK_SELECTOR: self.detached_ss,
-            layout.BOOT_DATA_SELECTOR: 0,
+            layout.BOOT_DATA_SELECTOR: self.boot_data,
         }
         if selector & 0xFFF8 in detached:
             return detached[selector & 0xFFF8]

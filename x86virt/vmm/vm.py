@@ -227,6 +227,7 @@ class VirtualMachine:
         self.vcpu.reset()
         self.vcpu.gdtr_base, self.vcpu.gdtr_limit = boot.gdt
         self.vcpu.detached_cs, self.vcpu.detached_ss = boot.code_selector, boot.data_selector
+        self.vcpu.boot_data = boot.data_selector
         for number, value in boot.registers.items():
             cpu.gpr[number] = value
         self.vcpu.frame = Frame(

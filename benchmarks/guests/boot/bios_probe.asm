@@ -1,8 +1,8 @@
 ; A boot disk that asks the BIOS: each service is called once or more, and what it returns is printed to port 0xE9, a line each.
 ; The same disk runs on every BIOS, so that their answers can be compared (tests/test_firmware.py).
 ;
-; A line is `name eax ebx ecx edx carry zero` in hexadecimal, `name eax`, or `name bytes`. The disk should have some 4 MB;
-; it writes to sectors that it does not use itself. The BIOS loads the first sector alone; that
+; A line is `name eax ebx ecx edx carry zero` in hexadecimal, `name eax`, or `name bytes`. The disk has four
+; cylinders of 16 heads and 63 sectors, with anything behind this program. The BIOS loads the first sector alone; that
 ; loads the rest by INT 13h, AH=02h.
 
         bits    16
@@ -352,9 +352,9 @@ probe_disk:
         PROBE   "13.0C", 0x13, 0x0C00, 0, 0x0001, [drive]
         PROBE   "13.11", 0x13, 0x1100, 0, 0, [drive]
         call    clear_buffer
-        PROBE   "13.02", 0x13, 0x0202, BUFFER, 0x0001, [drive]
+        PROBE   "13.02", 0x13, 0x0202, BUFFER, 0x0022, [drive]
         call    sum_buffer
-        PROBE   "13.02.head", 0x13, 0x0201, BUFFER, 0x0001, 0x0180
+        PROBE   "13.02.head", 0x13, 0x0204, BUFFER, 0x0103, 0x0F80
         call    sum_buffer
         PROBE   "13.02.none", 0x13, 0x0200, BUFFER, 0x0001, [drive]
         PROBE   "13.02.sector_0", 0x13, 0x0201, BUFFER, 0x0000, [drive]
@@ -437,7 +437,7 @@ probe_disk_extended:
         align   8, db 0
 .packet:
         dw      16, 3, BUFFER, 0
-        dq      1
+        dq      1500
 .write:
         dw      16, 2, BUFFER, 0
         dq      LAST_SECTOR
@@ -449,7 +449,7 @@ probe_disk_extended:
         dq      0x100000000
 .crossing:                                  ; 1FFE:0000 to 1FFE:0800, over 0x20000
         dw      16, 4, 0x0000, 0x1FFE
-        dq      0
+        dq      600
 
 ; Keys that a program puts into the buffer.
 probe_keys:
@@ -507,7 +507,17 @@ probe_keyboard:
         pop     si
         jmp     .press
 .done:
+        mov     si, .alt_number
+.digit:
+        lodsb
+        call    send_scan_code
+        cmp     si, .alt_number_end
+        jb      .digit
+        PROBE   "16.11.alt_number", 0x16, 0x1100, 0, 0, 0
         ret
+.alt_number:                                ; Alt, 6, 5 of the number pad
+        db      0x38, 0x4D, 0xCD, 0x4C, 0xCC, 0xB8
+.alt_number_end:
 .script:                                    ; 0: print the keys and the shift state
         db      0x1E, 0x9E, 0
         db      0x2A, 0x1E, 0x9E, 0x02, 0x82, 0, 0xAA, 0
@@ -519,7 +529,6 @@ probe_keyboard:
         db      0x3A, 0xBA, 0x1E, 0x9E, 0x02, 0x82, 0, 0x2A, 0x1E, 0x9E, 0xAA, 0x3A, 0xBA, 0
         db      0x45, 0xC5, 0x47, 0xC7, 0, 0x45, 0xC5, 0x47, 0xC7, 0
         db      0x1C, 0x9C, 0x0E, 0x8E, 0x01, 0x81, 0x39, 0xB9, 0x0F, 0x8F, 0x57, 0xD7, 0x58, 0xD8, 0
-        db      0x38, 0x4F, 0xCF, 0x4C, 0xCC, 0, 0xB8, 0
         db      0xE1, 0x1D, 0x45, 0xE1, 0x9D, 0xC5, 0x1E, 0x9E, 0
         db      0xFF
 
@@ -556,7 +565,8 @@ probe_clock:
         PROBE   "1A.05", 0x1A, 0x0500, 0, 0x2024, 0x0229
         PROBE   "1A.04", 0x1A, 0x0400, 0, 0, 0
         PROBE   "1A.03.night", 0x1A, 0x0300, 0, 0x2359, 0x5900
-        call    .two_seconds
+        mov     cx, 24                      ; 1.3 seconds
+        call    .ticks
         mov     ah, 2
         int     0x1A
         movzx   eax, cx
@@ -564,15 +574,15 @@ probe_clock:
         PROBE   "1A.04.march", 0x1A, 0x0400, 0, 0, 0
         PROBE   "1A.unknown", 0x1A, 0x7F00, 0, 0, 0
         PROBE   "1A.01.midnight", 0x1A, 0x0100, 0, 0x0018, 0x00AE
-        call    .two_seconds
+        mov     cx, 4
+        call    .ticks
         mov     ah, 0
         int     0x1A
         and     eax, 0xFF
         VALUE   "1A.00.midnight"
         ret
-.two_seconds:                               ; 30 to 36 ticks
+.ticks:                                     ; wait for CX ticks
         mov     ebx, [DATA_AREA + 0x6C]
-        mov     cx, 32
 .tick:
         hlt
         cmp     ebx, [DATA_AREA + 0x6C]
@@ -581,39 +591,50 @@ probe_clock:
         loop    .tick
         ret
 
-; Waits: how many ticks of the timer they take.
+; Waits of 200 milliseconds, or 3.6 ticks of the timer: whether they take as long, and not twenty ticks.
+WAIT_TICKS      equ 3
+MOST_WAIT_TICKS equ 20
 probe_waits:
         call    .tick
-        PROBE   "15.86", 0x15, 0x8600, 0, 0x0003, 0x0D40 ; 200 milliseconds: 3.6 ticks
-        mov     eax, [DATA_AREA + 0x6C]
-        sub     eax, [.begin]
-        VALUE   "15.86.ticks"
-        mov     byte [.flag], 0
+        PROBE   "15.86", 0x15, 0x8600, 0, 0x0003, 0x0D40
+        call    .passed
+        VALUE   "15.86.right"
+        mov     byte [BUFFER], 0
         call    .tick
         xor     ax, ax
         mov     es, ax
-        PROBE   "15.83", 0x15, 0x8300, .flag, 0x0003, 0x0D40
+        PROBE   "15.83", 0x15, 0x8300, BUFFER, 0x0003, 0x0D40
 .wait:
+        hlt
         mov     eax, [DATA_AREA + 0x6C]
         sub     eax, [.begin]
-        cmp     eax, 20
+        cmp     eax, MOST_WAIT_TICKS
         jae     .late
-        test    byte [.flag], 0x80
+        test    byte [BUFFER], 0x80
         jz      .wait
 .late:
-        VALUE   "15.83.ticks"
-        BYTES   "15.83.flag", 0, .flag, 1
+        call    .passed
+        VALUE   "15.83.right"
+        BYTES   "15.83.flag", 0, BUFFER, 1
         ret
 .tick:                                      ; begin just behind a tick
         mov     eax, [DATA_AREA + 0x6C]
 .same:
+        hlt
         cmp     eax, [DATA_AREA + 0x6C]
         je      .same
         mov     eax, [DATA_AREA + 0x6C]
         mov     [.begin], eax
         ret
+.passed:                                    ; EAX = whether the time since then is right
+        mov     eax, [DATA_AREA + 0x6C]
+        sub     eax, [.begin]
+        sub     eax, WAIT_TICKS
+        cmp     eax, MOST_WAIT_TICKS - WAIT_TICKS
+        setb    al
+        movzx   eax, al
+        ret
 .begin: dd      0
-.flag:  db      0
 
 probe_pci:
         PROBE   "1A.B101", 0x1A, 0xB101, 0, 0, 0
@@ -682,6 +703,7 @@ report_value:
         mov     bp, sp
         mov     si, [bp + 38]
         call    print
+        mov     eax, [bp + 28]
         call    print_hex
         mov     al, 10
         out     PORT_CONSOLE, al
