@@ -13,7 +13,7 @@ from ..vmm.saved_state import vm_state
 from .pages import PAGE_BYTES, PagedArray
 from .place import Place, place_of
 
-SMALL = 4 * PAGE_BYTES  # bytes of an array that is simply copied
+SMALL = 4 * PAGE_BYTES  # bytes of an array that is simply copied, whatever it is
 
 
 @dataclass
@@ -40,10 +40,10 @@ class Camera:
         machine.processor.settle()
         small, paged = {}, {}
         for name, array in machine_arrays(machine):
-            if array.nbytes <= SMALL or array.nbytes % PAGE_BYTES or not array.flags["C_CONTIGUOUS"]:
-                small[name] = array.copy()
-            else:
+            if is_paged(name, array):
                 paged[name] = self.paged_array(name, array).take()
+            else:
+                small[name] = array.copy()
         return Snapshot(place_of(machine), altered, self.python_state(), small, paged)
 
     def paged_array(self, name: str, array: np.ndarray) -> PagedArray:
@@ -82,6 +82,11 @@ class Camera:
         fill_python_state(machine, snapshot.state, arrays)
         restore_overlays(machine.disks, arrays)
         machine.strategy.restore(snapshot.state["strategy_state"])
+
+
+def is_paged(name: str, array: np.ndarray) -> bool:
+    """Whether an array is large, and the machine's own rather than made for the moment."""
+    return (name == "ram" or name.startswith("cpu.")) and array.nbytes > SMALL and array.nbytes % PAGE_BYTES == 0
 
 
 def plain(value: Any) -> Any:
