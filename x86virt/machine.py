@@ -149,7 +149,7 @@ class Machine:
     def mp_tables(self) -> list[tuple[int, bytes]]:
         """What an operating system that starts without firmware finds out about the APICs from."""
         cpu = self.processor.cpu
-        if self.has_firmware or self.vm is not None or "apic" not in cpu.dtype.names or not cpu.apic.present:
+        if self.has_firmware or self.vm is not None or not cpu.apic.present:
             return []
         return mp_tables(int(cpu.cpuid[1, 0]), int(cpu.cpuid_leaf1_edx))
 
