@@ -233,6 +233,24 @@ def test_another_reset_begins_anew(tmp_path: Path) -> None:
     assert machine.outcome is None and machine.console().count(b"x86virt BIOS") > 1
 
 
+APM_OFF = "B8 07 53 BB 01 00 B9 03 00 CD 15 B0 21 E6 E9 FA F4"  # if it comes back: ! is printed
+
+
+@compiled
+def test_a_program_switches_the_machine_off(tmp_path: Path) -> None:
+    machine = machine_with(tmp_path, boot_sector(APM_OFF))
+    result = machine.run()
+    assert result.outcome == "halted" and not result.console.endswith(b"!")
+    assert machine.board.power_off_requested
+
+
+@needs_qemu
+def test_a_program_switches_qemu_off(tmp_path: Path) -> None:
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(boot_sector(APM_OFF).ljust(1 << 20, b"\x00"))
+    assert run_qemu(disk) == b""
+
+
 def option_rom(code: str) -> bytes:
     """A ROM of 512 bytes with a right sum."""
     content = bytearray(bytes.fromhex("55 AA 01" + code).ljust(SECTOR, b"\x00"))
@@ -260,13 +278,17 @@ def test_a_display_without_a_rom_leaves_int_10h_to_the_bios(tmp_path: Path) -> N
     assert word(machine, 0x42) == 0xF000
 
 
-@needs_qemu
-def test_a_guest_boots_from_disk_on_qemu(tmp_path: Path) -> None:
-    disk = tmp_path / "disk.img"
-    disk.write_bytes(boot_disk(find_guest("hello"), "iterations=2"))
+def run_qemu(disk: Path) -> bytes:
+    """Boot a disk by our BIOS on QEMU, which must end by itself; what was written to port E9h."""
     machine = "-display none -monitor none -serial none -debugcon stdio -no-reboot -m 16"
     exit_port = "-device isa-debug-exit,iobase=0xf4,iosize=4"
     drive = f"-bios {IMAGE} -drive format=raw,file={disk}"
     command = [emulators.QEMU, *machine.split(), *exit_port.split(), *drive.split()]
-    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
-    assert b"hello: passed" in done.stdout
+    return subprocess.run(command, capture_output=True, timeout=60, check=False).stdout
+
+
+@needs_qemu
+def test_a_guest_boots_from_disk_on_qemu(tmp_path: Path) -> None:
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(boot_disk(find_guest("hello"), "iterations=2"))
+    assert b"hello: passed" in run_qemu(disk)
