@@ -39,7 +39,9 @@ class TrapAndEmulate(Strategy):
             ("sgdt_ms", KERNEL, "memory"),  # the VMM's tables
             ("sidt_ms", KERNEL, "memory"),
             ("str_ev", KERNEL, "register"),  # the VMM's TSS
+            ("str_ev", KERNEL, "memory"),
             ("smsw_ev", KERNEL, "register"),  # the processor's CR0, of which NE and WP are not the guest's
+            ("smsw_ev", KERNEL, "memory"),
             ("pushf", KERNEL, "memory"),  # IF is always on, IOPL always 0, and TF on where the VMM steps
             ("popf", KERNEL, "eflags"),  # IF and IOPL do not change
             ("lar_gv_ew", KERNEL, "register"),  # shadow descriptors: another DPL, or none yet
@@ -63,7 +65,9 @@ class TrapAndEmulate(Strategy):
             ("sgdt_ms", USER, "memory"),
             ("sidt_ms", USER, "memory"),
             ("str_ev", USER, "register"),
+            ("str_ev", USER, "memory"),
             ("smsw_ev", USER, "register"),
+            ("smsw_ev", USER, "memory"),
             ("pushf", USER, "memory"),  # with a virtual IOPL of 3
             ("popf", USER, "eflags"),
             ("iret", USER, "eflags"),

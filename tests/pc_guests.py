@@ -171,3 +171,41 @@ def parrot(folder: Path) -> str:
     path = folder / "parrot.bin"
     path.write_bytes(assembled(PARROT))
     return str(path)
+
+
+# Says where it was started from, repeats keys by the BIOS, restarts the machine for r by the keyboard controller.
+BOOT_SECTOR = """
+        bits    16
+        org     0x7C00
+        xor     ax, ax
+        mov     ds, ax
+        mov     si, hello
+next:   lodsb
+        test    al, al
+        jz      keys
+        mov     ah, 0x0E
+        int     0x10
+        jmp     next
+keys:   mov     ah, 0
+        int     0x16
+        cmp     al, 'r'
+        je      restart
+        mov     ah, 0x0E
+        int     0x10
+        jmp     keys
+restart:
+        inc     word [0x600]
+        mov     al, 0xFE
+        out     0x64, al
+        hlt
+hello:  db      "boot sector here", 13, 10, 0
+        times   510-($-$$) db 0
+        dw      0xAA55
+"""
+
+
+def boot_disk(folder: Path) -> str:
+    """The path of a disk of 1 MB with that boot sector."""
+    path = folder / "disk.img"
+    path.write_bytes(assembled(BOOT_SECTOR).ljust(1 << 20, b"\0"))
+    return str(path)

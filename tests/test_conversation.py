@@ -174,9 +174,21 @@ def test_a_restored_machine_takes_another_script(x86virt: Any, tmp_path: Path) -
     saved = str(tmp_path / "saved")
     x86virt("run", parrot(tmp_path), *AT, "--max-cycles", "60000000", "--save", saved, "--save-at", "50000000")
     script = script_file(tmp_path, ":to serial\nanew\n:wait anew\n:type Q\n")
-    answer = x86virt("run", "--restore", saved, *script, "--serial", str(tmp_path / "line"), "--json", "-")
+    options = *script, "--max-cycles", "2000000000", "--serial", str(tmp_path / "line"), "--json", "-"
+    answer = x86virt("run", "--restore", saved, *options)
     assert answer.json()["outcome"] == "halted"
     assert (tmp_path / "line").read_bytes() == b"ready> anew\r\nready> "
+
+
+def test_a_restored_machine_keeps_its_budget(x86virt: Any, tmp_path: Path) -> None:
+    saved = str(tmp_path / "saved")
+    budget = "--max-cycles", "60000000"
+    x86virt("run", parrot(tmp_path), *AT, *budget, "--save", saved, "--save-at", "50000000")
+    answer = x86virt("run", "--restore", saved, "--json", "-")
+    assert (answer.status, answer.json()["outcome"]) == (4, "budget")
+    assert 60_000_000 <= answer.json()["cycles"] < 60_100_000
+    longer = x86virt("run", "--restore", saved, "--max-cycles", "70000000", "--json", "-")
+    assert 70_000_000 <= longer.json()["cycles"] < 70_100_000
 
 
 def damaged(content: bytes, change: Any) -> bytes:

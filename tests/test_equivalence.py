@@ -80,7 +80,9 @@ def test_the_only_guests_without_e1_are_those_of_time_and_of_sensitive_instructi
 CALL_NEXT = b"\xe8\0\0\0\0\x83\x04\x24\x05"  # push the address of what stands behind the next byte
 IOPL_3, IF_OFF = 0x3202, 0x3002
 # The guest's CR0.NE is clear where the processor's is set; x87 images hold the CS selector of the last instruction.
+STORES = (b"\x0f\x00\x0d" + word(DATA), b"\x0f\x01\x25" + word(DATA))  # STR, SMSW to memory
 STEALTHY_KERNEL = (
+    *STORES,
     b"\x0f\x01\xe0",  # SMSW
     b"\xd9\xe8\xd9\x35" + word(DATA),  # FLD1, FNSTENV
     b"\xd9\xe8\x0f\xae\x05" + word(DATA),  # FLD1, FXSAVE
@@ -88,6 +90,7 @@ STEALTHY_KERNEL = (
 )
 NEVER_LOADED = mov(ECX, SHORT_DATA | 3)
 STEALTHY_PROGRAM = (
+    *STORES,
     b"\x0f\x01\x05" + word(DATA),  # SGDT
     b"\x0f\x01\x0d" + word(DATA),  # SIDT
     b"\x0f\x00\xc8",  # STR

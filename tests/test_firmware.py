@@ -18,8 +18,8 @@ from x86virt.benchmarks.guests.disk import boot_disk
 from x86virt.api import make_setup
 from x86virt.assembler import BuildError, nasm_version
 from x86virt.core.device_entries import device_key
-from x86virt.firmware import HERE, IMAGE, bios_image
-from x86virt.firmware.build import MANIFEST, assemble
+from x86virt.firmware import ADDRESS, HERE, IMAGE, MANIFEST, bios_image, bios_symbols
+from x86virt.firmware.build import assemble
 from x86virt.guests import find_guest
 from x86virt.machine import Machine
 from x86virt.start.firmware import parse_firmware
@@ -54,7 +54,7 @@ def test_the_image_is_that_of_the_manifest() -> None:
 
 @pytest.mark.skipif(not same_assembler(), reason="another assembler than the manifest's, or none")
 def test_the_sources_give_the_committed_bytes(tmp_path: Path) -> None:
-    assemble(tmp_path / "bios.bin")
+    assert assemble(tmp_path / "bios.bin") == MANIFEST_TEXT["symbols"]
     assert (tmp_path / "bios.bin").read_bytes() == bios_image()
     build_boot_program("bios_probe.asm", tmp_path / "probe.bin")
     assert (tmp_path / "probe.bin").read_bytes() == bios_answers.PROBE.read_bytes()
@@ -66,6 +66,8 @@ def test_places_that_programs_know_by_address() -> None:
     assert image[0xE05B] == 0xE9
     assert image[0xFF53] == 0xCF  # IRET
     assert image[0xFFFE] == 0xFC  # an AT
+    symbols = bios_symbols()
+    assert (symbols["reset_vector"], symbols["dummy_interrupt"]) == (ADDRESS + 0xFFF0, ADDRESS + 0xFF53)
 
 
 # -- what it answers ----------------------------------------------------------------------------------------------
@@ -205,6 +207,30 @@ def press(machine: Machine, *codes: int) -> None:
         for _ in range(20):
             if machine.outcome is None:
                 machine.advance(int(machine.processor.cpu.retired) + 50)
+
+
+# Shutdown code 0Ah (or 05h), 0040:0067 -> 0000:7C40, reset by the keyboard controller; from there R is printed.
+RESET_AND_RETURN = "B0 0F E6 70 B0 {} E6 71 C7 06 67 04 40 7C 8C 1E 69 04 B0 FE E6 64 F4 EB FD"
+PRINT_R_AND_STOP = "B0 52 E6 E9 FA F4"
+
+
+@compiled
+@pytest.mark.parametrize("shutdown_code", ["05", "0A"])
+def test_a_program_that_resets_the_processor_goes_on_where_it_said(shutdown_code: str, tmp_path: Path) -> None:
+    code = bytes.fromhex(RESET_AND_RETURN.format(shutdown_code)).ljust(0x40, b"\x00") + bytes.fromhex(PRINT_R_AND_STOP)
+    machine = machine_with(tmp_path, boot_sector(code.hex()))
+    machine.reboots = True
+    console = machine.run().console
+    assert console.endswith(b"R") and console.count(b"x86virt BIOS") == 1
+
+
+@compiled
+def test_another_reset_begins_anew(tmp_path: Path) -> None:
+    code = bytes.fromhex(RESET_AND_RETURN.format("00"))
+    machine = machine_with(tmp_path, boot_sector(code.hex()))
+    machine.reboots = True
+    machine.advance(300_000)
+    assert machine.outcome is None and machine.console().count(b"x86virt BIOS") > 1
 
 
 def option_rom(code: str) -> bytes:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api import bench, compare, make_setup, run
+    from .console.conversation import Conversation
     from .discipline import tlb_discipline
     from .errors import GuestError, ImageError, StrategyError, UnsupportedError, UserError
     from .guests import find_guest
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from .profile import Profile, ProfileError, load_profile
     from .saved import restore_machine, save_machine
     from .start.multiboot import Image, load_image
+    from .start.recognise import StartOptions
     from .vmm import Strategy
     from .vmm.registry import find_strategy, strategy_names
 
@@ -24,6 +26,8 @@ _HOME = {
     "bench": "api",
     "compare": "api",
     "make_setup": "api",
+    "Conversation": "console.conversation",
+    "StartOptions": "start.recognise",
     "Machine": "machine",
     "Region": "machine",
     "RunResult": "machine",
@@ -52,6 +56,8 @@ __all__ = [
     "bench",
     "compare",
     "make_setup",
+    "Conversation",
+    "StartOptions",
     "Machine",
     "Region",
     "RunResult",

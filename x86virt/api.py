@@ -55,7 +55,7 @@ class Setup:
         from .machine import Machine
 
         machine = Machine(self.strategy(), self.profile, self.memory_bytes, self.cache_model, self.check_isolation)
-        machine.reboots = self.reboots
+        machine.reboots, machine.usual_cycles = self.reboots, self.max_cycles
         if self.apic and machine.vm is None and hasattr(machine.processor, "fit_apic"):
             machine.processor.fit_apic(True)
         try:

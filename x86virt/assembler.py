@@ -1,7 +1,11 @@
 """Start NASM, for what is assembled by `make guests` and committed."""
 
+import re
 import subprocess
+import tempfile
 from pathlib import Path
+
+SYMBOL = re.compile(r"^\s*([0-9A-F]+)\s+[0-9A-F]+\s+((?:\.\.@)?[a-z][a-z_0-9]*)$")  # a label in the listing: lower case
 
 
 class BuildError(Exception):
@@ -22,3 +26,20 @@ def run_nasm(folder: Path, *arguments: str) -> str:
 def nasm_version(folder: Path) -> str:
     """What the assembler says of itself, the same for every build of that version. Raises BuildError."""
     return run_nasm(folder, "-v").splitlines()[0].split(" compiled")[0]
+
+
+def assemble_flat(folder: Path, source: str, target: Path) -> dict[str, int]:
+    """Assemble a source file of a folder into a flat binary; the addresses of its global labels. Raises BuildError."""
+    with tempfile.TemporaryDirectory() as scratch:
+        listing = Path(scratch) / "symbols.map"
+        main = Path(scratch) / "main.asm"
+        main.write_text(f'[map symbols {listing}]\n%include "{source}"\n', encoding="utf-8")
+        options = ["-w+error", "-w-error=user", "-I", f"{folder}/"]
+        run_nasm(folder, "-f", "bin", *options, "-o", str(target), str(main))
+        found = (SYMBOL.match(line) for line in listing.read_text(encoding="utf-8").splitlines())
+        return {match[2].removeprefix("..@"): int(match[1], 16) for match in found if match}
+
+
+def by_address(symbols: dict[str, int]) -> dict[str, int]:
+    """Symbols in the order of their addresses, as manifests have them."""
+    return dict(sorted(symbols.items(), key=lambda row: (row[1], row[0])))

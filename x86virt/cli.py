@@ -22,6 +22,7 @@ COMMANDS = {
     "compare": ("compare", "compare_command"),
     "list": ("listing", "list_command"),
     "trace": ("trace", "trace_command"),
+    "explain": ("explain", "explain_command"),
     "gdb": ("gdb", "gdb_command"),
 }
 

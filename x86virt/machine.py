@@ -101,6 +101,7 @@ class Machine:
         self.dialogue = Dialogue(self)
         self.disks = DiskService(self)
         self.has_firmware = False
+        self.usual_cycles: int | None = None  # the budget that a run of it has unless another is given; None: no limit
         self.reboots = True  # whether a reset that the guest asks for starts its firmware anew, or ends the run
         self.open_region: tuple[int, int, int, Ledger, dict[str, tuple[int, int]]] | None = None
         self.time_log: TimeLog | None = None

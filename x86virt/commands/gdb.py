@@ -1,6 +1,5 @@
 """`x86virt gdb`: a machine that waits for a debugger."""
 
-import pathlib
 import shlex
 import sys
 from typing import TYPE_CHECKING, Any
@@ -8,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..api import DEFAULT_PROFILE
-from .options import NATIVE, MemorySize, make_setups
+from .options import NATIVE, MemorySize
 from .output import STATUS_DONE, get_ready, say
+from .pc_options import start_options, take_start
 
 if TYPE_CHECKING:
     from ..gdb.server import Server
@@ -18,7 +18,7 @@ DEFAULT_PORT = 1234
 
 
 @click.command("gdb")
-@click.argument("guest")
+@click.argument("guest", required=False)
 @click.option("--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="0: any that is free.")
 @click.option("--once", is_flag=True, help="End when the first client leaves, instead of waiting for the next one.")
 @click.option("-s", "--strategy", default=NATIVE, show_default=True, metavar="NAME|FILE:CLASS", help="The strategy.")
@@ -34,37 +34,43 @@ DEFAULT_PORT = 1234
 @click.option(
     "-c", "--command-line", "--append", default="", metavar="TEXT", help="The guest's command line, such as iterations=10."
 )  # fmt: skip
-def gdb_command(guest: str, port: int, once: bool, strategy: str, command_line: str, **machine: Any) -> int:
+@start_options
+def gdb_command(guest: str | None, port: int, once: bool, strategy: str, command_line: str, **machine: Any) -> int:
     """Serve GUEST to gdb, on the loopback interface: breakpoints, watchpoints, registers, `monitor`, and back in time.
 
     The guest stands before its first instruction. A debugger changes no cycle: breakpoints are the simulator's, not the
     guest's. `reverse-stepi` and `reverse-continue` go back by running again from snapshots; what the debugger writes into
     registers or memory makes a new future. A client that detaches or hangs up leaves the machine to the next one.
     """
-    from ..guests import find_guest
+    from ..guests import open_guest
 
-    image = find_guest(guest)
-    setup = make_setups((strategy,), {**machine, "max_cycles": None})[0]
+    wishes = take_start(machine)
+    if guest is None and not wishes.by_firmware:
+        raise click.UsageError("give a GUEST, a --disk or a --bios")
+    opened = open_guest(guest, wishes.options())
+    image = opened.bootable
+    setup = wishes.setups(opened, (strategy,), {**machine, "max_cycles": None}, no_limit=True)[0]
     get_ready()
     from ..api import strategy_errors
     from ..gdb.server import Server
     from ..gdb.travel import Travel
+    from ..start.multiboot import Image
 
     with strategy_errors(setup.name):
-        loaded = setup.machine()
-        loaded.load(image, command_line)
+        loaded = setup.load(image, command_line)
         server = Server(port)
-        announce(server, f"{image.name} under {setup.name}, {setup.profile.name}", guest)
+        announce(server, f"{image.name} under {setup.name}, {setup.profile.name}", guest if isinstance(image, Image) else None)
         server.serve(Travel(loaded), once, say)
     return STATUS_DONE
 
 
-def announce(server: "Server", what: str, guest: str) -> None:
+def announce(server: "Server", what: str, guest: str | None) -> None:
     """Say how to connect, on stdout, ready to paste."""
     from ..guests import guests
 
-    shipped = guests().get(guest)
-    path = pathlib.Path(guest) if shipped is None else shipped.path
+    shipped = guests().get(guest or "")
+    path = guest if shipped is None else shipped.path
+    file = "" if path is None else f" {shlex.quote(str(path))}"
     click.echo(f"{what}, waits for gdb on port {server.port}:")
-    click.echo(f"  gdb -q {shlex.quote(str(path))} -ex 'target remote 127.0.0.1:{server.port}'")
+    click.echo(f"  gdb -q{file} -ex 'target remote 127.0.0.1:{server.port}'")
     sys.stdout.flush()

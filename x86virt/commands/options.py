@@ -95,7 +95,8 @@ def machine_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def given(name: str) -> bool:
     """Whether a parameter was given on the command line."""
-    return click.get_current_context().get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+    source = click.get_current_context().get_parameter_source(name)
+    return source not in (None, click.core.ParameterSource.DEFAULT)
 
 
 def refuse_given(names: Sequence[str], why: str) -> None:

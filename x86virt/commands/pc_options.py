@@ -1,18 +1,19 @@
-"""The options of `run` that say what the machine starts with and who talks to it, in the habit of QEMU's users."""
+"""The options that say what the machine starts with and who talks to it, in the habit of QEMU's users."""
 
 import datetime
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import OutputFile
+from ..api import Setup, setup_of_start
+from .options import OutputFile, given, make_setups
 
 if TYPE_CHECKING:
     from ..console.conversation import Conversation
-    from ..start.recognise import StartOptions
+    from ..start.recognise import Opened, StartOptions
 
 ADDRESS_END = 1 << 32
 FIRST_YEAR, LAST_YEAR = 1970, 2099
@@ -89,15 +90,22 @@ CONVERSATION_OPTIONS = (
 
 
 def start_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of a start and of a conversation."""
-    for option in reversed(START_OPTIONS + CONVERSATION_OPTIONS):
+    """The options of a start, for each command that starts a machine; `take_start` takes what they were given."""
+    for option in reversed(START_OPTIONS):
+        command = option(command)
+    return command
+
+
+def conversation_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a conversation; `take_conversation` takes what they were given."""
+    for option in reversed(CONVERSATION_OPTIONS):
         command = option(command)
     return command
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What these options were given."""
+class StartWishes:
+    """What the options of a start were given."""
 
     bios: str | None
     vga_bios: str | None
@@ -109,34 +117,49 @@ class Wishes:
     rtc: int | None
     apic: bool | None
     no_reboot: bool
-    serial: str | None
-    screen: bool
-    input_file: str | None
-    until: str | None
 
-    def start(self) -> "StartOptions":
+    @property
+    def by_firmware(self) -> bool:
+        """Whether they start a machine without a guest."""
+        return self.bios is not None or bool(self.disks)
+
+    def options(self) -> "StartOptions":
         """Those that say how a file starts."""
         from ..start.recognise import StartOptions
 
         return StartOptions(self.bios, self.vga_bios, self.initrd, self.at, self.entry)
 
-    def conversation(self) -> "Conversation | None":
-        """Those that say who talks to the machine, None if nobody does."""
-        from ..console.conversation import SCREEN, SERIAL_LINE, STANDARD_OUTPUT, Conversation, read_script
-        from ..console.terminal import at_terminal
-
-        line = self.serial == STANDARD_OUTPUT and at_terminal()
-        if self.screen and self.serial == STANDARD_OUTPUT:
-            raise click.UsageError("--screen and --serial - both want the terminal: give --serial a file")
-        if self.serial is not None and self.serial != STANDARD_OUTPUT:
-            OutputFile().convert(self.serial, None, None)
-        person = SCREEN if self.screen else SERIAL_LINE if line else None
-        script = "" if self.input_file is None else read_script(self.input_file)
-        if person is None and self.serial is None and self.until is None and not script:
-            return None
-        return Conversation(script, self.input_file or "input", self.until, self.serial, person)
+    def setups(
+        self, opened: "Opened", strategies: Sequence[str], machine: dict[str, Any], no_limit: bool = False
+    ) -> list[Setup]:
+        """A setup for each strategy, with the disks, and with the memory and the budget of such a start unless given."""
+        memory_bytes = machine["memory"] if given("memory") else 0
+        max_cycles = machine["max_cycles"] if given("max_cycles") else None if no_limit else 0
+        setups = (
+            replace(setup, disks=self.disks, disk_write=self.disk_write, rtc=self.rtc, reboots=not self.no_reboot)
+            for setup in make_setups(strategies, machine)
+        )
+        return [setup_of_start(setup, opened, memory_bytes, max_cycles, self.apic) for setup in setups]
 
 
-def take_wishes(options: dict[str, Any]) -> Wishes:
-    """The options of this module out of all that a command was given."""
-    return Wishes(**{name: options.pop(name) for name in Wishes.__dataclass_fields__})
+def take_start(options: dict[str, Any]) -> StartWishes:
+    """The options of a start out of all that a command was given."""
+    return StartWishes(**{field.name: options.pop(field.name) for field in fields(StartWishes)})
+
+
+def take_conversation(options: dict[str, Any]) -> "Conversation | None":
+    """What the options of a conversation ask for, taken out of all that a command was given; None if for nothing."""
+    from ..console.conversation import SCREEN, SERIAL_LINE, STANDARD_OUTPUT, Conversation, read_script
+    from ..console.terminal import at_terminal
+
+    serial, screen, input_file, until = (options.pop(name) for name in ("serial", "screen", "input_file", "until"))
+    if screen and serial == STANDARD_OUTPUT:
+        raise click.UsageError("--screen and --serial - both want the terminal: give --serial a file")
+    if serial is not None and serial != STANDARD_OUTPUT:
+        OutputFile().convert(serial, None, None)
+    line = serial == STANDARD_OUTPUT and at_terminal()
+    person = SCREEN if screen else SERIAL_LINE if line else None
+    script = "" if input_file is None else read_script(input_file)
+    if person is None and serial is None and until is None and not script:
+        return None
+    return Conversation(script, input_file or "input", until, serial, person)

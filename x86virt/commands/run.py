@@ -1,14 +1,13 @@
 """`x86virt run`: a guest to its end, saved, restored, recorded or replayed on the way."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..api import Setup, setup_of_start
+from ..api import Setup
 from ..errors import UnsupportedError
-from .options import NATIVE, OutputFile, given, machine_options, make_setups, refuse_given, strategy_option
+from .options import NATIVE, OutputFile, machine_options, refuse_given, strategy_option
 from .output import (
     SCHEMA_VERSION,
     STATUS_DONE,
@@ -20,14 +19,13 @@ from .output import (
     status_of_run,
     write_json,
 )
-from .pc_options import Wishes, start_options, take_wishes
+from .pc_options import conversation_options, start_options, take_conversation, take_start
 from .saving import finish_and_save, run_recorded, run_replayed, run_restored
 
 if TYPE_CHECKING:
     from ..console.conversation import Conversation
     from ..machine import RunResult
     from ..start.boot import Bootable
-    from ..start.recognise import Opened
 
 MACHINE_IN_THE_FILE = (
     "memory", "cache_model", "command_line", "check_isolation", "bios", "vga_bios", "disks", "disk_write", "initrd", "at",
@@ -43,6 +41,7 @@ MACHINE_IN_THE_FILE = (
     "-c", "--command-line", "--append", "command_line", default="", help="The guest's command line, such as iterations=1000."
 )
 @start_options
+@conversation_options
 @click.option("--check-isolation", is_flag=True, help="Check every access of the guest's against the owners of frames.")
 @click.option("--save", "save_file", type=OutputFile(), help="Save the whole machine there at --save-at, and go on.")
 @click.option("--save-at", type=click.IntRange(1, 1 << 56), metavar="CYCLES", help="When to save.")
@@ -66,18 +65,18 @@ def run_command(
     GUEST is a shipped guest's name, or a file that is taken for what it is: a Multiboot kernel, a Linux kernel (bzImage), a boot
     disk, a BIOS image; with --at, a flat binary. Without GUEST, --bios or --disk start a machine by its firmware.
     """
-    wishes = take_wishes(machine)
-    by_firmware = wishes.bios is not None or bool(wishes.disks)
-    check_run_options(guest, save_file, save_at, restore_file, record_file, replay_file, by_firmware)
-    conversation = wishes.conversation()
+    wishes = take_start(machine)
+    check_run_options(guest, save_file, save_at, restore_file, record_file, replay_file, wishes.by_firmware)
+    conversation = take_conversation(machine)
     check_conversation(conversation, json_file, record_file or replay_file)
     if restore_file is not None:
         refuse_given(MACHINE_IN_THE_FILE, "stands in the file of --restore")
         return run_restored(restore_file, strategies, save_file, save_at, json_file, machine, conversation)
     from ..guests import open_guest
 
-    opened = open_guest(guest, wishes.start())
-    setups = setups_for(opened, strategies, machine, wishes, conversation)
+    opened = open_guest(guest, wishes.options())
+    at_terminal = conversation is not None and conversation.person is not None
+    setups = wishes.setups(opened, strategies or (NATIVE,), machine, no_limit=at_terminal)
     if len(setups) > 1 and (save_file or record_file or replay_file):
         raise click.UsageError("--save, --record and --replay take one strategy")
     if len(setups) > 1 and conversation is not None and (conversation.person or conversation.serial):
@@ -105,21 +104,6 @@ def run_command(
         whole = {"schema_version": SCHEMA_VERSION, "runs": objects}
         write_json(json_file, objects[0] if len(objects) == 1 else whole)
     return next((status for status in statuses if status), STATUS_DONE)
-
-
-def setups_for(
-    opened: "Opened", strategies: Sequence[str], machine: dict[str, Any], wishes: Wishes, conversation: "Conversation | None"
-) -> list[Setup]:
-    """A setup for each strategy, with the disks, and with the memory and the budget of such a start unless they are given."""
-    memory_bytes = machine["memory"] if given("memory") else 0
-    max_cycles = machine["max_cycles"] if given("max_cycles") else 0
-    if conversation is not None and conversation.person and not given("max_cycles"):
-        max_cycles = None
-    setups = (
-        replace(setup, disks=wishes.disks, disk_write=wishes.disk_write, rtc=wishes.rtc, reboots=not wishes.no_reboot)
-        for setup in make_setups(strategies or (NATIVE,), machine)
-    )
-    return [setup_of_start(setup, opened, memory_bytes, max_cycles, wishes.apic) for setup in setups]
 
 
 def check_run_options(

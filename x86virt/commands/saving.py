@@ -68,14 +68,16 @@ def run_restored(
         load_profile(options["profile"]) if given("profile") else None,
         find_strategy(strategies[0]) if strategies else None,
     )
-    setup = Setup(
-        type(machine.strategy), machine.profile, machine.memory_bytes, options["max_cycles"], machine.cache_model
-    )
-    with strategy_errors(setup.name):
-        if save_file is not None:
-            result = finish_and_save(machine, save_file, save_at, setup.max_cycles, conversation)
-        else:
-            result = converse(machine, setup.max_cycles, conversation)
+    max_cycles = options["max_cycles"] if given("max_cycles") else machine.usual_cycles
+    setup = Setup(type(machine.strategy), machine.profile, machine.memory_bytes, max_cycles, machine.cache_model)
+    try:
+        with strategy_errors(setup.name):
+            if save_file is not None:
+                result = finish_and_save(machine, save_file, save_at, setup.max_cycles, conversation)
+            else:
+                result = converse(machine, setup.max_cycles, conversation)
+    finally:
+        machine.disks.close()
     return show_run_of(machine.guest[0], setup, result, json_file, conversation)
 
 

@@ -13,11 +13,14 @@ import click
 
 from ..api import strategy_errors
 from ..errors import UserError
-from .options import NATIVE, machine_options, make_setups
-from .output import SCHEMA_VERSION, STATUS_DONE, get_ready, say, say_outcome, status_of
+from .options import NATIVE, machine_options
+from .output import SCHEMA_VERSION, STATUS_DONE, get_ready, say, say_outcome, status_of_run
+from .pc_options import start_options, take_wishes
+from .run import setups_for
 
 if TYPE_CHECKING:
     from ..api import Setup
+    from ..console.conversation import Conversation
     from ..machine import Machine
     from ..start.boot import Bootable
     from ..symbols import Symbols
@@ -31,30 +34,45 @@ class LimitType(click.ParamType):
 
     name = "N|Nc"
 
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> tuple[int, bool]:
+    def convert(
+        self, value: Any, parameter: click.Parameter | None, context: click.Context | None
+    ) -> tuple[int, bool]:
         """Number, and whether it counts cycles; fails with one line."""
         found = re.fullmatch(r"(\d{1,16})(c|cycles)?", str(value).strip().replace(",", "").replace("_", ""), re.ASCII)
         if found is None:
-            self.fail(f"{value!r} is neither instructions nor cycles; give 1000, or 2500c for cycles", parameter, context)
+            self.fail(
+                f"{value!r} is neither instructions nor cycles; give 1000, or 2500c for cycles", parameter, context
+            )
         return int(found[1]), found[2] is not None
 
 
 @click.command("trace")
-@click.argument("guest")
+@click.argument("guest", required=False)
 @click.option("-s", "--strategy", default=NATIVE, show_default=True, metavar="NAME|FILE:CLASS", help="One strategy.")
 @click.option("--from", "begin", type=LimitType(), help="Begin after N guest instructions, or at a cycle (Nc).")
 @click.option("--count", type=LimitType(), help="End after N guest instructions, or cycles (Nc).")
 @click.option(
-    "-a", "--address", "addresses", multiple=True, metavar="A|A-B|SYMBOL",
+    "-a",
+    "--address",
+    "addresses",
+    multiple=True,
+    metavar="A|A-B|SYMBOL",
     help="Only at these linear addresses (hexadecimal), or in this function.",
 )
-@click.option("-r", "--ring", "rings", multiple=True, metavar="0..3|kernel|user|vmm", help="Only in this ring or mode.")
-@click.option("-e", "--event", "events", multiple=True, metavar="NAME|PATTERN", help="Only what is charged this event.")
+@click.option(
+    "-r", "--ring", "rings", multiple=True, metavar="0..3|kernel|user|vmm", help="Only in this ring or mode."
+)
+@click.option(
+    "-e", "--event", "events", multiple=True, metavar="NAME|PATTERN", help="Only what is charged this event."
+)
 @click.option("-t", "--transitions", is_flag=True, help="Only what changes the ring or enters the VMM.")
 @machine_options
-@click.option("-c", "--command-line", default="", help="The guest's command line, such as iterations=2.")
+@click.option(
+    "-c", "--command-line", "--append", "command_line", default="", help="The guest's command line, such as iterations=2."
+)
+@start_options
 def trace_command(
-    guest: str,
+    guest: str | None,
     strategy: str,
     begin: tuple[int, bool] | None,
     count: tuple[int, bool] | None,
@@ -68,28 +86,39 @@ def trace_command(
 ) -> int:  # fmt: skip
     """Show what GUEST does: every instruction with its cost, interrupts, changes of ring, and the VMM's work.
 
-    Options that filter may be repeated: the same one twice shows either, different ones show what passes all.
+    GUEST is what `run` takes: a shipped guest's name, or the file of a kernel or a boot disk. Options that filter may be
+    repeated: the same one twice shows either, different ones show what passes all.
     """
-    from ..guests import find_guest
+    from ..guests import open_guest
     from ..symbols import Symbols
 
-    image = find_guest(guest)
-    setups = make_setups((strategy,), machine)
+    wishes = take_wishes(machine)
+    if guest is None and wishes.bios is None and not wishes.disks:
+        raise click.UsageError("give a GUEST, a --disk or a --bios")
+    conversation = wishes.conversation()
+    if conversation is not None and (conversation.person or conversation.serial == "-"):
+        raise click.UsageError("the trace itself goes to the terminal: give --serial a file, and no --screen")
+    opened = open_guest(guest, wishes.start())
+    setups = setups_for(opened, (strategy,), machine, wishes, conversation)
     if len(setups) != 1:
         raise click.UsageError("trace takes one strategy")
+    setup, image = setups[0], opened.bootable
     symbols = Symbols(image.symbols)
     shown = make_filter(addresses, rings, events, transitions, symbols)
     get_ready()
-    setup = setups[0]
-    with strategy_errors(setup.name), quiet_end():
-        traced = setup.machine()
-        traced.load(image, command_line)
-        records = trace_of(traced, make_limit(begin), make_limit(count), setup.max_cycles)
+    with strategy_errors(setup.name), quiet_end(), contextlib.ExitStack() as stack:
+        traced = setup.load(image, command_line)
+        stack.callback(traced.disks.close)
+        if conversation is not None:
+            stack.enter_context(conversation.with_machine(traced))
+        may_look_ahead = conversation is None and not wishes.disk_write
+        limits = make_limit(begin), make_limit(count), setup.max_cycles
+        records = trace_of(traced, *limits, shown if may_look_ahead else None)
         if json_file is None:
             show_trace(records, shown, symbols)
         else:
             write_trace(header(setup, image, command_line, shown), records, shown, symbols, json_file)
-        return end_status(traced)
+        return end_status(traced, conversation)
     return STATUS_DONE
 
 
@@ -121,12 +150,12 @@ def quiet_end() -> Iterator[None]:
 
 
 def trace_of(
-    machine: "Machine", begin: "Limit | None", count: "Limit | None", max_cycles: int | None
+    machine: "Machine", begin: "Limit | None", count: "Limit | None", max_cycles: int | None, shown: "Filter | None"
 ) -> "Iterator[Record]":
     """The records of a loaded machine."""
     from ..trace import trace
 
-    return trace(machine, begin, count, max_cycles)
+    return trace(machine, begin, count, max_cycles, shown)
 
 
 def show_trace(records: "Iterator[Record]", shown: "Filter", symbols: "Symbols") -> None:
@@ -134,16 +163,15 @@ def show_trace(records: "Iterator[Record]", shown: "Filter", symbols: "Symbols")
     from ..trace import TextFormat
 
     form = TextFormat(symbols, shutil.get_terminal_size((WIDTH_WITHOUT_TERMINAL, 24)).columns)
-    total = hidden = 0
+    hidden = 0
     for record in records:
-        total += 1
         if not shown.shows(record):
-            hidden += 1
+            hidden += record.ticks
             continue
         for line in form.lines(record):
             sys.stdout.write(line + "\n")
     if hidden:
-        say(f"{hidden:,} of {total:,} records do not pass the filter")
+        say(f"{hidden / 64:,.2f} cycles went into what the filter does not show")
 
 
 def write_trace(
@@ -187,10 +215,10 @@ def json_stream(target: str) -> "Iterator[IO[str]]":
         raise UserError(target, f"cannot be written ({error.strerror})", "give another file, or -") from None
 
 
-def end_status(machine: "Machine") -> int:
+def end_status(machine: "Machine", conversation: "Conversation | None") -> int:
     """The exit status that the end of the run asks for; a guest that would go on is no bad end."""
     if machine.outcome is None:
         return STATUS_DONE
     result = machine.result()
-    say_outcome(result)
-    return status_of(result.outcome, result.exit_code)
+    say_outcome(result, conversation)
+    return status_of_run(result, conversation)

@@ -1,6 +1,7 @@
 """The terminal of a person: raw while a machine has it, as it was before afterwards, whatever happens."""
 
 import contextlib
+import importlib.util
 import os
 import select
 import signal
@@ -31,7 +32,7 @@ class Terminal:
     """A terminal in raw mode, as a context. Raises TerminalError where there is none."""
 
     def __init__(self, what: str) -> None:
-        if not at_terminal():
+        if not at_terminal() or importlib.util.find_spec("termios") is None:
             raise TerminalError(what, "needs a terminal", "run it in one, or use --input FILE and --serial FILE")
         self.input, self.output = sys.stdin.fileno(), sys.stdout.fileno()
         self.saved: list[Any] | None = None

@@ -5,19 +5,18 @@ import json
 import sys
 from pathlib import Path
 
-from ..assembler import BuildError, nasm_version, run_nasm
-from . import HERE, IMAGE
+from ..assembler import BuildError, assemble_flat, by_address, nasm_version
+from . import HERE, IMAGE, MANIFEST
 
 SOURCE = "bios.asm"
-MANIFEST = HERE / "manifest.json"
 
 
-def assemble(target: Path) -> None:
-    """Assemble the BIOS into a file. Raises BuildError."""
-    run_nasm(HERE, "-f", "bin", "-w+error", "-w-error=user", "-o", str(target), SOURCE)
+def assemble(target: Path) -> dict[str, int]:
+    """Assemble the BIOS into a file; its labels, by their offsets. Raises BuildError."""
+    return assemble_flat(HERE, SOURCE, target)
 
 
-def manifest_of(image: bytes) -> dict[str, object]:
+def manifest_of(image: bytes, symbols: dict[str, int]) -> dict[str, object]:
     """What the manifest says of an image. Raises BuildError if there is no assembler to name."""
     return {
         "schema_version": 1,
@@ -25,18 +24,19 @@ def manifest_of(image: bytes) -> dict[str, object]:
         "source": SOURCE,
         "bytes": len(image),
         "sha256": hashlib.sha256(image).hexdigest(),
+        "symbols": by_address(symbols),
     }
 
 
 def main() -> int:
     """Command line: no arguments. Exit status 0, or 1 if the assembler refused."""
     try:
-        assemble(IMAGE)
-        manifest = manifest_of(IMAGE.read_bytes())
+        symbols = assemble(IMAGE)
+        manifest = manifest_of(IMAGE.read_bytes(), symbols)
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1
-    MANIFEST.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    MANIFEST.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

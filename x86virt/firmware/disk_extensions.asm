@@ -44,7 +44,8 @@ disk_by_packet:
         mov     cx, [es:di + packet.count]
         call    disk_within
         jc      disk_refuse
-        jcxz    disk_succeed_far
+        test    cx, cx
+        jz      disk_succeed
         les     di, [es:di + packet.offset]
         call    allow_interrupts
         call    ata_transfer
@@ -52,8 +53,6 @@ disk_by_packet:
         mov     di, caller_si
         sub     [es:di + packet.count], cx
         jmp     disk_done
-disk_succeed_far:
-        jmp     disk_succeed
 
 ; AH=48h: describe the disk at DS:SI of the caller, which begins with the size of the place for it.
 struc parameters

@@ -6,6 +6,8 @@
 MP_PLACE        equ (EXTENDED_SEGMENT << 4) + extended_mp_table
 LOCAL_APIC      equ 0xFEE00000
 IO_APIC         equ 0xFEC00000
+IO_APIC_INDEX   equ IO_APIC                 ; the number of a register,
+IO_APIC_DATA    equ IO_APIC + 0x10          ; and its contents
 APIC_SPURIOUS   equ 0xF0
 APIC_LINT0      equ 0x350
 APIC_LINT1      equ 0x360
@@ -41,6 +43,12 @@ mp_table_init:
         mov     cx, mp_end - mp_header
         mov     bx, 7
         call    mp_checksum
+        mov     edi, IO_APIC_INDEX
+        xor     ebx, ebx                    ; its identity
+        call    write_physical
+        mov     edi, IO_APIC_DATA
+        mov     ebx, IO_APIC_ID << 24
+        call    write_physical
         ; virtual wire: the old interrupt controllers reach the processor through its APIC
         mov     edi, LOCAL_APIC + APIC_SPURIOUS
         mov     ebx, APIC_ENABLED | 0x0F
@@ -73,7 +81,9 @@ MP_NMI          equ 1
 MP_EXTINT       equ 3
 BUS_PCI         equ 0
 BUS_ISA         equ 1
-IO_APIC_ID      equ 0
+IO_APIC_ID      equ 1                       ; the first behind those of the processors
+ALL_APICS       equ 0xFF
+POWER_DEVICE    equ 1                       ; PIIX4: its pin A is line 9
 
         align   16, db 0
 mp_pointer:
@@ -99,19 +109,20 @@ mp_buses:
         db      MP_BUS, BUS_ISA, "ISA   "
         db      MP_IO_APIC, IO_APIC_ID, 0x11, 1
         dd      IO_APIC
-; INTERRUPT line, input: an ISA line and where it arrives
-%macro INTERRUPT 2
-        db      MP_INTERRUPT, MP_INT, 0, 0, BUS_ISA, %1, IO_APIC_ID, %2
+; INTERRUPT bus, line, input: a line and where it arrives; that of a PCI device is device x 4 + pin
+%macro INTERRUPT 3
+        db      MP_INTERRUPT, MP_INT, 0, 0, %1, %2, IO_APIC_ID, %3
 %endmacro
-        INTERRUPT 0, 2                      ; the timer, since input 0 has the old controllers
-        INTERRUPT 1, 1
+        INTERRUPT BUS_PCI, POWER_DEVICE << 2, POWER_LINE
+        INTERRUPT BUS_ISA, 0, 2             ; the timer, since input 0 has the old controllers
+        INTERRUPT BUS_ISA, 1, 1
 %assign line 3
 %rep 13
-        INTERRUPT line, line
+        INTERRUPT BUS_ISA, line, line
 %assign line line + 1
 %endrep
-        db      MP_LOCAL_INTERRUPT, MP_EXTINT, 0, 0, BUS_ISA, 0, 0, 0
-        db      MP_LOCAL_INTERRUPT, MP_NMI, 0, 0, BUS_ISA, 0, 0xFF, 1
+        db      MP_LOCAL_INTERRUPT, MP_EXTINT, 0, 0, BUS_ISA, 0, ALL_APICS, 0
+        db      MP_LOCAL_INTERRUPT, MP_NMI, 0, 0, BUS_ISA, 0, ALL_APICS, 1
 mp_end:
 %if mp_end - mp_pointer > extended_end - extended_mp_table
 %error "no place for the MP table"

@@ -174,10 +174,11 @@ pci_set_up_ide:
         mov     ax, PCI_TO_PORTS | PCI_AS_MASTER
         jmp     pci_enable
 
-; The power-management registers appear at ports 600h to 63Fh.
+; The power-management registers appear at ports B000h to B03Fh.
 POWER_BASE      equ 0x40
 POWER_ENABLE    equ 0x80
-POWER_PORTS     equ 0x0600
+POWER_PORTS     equ 0xB000
+POWER_LINE      equ 9                       ; whatever the router says
 pci_set_up_power:
         mov     eax, POWER_PORTS | 1
         mov     di, POWER_BASE
@@ -186,9 +187,9 @@ pci_set_up_power:
         call    pci_select
         mov     al, 1
         out     dx, al
-        mov     di, PCI_LINE                ; wired to line 9, whatever the router says
+        mov     di, PCI_LINE
         call    pci_select
-        mov     al, 9
+        mov     al, POWER_LINE
         out     dx, al
         ret
 

@@ -4,10 +4,10 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..errors import ImageError
-from ..firmware import bios_image
+from ..firmware import bios_image, bios_symbols
 from .boot import RESET, Boot, command_line_bytes
 from .files import read_start_file
 
@@ -75,7 +75,7 @@ def open_firmware(
     vga = vga_bios or (None if bios is None else installed_vga_bios())
     rom = b"" if vga is None else read_start_file(vga, "a VGA BIOS", LARGEST_BIOS)
     if bios is None:
-        return parse_firmware(bios_image(), rom, OWN_NAME, OWN_NAME, vga)
+        return replace(parse_firmware(bios_image(), rom, OWN_NAME, OWN_NAME, vga), symbols=bios_symbols())
     return parse_firmware(read_start_file(bios, "a BIOS image", LARGEST_BIOS), rom, pathlib.Path(bios).stem, bios, vga)
 
 

@@ -15,6 +15,7 @@ RINGS: dict[str, int | str] = {
 }  # fmt: skip
 LAST_ADDRESS = 0xFFFFFFFF
 ALWAYS_SHOWN = ("before", "end")
+NEVER_SHOWN = "passed"
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Filter:
         """Whether a record is shown."""
         if record.kind in ALWAYS_SHOWN:
             return True
+        if record.kind == NEVER_SHOWN:
+            return False
         if self.addresses and not any(record.address in addresses for addresses in self.addresses):
             return False
         if self.rings and record.ring not in self.rings and record.mode not in self.rings:
@@ -46,7 +49,9 @@ def ring_filter(names: Iterable[str]) -> tuple[int | str, ...]:
     """Rings and modes of the ledger. Raises UserError."""
     for name in names:
         if name not in RINGS:
-            raise UserError(f"--ring {show(name)}", "no such ring", f"use one of {', '.join(RINGS)}{near_matches(name, RINGS)}")
+            raise UserError(
+                f"--ring {show(name)}", "no such ring", f"use one of {', '.join(RINGS)}{near_matches(name, RINGS)}"
+            )
     return tuple(RINGS[name] for name in names)
 
 
@@ -90,4 +95,6 @@ def one_address(whole: str, text: str, symbols: Symbols) -> int:
     advice = "give a hexadecimal address, FIRST-LAST, or a symbol"
     if not symbols:
         advice += " (this guest has none)"
-    raise UserError(f"--address {show(whole)}", f"no symbol {show(text)}", advice + near_matches(text, symbols.addresses))
+    raise UserError(
+        f"--address {show(whole)}", f"no symbol {show(text)}", advice + near_matches(text, symbols.addresses)
+    )

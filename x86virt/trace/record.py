@@ -148,7 +148,8 @@ class Record:
     """One line of a trace.
 
     `kind` is `before` (what was charged before the first record), `instruction`, `interrupt` (or a debug trap, between two
-    instructions), `idle`, `exit` or `end`. `n` guest instructions had retired and `tick` ticks passed when it began.
+    instructions), `idle`, `exit`, `passed` (a stretch that a filter would hide) or `end`. `n` guest instructions had
+    retired and `tick` ticks passed when it began.
     """
 
     kind: str

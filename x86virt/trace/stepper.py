@@ -17,6 +17,8 @@ from ..disassembly import decode_text
 from ..isa.events import EVENTS, MODE_NAMES, TICKS_PER_CYCLE
 from ..isa.registers import AR_DB, CR0_PE, CS, EFLAGS_VM
 from ..vmm.exits import ERROR_CODE_VECTORS
+from .filters import Filter
+from .forward import Forward, forward_for
 from .record import DELIVERIES, SOFTWARE_DELIVERIES, TRANSFERS, Charge, Delivery, ExitWork, Record, Transition
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 M32 = 0xFFFFFFFF
 PAGE_FAULT = 14
+DULL = 500  # records that are not shown, before the machine runs on at full speed
 
 
 @dataclass(frozen=True)
@@ -48,20 +51,28 @@ class Place:
 
 
 def trace(
-    machine: "Machine", begin: Limit | None = None, count: Limit | None = None, max_cycles: int | None = None
+    machine: "Machine",
+    begin: Limit | None = None,
+    count: Limit | None = None,
+    max_cycles: int | None = None,
+    shown: Filter | None = None,
 ) -> Iterator[Record]:
     """The records of a loaded machine's run: from `begin` on, for `count`, to its end at the latest.
 
     What happened before `begin` is one record; up to there the machine runs at full speed. The last record is `end`; its
-    outcome is `running` if the trace ended and the guest did not.
+    outcome is `running` if the trace ended and the guest did not. With `shown`, long stretches that a filter would hide are
+    passed at full speed, and are one record, `passed`; the machine must then have nobody to talk to, and no disk to write.
     """
-    return Stepper(machine, max_cycles).records(begin, count)
+    return Stepper(machine, max_cycles, shown).records(begin, count)
 
 
 class Stepper:
     """Steps one machine."""
 
-    def __init__(self, machine: "Machine", max_cycles: int | None) -> None:
+    def __init__(self, machine: "Machine", max_cycles: int | None, shown: Filter | None) -> None:
+        self.shown = shown
+        self.forward = forward_for(machine, shown)
+        self.dull = 0  # records in a row that were not shown
         self.machine, self.processor = machine, machine.processor
         self.cpu = machine.processor.cpu
         self.max_cycles = max_cycles
@@ -83,12 +94,30 @@ class Stepper:
         last = self.end_of(count)
         machine.retired_limit = NEVER
         while machine.outcome is None and not self.reached(last):
-            yield from self.advance()
+            if self.forward is not None and self.dull >= DULL:
+                yield from self.pass_over(self.forward, last)
+            for record in self.advance():
+                self.dull = 0 if self.shown is None or self.shown.shows(record) else self.dull + 1
+                yield record
         yield self.end()
+
+    def pass_over(self, forward: Forward, last: Limit | None) -> Iterator[Record]:
+        """Run past what is not shown, and try again only after as many dull records as now."""
+        self.dull = 0
+        place, now = self.place(), self.now()
+        ticks = last.number if last is not None and last.cycles else NEVER
+        forward.run(last.number if last is not None and not last.cycles else NEVER, min(ticks, self.last_tick))
+        record = self.record("passed", place, now)
+        if self.machine.probe is not None:
+            self.seen_divergences = len(self.machine.probe.divergences)
+        if record.charges:
+            yield record
 
     def end(self) -> Record:
         """The last record; by now every cell of the ledger stands in some record, and the machine checks its sum."""
         self.cpu.retired_limit = self.machine.retired_limit
+        if self.machine.outcome is not None:
+            self.machine.dialogue.finish()
         result = self.machine.result()
         record = self.record("end", self.place(), self.now())
         record.outcome = result.outcome
@@ -285,4 +314,3 @@ class Stepper:
         found = self.machine.probe.divergences
         record.divergences = [str(divergence) for divergence in found[self.seen_divergences :]]
         self.seen_divergences = len(found)
-

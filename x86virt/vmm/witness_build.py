@@ -7,27 +7,18 @@ WITNESS; `manifest.json` gives its hash, the assembler's version, and the addres
 import hashlib
 import json
 import pathlib
-import re
 import sys
-import tempfile
 
-from ..assembler import BuildError, nasm_version, run_nasm
+from ..assembler import BuildError, assemble_flat, by_address, nasm_version
 from . import layout
 
 HERE = pathlib.Path(__file__).resolve().parent / "witness"
 IMAGE, MANIFEST = HERE / "witness.bin", HERE / "manifest.json"
-SYMBOL = re.compile(r"^\s*([0-9A-F]+)\s+[0-9A-F]+\s+((?:\.\.@)?[a-z][a-z_0-9]*)$")
 
 
 def assemble(target: pathlib.Path) -> dict[str, int]:
-    """Assemble the image into a file; the linear addresses of its global labels."""
-    with tempfile.TemporaryDirectory() as folder:
-        listing = pathlib.Path(folder) / "witness.map"
-        main = pathlib.Path(folder) / "main.asm"
-        main.write_text(f'[map symbols {listing}]\n%include "witness.asm"\n')
-        run_nasm(HERE, "-f", "bin", "-w+error", "-w-error=user", "-I", f"{HERE}/", "-o", str(target), str(main))
-        found = (SYMBOL.match(line) for line in listing.read_text().splitlines())
-        return {match[2].removeprefix("..@"): int(match[1], 16) for match in found if match}
+    """Assemble the image into a file; the linear addresses of its global labels. Raises BuildError."""
+    return assemble_flat(HERE, "witness.asm", target)
 
 
 def build() -> None:
@@ -40,7 +31,7 @@ def build() -> None:
         "tools": {"nasm": nasm_version(HERE)},
         "bytes": len(image),
         "sha256": hashlib.sha256(image).hexdigest(),
-        "symbols": dict(sorted(symbols.items(), key=lambda row: (row[1], row[0]))),
+        "symbols": by_address(symbols),
     }
     MANIFEST.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 

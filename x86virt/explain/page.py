@@ -1,0 +1,67 @@
+"""An explanation: a heading, then sections of labelled lines; and the same as data."""
+
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+LABEL_WIDTH = 20
+NARROWEST = 50
+
+
+@dataclass
+class Section:
+    """A heading (may be empty) and rows: label and text."""
+
+    heading: str
+    rows: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, label: str, text: str) -> None:
+        """One more row, unless it would say nothing."""
+        if text:
+            self.rows.append((label, text))
+
+
+@dataclass
+class Explanation:
+    """What `x86virt explain` says of one thing: its kind, name, one line, sections for people, data for programs."""
+
+    kind: str  # instruction, event, exit, exception
+    name: str
+    title: str
+    sections: list[Section]
+    data: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {"kind": self.kind, "name": self.name, "title": self.title, **self.data}
+
+    def lines(self, width: int) -> Iterator[str]:
+        """The text for that many columns."""
+        width = max(width, NARROWEST)
+        yield from textwrap.wrap(f"{self.name}: {self.title}", width, subsequent_indent="  ")
+        for section in self.sections:
+            if not section.rows:
+                continue
+            yield ""
+            if section.heading:
+                yield f" {section.heading}"
+            for label, text in section.rows:
+                yield from row_lines(label, text, width)
+
+
+def row_lines(label: str, text: str, width: int) -> Iterator[str]:
+    """A label and its text, wrapped beside it; a long label stands above."""
+    head = f"  {label:<{LABEL_WIDTH}} "
+    if len(label) > LABEL_WIDTH:
+        yield f"  {label}"
+        head = f"  {'':<{LABEL_WIDTH}} "
+    blank = " " * (LABEL_WIDTH + 3)
+    for number, line in enumerate(text.splitlines()):
+        yield from textwrap.wrap(
+            line,
+            width,
+            initial_indent=head if number == 0 else blank,
+            subsequent_indent=blank,
+            break_on_hyphens=False,
+        )
