@@ -1,52 +1,43 @@
 """`x86virt gdb`: a machine that waits for a debugger."""
 
 import contextlib
-import pathlib
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..api import DEFAULT_PROFILE
-from .options import NATIVE, MemorySize
+from .options import NATIVE, MemorySize, refuse_given
 from .output import STATUS_DONE, get_ready, say
-from .pc_options import DISK_WRITE, START_OPTIONS, take_conversation, take_start
+from .pc_options import start_options, take_conversation, take_start
 
 if TYPE_CHECKING:
     from ..gdb.server import Server
+    from ..machine import Machine
 
 DEFAULT_PORT = 1234
-# What would reach the machine from outside of it, or leave it for good, has no place in a run that goes back.
-NOT_HERE = {"disk_write": False, "serial": None, "screen": False, "max_cycles": None}
-
-
-def start_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of `run` that say what the machine starts with; what the guest writes to disks is always forgotten."""
-    for option in reversed(START_OPTIONS):
-        if option is not DISK_WRITE:
-            command = option(command)
-    return command
+NOBODY_ELSE = {"serial": None, "screen": False}  # what a person types comes once only: a run that goes back has no place for it
 
 
 @click.command("gdb")
 @click.argument("guest", required=False)
 @click.option("--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="0: any that is free.")
 @click.option("--once", is_flag=True, help="End when the first client leaves, instead of waiting for the next one.")
-@click.option("-s", "--strategy", default=NATIVE, show_default=True, metavar="NAME|FILE:CLASS", help="One strategy.")
+@click.option("-s", "--strategy", default=NATIVE, show_default=True, metavar="NAME|FILE:CLASS", help="The strategy.")
 @click.option(
     "-p", "--profile", default=DEFAULT_PROFILE, show_default=True, metavar="NAME|FILE.toml",
     help="The processor: a profile's name or file.",
 )
-@click.option("--memory", type=MemorySize(), help="The guest's RAM: 16M, and 128M for a PC, unless said.")
+@click.option("--memory", type=MemorySize(), default="16M", show_default=True, help="The guest's RAM.")
 @click.option(
     "--cache-model", type=click.Choice(["tables", "all"]), default="tables", show_default=True,
     help="What goes through the cache model: page tables, or all data too.",
 )
 @click.option(
-    "-c", "--command-line", "--append", "command_line", default="", help="The guest's command line, such as iterations=10."
-)
+    "-c", "--command-line", "--append", default="", metavar="TEXT", help="The guest's command line, such as iterations=10."
+)  # fmt: skip
 @start_options
 @click.option("--input", "input_file", metavar="FILE", help="A script of what is typed, and waited for.")
 @click.option("--until", metavar="TEXT", help="The run ends when console, serial port or screen shows TEXT.")
@@ -57,14 +48,16 @@ def gdb_command(guest: str | None, port: int, once: bool, strategy: str, command
     guest's. `reverse-stepi` and `reverse-continue` go back by running again from snapshots; what the debugger writes into
     registers or memory makes a new future. A client that detaches or hangs up leaves the machine to the next one.
     """
-    options = {**machine, **NOT_HERE}
-    wishes, conversation = take_start(options), take_conversation(options)
-    if guest is None and not wishes.by_firmware:
-        raise click.UsageError("give a GUEST, a --disk or a --bios")
     from ..guests import open_guest
 
+    refuse_given(("disk_write",), "cannot be taken back when the run goes back")
+    wishes = take_start(machine)
+    conversation = take_conversation({**machine, **NOBODY_ELSE})
+    if guest is None and not wishes.by_firmware:
+        raise click.UsageError("give a GUEST, a --disk or a --bios")
     opened = open_guest(guest, wishes.options())
-    setups = wishes.setups(opened, (strategy,), options, no_limit=True)
+    image = opened.bootable
+    setups = wishes.setups(opened, (strategy,), {**machine, "max_cycles": None}, no_limit=True)
     if len(setups) != 1:
         raise click.UsageError("gdb takes one strategy")
     setup = setups[0]
@@ -72,32 +65,32 @@ def gdb_command(guest: str | None, port: int, once: bool, strategy: str, command
     from ..api import strategy_errors
     from ..gdb.server import Server
     from ..gdb.travel import Travel
+    from ..start.multiboot import Image
 
     server = Server(port)
-    with strategy_errors(setup.name):
-        loaded = setup.load(opened.bootable, command_line)
-        announce(server, f"{opened.bootable.name} under {setup.name}, {setup.profile.name}", guest)
-        with contextlib.closing(loaded.disks), conversation.with_machine(loaded) if conversation else contextlib.nullcontext():
-            server.serve(Travel(loaded), once, say)
+    with strategy_errors(setup.name), contextlib.ExitStack() as stack:
+        loaded = stack.enter_context(closing_disks(setup.load(image, command_line)))
+        if conversation is not None:
+            stack.enter_context(conversation.with_machine(loaded))
+        announce(server, f"{image.name} under {setup.name}, {setup.profile.name}", guest if isinstance(image, Image) else None)
+        server.serve(Travel(loaded), once, say)
     return STATUS_DONE
 
 
+@contextlib.contextmanager
+def closing_disks(machine: "Machine") -> Iterator["Machine"]:
+    """A machine whose disks are closed in the end."""
+    with contextlib.closing(machine.disks):
+        yield machine
+
+
 def announce(server: "Server", what: str, guest: str | None) -> None:
-    """Say how to connect, on stdout, ready to paste; gdb is given the file if it can hold symbols."""
+    """Say how to connect, on stdout, ready to paste."""
     from ..guests import guests
 
-    shipped = None if guest is None else guests().get(guest)
-    path = shipped.path if shipped is not None else None if guest is None else pathlib.Path(guest)
-    file = f" {shlex.quote(str(path))}" if path is not None and is_elf(path) else ""
+    shipped = guests().get(guest or "")
+    path = guest if shipped is None else shipped.path
+    file = "" if path is None else f" {shlex.quote(str(path))}"
     click.echo(f"{what}, waits for gdb on port {server.port}:")
     click.echo(f"  gdb -q{file} -ex 'target remote 127.0.0.1:{server.port}'")
     sys.stdout.flush()
-
-
-def is_elf(path: pathlib.Path) -> bool:
-    """Whether a file begins as an ELF one does."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(4) == b"\x7fELF"
-    except OSError:
-        return False

@@ -57,14 +57,11 @@ class ClockTime(click.ParamType):
         return int(moment.timestamp())
 
 
-DISK_WRITE = click.option(
-    "--disk-write", is_flag=True, help="Write to the disks' files, instead of forgetting what was written."
-)
 START_OPTIONS = (
     click.option("--bios", metavar="FILE", help="A BIOS image for the reset vector, instead of our own."),
     click.option("--vga-bios", metavar="FILE", help="The VGA's option ROM; with --bios, SeaBIOS's where it is installed."),
     click.option("--disk", "disks", multiple=True, metavar="FILE", help="A raw disk image; up to four."),
-    DISK_WRITE,
+    click.option("--disk-write", is_flag=True, help="Write to the disks' files, instead of forgetting what was written."),
     click.option(
         "--initrd", multiple=True, metavar="FILE",
         help="An initial RAM disk for Linux, a module for a Multiboot kernel; may be repeated.",
