@@ -115,13 +115,14 @@ def modules_in_order(root: Path, drivers: tuple[str, ...]) -> dict[str, bytes]:
     """The kernel modules of drivers and of what they need, each behind all that it needs. Raises Missing."""
     modules: dict[str, bytes] = {}
     for driver in drivers:
-        found = next(root.glob(f"lib/modules/*/kernel/**/{driver}.ko"), None)
+        spelling = re.sub("[-_]", "[-_]", driver)
+        found = next(root.glob(f"lib/modules/*/kernel/**/{spelling}.ko"), None)
         if found is None:
             raise Missing(f"the kernel's package holds no module {driver}")
         content = found.read_bytes()
         needed = re.search(rb"\0depends=([^\0]*)\0", content)
         if needed is not None and needed[1]:
-            modules |= modules_in_order(root, tuple(needed[1].decode().replace("-", "_").split(",")))
+            modules |= modules_in_order(root, tuple(needed[1].decode().split(",")))
         modules[f"{driver}.ko"] = content
     return modules
 

@@ -27,7 +27,7 @@ needs_gdb = pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not i
 
 def machine_of(guest: str, strategy: str = "native", command_line: str = "iterations=1") -> Machine:
     """A machine before its guest's first instruction."""
-    machine = make_setup(strategy, memory_bytes=MEMORY_BYTES).machine()
+    machine = make_setup(strategy, memory_bytes=8 << 20 if guest == "pgfault" else MEMORY_BYTES).machine()
     machine.load(find_guest(guest), command_line)
     return machine
 

@@ -56,6 +56,7 @@ MEMTEST_DIALOGUE = """\
 :key F10
 """
 LINUX_DIALOGUE = """\
+:wait-serial Attached SCSI disk
 :to serial
 :wait-serial shell#
 uname -a
@@ -64,7 +65,7 @@ cat /proc/interrupts
 :wait-serial shell#
 md5sum /dev/sda
 :wait-serial shell#
-dd if=/bin/busybox of=/dev/sda bs=64k conv=fsync
+dd if=/bin/busybox of=/dev/sda bs=64k conv=nocreat,fsync
 :wait-serial shell#
 echo 3 > /proc/sys/vm/drop_caches; cmp -n 500000 /bin/busybox /dev/sda && echo read as written
 :wait-serial shell#
@@ -186,7 +187,7 @@ def report_system(name: str, transcript: bool) -> bool:
     if transcript or verdict.failures:
         for place in ("console", "serial", "screen"):
             lines = [line.rstrip() for line in text_of(verdict.result, place).splitlines() if line.strip()]
-            print("\n".join(f"  {place}: {line}" for line in lines[-40:]))
+            print("\n".join(f"  {place}: {line}" for line in lines[-60:]))
     return not verdict.failures
 
 

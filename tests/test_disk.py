@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ide_machine import COMMAND, ERR, PRIMARY, READY, IdeMachine, pattern
 
-from x86virt.disk import HASH_CHUNK, SECTOR, Disk, DiskError
+from x86virt.disk import HASH_CHUNK, OTHER_FORMATS, SECTOR, Disk, DiskError
 
 FEW = settings(max_examples=60, deadline=None)
+NOBODY = 65534
 
 
 def image(folder: Path, content: bytes, name: str = "disk.img") -> Path:
@@ -79,14 +83,47 @@ def test_an_odd_size_is_padded_with_zeros(tmp_path, octets):
     assert path.read_bytes() == content
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anything")
-def test_a_read_only_file_cannot_be_written_through(tmp_path):
-    path = image(tmp_path, pattern(1))
-    path.chmod(0o444)
-    with pytest.raises(DiskError, match=r"cannot be opened \(Permission denied\); give it without `writable`"):
-        Disk.open(path, writable=True)
-    Disk.open(path).write(0, bytes(SECTOR))
-    assert path.read_bytes() == pattern(1)
+@contextlib.contextmanager
+def as_nobody():
+    """Without the rights of the superuser, who may write anything."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if user == 0:
+            os.seteuid(0)
+
+
+def test_a_read_only_file_cannot_be_written_through():
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        path = image(Path(folder), pattern(1))
+        path.chmod(0o444)
+        with as_nobody():
+            with pytest.raises(DiskError, match=r"cannot be opened \(Permission denied\); give it without `writable`"):
+                Disk.open(path, writable=True)
+            disk = Disk.open(path)
+        disk.write(0, bytes(SECTOR))
+        assert disk.read(0, 1) == bytes(SECTOR) and path.read_bytes() == pattern(1)
+
+
+@pytest.mark.parametrize("magic, words", sorted(OTHER_FORMATS.items()), ids=lambda value: str(value)[-8:])
+def test_other_formats_are_named(tmp_path, magic, words):
+    with pytest.raises(DiskError, match=f"is {words}; make a raw one of it"):
+        Disk.open(image(tmp_path, magic + bytes(SECTOR)))
+    Disk.open(image(tmp_path, magic[:-1] + bytes(SECTOR))).close()
+
+
+def test_an_overlay_that_would_fill_the_hosts_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("x86virt.disk.MOST_OVERLAY", 1 << 12)
+    disk = Disk("large", 1 << 40, None)
+    for first in range(0, 1 << 12, 256):
+        disk.write(first, bytes(256 * SECTOR))
+    disk.write(7, bytes(SECTOR))
+    with pytest.raises(DiskError, match="large: more than 2 MB were written to its overlay; give a copy of it"):
+        disk.write(1 << 12, bytes(SECTOR))
 
 
 def test_a_huge_sparse_image(tmp_path):
@@ -323,3 +360,34 @@ def test_bad_disks_on_the_command_line(x86virt, tmp_path):
         before = digest(path)
         assert x86virt("run", "hello", "--disk", str(path)).status == 0
         assert digest(path) == before
+
+
+# -- a host that refuses ------------------------------------------------------------------------------------------------------
+
+
+class Failing:
+    """A file whose reads and writes fail."""
+
+    def __init__(self, file: object, error: OSError) -> None:
+        self.file, self.error = file, error
+
+    def __getattr__(self, name: str) -> object:
+        if name in ("read", "write"):
+            raise self.error
+        return getattr(self.file, name)
+
+
+@pytest.mark.parametrize("number, words", [(errno.EIO, "Input/output error"), (errno.ENOSPC, "No space left on device")])
+def test_what_the_host_refuses_is_said_in_one_line(tmp_path, number, words):
+    path = image(tmp_path, pattern(40))
+    disk = Disk.open(path, writable=True)
+    m = IdeMachine({0: disk})
+    disk._file = Failing(disk._file, OSError(number, os.strerror(number)))
+    m.address(3, 1, "lba28")
+    with pytest.raises(DiskError, match=rf"disk.img: cannot be read \({words}\); see to the host's disk"):
+        m.put(COMMAND, 0x20)
+    m = IdeMachine({0: disk})
+    m.address(3, 1, "lba28")
+    with pytest.raises(DiskError, match=rf"cannot be written \({words}\)"):
+        m.write(0x30, bytes(SECTOR))
+    assert path.read_bytes() == pattern(40)

@@ -209,6 +209,30 @@ def press(machine: Machine, *codes: int) -> None:
                 machine.advance(int(machine.processor.cpu.retired) + 50)
 
 
+# Shutdown code 0Ah (or 05h), 0040:0067 -> 0000:7C40, reset by the keyboard controller; from there R is printed.
+RESET_AND_RETURN = "B0 0F E6 70 B0 {} E6 71 C7 06 67 04 40 7C 8C 1E 69 04 B0 FE E6 64 F4 EB FD"
+PRINT_R_AND_STOP = "B0 52 E6 E9 FA F4"
+
+
+@compiled
+@pytest.mark.parametrize("shutdown_code", ["05", "0A"])
+def test_a_program_that_resets_the_processor_goes_on_where_it_said(shutdown_code: str, tmp_path: Path) -> None:
+    code = bytes.fromhex(RESET_AND_RETURN.format(shutdown_code)).ljust(0x40, b"\x00") + bytes.fromhex(PRINT_R_AND_STOP)
+    machine = machine_with(tmp_path, boot_sector(code.hex()))
+    machine.reboots = True
+    console = machine.run().console
+    assert console.endswith(b"R") and console.count(b"x86virt BIOS") == 1
+
+
+@compiled
+def test_another_reset_begins_anew(tmp_path: Path) -> None:
+    code = bytes.fromhex(RESET_AND_RETURN.format("00"))
+    machine = machine_with(tmp_path, boot_sector(code.hex()))
+    machine.reboots = True
+    machine.advance(300_000)
+    assert machine.outcome is None and machine.console().count(b"x86virt BIOS") > 1
+
+
 def option_rom(code: str) -> bytes:
     """A ROM of 512 bytes with a right sum."""
     content = bytearray(bytes.fromhex("55 AA 01" + code).ljust(SECTOR, b"\x00"))

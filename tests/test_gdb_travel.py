@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import pathlib
 import tempfile
 
@@ -83,15 +84,15 @@ def test_steps_one_by_one_change_nothing(strategy: str) -> None:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @given(data=st.data())
-@settings(max_examples=8)
+@settings(max_examples=5)
 def test_breakpoints_stop_each_time_their_instruction_is_reached_forwards_and_backwards(
     strategy: str, data: st.DataObject
 ) -> None:
     known = steps(strategy)
-    rare = sorted({address for _, address in known if sum(other == address for _, other in known) <= 5})
-    chosen = data.draw(st.lists(st.sampled_from(rare), min_size=1, max_size=4, unique=True))
+    rare = sorted({address for _, address in known if sum(other == address for _, other in known) <= 3})
+    chosen = data.draw(st.lists(st.sampled_from(rare), min_size=1, max_size=3, unique=True))
     expected = [place for place, address in known[1:] if address in chosen]
-    travel = Travel(machine_of(SHORT, strategy), every=300)
+    travel = Travel(machine_of(SHORT, strategy), every=100)
     stops = [code(address) for address in chosen]
     met = []
     while (halt := travel.go_on(stops)).why is Why.STOP:
@@ -129,7 +130,7 @@ def test_hot_stops_of_all_kinds_leave_every_cycle_as_it_was(guest: str, strategy
     counter = symbols["iterations"]
     data = [Stop(STOP_ON_ACCESSES, symbols["gdt"], symbols["gdt"] + 7), Stop(STOP_ON_WRITES, counter, counter + 3)]
     stopped = 0
-    while not travel.ended and stopped < 150:
+    while not travel.ended and stopped < 60:
         stopped += travel.go_on([*code_stops[:40], *data]).why is Why.STOP
     travel.go_on([])
     assert stopped > 0
@@ -165,33 +166,43 @@ def test_watchpoints_meet_the_same_instructions_natively_and_under_a_vmm(kind: i
     assert dict(bare) == dict(virtual)
 
 
+WINDOWS = {0x109FE0: 64, 0x102000: 64, 0x10A000: 64}
+MOST_BACK = 6
+
+
+@functools.cache
+def contents(strategy: str) -> list[tuple[Place, dict[int, bytes]]]:
+    """What stands in the windows at every boundary of the short guest."""
+    travel = Travel(machine_of(SHORT, strategy))
+    found = []
+    while True:
+        windows = {first: travel.machine.read_guest(first, length) for first, length in WINDOWS.items()}
+        found.append((travel.place, windows))
+        if travel.ended:
+            return found
+        travel.step()
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @given(data=st.data())
-@settings(max_examples=4)
+@settings(max_examples=6)
 def test_every_change_of_watched_memory_is_a_stop(strategy: str, data: st.DataObject) -> None:
-    first = data.draw(st.sampled_from([0x109FE0, 0x102000, 0x10A000]).map(lambda base: base))
-    first += data.draw(st.integers(0, 31))
-    stop = Stop(STOP_ON_WRITES, first, first + data.draw(st.sampled_from([0, 1, 3, 7, 30])))
-    travel = Travel(machine_of(SHORT, strategy))
+    window = data.draw(st.sampled_from(sorted(WINDOWS)))
+    offset, length = data.draw(st.integers(0, 31)), data.draw(st.sampled_from([1, 2, 4, 8, 31]))
+    stop = Stop(STOP_ON_WRITES, window + offset, window + offset + length - 1)
+    travel = Travel(machine_of(SHORT, strategy), every=100)
     met = []
     while travel.go_on([stop]).why is Why.STOP:
         met.append(travel.place)
     same_end(travel.machine, undisturbed(SHORT, strategy))
-    other = Travel(machine_of(SHORT, strategy))
-    changes = []
-    before = memory_at(other.machine, stop.first, stop.last)
-    while not other.ended:
-        other.step()
-        after = memory_at(other.machine, stop.first, stop.last)
-        if after != before:
-            changes.append(other.place)
-        before = after
-    assert {place.retired for place in changes} <= {place.retired for place in met}
+    watched = [(place, windows[window][offset : offset + length]) for place, windows in contents(strategy)]
+    for (before, old), (after, new) in itertools.pairwise(watched):
+        assert new == old or any(before < place <= after for place in met)
+    expected = [max(place for place, _ in watched if place < one) for one in reversed(met)]
     back = []
-    while travel.go_back([stop]).why is Why.STOP:
+    while len(back) < MOST_BACK and travel.go_back([stop]).why is Why.STOP:
         back.append(travel.place)
-    assert len(back) == len(set(met))
-    assert all(one < other for one, other in zip(reversed(back), met, strict=True))
+    assert back == list(dict.fromkeys(expected))[:MOST_BACK]
 
 
 def flat_machine(octets: bytes, strategy: str) -> Machine:
@@ -346,8 +357,7 @@ def test_written_registers_are_read_again_and_the_guest_runs_with_them(strategy:
 def test_the_history_keeps_its_beginning_and_is_densest_near_the_present() -> None:
     machine = machine_of("mix")
     travel = Travel(machine, every=2_000)
-    travel.history.most = 12
-    travel.execution.slice = 64 * 20_000
+    travel.history.most, travel.history.rest = 12, 0.0
     for limit in range(2_000, 200_000, 2_000):
         travel.go_on([], retired=limit)
     places = [snapshot.place.retired for snapshot in travel.history.snapshots]

@@ -925,7 +925,7 @@ LIMITS = {
 @FEW
 @given(st.lists(st.tuples(st.booleans(), PORTS, st.sampled_from([1, 2, 4]), VALUES, st.integers(0, 3)), max_size=60))
 def test_any_sequence_of_accesses_is_harmless(accesses):
-    m = machine(0, sectors=100)
+    m = IdeMachine({place: pattern(100, place) for place in (0, 2, 3)})
     m.memory[0x1000:0x1008] = b"\0\0\2\0\0\2\0\x80"
     for is_read, port, width, value, waits in accesses:
         if is_read:

@@ -207,7 +207,14 @@ def task(machine: BareMachine) -> None:
         machine.put(0x3848 + 4 * number, CODE_0 if number == 1 else DATA_0)
 
 
+def fit_apic(machine: BareMachine) -> None:
+    """Give the machine an I/O APIC, from whose index register the code loads."""
+    machine.processor.fit_apic(True)
+    prepare(machine, 0)
+
+
 SITUATIONS = {
+    "sys.mmio_uncached_read": ("a10000c0fe", 0, fit_apic),
     "sys.task_switch": ("ea000000003000", 0, task),
     "sys.far_ret_outer": ("cb", 0, outer_frame),
     "sys.far_call_gate_up": ("9a000000003300", 3, call_gate),
@@ -359,14 +366,16 @@ def test_geometry_reaches_the_model(key: str, tmp_path) -> None:
 
 
 def test_clock_and_identity_reach_the_guest() -> None:
-    """The clock decides how many cycles a timer tick takes; identity is what CPUID reports."""
+    """The clocks decide how many cycles a tick of the timer and of the APIC's takes; identity is what CPUID reports."""
     profiles = [load_profile(name) for name in ("p4_prescott", "k8_opteron")]
-    seconds = []
+    seconds, clocks = [], set()
     for profile in profiles:
         processor = Processor(profile, 1 << 20)
+        clocks.add(int(processor.cpu.apic.bus_clock))
         reset_devices(processor.boards, 64 * processor.clock_hz)
         seconds.append(int(processor.board.ticks_per_second))
     assert seconds[0] != seconds[1]
+    assert clocks == {64 * 16, 64 * 11}  # 3200 and 2200 MHz to buses of 200 MHz
 
 
 IDENTITY = {

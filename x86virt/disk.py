@@ -20,6 +20,11 @@ except ImportError:  # a host without such locks
 
 SECTOR = 512
 MOST_SECTORS = 1 << 48  # that a 48-bit address reaches
+MOST_OVERLAY = 1 << 21  # sectors that a guest may write to an overlay, which is kept in the host's memory: 1 GB
+OTHER_FORMATS = {
+    b"QFI\xfb": "a QCOW image", b"KDMV": "a VMDK image", b"<<< ": "a VDI image", b"conectix": "a VHD image",
+    b"vhdxfile": "a VHDX image",
+}  # fmt: skip
 HASH_CHUNK = 1 << 20
 ZERO_CHUNK = bytes(HASH_CHUNK)
 HEADS, TRACK = 16, 63
@@ -50,6 +55,7 @@ class Disk:
         """The image of a file. Raises DiskError."""
         file = open_image(path, writable)
         try:
+            refuse_other_formats(file, path)
             octets = size_of(file, path, writable)
             lock(file, path, writable)
         except BaseException:
@@ -88,13 +94,17 @@ class Disk:
         if not self.writable:
             for place in range(0, len(content), SECTOR):
                 self.overlay[first + place // SECTOR] = bytes(content[place : place + SECTOR])
+            if len(self.overlay) > MOST_OVERLAY:
+                what = f"more than {MOST_OVERLAY * SECTOR >> 20} MB were written to its overlay"
+                raise DiskError(self.name, what, "give a copy of it with --disk-write")
             return
         assert self._file is not None
         with self._host_errors("written"):
             self._check_size()
+            self._file.seek(first * SECTOR)
             done = 0
             while done < len(content):
-                done += os.pwrite(self._file.fileno(), content[done:], first * SECTOR + done)
+                done += self._file.write(content[done:])
 
     def flush(self) -> None:
         """See that what was written through is on the host's disk. Raises DiskError."""
@@ -116,8 +126,9 @@ class Disk:
         assert self._file is not None
         pieces = []
         with self._host_errors("read"):
+            self._file.seek(start)
             while start < end:
-                piece = os.pread(self._file.fileno(), end - start, start)
+                piece = self._file.read(end - start)
                 if not piece:
                     raise DiskError(self.name, "is shorter than when it was opened", "leave it alone while it is in use")
                 pieces.append(piece)
@@ -209,6 +220,17 @@ def open_image(path: str | os.PathLike[str], writable: bool) -> FileIO:
         raise DiskError(path, f"cannot be opened ({reason})", advice) from None
     except ValueError as error:
         raise DiskError(path, f"cannot be opened ({error})", "give the path of a raw disk image") from None
+
+
+def refuse_other_formats(file: FileIO, path: object) -> None:
+    """Say so if an image is plainly of another format."""
+    try:
+        head = file.read(8)
+    except OSError as error:
+        raise DiskError(path, f"cannot be read ({error.strerror})", "give a raw disk image") from None
+    for magic, what in OTHER_FORMATS.items():
+        if head.startswith(magic):
+            raise DiskError(path, f"is {what}", "make a raw one of it (`qemu-img convert -O raw`)")
 
 
 def size_of(file: FileIO, path: object, writable: bool) -> int:

@@ -15,6 +15,7 @@ from .core.ide_state import (
     REQUEST_IDENTIFY,
     REQUEST_NONE,
     REQUEST_READ,
+    REQUEST_WRITE,
     SECTOR_BYTES,
 )
 from .disk import Disk, DiskError
@@ -118,7 +119,7 @@ class DiskService:
             outcome, content = gather(self.memory, int(channel.master_table), octets)
             channel.dma_outcome = outcome
             disk.write(first, content[: len(content) // SECTOR_BYTES * SECTOR_BYTES])
-        else:
+        elif request == REQUEST_WRITE:
             disk.write(first, channel.buffer[:octets].tobytes())
 
     def fill(self, channel: Any, content: bytes) -> None:

@@ -15,6 +15,7 @@ from .core.entries import (
     place_of,
     refresh_memory_map,
     refresh_segment,
+    reset_apics,
     reset_devices,
     settle_all,
     write_debug_register,
@@ -142,6 +143,12 @@ class Processor:
         masks = memory_bytes // PAGE_BYTES * CODE_MASK_BYTES
         return np.zeros(memory_bytes + masks + self.ram_bytes // PAGE_BYTES, np.uint8)
 
+    def fit_apic(self, present: bool) -> None:
+        """Give the machine a local APIC and an I/O APIC, or none, before it first runs; a reset follows."""
+        self.cpu.apic.present = int(present)
+        self.reset()
+        self.discard_host_state()
+
     def install_firmware(self, bios: bytes, vga_rom: bytes = b"") -> None:
         """Give the machine a BIOS image and an expansion ROM for its VGA, before it first runs; a reset follows.
 
@@ -179,6 +186,7 @@ class Processor:
             geometry.sets = lines // ways if ways else 1
             first += lines
         load_identity(cpu, profile)
+        cpu.apic.bus_clock = round(TICKS_PER_CYCLE * float(profile["cpu.mhz"]) / float(profile["cpu.bus_mhz"]))
         bits = profile.integer("cpuid.physical_address_bits")
         cpu.address_reserved_high = 0x7FFFFFFF & ~((1 << bits - 32) - 1)
         cpu.large_page_reserved = PDE_4M_RESERVED
@@ -282,7 +290,7 @@ class Processor:
             reset_devices(self.boards, TICKS_PER_CYCLE * self.clock_hz)
         if not self.rom_bytes:
             devices_as_firmware_left_them(self.boards)
-        refresh_memory_map(self.state)
+        reset_apics(self.state)
 
     def system_reset(self) -> None:
         """Reset processor and devices while the machine runs, as its reset line does; RAM, time and ledger go on.

@@ -50,7 +50,6 @@ _LATER_EVENTS = {
     "sys.exc_mf": "the floating-point unit",
     "sys.exc_nm": "the floating-point unit",
     "sys.in_port_chipset": "the PCI host bridge",
-    "sys.mmio_uncached_read": "memory-mapped devices",
     "sys.ipi_send_to_handler": "several processors",
 }
 
@@ -58,6 +57,7 @@ _HARDWARE_VIRTUALIZATION = "VT-x and SVM"
 
 _WRITTEN_OUT = (
     Key("cpu.mhz", "clock", "MHz", "The core clock, which the time-stamp counter follows."),
+    Key("cpu.bus_mhz", "clock", "MHz", "The bus clock, which the timer of the local APIC counts."),
     Key("ins.rep_movs_bytes_per_cycle", "price", "bytes per cycle", "The rate of REP MOVS in the L1 cache."),
     Key("ins.rep_stos_bytes_per_cycle", "price", "bytes per cycle", "The rate of REP STOS in the L1 cache."),
     Key("ins.rep_lods_bytes_per_cycle", "price", "bytes per cycle", "The rate of REP LODS in the L1 cache."),

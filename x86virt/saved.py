@@ -17,6 +17,7 @@ The manifest holds
     profile, profile_digest   the processor's profile and the hash of its values
     memory_bytes, cache_model, check_isolation
     firmware_bytes            of the BIOS image and the expansion ROM of the VGA, 0 if there is none
+    apic                      1 if there is a local APIC and an I/O APIC
     machine                   outcome so far, regions measured, exits; the input script and how far it was played
     disks                     where which image is, and what identifies it (x86virt/saved_disks.py)
     vm                        what the VMM keeps outside RAM (x86virt/vmm/saved_state.py); null on the bare machine
@@ -55,6 +56,7 @@ from .ledger import SHAPE, Ledger
 from .machine import Machine, Region
 from .processor import DEBUGGER_FIELDS, HOST_FIELDS, LARGEST_BIOS
 from .profile import Profile, ProfileError, load_profile
+from .saved_apics import check_apics
 from .saved_disks import (
     check_drives,
     check_ide,
@@ -131,6 +133,7 @@ def machine_bytes(machine: Machine, where: object = "machine") -> bytes:
         "profile_digest": machine.profile.digest(),
         "memory_bytes": machine.memory_bytes,
         "firmware_bytes": [int(machine.processor.cpu.bios_bytes), int(machine.processor.cpu.vga_rom_bytes)],
+        "apic": int(machine.processor.cpu.apic.present),
         "cache_model": machine.cache_model,
         "check_isolation": bool(machine.processor.cpu.owner_table),
         "machine": machine_state(machine),
@@ -314,6 +317,8 @@ def empty_machine(
     checked = within(manifest["check_isolation"], 0, 1) == 1
     machine = Machine(chosen(), profile, memory, manifest["cache_model"], checked)
     bios_bytes, vga_rom_bytes = (within(count, 0, LARGEST_BIOS) for count in manifest["firmware_bytes"])
+    if within(manifest["apic"], 0, 1):
+        machine.processor.fit_apic(True)
     if bios_bytes:
         machine.processor.install_firmware(bytes(bios_bytes), bytes(vga_rom_bytes))
     return machine
@@ -475,6 +480,7 @@ def check_processor(machine: Machine, arrays: dict[str, np.ndarray]) -> None:
         values = arrays[f"cpu.{name}"]
         if values.min() < least or values.max() > most:
             raise ValueError(f"its {name} is out of range")
+    check_apics(arrays["cpu.apic"][0], arrays["cpu.io_apic"][0], fresh["apic"].reshape(-1)[0])
     units, own = arrays["cpu.tlb_units"].reshape(-1), fresh["tlb_units"].reshape(-1)
     for name in ("first", "sets", "ways"):
         if (units[name] != own[name]).any():

@@ -13,11 +13,10 @@ import numpy as np
 
 from .core import ide_state
 from .core.layout import NEVER
-from .disk import MOST_SECTORS, SECTOR, Disk, DiskError
+from .disk import MOST_OVERLAY, MOST_SECTORS, SECTOR, Disk, DiskError
 from .disk_service import PLACES, DiskService
 
 LARGEST_IMAGE = 1 << 31  # bytes of an image in memory
-MOST_OVERLAY = 1 << 22  # sectors
 LONGEST_PATH = 4096
 ALIKE = "give the image of then back, or save the machine again"
 
@@ -25,10 +24,7 @@ ALIKE = "give the image of then back, or save the machine again"
 
 
 def disks_state(service: DiskService) -> list[dict[str, Any]]:
-    """What the manifest says of the disks. Raises DiskError if an image cannot be read, or too much was written."""
-    for disk in service.disks.values():
-        if len(disk.overlay) > MOST_OVERLAY:
-            raise DiskError(disk.name, f"more than {MOST_OVERLAY} sectors were written", "save it earlier")
+    """What the manifest says of the disks. Raises DiskError if an image cannot be read."""
     return [
         {
             "place": place,

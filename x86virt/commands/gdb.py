@@ -1,20 +1,24 @@
 """`x86virt gdb`: a machine that waits for a debugger."""
 
+import contextlib
 import shlex
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..api import DEFAULT_PROFILE
-from .options import NATIVE, MemorySize
+from .options import NATIVE, MemorySize, refuse_given
 from .output import STATUS_DONE, get_ready, say
-from .pc_options import start_options, take_start
+from .pc_options import start_options, take_conversation, take_start
 
 if TYPE_CHECKING:
     from ..gdb.server import Server
+    from ..machine import Machine
 
 DEFAULT_PORT = 1234
+NOBODY_ELSE = {"serial": None, "screen": False}  # what a person types comes once only: a run that goes back has no place for it
 
 
 @click.command("gdb")
@@ -35,6 +39,8 @@ DEFAULT_PORT = 1234
     "-c", "--command-line", "--append", default="", metavar="TEXT", help="The guest's command line, such as iterations=10."
 )  # fmt: skip
 @start_options
+@click.option("--input", "input_file", metavar="FILE", help="A script of what is typed, and waited for.")
+@click.option("--until", metavar="TEXT", help="The run ends when console, serial port or screen shows TEXT.")
 def gdb_command(guest: str | None, port: int, once: bool, strategy: str, command_line: str, **machine: Any) -> int:
     """Serve GUEST to gdb, on the loopback interface: breakpoints, watchpoints, registers, `monitor`, and back in time.
 
@@ -44,24 +50,38 @@ def gdb_command(guest: str | None, port: int, once: bool, strategy: str, command
     """
     from ..guests import open_guest
 
+    refuse_given(("disk_write",), "cannot be taken back when the run goes back")
     wishes = take_start(machine)
+    conversation = take_conversation({**machine, **NOBODY_ELSE})
     if guest is None and not wishes.by_firmware:
         raise click.UsageError("give a GUEST, a --disk or a --bios")
     opened = open_guest(guest, wishes.options())
     image = opened.bootable
-    setup = wishes.setups(opened, (strategy,), {**machine, "max_cycles": None}, no_limit=True)[0]
+    setups = wishes.setups(opened, (strategy,), {**machine, "max_cycles": None}, no_limit=True)
+    if len(setups) != 1:
+        raise click.UsageError("gdb takes one strategy")
+    setup = setups[0]
     get_ready()
     from ..api import strategy_errors
     from ..gdb.server import Server
     from ..gdb.travel import Travel
     from ..start.multiboot import Image
 
-    with strategy_errors(setup.name):
-        loaded = setup.load(image, command_line)
-        server = Server(port)
+    server = Server(port)
+    with strategy_errors(setup.name), contextlib.ExitStack() as stack:
+        loaded = stack.enter_context(closing_disks(setup.load(image, command_line)))
+        if conversation is not None:
+            stack.enter_context(conversation.with_machine(loaded))
         announce(server, f"{image.name} under {setup.name}, {setup.profile.name}", guest if isinstance(image, Image) else None)
         server.serve(Travel(loaded), once, say)
     return STATUS_DONE
+
+
+@contextlib.contextmanager
+def closing_disks(machine: "Machine") -> Iterator["Machine"]:
+    """A machine whose disks are closed in the end."""
+    with contextlib.closing(machine.disks):
+        yield machine
 
 
 def announce(server: "Server", what: str, guest: str | None) -> None:

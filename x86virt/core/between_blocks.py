@@ -4,18 +4,12 @@ Most system instructions and most faults leave nothing for the boundary (core/ru
 """
 
 from ..isa.registers import CS, EFLAGS_IF, EFLAGS_RF, EFLAGS_TF
-from .board import interrupt_pending
 from .deliver import deliver_event
+from .interrupt_inputs import interrupt_requested, lines_moved
 from .jit import inline, kernel
 from .layout import EDGE_FAULT, EDGE_SYSTEM, FAULT, NEW_TASK_FAULT, OK, RESTART
 
 M32 = 0xFFFFFFFF
-
-
-@inline
-def interrupt_requested(cpu, board):
-    """Whether an external interrupt asks for service, masked or not by EFLAGS.IF; in a replay only one that is given."""
-    return cpu.timer_pending == 1 or (board.frozen == 0 and interrupt_pending(board) == 1)
 
 
 @inline
@@ -33,6 +27,8 @@ def nothing_waits(cpu, board):
     flags = cpu.mark | board.attention | cpu.code_write_count | cpu.flush_code | cpu.shadow | cpu.halted
     flags |= cpu.debug_pending | cpu.debug_hits | cpu.watch | cpu.probe_skip | (cpu.eflags & EFLAGS_TF)
     if flags != 0 or cpu.ticks >= cpu.limit_ticks or cpu.retired >= cpu.retired_limit or at_hook(cpu):
+        return False
+    if cpu.apic.enabled == 1 and lines_moved(cpu, board):
         return False
     return cpu.eflags & EFLAGS_IF == 0 or not interrupt_requested(cpu, board)
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from .jit import kernel
 
-FLOPPIES = 0x10
 DISK_TYPES = 0x12
 EQUIPMENT = 0x14
 BASE_MEMORY = 0x15

@@ -43,7 +43,7 @@ from .lower import (
     single,
 )
 from .paging import translate
-from .physical import read_at
+from .physical import code_byte
 from .physical_map import place_to_read
 from .stops import WATCH_STOP_CODE, check_code_stop, has_code_stop
 from .tables import NO_EVENT
@@ -227,7 +227,7 @@ def register_block(cpu, ram, code, blocks, index):
 def fill_window(cpu, ram, d, place, count):
     """Copy instruction bytes that lie on one page into the decoder's window."""
     for number in range(count):
-        d.window[number] = read_at(cpu, ram, place + number, 1)
+        d.window[number] = code_byte(ram, place + number)
     d.available = count
 
 
@@ -332,7 +332,7 @@ def decode_one(cpu, ram, d, place, gla):
     if outcome != OK:
         return outcome, why
     for number in range(room, MAX_INSTRUCTION):
-        d.window[number] = read_at(cpu, ram, second + number - room, 1)
+        d.window[number] = code_byte(ram, second + number - room)
     d.available = MAX_INSTRUCTION
     why = decode(d)
     if why == DECODED_OK and d.rep_prefix != 0:

@@ -23,7 +23,9 @@ from .debug_registers import refresh_breakpoints, set_debug_register
 from .decode import decode
 from .flags import get_eflags, set_eflags
 from .ide import follow_channels
+from .io_apic import reset_io_apic
 from .jit import entry
+from .local_apic import reset_local_apic
 from .mode import set_context, set_cpl
 from .model_specific import read_stored, write_stored
 from .paging import peek_translation
@@ -64,6 +66,15 @@ def refresh_segment(state, segment):
 def note_write(state, memory, physical):
     """Python wrote RAM at `physical`: discard decoded code there."""
     note_code_write(state[0], memory, physical)
+
+
+@entry
+def reset_apics(state):
+    """The local APIC and the I/O APIC as after a reset; the front caches are dropped."""
+    cpu = state[0]
+    reset_local_apic(cpu.apic)
+    reset_io_apic(cpu.io_apic)
+    refresh_map(cpu)
 
 
 @entry

@@ -40,9 +40,6 @@ from .ide_transfer import advance_channel, block_was_read, block_was_written, st
 from .jit import kernel, load_16, store_16
 from .layout import NEVER
 
-# -- ports ------------------------------------------------------------------------------------------------------------
-PORT_PRIMARY, PORT_PRIMARY_CONTROL = 0x1F0, 0x3F6
-PORT_SECONDARY, PORT_SECONDARY_CONTROL = 0x170, 0x376
 REGISTER_DATA, REGISTER_ERROR, REGISTER_COUNT, REGISTER_LOW, REGISTER_MID, REGISTER_HIGH = range(6)
 REGISTER_DEVICE, REGISTER_STATUS = 6, 7
 FLOATING = 0x7F

@@ -27,7 +27,6 @@ SECTOR_NANOSECONDS = 30720  # the cable's cycle of 120 ns a word, in PIO mode 4 
 STATUS_ERR = 0x01
 STATUS_DRQ = 0x08
 STATUS_DSC = 0x10  # seek complete, which ATA/ATAPI-6 calls obsolete and drives still set
-STATUS_DF = 0x20
 STATUS_DRDY = 0x40
 STATUS_BSY = 0x80
 STATUS_READY = STATUS_DRDY | STATUS_DSC
@@ -72,7 +71,6 @@ REQUEST_FLUSH = 3
 REQUEST_IDENTIFY = 4  # the 512 bytes of IDENTIFY DEVICE into the buffer
 REQUEST_DMA_READ = 5  # from the disk to memory, by the physical region descriptors
 REQUEST_DMA_WRITE = 6
-N_REQUESTS = 7
 
 DMA_EXACT = 0  # the descriptors held as many bytes as the command moved
 DMA_LONGER = 1  # there is room left in them

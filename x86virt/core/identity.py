@@ -1,7 +1,7 @@
 """CPUID and the time-stamp counter (SDM volume 2, CPUID and RDTSC; volume 3, section 17.17)."""
 
 from ..isa.events import EVENT_INS_CPUID_LEAF0, EVENT_INS_CPUID_LEAF1
-from ..isa.registers import CR4_TSD, EAX, EBX, ECX, EDX
+from ..isa.registers import CR4_TSD, EAX, EBX, ECX, EDX, FEATURE_APIC
 from ..isa.vectors import GP
 from .charge import charge
 from .fault import raise_fault
@@ -52,7 +52,9 @@ def cpuid(cpu):
     cpu.gpr[ECX] = cpu.cpuid[row, 2]
     cpu.gpr[EDX] = cpu.cpuid[row, 3]
     if row == 1:
-        cpu.gpr[EDX] = cpu.cpuid_leaf1_edx
+        cpu.gpr[EDX] = cpu.cpuid_leaf1_edx | cpu.apic.enabled << FEATURE_APIC
+    elif row == CPUID_EXTENDED + 1 and cpu.msr.is_intel == 0:
+        cpu.gpr[EDX] |= cpu.apic.enabled << FEATURE_APIC  # AMD repeats it there
     return OK
 
 

@@ -1,6 +1,6 @@
 """Isolation checked per access: whose is the frame that a guest's operand or fetch reached?
 
-A table behind RAM and ROM holds the owner of each frame of RAM; ROM is never the VMM's. What originates in a guest
+A table behind RAM and ROM holds the owner of each frame of RAM; ROM and registers are never the VMM's. What originates in a guest
 operand is checked: every access through a segment, every access with user privilege, and every fetch, unless the VMM
 itself runs. Accesses that the processor makes of its own to descriptor tables, the TSS and the stack of a trap are not
 operands: those structures are the VMM's. While the table is there, the front caches are not filled, so that every access
@@ -10,6 +10,7 @@ comes by here. That costs no cycle.
 from ..isa.events import MODE_VMM
 from .jit import kernel, load_8
 from .layout import ACCESS_FETCH, OWNER_VMM
+from .memory_mapped import has_registers
 from .physical_map import BUS, place_to_read
 
 
@@ -23,7 +24,7 @@ def owner_refuses(cpu, ram, gla, physical, user, access):
     if physical <= cpu.ram_last:
         if load_8(ram, cpu.owner_table + (physical >> 12)) != OWNER_VMM:
             return 0
-    elif place_to_read(cpu, physical) < BUS:
+    elif place_to_read(cpu, physical) < BUS or has_registers(cpu, physical):
         return 0
     cpu.violation_gla = gla
     cpu.violation_hpa = physical

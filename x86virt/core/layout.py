@@ -146,6 +146,49 @@ FLOAT80 = np.dtype(  # a value of the x87 FPU (core/float80.py)
 )
 N_FPU_VALUES = 24  # R0 to R7, then what an operation works on (core/x87_state.py)
 
+# -- APICs ------------------------------------------------------------------------------------------------------------
+N_LOCAL_VECTORS = 6
+LOCAL_APIC = np.dtype(
+    [
+        ("present", "i8"),  # 1: the machine has one, and an I/O APIC
+        ("bus_clock", "i8"),  # ticks of a bus clock, which the timer counts
+        ("base_msr", "i8"),  # IA32_APIC_BASE
+        ("enabled", "i8"),  # 1: present, and IA32_APIC_BASE.EN is set
+        ("page", "i8"),  # physical address of its registers >> 12, -1 while it is not enabled
+        ("identity", "i8"),  # the registers, as section 10.4.1 lists them
+        ("task_priority", "i8"),
+        ("logical_destination", "i8"),
+        ("destination_format", "i8"),
+        ("spurious", "i8"),
+        ("in_service", "i8", 8),  # 256 bits in words of 32
+        ("trigger_mode", "i8", 8),
+        ("requested", "i8", 8),
+        ("error_status", "i8"),  # as the last write showed it
+        ("errors", "i8"),  # found since then
+        ("command_low", "i8"),
+        ("command_high", "i8"),
+        ("local_vector", "i8", N_LOCAL_VECTORS),
+        ("initial_count", "i8"),
+        ("divide", "i8"),
+        ("count_from", "i8"),  # the timer's count at tick `count_began`; 0: it stands still
+        ("count_began", "i8"),
+        ("deliverable", "i8"),  # the vector that the processor is asked to take, -1: none
+    ]
+)
+N_INPUTS = 24
+IO_APIC = np.dtype(
+    [
+        ("selected", "i8"),  # IOREGSEL
+        ("identity", "i8"),  # bits 27:24, as the register has them
+        ("arbitration", "i8"),
+        ("entry_low", "i8", N_INPUTS),
+        ("entry_high", "i8", N_INPUTS),
+        ("levels", "i8"),  # of the inputs, when they were last looked at
+        ("fresh", "i8"),  # inputs that were masked until a moment ago: edges up to now are ignored
+        ("changed", "i8"),  # 1: a register of either APIC was written since
+    ]
+)
+
 CPU = np.dtype(
     [
         # architectural state
@@ -250,6 +293,9 @@ CPU = np.dtype(
         ("cache_levels", CACHE_LEVEL, 3),
         ("cache_lines", "i8", MAX_CACHE_LINES),  # physical address >> line_shift, plus 1; 0 = invalid
         ("cache_all", "i8"),  # 1: data goes through the cache model too
+        # registers in memory (core/memory_mapped.py)
+        ("apic", LOCAL_APIC),
+        ("io_apic", IO_APIC),
         # the physical map (core/physical_map.py)
         ("ram_last", "i8"),  # last physical byte of RAM
         ("place_last", "i8"),  # last byte of ROM, or of RAM if there is none

@@ -35,6 +35,7 @@ from .jit import store_8 as put_byte
 from .jit import store_16 as put_word
 from .jit import store_32 as put_doubleword
 from .layout import ACCESS_READ, ACCESS_WRITE, FRONT_MASK, FRONT_SLOTS, ISOLATION, OK, RESTART
+from .memory_mapped import has_registers
 from .paging import translate, walk_for_read
 from .physical import holds_code, page_holds_code, read_at, read_physical, write_physical
 from .physical_map import BUS, is_ram, place_to_read, takes_writes
@@ -198,9 +199,13 @@ def resolve_read_miss(cpu, ram, gla, user):
         return RESTART, 0
     if cpu.owner_table != 0 and owner_refuses(cpu, ram, gla, physical, user, ACCESS_READ) == 1:
         return ISOLATION, 0
+    place = place_to_read(cpu, physical)
+    if place >= BUS and has_registers(cpu, physical):
+        if cpu.in_block == 1:
+            return RESTART, 0
+        return OK, place
     if cpu.cache_all == 1:
         reference(cpu, physical, DATA)
-    place = place_to_read(cpu, physical)
     if place < BUS and cpu.cache_all == 0 and is_plain(cpu, gla, user):
         front_read_fill(cpu, gla, place - gla, user)
     return OK, place
@@ -220,7 +225,7 @@ def resolve_write_miss(cpu, ram, gla, user):
     """Translate for writing through the modelled TLBs, and fill the front cache.
 
     It takes no page that holds decoded code. A store to such code from within a block restarts by itself, so that the
-    very next instruction is fetched anew.
+    very next instruction is fetched anew; so does any access to registers, which is not for the cache model either.
     """
     outcome, physical, rights = translate(cpu, ram, gla, 1, user, 0)
     if outcome != OK:
@@ -229,6 +234,10 @@ def resolve_write_miss(cpu, ram, gla, user):
         return RESTART, 0
     if cpu.owner_table != 0 and owner_refuses(cpu, ram, gla, physical, user, ACCESS_WRITE) == 1:
         return ISOLATION, 0
+    if has_registers(cpu, physical):
+        if cpu.in_block == 1:
+            return RESTART, 0
+        return OK, physical
     if cpu.cache_all == 1:
         reference(cpu, physical, DATA)
     if takes_writes(cpu, physical):

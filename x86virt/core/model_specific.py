@@ -39,12 +39,15 @@ from .fault import raise_fault
 from .identity import set_time_stamp, time_stamp, write_pair
 from .jit import kernel
 from .layout import MC_BANKS, OK, TIME_COUNTER, TIME_LOG, TIME_STAMP, VARIABLE_RANGES
+from .local_apic import write_base
 from .performance import is_performance_register, read_performance_register, write_performance_register
+from .physical_map import refresh_map
 from .time_log import logged_time, time_log_blocks
 from .tlb import flush_tlb
 
 M32 = 0xFFFFFFFF
 APIC_BASE_DISABLED = 0xFEE00100  # the architectural base, bootstrap processor, APIC disabled
+APIC_BASE_RESERVED = 0x6FF
 MTRR_CAP = 0x500 | VARIABLE_RANGES  # fixed ranges and write-combining
 MCG_CAP = MC_BANKS
 MCG_STATUS_BITS = 7  # RIPV, EIPV, MCIP
@@ -241,6 +244,20 @@ def has_system_call(cpu, number):
 
 
 @kernel
+def write_apic_base(cpu, low, high):
+    """IA32_APIC_BASE of a processor with a local APIC (SDM volume 3, section 10.4.4): enabled, disabled or moved.
+
+    Disabled, it can be enabled again without a reset, as on processors whose APIC is on the system bus.
+    """
+    if low & APIC_BASE_RESERVED != 0 or beyond_physical(cpu.msr, high):
+        return raise_fault(cpu, GP, 0)
+    write_base(cpu.apic, low | high << 32)
+    refresh_map(cpu)
+    cpu.limit_ticks = min(cpu.limit_ticks, cpu.ticks)
+    return OK
+
+
+@kernel
 def has_time_stamp(cpu):
     """Whether the processor has the time-stamp counter."""
     return (cpu.cpuid_leaf1_edx >> FEATURE_TSC) & 1 != 0
@@ -265,6 +282,8 @@ def rdmsr(cpu):
         if time_log_blocks(cpu, TIME_COUNTER - number) == 1:
             return TIME_LOG
         write_pair(cpu, logged_time(cpu, TIME_COUNTER - number, read_performance_register(cpu, number)))
+    elif number == MSR_APIC_BASE and cpu.apic.present == 1:
+        write_pair(cpu, cpu.apic.base_msr)
     else:
         known, value = read_stored(cpu.msr, number)
         if not known:
@@ -293,6 +312,8 @@ def wrmsr(cpu):
             cpu.sysenter_eip = low
     elif is_performance_register(cpu, number):
         write_performance_register(cpu, number, low)
+    elif number == MSR_APIC_BASE and cpu.apic.present == 1:
+        return write_apic_base(cpu, low, high)
     else:
         if not write_stored(cpu.msr, number, low, high):
             return raise_fault(cpu, GP, 0)

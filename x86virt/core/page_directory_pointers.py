@@ -18,7 +18,7 @@ from .cache import WALK, reference
 from .fault import raise_fault
 from .jit import inline, kernel
 from .layout import DTLB_LARGE, ITLB_LARGE, OK
-from .physical import read_physical
+from .physical import read_memory
 from .tlb import flush_tlb
 
 
@@ -31,8 +31,8 @@ def pae_paging(cr0, cr4):
 @kernel
 def read_pointer(cpu, ram, address):
     """One entry in memory: (whether it sets a reserved bit, the entry; 0 if it is not present)."""
-    low = read_physical(cpu, ram, address, 4)
-    high = read_physical(cpu, ram, address + 4, 4)
+    low = read_memory(cpu, ram, address, 4)
+    high = read_memory(cpu, ram, address + 4, 4)
     if low & PTE_P == 0:
         return False, 0
     reserved = low & PDPTE_RESERVED != 0 or high & (cpu.address_reserved_high | PTE_HIGH_NX) != 0

@@ -8,6 +8,7 @@ as ones; what no memory takes is lost.
 from .cache import WALK, reference
 from .jit import inline, kernel, load_8, load_16, load_32, store_8, store_16, store_32
 from .layout import CODE_SHIFT, CODE_WRITES
+from .memory_mapped import read_registers, write_registers
 from .physical_map import BUS, is_ram, place_to_read, takes_writes
 
 
@@ -41,9 +42,9 @@ def note_code_write(cpu, ram, place):
 
 @kernel
 def read_at(cpu, ram, place, n):
-    """`n` bytes (1 to 4) of one page at a place; ones where no memory is."""
+    """`n` bytes (1 to 4) of one page at a place: an operand, or other data of an instruction."""
     if place >= BUS:
-        return (1 << (8 * n)) - 1
+        return read_registers(cpu, place - BUS, n)
     if n == 4:
         return load_32(ram, place)
     if n == 1:
@@ -55,8 +56,25 @@ def read_at(cpu, ram, place, n):
 
 @kernel
 def read_physical(cpu, ram, physical, n):
-    """`n` bytes (1 to 4) of one page at a physical address."""
+    """`n` bytes (1 to 4) of one page at a physical address: an operand, or other data of an instruction."""
     return read_at(cpu, ram, place_to_read(cpu, physical), n)
+
+
+@kernel
+def read_memory(cpu, ram, physical, n):
+    """What the processor reads of its own, which never reaches registers: a table's entry. `n` bytes, ones for no memory."""
+    place = place_to_read(cpu, physical)
+    if place >= BUS:
+        return (1 << (8 * n)) - 1
+    return read_at(cpu, ram, place, n)
+
+
+@kernel
+def code_byte(ram, place):
+    """A byte of an instruction at a place; what is in no memory reads as ones, registers too."""
+    if place >= BUS:
+        return 0xFF
+    return load_8(ram, place)
 
 
 @inline
@@ -65,13 +83,14 @@ def read_table(cpu, ram, physical):
     reference(cpu, physical, WALK)
     if is_ram(cpu, physical):
         return load_32(ram, physical)
-    return read_physical(cpu, ram, physical, 4)
+    return read_memory(cpu, ram, physical, 4)
 
 
 @kernel
 def write_physical(cpu, ram, physical, n, value):
     """Store the low `n` bytes (1 to 4) of `value` on one page at a physical address."""
     if not takes_writes(cpu, physical):
+        write_registers(cpu, physical, n, value)
         return
     if page_holds_code(cpu, ram, physical):
         note_code_write(cpu, ram, physical)

@@ -6,6 +6,7 @@ section 4; every region beyond RAM that is not named reads as ones and loses wha
 
     000C0000-000FFFFF  13 segments whose reads and writes go to RAM or to the bus behind it, as the PAM registers say;
                        on the bus E0000-FFFFF is the end of the BIOS image, C0000-DFFFF is empty
+    where IA32_APIC_BASE says, the registers of the local APIC, in front of everything else; at FEC00000 the I/O APIC's
     where its BAR says the expansion ROM of the VGA, unless RAM is there
     up to FFFFFFFF     the BIOS image
 
@@ -24,12 +25,14 @@ SEGMENT_SHIFT = 14  # 16 KB; the 64 KB from F0000 are four of them that are swit
 ALL_SEGMENTS = 0xFFFF
 PAM_READ, PAM_WRITE = 1, 2
 PAM_ALL_RAM = 0x33333333333330  # all seven registers, 59 in the low byte: every segment is RAM
-HOLE_SHADOW = 1  # bits of cpu.holes: some segment is not RAM for both reads and writes
+HOLE_SHADOW, HOLE_REGISTERS = 1, 2  # bits of cpu.holes: a segment is not RAM in both directions; the local APIC is in RAM
 
 
 @kernel
 def in_hole(cpu, physical):
     """Whether an address of RAM is hidden, for reads or writes, by something in front of it."""
+    if physical >> 12 == cpu.apic.page:
+        return True
     if physical >> 18 != SHADOW_FIRST >> 18:
         return False
     return ((cpu.pam_read & cpu.pam_write) >> ((physical >> SEGMENT_SHIFT) & 15)) & 1 == 0
@@ -44,6 +47,8 @@ def is_ram(cpu, physical):
 @kernel
 def place_beside_ram(cpu, physical):
     """`place_to_read` for an address that `is_ram` does not vouch for."""
+    if physical >> 12 == cpu.apic.page:
+        return BUS + physical
     if SHADOW_FIRST <= physical < SHADOW_END:
         if physical <= cpu.ram_last and (cpu.pam_read >> ((physical >> SEGMENT_SHIFT) & 15)) & 1 != 0:
             return physical
@@ -72,7 +77,7 @@ def takes_writes(cpu, physical):
     if is_ram(cpu, physical):
         return True
     in_shadow = physical <= cpu.ram_last and SHADOW_FIRST <= physical < SHADOW_END
-    return in_shadow and (cpu.pam_write >> ((physical >> SEGMENT_SHIFT) & 15)) & 1 != 0
+    return in_shadow and physical >> 12 != cpu.apic.page and (cpu.pam_write >> ((physical >> SEGMENT_SHIFT) & 15)) & 1 != 0
 
 
 # -- what changes the map ---------------------------------------------------------------------------------------------
@@ -102,6 +107,8 @@ def refresh_map(cpu):
     cpu.holes = 0
     if cpu.pam_read & cpu.pam_write != ALL_SEGMENTS:
         cpu.holes = HOLE_SHADOW
+    if 0 <= cpu.apic.page <= cpu.ram_last >> 12:
+        cpu.holes |= HOLE_REGISTERS
     drop_front(cpu)
     drop_fetch_front(cpu)
 

@@ -20,7 +20,7 @@ TIMER_HZ = 3_579_545
 TIMER_BITS = 24
 HALF_TURN = 1 << (TIMER_BITS - 1)  # periods from one change of the highest bit to the next
 
-STATUS, ENABLE, CONTROL, TIMER = 0, 2, 4, 8  # offsets in the register block
+ENABLE, CONTROL, TIMER = 2, 4, 8  # offsets in the register block, behind the status
 STATUS_TIMER = 0x0001
 ENABLE_BITS = 0x0521  # RTC, power button, global, timer
 CONTROL_SCI = 0x0001
@@ -28,7 +28,7 @@ CONTROL_BITS = 0x1C03  # sleep type, bus master reload, SCI_EN
 CONTROL_SLEEP = 0x2000
 SLEEP_TYPE = 0x1C00
 
-APM_CONTROL, APM_STATUS = 0xB2, 0xB3
+APM_STATUS = 0xB3
 ACPI_ENABLE, ACPI_DISABLE = 0xF1, 0xF0
 
 # What a write asks of the board.

@@ -16,11 +16,10 @@ from ..isa.registers import CS, EFLAGS_IF, EFLAGS_RF, EFLAGS_TF
 from ..isa.system_ops import SYSTEM_INT1, SYSTEM_INT_N, SYSTEM_INTO
 from ..isa.vectors import KIND_EXTERNAL
 from ._dispatch import run_blocks
-from .between_blocks import at_hook, handle_fault, interrupt_requested
+from .between_blocks import at_hook, handle_fault
 from .board import (
     board_advance,
     board_deadline,
-    interrupt_acknowledge,
 )
 from .breakpoints import DR6_BS, WATCH_CODE, check_code_breakpoint
 from .chain import fits, next_block
@@ -29,6 +28,7 @@ from .code import decode_single, discard_written, fetch_address, settle
 from .debug import debug_trap_waits, take_debug_trap
 from .deliver import deliver_event
 from .handlers import NUMBER
+from .interrupt_inputs import acknowledge, follow_lines, interrupt_requested, watch_timer
 from .jit import entry, inline, kernel
 from .layout import (
     BOARD,
@@ -49,6 +49,7 @@ from .layout import (
     STOPPED,
     TIME_LOG,
 )
+from .local_apic import advance_timer, timer_due
 from .stops import WATCH_STOP_CODE, check_code_stop, report_met_stop
 
 M32 = 0xFFFFFFFF
@@ -60,13 +61,17 @@ OP_SYSTEM = NUMBER["system_instruction"]
 def set_limit(cpu, board):
     """The next tick at which blocks must not simply run on: a timer's edge, or the end of the budget."""
     cpu.deadline = min(board_deadline(board), cpu.timer)
+    if cpu.apic.enabled == 1:
+        cpu.deadline = min(cpu.deadline, timer_due(cpu.apic))
     cpu.limit_ticks = min(cpu.deadline, cpu.budget)
 
 
 @kernel
 def advance_time(cpu, board):
-    """Let the devices and the host's one-shot timer see the present tick."""
+    """Let the devices, the local APIC's timer and the host's one-shot timer see the present tick."""
     board_advance(board, cpu.ticks)
+    if cpu.apic.enabled == 1:
+        advance_timer(cpu.apic, cpu.ticks)
     if cpu.timer <= cpu.ticks:
         cpu.timer = NEVER
         cpu.timer_pending = 1
@@ -76,11 +81,7 @@ def advance_time(cpu, board):
 @kernel
 def take_interrupt(cpu, ram, board):
     """Acknowledge and deliver the external interrupt that waits."""
-    if cpu.timer_pending == 1:
-        cpu.timer_pending = 0
-        cpu.event_vector = cpu.timer_vector
-    else:
-        cpu.event_vector = interrupt_acknowledge(board)
+    cpu.event_vector = acknowledge(cpu, board)
     cpu.event_kind = KIND_EXTERNAL
     cpu.event_error = 0
     cpu.event_has_error = 0
@@ -116,10 +117,14 @@ def boundary(cpu, ram, board):
             return HOOK
         if cpu.stop_met != 0 and report_met_stop(cpu) != OK:
             return STOPPED
+        if cpu.apic.enabled == 1:
+            watch_timer(cpu, board)
         if cpu.ticks >= cpu.limit_ticks:
             advance_time(cpu, board)
             if board.attention != 0:
                 return BOARD
+        if cpu.apic.enabled == 1:
+            follow_lines(cpu, board)
         if debug_trap_waits(cpu):
             outcome = take_debug_trap(cpu, ram)
             if outcome != OK:
@@ -218,6 +223,8 @@ def run(state, ram, boards, codes, blocks, uops, details, single):
                 break
             if cpu.code_write_count > 0 or cpu.flush_code == 1:
                 discard_written(cpu, ram, code, blocks, details)
+        elif cpu.apic.enabled == 1:
+            follow_lines(cpu, board)  # an earlier instruction of the block may have moved one
         # 2. A block, or one instruction when something depends on its very end.
         trap = cpu.eflags & EFLAGS_TF
         alone = by_itself | restarted | trap | begun

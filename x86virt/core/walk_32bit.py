@@ -19,7 +19,7 @@ from ..isa.registers import (
 from .jit import inline, kernel
 from .layout import OK
 from .page_rights import NOT_PRESENT, PROTECTION, RESERVED_BIT, leaf_rights, page_fault, permits
-from .physical import read_physical, read_table, write_physical
+from .physical import read_memory, read_table, write_physical
 
 
 @inline
@@ -86,12 +86,12 @@ def walk_4m(cpu, ram, gla, write, user, fetch, pde_address, pde):
 @kernel
 def peek_32bit(cpu, ram, gla):
     """The physical address that a linear one translates to, or -1; without any effect."""
-    pde = read_physical(cpu, ram, directory_entry_address(cpu, gla), 4)
+    pde = read_memory(cpu, ram, directory_entry_address(cpu, gla), 4)
     if pde & PTE_P == 0:
         return -1
     if pde & PTE_PS != 0 and cpu.cr4 & CR4_PSE != 0:
         return large_frame(pde) | (gla & 0x3FFFFF)
-    pte = read_physical(cpu, ram, table_entry_address(cpu, gla, pde), 4)
+    pte = read_memory(cpu, ram, table_entry_address(cpu, gla, pde), 4)
     if pte & PTE_P == 0:
         return -1
     return (pte & PTE_ADDRESS) | (gla & 0xFFF)

@@ -21,7 +21,7 @@ from ..isa.registers import (
 from .jit import inline, kernel
 from .layout import OK, RIGHT_NX
 from .page_rights import NOT_PRESENT, PROTECTION, RESERVED_BIT, leaf_rights, page_fault, permits
-from .physical import read_physical, read_table, write_physical
+from .physical import read_memory, read_table, write_physical
 
 
 @inline
@@ -61,7 +61,7 @@ def walk_pae(cpu, ram, gla, write, user, fetch):
     reserved = reserved_high(cpu)
     pde_address = entry_address(cpu, pointer & ~0xFFF, gla, 21)
     pde = read_table(cpu, ram, pde_address)
-    pde_high = read_physical(cpu, ram, pde_address + 4, 4)
+    pde_high = read_memory(cpu, ram, pde_address + 4, 4)
     if pde & PTE_P == 0:
         return page_fault(cpu, gla, write, user, fetch, NOT_PRESENT), 0, 0, 0
     if pde_high & reserved != 0:
@@ -72,7 +72,7 @@ def walk_pae(cpu, ram, gla, write, user, fetch):
     # 4. The page-table entry.
     pte_address = entry_address(cpu, with_high(pde & PTE_ADDRESS, pde_high), gla, 12)
     pte = read_table(cpu, ram, pte_address)
-    pte_high = read_physical(cpu, ram, pte_address + 4, 4)
+    pte_high = read_memory(cpu, ram, pte_address + 4, 4)
     if pte & PTE_P == 0:
         return page_fault(cpu, gla, write, user, fetch, NOT_PRESENT), 0, 0, 0
     if pte_high & reserved != 0:
@@ -111,15 +111,15 @@ def peek_pae(cpu, ram, gla):
     if pointer & PTE_P == 0:
         return -1
     address = entry_address(cpu, pointer & ~0xFFF, gla, 21)
-    pde = read_physical(cpu, ram, address, 4)
-    high = read_physical(cpu, ram, address + 4, 4)
+    pde = read_memory(cpu, ram, address, 4)
+    high = read_memory(cpu, ram, address + 4, 4)
     if pde & PTE_P == 0:
         return -1
     if pde & PTE_PS != 0:
         return with_high(pde & PDE_2M_ADDRESS, high) | (gla & 0x1FFFFF)
     address = entry_address(cpu, with_high(pde & PTE_ADDRESS, high), gla, 12)
-    pte = read_physical(cpu, ram, address, 4)
-    high = read_physical(cpu, ram, address + 4, 4)
+    pte = read_memory(cpu, ram, address, 4)
+    high = read_memory(cpu, ram, address + 4, 4)
     if pte & PTE_P == 0:
         return -1
     return with_high(pte & PTE_ADDRESS, high) | (gla & 0xFFF)

@@ -7,6 +7,7 @@ from .snapshots import Camera, Snapshot
 
 EVERY = 4_000_000  # guest instructions between snapshots, at first
 MOST = 48  # snapshots that are kept
+REST = 10.0  # times what a snapshot took, before the next one
 
 
 class History:
@@ -15,6 +16,7 @@ class History:
     def __init__(self, camera: Camera, every: int = EVERY, most: int = MOST) -> None:
         self.camera, self.every, self.most = camera, every, most
         self.snapshots: list[Snapshot] = [camera.take()]
+        self.rest = REST
         self.not_before = 0.0  # on the host's clock
 
     @property
@@ -41,7 +43,7 @@ class History:
     def look(self, place: Place) -> None:
         """Take a snapshot of the present, which is `place`, if the last one before it is long ago.
 
-        A large machine takes long to copy: then snapshots are rarer, so that at most a tenth of the time is theirs.
+        A large machine takes long to copy: then snapshots are rarer, so that about a tenth of the time is theirs.
         """
         last = self.at_or_before(place)
         began = time.monotonic()
@@ -49,7 +51,7 @@ class History:
             return
         self.insert(self.camera.take())
         now = time.monotonic()
-        self.not_before = now + 10 * (now - began)
+        self.not_before = now + self.rest * (now - began)
 
     def insert(self, snapshot: Snapshot) -> None:
         """Add a snapshot in its order, and drop one if there are too many."""

@@ -50,7 +50,8 @@ class Monitor:
             "tss": Command("", "the task-state segment", self.tss),
             "devices": Command("", "the devices that the guest sees", self.devices),
             "vmm": Command("", "what the VMM really holds", self.vmm),
-            "console": Command("", "all that the guest has printed", self.console),
+            "console": Command("", "all that the guest has printed on its debug ports and first serial port", self.console),
+            "screen": Command("", "the text screen", self.screen),
         }
 
     def run(self, line: str) -> str:
@@ -208,4 +209,9 @@ class Monitor:
 
     def console(self, words: list[str]) -> list[str]:
         """The console's text."""
-        return self.machine.console().decode("utf-8", "replace").splitlines() or ["nothing was printed yet"]
+        octets = self.machine.console() + self.machine.serial()
+        return octets.decode("utf-8", "replace").splitlines() or ["nothing was printed yet"]
+
+    def screen(self, words: list[str]) -> list[str]:
+        """The screen's rows."""
+        return list(self.machine.screen().lines) or ["the screen is blank"]

@@ -68,7 +68,7 @@ class Session:
         self.stops: list[tuple[int, Stop]] = []  # with the number of the packet's kind
         self.known_to_client: set[str] = set()
         self.last = Halt(Why.LIMIT)
-        self.shown = len(travel.machine.console())
+        self.shown = [len(text) for text in self.said()]  # of each
         self.left: Left | None = None
         self.last_acknowledged = False  # the answer to QStartNoAckMode is the last packet with acknowledgement
         self.commands: dict[str, Callable[[str], bytes]] = {
@@ -361,10 +361,14 @@ class Session:
 
     def show_console(self) -> None:
         """Show what the guest has printed since it was shown last; what is printed again after going back is not."""
-        text = self.travel.machine.console()
-        if len(text) > self.shown:
-            self.say(text[self.shown :].decode("utf-8", "replace"))
-            self.shown = len(text)
+        for place, text in enumerate(self.said()):
+            if len(text) > self.shown[place]:
+                self.say(text[self.shown[place] :].decode("utf-8", "replace"))
+                self.shown[place] = len(text)
+
+    def said(self) -> tuple[bytes, bytes]:
+        """All that the guest has printed: on the debug ports, and on the first serial port."""
+        return self.travel.machine.console(), self.travel.machine.serial()
 
     def stop_reply(self) -> bytes:
         """T: where and why the machine stands still."""

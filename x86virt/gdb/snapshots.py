@@ -8,11 +8,12 @@ import numpy as np
 
 from ..machine import Machine
 from ..saved import fill_hardware, fill_python_state, fill_vm, machine_arrays, machine_state
+from ..saved_disks import restore_overlays
 from ..vmm.saved_state import vm_state
 from .pages import PAGE_BYTES, PagedArray
 from .place import Place, place_of
 
-SMALL = 4 * PAGE_BYTES  # bytes of an array that is simply copied
+SMALL = 4 * PAGE_BYTES  # bytes of an array that is simply copied, whatever it is
 
 
 @dataclass
@@ -39,10 +40,10 @@ class Camera:
         machine.processor.settle()
         small, paged = {}, {}
         for name, array in machine_arrays(machine):
-            if array.nbytes <= SMALL or array.nbytes % PAGE_BYTES or not array.flags["C_CONTIGUOUS"]:
-                small[name] = array.copy()
-            else:
+            if is_paged(name, array):
                 paged[name] = self.paged_array(name, array).take()
+            else:
+                small[name] = array.copy()
         return Snapshot(place_of(machine), altered, self.python_state(), small, paged)
 
     def paged_array(self, name: str, array: np.ndarray) -> PagedArray:
@@ -79,7 +80,13 @@ class Camera:
         if machine.vm is not None:
             fill_vm(machine, snapshot.state["vm"], arrays)
         fill_python_state(machine, snapshot.state, arrays)
+        restore_overlays(machine.disks, arrays)
         machine.strategy.restore(snapshot.state["strategy_state"])
+
+
+def is_paged(name: str, array: np.ndarray) -> bool:
+    """Whether an array is large, and the machine's own rather than made for the moment."""
+    return (name == "ram" or name.startswith("cpu.")) and array.nbytes > SMALL and array.nbytes % PAGE_BYTES == 0
 
 
 def plain(value: Any) -> Any:

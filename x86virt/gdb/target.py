@@ -1,7 +1,7 @@
 """What gdb is told about the machine: its registers, in which order, and how their values look in a packet.
 
-The first feature is gdb's own for the i386 core and x87; the second one holds the system registers, which `info registers
-system` shows.
+The first feature is gdb's own for the i386 core and x87; the second one holds the system registers, which gdb shows behind
+them.
 """
 
 from dataclasses import dataclass

@@ -113,7 +113,10 @@ class View:
         return octets
 
     def write(self, gla: int, octets: bytes) -> bool:
-        """Write at a linear address, whatever the rights; False, and nothing is written, where a byte is not in RAM."""
+        """Write at a linear address, whatever the rights of its page; False where a byte is not in RAM.
+
+        Nothing is written if a page is not mapped.
+        """
         tables = self.tables()
         pieces = []
         place = 0
@@ -129,7 +132,7 @@ class View:
             self.machine.write_guest(physical, piece)
             if self.machine.vm is not None:
                 self.machine.vm.on_guest_frame_written(physical >> 12)
-        return True
+        return all(self.read_physical(physical, len(piece)) == piece for physical, piece in pieces)
 
     def text_at(self, gla: int, eip: int, count: int) -> list[tuple[int, bytes, str]]:
         """`count` instructions from a linear address on, whose first has an EIP: (EIP, bytes, text)."""

@@ -92,6 +92,7 @@ probes:
         call    probe_keyboard
         call    probe_clock
         call    probe_waits
+        call    probe_interrupts
         call    probe_pci
         call    probe_ports
         mov     si, text_done
@@ -514,7 +515,18 @@ probe_keyboard:
         cmp     si, .alt_number_end
         jb      .digit
         PROBE   "16.11.alt_number", 0x16, 0x1100, 0, 0, 0
+        mov     si, .break
+.code:
+        lodsb
+        call    send_scan_code
+        cmp     si, .break_end
+        jb      .code
+        PROBE   "16.10.break", 0x16, 0x1000, 0, 0, 0
+        BYTES   "bda.break", 0, DATA_AREA + 0x71, 1
         ret
+.break:                                     ; Ctrl and Pause: the keys before it are gone
+        db      0x1E, 0x9E, 0x1D, 0xE0, 0x46, 0xE0, 0xC6, 0x9D
+.break_end:
 .alt_number:                                ; Alt, 6, 5 of the number pad
         db      0x38, 0x4D, 0xCD, 0x4C, 0xCC, 0xB8
 .alt_number_end:
@@ -558,6 +570,8 @@ send_scan_code:
         ret
 
 probe_clock:
+        mov     cx, 1                       ; just behind a tick
+        call    .ticks
         PROBE   "1A.01", 0x1A, 0x0100, 0, 0x0012, 0x3456
         PROBE   "1A.00", 0x1A, 0x0000, 0, 0, 0
         PROBE   "1A.03", 0x1A, 0x0300, 0, 0x1234, 0x5600
@@ -635,6 +649,58 @@ probe_waits:
         movzx   eax, al
         ret
 .begin: dd      0
+
+; The interrupts that programs take over, and one that nobody has taken.
+LINE_4          equ 1 << 4                  ; of the first serial port
+probe_interrupts:
+        cli
+        mov     dword [0x1C * 4], .tick
+        mov     dword [0x4A * 4], .alarm
+        sti
+        mov     cx, 4
+        call    probe_clock.ticks
+        mov     eax, [.ticks]
+        shr     eax, 2                      ; four, or one more
+        VALUE   "1C.ticks"
+        PROBE   "1A.03.alarm", 0x1A, 0x0300, 0, 0x1000, 0x0000
+        PROBE   "1A.06", 0x1A, 0x0600, 0, 0x1000, 0x0100
+        PROBE   "1A.06.again", 0x1A, 0x0600, 0, 0x1000, 0x0100
+        mov     cx, 24
+        call    probe_clock.ticks
+        mov     eax, [.alarms]
+        VALUE   "4A.alarms"
+        PROBE   "1A.07", 0x1A, 0x0700, 0, 0, 0
+        int     0x0D                        ; no line is in service
+        mov     dx, 0x3FC
+        mov     al, 0x0B                    ; the serial port may interrupt
+        out     dx, al
+        in      al, 0x21
+        and     al, ~LINE_4 & 0xFF
+        out     0x21, al
+        mov     dx, 0x3F9
+        mov     al, 0x02                    ; it does: it can send
+        out     dx, al
+        mov     cx, 2
+        call    probe_clock.ticks
+        mov     al, 0
+        out     dx, al
+        mov     al, 0x0B                    ; the lines in service: none
+        out     0x20, al
+        in      al, 0x20
+        movzx   eax, al
+        VALUE   "irq4.service"
+        in      al, 0x21
+        movzx   eax, al
+        VALUE   "irq4.mask"
+        ret
+.ticks: dd      0
+.alarms: dd     0
+.tick:
+        inc     dword [cs:.ticks]
+        iret
+.alarm:
+        inc     dword [cs:.alarms]
+        iret
 
 probe_pci:
         PROBE   "1A.B101", 0x1A, 0xB101, 0, 0, 0
