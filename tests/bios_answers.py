@@ -44,7 +44,9 @@ SEABIOS = {
     "map": LAYOUT,
     "15.C0": LAYOUT,
     "15.C0.table": "our submodel is 1, that of an AT",
-    "15.5300": ABSENT,
+    "15.5300": "SeaBIOS has APM in protected mode too",
+    "15.5301": REGISTERS,
+    "15.5307.device": "SeaBIOS does not look at the device",
     "13.08": "SeaBIOS keeps the last cylinder back",
     "13.15": "SeaBIOS keeps the last cylinder back",
     "13.02.diskette": "which error a drive that is not there gives",
@@ -110,12 +112,12 @@ def answers_in(text: str) -> Answers:
     return answers
 
 
-def on_x86virt() -> Answers:
-    """Our BIOS on our machine."""
+def on_x86virt(apic: bool = True) -> Answers:
+    """Our BIOS on our machine, with APICs or without."""
     with tempfile.TemporaryDirectory() as folder:
         disk = Path(folder) / "disk.img"
         disk.write_bytes(probe_disk())
-        setup = replace(make_setup(memory_bytes=MEMORY << 20), disks=(disk,), max_cycles=40_000_000_000)
+        setup = replace(make_setup(memory_bytes=MEMORY << 20), disks=(disk,), apic=apic, max_cycles=40_000_000_000)
         result = setup.run(parse_firmware(bios_image(), b"", "bios"))
     return answers_in(result.console.decode("latin1"))
 

@@ -18,10 +18,13 @@ from x86virt.benchmarks.guests.disk import boot_disk
 from x86virt.api import make_setup
 from x86virt.assembler import BuildError, nasm_version
 from x86virt.core.device_entries import device_key
+from x86virt.core.local_apic import EXTERNAL, LVT_LINT0, LVT_LINT1, SOFTWARE_ENABLED
 from x86virt.firmware import ADDRESS, HERE, IMAGE, MANIFEST, bios_image, bios_symbols
 from x86virt.firmware.build import assemble
 from x86virt.guests import find_guest
+from x86virt.isa.registers import FEATURE_APIC
 from x86virt.machine import Machine
+from x86virt.start.bios_area import EXTENDED_DATA_AREA
 from x86virt.start.firmware import parse_firmware
 
 MANIFEST_TEXT = json.loads(MANIFEST.read_text(encoding="utf-8"))
@@ -29,6 +32,7 @@ SECTOR = 512
 STEP = 100_000
 HEAD, TAIL, KEYS = 0x41A, 0x41C, 0x41E  # of the keyboard's buffer in the BIOS data area
 VIDEO_ROM = 0xC0000
+NMI = 4  # delivery mode
 
 compiled = pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="takes minutes without compiled code")
 needs_qemu = pytest.mark.skipif(shutil.which(emulators.QEMU) is None, reason="no QEMU")
@@ -81,8 +85,9 @@ def no_differences(theirs: bios_answers.Answers, declared: dict[str, str]) -> No
 
 
 @compiled
-def test_answers_here() -> None:
-    no_differences(bios_answers.on_x86virt(), {})
+@pytest.mark.parametrize("apic", [False, True], ids=["no APIC", "APIC"])
+def test_answers_here(apic: bool) -> None:
+    no_differences(bios_answers.on_x86virt(apic), {})
 
 
 @needs_qemu
@@ -115,7 +120,7 @@ def boot_sector(code: str) -> bytes:
     return bytes.fromhex(code).ljust(SECTOR - 2, b"\x00") + b"\x55\xaa"
 
 
-def machine_with(tmp_path: Path, *disks: bytes, vga_rom: bytes = b"", sectors: int = 0) -> Machine:
+def machine_with(tmp_path: Path, *disks: bytes, vga_rom: bytes = b"", sectors: int = 0, apic: bool = False) -> Machine:
     """A machine with our BIOS and disks, of so many sectors at least, at its reset vector."""
     paths = []
     for number, content in enumerate(disks):
@@ -123,7 +128,7 @@ def machine_with(tmp_path: Path, *disks: bytes, vga_rom: bytes = b"", sectors: i
         with paths[-1].open("wb") as file:
             file.write(content)
             file.truncate(max(sectors * SECTOR, len(content)))
-    setup = replace(make_setup(memory_bytes=8 << 20, max_cycles=40_000_000_000), disks=tuple(paths), reboots=False)
+    setup = replace(make_setup(memory_bytes=8 << 20, max_cycles=40_000_000_000), disks=tuple(paths), reboots=False, apic=apic)
     return setup.load(parse_firmware(bios_image(), vga_rom, "bios"))
 
 
@@ -233,6 +238,56 @@ def test_another_reset_begins_anew(tmp_path: Path) -> None:
     assert machine.outcome is None and machine.console().count(b"x86virt BIOS") > 1
 
 
+def mp_table(machine: Machine) -> bytes:
+    """The MP configuration table in the extended BIOS data area, if its pointer is there, else nothing."""
+    area = machine.read_guest(EXTENDED_DATA_AREA, 1 << 10)
+    pointer = next((area[at : at + 16] for at in range(0, len(area), 16) if area[at : at + 4] == b"_MP_"), b"")
+    if not pointer:
+        return b""
+    assert sum(pointer) & 0xFF == 0
+    at = int.from_bytes(pointer[4:8], "little") - EXTENDED_DATA_AREA
+    return area[at : at + int.from_bytes(area[at + 4 : at + 6], "little")]
+
+
+@compiled
+def test_the_mp_table_is_that_of_a_start_without_a_bios(tmp_path: Path) -> None:
+    machine = machine_with(tmp_path, boot_sector(PRINT_DL_AND_STOP), apic=True)
+    machine.run()
+    cpu = machine.processor.cpu
+    machine.has_firmware = False
+    assert mp_table(machine) == machine.mp_tables()[1][1]
+    features = int.from_bytes(mp_table(machine)[52:56], "little")
+    assert features == int(cpu.cpuid_leaf1_edx) | 1 << FEATURE_APIC
+    assert cpu.io_apic.identity == 1 << 24
+    assert [int(vector) for vector in cpu.apic.local_vector[LVT_LINT0 : LVT_LINT1 + 1]] == [EXTERNAL << 8, NMI << 8]
+    assert cpu.apic.spurious & SOFTWARE_ENABLED
+
+
+@compiled
+def test_without_an_apic_there_is_no_mp_table(tmp_path: Path) -> None:
+    machine = machine_with(tmp_path, boot_sector(PRINT_DL_AND_STOP))
+    machine.run()
+    assert mp_table(machine) == b""
+
+
+APM_OFF = "B8 07 53 BB 01 00 B9 03 00 CD 15 B0 21 E6 E9 FA F4"  # if it comes back: ! is printed
+
+
+@compiled
+def test_a_program_switches_the_machine_off(tmp_path: Path) -> None:
+    machine = machine_with(tmp_path, boot_sector(APM_OFF))
+    result = machine.run()
+    assert result.outcome == "halted" and not result.console.endswith(b"!")
+    assert machine.board.power_off_requested
+
+
+@needs_qemu
+def test_a_program_switches_qemu_off(tmp_path: Path) -> None:
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(boot_sector(APM_OFF).ljust(1 << 20, b"\x00"))
+    assert run_qemu(disk) == b""
+
+
 def option_rom(code: str) -> bytes:
     """A ROM of 512 bytes with a right sum."""
     content = bytearray(bytes.fromhex("55 AA 01" + code).ljust(SECTOR, b"\x00"))
@@ -260,13 +315,17 @@ def test_a_display_without_a_rom_leaves_int_10h_to_the_bios(tmp_path: Path) -> N
     assert word(machine, 0x42) == 0xF000
 
 
-@needs_qemu
-def test_a_guest_boots_from_disk_on_qemu(tmp_path: Path) -> None:
-    disk = tmp_path / "disk.img"
-    disk.write_bytes(boot_disk(find_guest("hello"), "iterations=2"))
+def run_qemu(disk: Path) -> bytes:
+    """Boot a disk by our BIOS on QEMU, which must end by itself; what was written to port E9h."""
     machine = "-display none -monitor none -serial none -debugcon stdio -no-reboot -m 16"
     exit_port = "-device isa-debug-exit,iobase=0xf4,iosize=4"
     drive = f"-bios {IMAGE} -drive format=raw,file={disk}"
     command = [emulators.QEMU, *machine.split(), *exit_port.split(), *drive.split()]
-    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
-    assert b"hello: passed" in done.stdout
+    return subprocess.run(command, capture_output=True, timeout=60, check=False).stdout
+
+
+@needs_qemu
+def test_a_guest_boots_from_disk_on_qemu(tmp_path: Path) -> None:
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(boot_disk(find_guest("hello"), "iterations=2"))
+    assert b"hello: passed" in run_qemu(disk)

@@ -200,6 +200,22 @@ def test_slices_change_nothing(name):
     assert cut.strategy.virtual_state(cut).digest() == whole.strategy.virtual_state(whole).digest()
 
 
+def test_disks_are_part_of_the_state_that_is_compared():
+    states = []
+    for name in ("native", "trap-and-emulate"):
+        made = machine(name, Disk.of_bytes("disk", IMAGE))
+        made.run(MAX_CYCLES)
+        states.append(made.strategy.virtual_state(made))
+        assert sorted(states[-1].sectors) == [(0, number) for number in (20, 21, 30, 31, 32)]
+    assert states[0].sectors == states[1].sectors and not states[0].sector_differences(states[1])
+    before = states[1].digest()
+    del states[1].sectors[0, 21]
+    states[1].sectors[0, 20] = bytes(SECTOR)
+    rows = states[0].sector_differences(states[1])
+    assert [row[0] for row in rows] == ["disk 0 sector 20", "disk 0 sector 21"] and rows[1][2] == "not written"
+    assert states[1].digest() != before and rows[0][1:] in [row[1:] for row in states[0].differences(states[1])]
+
+
 @pytest.mark.skipif(JIT_DISABLED, reason="the run is slow")
 def test_single_steps_change_nothing():
     whole = machine("native", Disk.of_bytes("disk", IMAGE))

@@ -5,9 +5,14 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_starts import bzimage
 
+from x86virt.api import make_setup, setup_of_start
+from x86virt.guests import find_guest, open_guest
 from x86virt.start.bios_area import EXTENDED_DATA_AREA
+from x86virt.start.linux import parse_linux
 from x86virt.start.mp_table import mp_tables
+from x86virt.start.recognise import Opened
 
 LENGTH = {0: 20, 1: 8, 2: 8, 3: 8, 4: 8}
 SIGNATURE, FEATURES = 0xF43, 0xBFEBFBFF
@@ -93,3 +98,24 @@ def test_a_wrong_byte_is_found() -> None:
     octets[find_pointer(bytes(octets)) + 20] ^= 1
     with pytest.raises(AssertionError):
         entries(bytes(octets))
+
+
+def test_who_gets_an_apic() -> None:
+    """Firmware and Linux on the bare machine, unless it is taken out; others only if they ask; no guest of a VMM."""
+    linux, hello = Opened(parse_linux(bzimage(), "kernel")), Opened(find_guest("hello"))
+    firmware = open_guest(None)
+    for opened, strategy, wish, fitted in (
+        (linux, "native", None, True), (firmware, "native", None, True), (hello, "native", None, False),
+        (linux, "native", False, False), (hello, "native", True, True), (linux, "trap-and-emulate", True, False),
+    ):  # fmt: skip
+        setup = setup_of_start(make_setup(strategy), opened, 32 << 20, 0, wish)
+        machine = setup.machine()
+        assert bool(machine.processor.cpu.apic.present) is fitted
+        if opened is firmware or strategy != "native":
+            continue
+        machine.load(opened.bootable)
+        tables = machine.read_guest(EXTENDED_DATA_AREA, 0x400)
+        assert (b"_MP_" in tables and b"PCMP" in tables) is fitted
+        if fitted:
+            apic = machine.processor.cpu.apic
+            assert int(apic.spurious) & 0x100 and int(apic.local_vector[3]) == 0x700, "virtual wire mode, by LINT0"

@@ -6,6 +6,7 @@ import itertools
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ import pytest
 from command_line import assert_refused
 from small_kernel import DATA, EAX, Kernel, Step, start, word
 from small_kernel import MAX_CYCLES as KERNEL_CYCLES
+from x86virt.benchmarks.guests.disk import boot_disk
 
 from x86virt import find_guest, find_strategy, load_profile
+from x86virt.api import make_setup, setup_of_start
+from x86virt.guests import open_guest
 from x86virt.isa.events import EVENT_ID, MODE_NAMES
 from x86virt.ledger import Ledger
 from x86virt.machine import Machine
@@ -197,6 +201,15 @@ def test_filters_by_ring_event_and_address_agree_with_the_records(calls: list[Re
         assert shown.shows(calls[0]) and shown.shows(calls[-1])
 
 
+QUICK_BEGIN = 62_000
+
+
+@cache
+def slow_records(strategy: str) -> list[Record]:
+    """All records of the end of `clock`."""
+    return list(trace(machine_with("clock", strategy, "iterations=1"), Limit(QUICK_BEGIN), None, MAX_CYCLES))
+
+
 CLOCK_HANDLER = find_guest("clock").symbols["timer_tick"]
 
 
@@ -214,9 +227,9 @@ CLOCK_HANDLER = find_guest("clock").symbols["timer_tick"]
 )
 def test_passing_over_what_is_hidden_shows_the_same(shown: Filter, strategy: str) -> None:
     """What is shown is the same, and the ledger's parts too, whether or not the machine runs ahead in between."""
-    slow = list(trace(machine_with("clock", strategy, "iterations=1"), Limit(40_000), None, MAX_CYCLES))
+    slow = slow_records(strategy)
     machine = machine_with("clock", strategy, "iterations=1")
-    quick = list(trace(machine, Limit(40_000), None, MAX_CYCLES, shown))
+    quick = list(trace(machine, Limit(QUICK_BEGIN), None, MAX_CYCLES, shown))
     assert [record for record in quick if shown.shows(record)] == [record for record in slow if shown.shows(record)]
     assert total(quick) == total(slow) == machine.ledger()
     assert len(quick) < len(slow) / 2 and "passed" in {record.kind for record in quick}
@@ -317,6 +330,35 @@ def test_a_closed_pipe_ends_the_trace_quietly() -> None:
         assert process.stderr.read() == b""
         process.wait(60)
     assert process.returncode in (0, -13)
+
+
+def test_a_boot_disk_is_traced_from_the_reset_vector(x86virt: Any, tmp_path: Path) -> None:
+    """Firmware in ROM, real mode, the same records as stepping makes them; and a limit in cycles."""
+    disk = tmp_path / "hello.img"
+    disk.write_bytes(boot_disk(find_guest("hello")))
+    rows = list(map(json.loads, x86virt("trace", str(disk), "--count", "200", "--json", "-").out.splitlines()))
+    first = rows[2]
+    assert (first["address"], first["processor_mode"], first["n"]) == (0xFFFFFFF0, "real", 0)
+    assert first["text"].startswith("ljmp") and rows[-1]["n"] == 200
+    untraced = make_setup("native", max_cycles=None)
+    opened = open_guest(str(disk))
+    machine = setup_of_start(untraced, opened, 0, None, None).load(opened.bootable)
+    machine.advance(200)
+    ledger = machine.ledger()
+    machine.disks.close()
+    found = Ledger.empty()
+    for row in rows[1:]:
+        for event in row["events"]:
+            cell = EVENT_ID[event["event"]], MODE_NAMES.index(event["mode"])
+            found.count[cell] += event["count"]
+            found.ticks[cell] += int(event["cycles"] * 64)
+    assert found == ledger
+
+
+def test_a_text_to_end_with_and_what_does_not_go_with_a_trace(x86virt: Any) -> None:
+    answer = x86virt("trace", "hello", "--until", "Hello", "-e", "sys.out_port_lpc")
+    assert answer.status == 0 and "end: until" in answer.out
+    assert_refused(x86virt("trace", "hello", "--screen"), "the trace itself goes to the terminal")
 
 
 def test_real_mode_is_disassembled_as_16_bit_code() -> None:

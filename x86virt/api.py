@@ -56,7 +56,7 @@ class Setup:
 
         machine = Machine(self.strategy(), self.profile, self.memory_bytes, self.cache_model, self.check_isolation)
         machine.reboots, machine.usual_cycles = self.reboots, self.max_cycles
-        if self.apic and machine.vm is None and hasattr(machine.processor, "fit_apic"):
+        if self.apic and machine.vm is None:
             machine.processor.fit_apic(True)
         try:
             for path in self.disks:

@@ -81,6 +81,14 @@ class DiskService:
         """The record of the drive at a place."""
         return self.machine.board.ide.channels[place >> 1].drives[place & 1]
 
+    def written(self) -> dict[tuple[int, int], bytes]:
+        """What the guest has written to overlays: the sectors by place and number."""
+        return {
+            (place, number): content
+            for place, disk in self.disks.items()
+            for number, content in disk.overlay.items()
+        }
+
     def close(self) -> None:
         """Let go of the host's files."""
         for disk in self.disks.values():

@@ -19,7 +19,7 @@ from .core.device_entries import (
 )
 from .core.entries import reset_devices
 from .disk_service import DiskService
-from .isa.registers import EAX, EDX
+from .isa.registers import EAX, EDX, FEATURE_APIC
 from .ledger import Ledger
 from .processor import Processor
 from .profile import Profile
@@ -149,9 +149,9 @@ class Machine:
     def mp_tables(self) -> list[tuple[int, bytes]]:
         """What an operating system that starts without firmware finds out about the APICs from."""
         cpu = self.processor.cpu
-        if self.has_firmware or self.vm is not None or "apic" not in cpu.dtype.names or not cpu.apic.present:
+        if self.has_firmware or self.vm is not None or not cpu.apic.present:
             return []
-        return mp_tables(int(cpu.cpuid[1, 0]), int(cpu.cpuid_leaf1_edx))
+        return mp_tables(int(cpu.cpuid[1, 0]), int(cpu.cpuid_leaf1_edx) | 1 << FEATURE_APIC)
 
     def set_up_devices(self) -> None:
         """What firmware finds in the CMOS memory of a PC (or would have left there): memory, disks, what to boot from."""

@@ -15,8 +15,7 @@ from ..api import strategy_errors
 from ..errors import UserError
 from .options import NATIVE, machine_options
 from .output import SCHEMA_VERSION, STATUS_DONE, get_ready, say, say_outcome, status_of_run
-from .pc_options import start_options, take_wishes
-from .run import setups_for
+from .pc_options import conversation_options, start_options, take_conversation, take_start
 
 if TYPE_CHECKING:
     from ..api import Setup
@@ -71,6 +70,7 @@ class LimitType(click.ParamType):
     "-c", "--command-line", "--append", "command_line", default="", help="The guest's command line, such as iterations=2."
 )
 @start_options
+@conversation_options
 def trace_command(
     guest: str | None,
     strategy: str,
@@ -92,14 +92,14 @@ def trace_command(
     from ..guests import open_guest
     from ..symbols import Symbols
 
-    wishes = take_wishes(machine)
-    if guest is None and wishes.bios is None and not wishes.disks:
+    wishes = take_start(machine)
+    if guest is None and not wishes.by_firmware:
         raise click.UsageError("give a GUEST, a --disk or a --bios")
-    conversation = wishes.conversation()
+    conversation = take_conversation(machine)
     if conversation is not None and (conversation.person or conversation.serial == "-"):
         raise click.UsageError("the trace itself goes to the terminal: give --serial a file, and no --screen")
-    opened = open_guest(guest, wishes.start())
-    setups = setups_for(opened, (strategy,), machine, wishes, conversation)
+    opened = open_guest(guest, wishes.options())
+    setups = wishes.setups(opened, (strategy,), machine)
     if len(setups) != 1:
         raise click.UsageError("trace takes one strategy")
     setup, image = setups[0], opened.bootable

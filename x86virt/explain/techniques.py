@@ -63,11 +63,11 @@ TRAPS: dict[str, tuple[str, str]] = {
     "INT1": ("debug", "It raises #DB, which is reflected."),
     "IRET": (
         "general_protection",
-        "In ring 1 a return within the kernel raises #GP, since the reflected frame has selectors of RPL 0; a "
-        "return to ring 3 "
-        "raises #NP, since ring 3 code segments are absent while the kernel runs (exit segment_not_present).",
+        "In ring 1 a return within the kernel raises #GP, since the reflected frame has selectors of RPL 0; a return to "
+        "ring 3 raises #NP, since ring 3 code segments are absent while the kernel runs (exit segment_not_present). In "
+        "ring 3 it executes directly, and leaves IF and IOPL as they are without a word: a declared divergence.",
     ),
-    "RET_FAR": ("general_protection", "As IRET."),
+    "RET_FAR": ("general_protection", "In ring 1 as IRET; in ring 3 it executes directly."),
     "SYSENTER": ("system_call", "The processor's SYSENTER registers lead to the VMM."),
     "UD2": ("invalid_opcode", "It raises #UD, which is reflected."),
     "undefined": ("invalid_opcode", "It raises #UD, which is reflected."),
@@ -154,10 +154,15 @@ def binary_translation(row: Row) -> Technique:
             "In kernel code it is replaced by code, or a call-out, that works on the virtual processor: no trap. In "
             "ring 3 it traps."
         )
-    else:
+    elif row.silent:
         text = (
             "In kernel code it is replaced like a privileged one. In ring 3 it runs directly, so that a program "
             "still sees the real machine."
+        )
+    else:
+        text = (
+            "In kernel code it is replaced like a privileged one. In ring 3 it runs directly, on the tables and gates of "
+            "the VMM."
         )
     return Technique("binary-translation", False, text)
 
@@ -197,11 +202,10 @@ def paravirtual(row: Row) -> Technique:
         )
     elif row.sensitivity == INNOCUOUS:
         text = "It is left as it is and runs directly."
+    elif row.silent:
+        text = "It runs directly and shows the real machine; the kernel is ported so that it does not rely on that."
     else:
-        text = (
-            "It runs directly. The kernel is ported so that it does not rely on what it shows, and its segments are "
-            "those that the hypervisor allows."
-        )
+        text = "It runs directly, on tables and gates that the hypervisor has checked."
     return Technique("paravirtual", False, text)
 
 

@@ -36,6 +36,7 @@
 %include "disk_extensions.asm"
 %include "pci.asm"
 %include "pci_setup.asm"
+%include "power.asm"
 %include "option_rom.asm"
 %include "mp_table.asm"
 %include "boot.asm"

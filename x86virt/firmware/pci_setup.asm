@@ -151,7 +151,7 @@ pci_chips:
         dw      pci_set_up_ide
         dd      0x71118086                  ; PIIX4: IDE
         dw      pci_set_up_ide
-        dd      0x71138086                  ; PIIX4: power management
+        dd      POWER_CHIP                  ; PIIX4: power management
         dw      pci_set_up_power
 
 ; The router's inputs go to lines 10 and 11, which devices share: levels, not edges.

@@ -5,6 +5,7 @@ int_15h:
 system_services:
         FUNCTION 0x24, a20_services
         FUNCTION 0x4F, keyboard_intercept
+        FUNCTION 0x53, power_services
         FUNCTION 0x83, event_wait
         FUNCTION 0x85, succeed_plainly      ; the SysRq key: programs take this vector to see it
         FUNCTION 0x86, wait_microseconds

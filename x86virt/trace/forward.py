@@ -12,7 +12,7 @@ import numpy as np
 
 from ..core.layout import MAX_STOPS, NEVER, STOP_ON_CODE
 from ..gdb.execution import Execution, Stop
-from ..gdb.snapshots import Camera
+from ..gdb.snapshots import Camera, Snapshot
 from ..isa.events import EVENT_ID, EVENTS, MODE_NAMES
 from .filters import Filter
 
@@ -69,18 +69,20 @@ class ByLedger:
     def run(self, last_retired: int, last_tick: int) -> None:
         """Run on, up to an instruction or a tick at the latest, and stop where something may come that is shown."""
         machine, cpu = self.machine, self.machine.processor.cpu
+        before: Snapshot | None = None
         while machine.outcome is None and self.stretch >= SHORTEST:
             target = int(cpu.retired) + self.stretch
             if target > last_retired:
                 self.stretch //= 4
                 continue
-            before = self.camera.take()
+            before = before or self.camera.take()
             seen = cpu.ledger_count.copy() + cpu.ledger_ticks
             machine.advance(target, None, None, last_tick)
             machine.processor.settle()
             changed = (cpu.ledger_count + cpu.ledger_ticks != seen) & self.cells
             if machine.outcome is None and not changed.any() and cpu.ticks < last_tick and cpu.retired >= target:
                 self.stretch = min(2 * self.stretch, LONGEST)
+                before = None
                 continue
             self.camera.put_back(before)
             machine.outcome = None

@@ -28,6 +28,7 @@ SET_FIELDS = {
 }
 CMOS_BYTES = (*range(1, 6, 2), 0x0A, 0x0B, *range(0x0E, 0x32), *range(0x33, 0x80))  # all but the time and its flags
 MOST_BYTES = 64  # of differing memory that a report looks at
+MOST_SECTORS = 4
 NEIGHBOURS = 4
 SYSTEM_REGISTERS = (
     "cpl", "cr0", "cr2", "cr3", "cr4", "gdtr_base", "gdtr_limit", "idtr_base", "idtr_limit", "sysenter_cs",
@@ -49,13 +50,14 @@ class SegmentState:
 
 @dataclass
 class VirtualState:
-    """General registers, EIP, EFLAGS, segments, control and table registers, MSRs; memory, console, devices."""
+    """General registers, EIP, EFLAGS, segments, control and table registers, MSRs; memory, console, devices, disks."""
 
     registers: dict[str, int]
     segments: dict[str, SegmentState]
     memory: np.ndarray = field(repr=False)  # guest RAM, bytes by guest-physical address
     console: bytes = b""
     devices: bytes = b""
+    sectors: dict[tuple[int, int], bytes] = field(default_factory=dict, repr=False)  # what was written, by place and number
 
     def digest(self) -> str:
         """A hash of everything."""
@@ -65,6 +67,8 @@ class VirtualState:
         digest.update(self.console)
         digest.update(self.devices)
         digest.update(self.memory.tobytes())
+        for place in sorted(self.sectors):
+            digest.update(repr(place).encode() + self.sectors[place])
         return digest.hexdigest()
 
     def differences(self, other: "VirtualState") -> list[tuple[str, str, str]]:
@@ -86,7 +90,30 @@ class VirtualState:
         for first, last in runs(np.nonzero(self.memory != other.memory)[0][:MOST_BYTES]):
             mine, theirs = (which.memory[first : last + 1].tobytes().hex(" ") for which in (self, other))
             rows.append((f"memory[{first:#x}]", mine, theirs))
+        if self.sectors != other.sectors:
+            rows += self.sector_differences(other)
         return rows
+
+    def sector_differences(self, other: "VirtualState") -> list[tuple[str, str, str]]:
+        """The first sectors of disks that one has not written, or otherwise."""
+        places = [
+            place
+            for place in sorted(self.sectors.keys() | other.sectors.keys())
+            if self.sectors.get(place) != other.sectors.get(place)
+        ]
+        return [
+            (
+                f"disk {disk} sector {number}",
+                sector_text(self.sectors.get((disk, number))),
+                sector_text(other.sectors.get((disk, number))),
+            )
+            for disk, number in places[:MOST_SECTORS]
+        ]
+
+
+def sector_text(content: bytes | None) -> str:
+    """How a report names a sector."""
+    return "not written" if content is None else hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def runs(places: np.ndarray) -> list[tuple[int, int]]:
@@ -144,7 +171,8 @@ def bare_state(machine: "Machine") -> VirtualState:
     """S of a guest on the bare machine: the processor's own."""
     processor = machine.processor
     registers, segments = bare_registers(machine)
-    return VirtualState(registers, segments, processor.ram, machine.console(), devices_of(processor.board))
+    devices = devices_of(processor.board)
+    return VirtualState(registers, segments, processor.ram, machine.console(), devices, machine.disks.written())
 
 
 def segment_state(selector: int, base: int, limit: int, access: int) -> SegmentState:

@@ -808,5 +808,8 @@ class VirtualMachine:
     def virtual_state(self) -> VirtualState:
         """S, read from what the VMM and the hardware hold."""
         registers, segments = self.virtual_registers()
-        return VirtualState(registers, segments, self.guest_ram(), self.machine.console(), devices_of(self.board))
+        machine = self.machine
+        return VirtualState(
+            registers, segments, self.guest_ram(), machine.console(), devices_of(self.board), machine.disks.written()
+        )
 

@@ -335,6 +335,8 @@ probe_memory:
         mov     es, ax
         PROBE   "15.4F", 0x15, 0x4F1E, 0, 0, 0
         PROBE   "15.5300", 0x15, 0x5300, 0, 0, 0
+        PROBE   "15.5301", 0x15, 0x5301, 0, 0, 0
+        PROBE   "15.5307.device", 0x15, 0x5307, 0x0100, 0x0003, 0
         PROBE   "15.unknown", 0x15, 0x7F00, 0, 0, 0
         ret
 .next:  dd      0
