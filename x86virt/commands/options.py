@@ -79,7 +79,10 @@ def machine_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--max-cycles", type=click.IntRange(1, 1 << 56), default=DEFAULT_MAX_CYCLES, show_default=True,
             help="End the run after that many simulated cycles (status 4); a hundred times that where firmware or Linux starts.",
         ),
-        click.option("--memory", type=MemorySize(), default="16M", show_default=True, help="The guest's RAM; 128M unless said where firmware or Linux starts."),
+        click.option(
+            "--memory", type=MemorySize(), default="16M", show_default=True,
+            help="The guest's RAM; 128M unless said where firmware or Linux starts.",
+        ),
         click.option(
             "--cache-model", type=click.Choice(["tables", "all"]), default="tables", show_default=True,
             help="What goes through the cache model: page tables, or all data too.",
