@@ -419,6 +419,26 @@ def test_data_breakpoint_on_the_last_iteration(machine: BareMachine) -> None:
     assert next_debug(machine) == (CODE + 2, B1, 0)
 
 
+@pytest.mark.parametrize(
+    "octets,kind,length",
+    [(b"\xdb\x3b", WRITE, 10), (b"\xdd\x13", WRITE, 8), (b"\xd9\x03", ACCESS, 4), (b"\xdd\x33", WRITE, 108)],
+    ids=["fstp m80", "fst m64", "fld m32", "fnsave"],
+)
+def test_data_breakpoint_on_the_last_byte_of_an_x87_operand(
+    machine: BareMachine, octets: bytes, kind: int, length: int
+) -> None:
+    """Behind other code of its block, and not on the byte behind it."""
+    for place, met in ((length - 1, True), (length, False)):
+        fresh(machine, b"\x9b\xdb\xe3\xd9\xe8" + octets + HLT)  # FINIT, FLD1
+        machine.gpr[EBX] = DATA
+        enable(machine, 2, DATA + place, kind)
+        machine.cpu.rip = CODE
+        if met:
+            assert next_debug(machine) == (CODE + 5 + len(octets), B2, 0)
+        else:
+            assert machine.stopped_at(machine.processor.run()) == CODE + 5 + len(octets)
+
+
 def test_traps_of_one_instruction_are_one_exception(machine: BareMachine) -> None:
     """A step and two data breakpoints: one #DB with all three conditions."""
     fresh(machine, b"\xa4" + HLT)

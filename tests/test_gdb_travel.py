@@ -15,15 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from x86virt import load_image
-from x86virt.api import make_setup
+from x86virt.api import make_setup, setup_of_start
 from x86virt.core.layout import STOP_ON_ACCESSES, STOP_ON_CODE, STOP_ON_READS, STOP_ON_WRITES
+from x86virt.disk import Disk
 from x86virt.gdb.execution import Stop, Why
 from x86virt.gdb.history import History
 from x86virt.gdb.place import Place
 from x86virt.gdb.registers import write_register
 from x86virt.gdb.snapshots import Camera
 from x86virt.gdb.travel import Travel
-from x86virt.guests import find_guest
+from x86virt.guests import find_guest, open_guest
 from x86virt.machine import Machine
 
 STRATEGIES = ("native", "trap-and-emulate")
@@ -349,6 +350,45 @@ def test_written_registers_are_read_again_and_the_guest_runs_with_them(strategy:
     assert write_register(travel.machine, "eip", eip + 6)
     travel.step()
     assert view.registers()["eip"] == eip + 11
+
+
+# Real mode at 7C00: read a key into 7E00, write that sector to the disk's second one, exit with 1.
+TYPED = bytes.fromhex(
+    "31c0 8ed8 8ec0 b400 cd16 a2007e b80103 bb007e b90200 ba8000 cd13 b001 e6f4 f4"
+)
+BOOT_SECTOR = TYPED.ljust(510, b"\0") + b"\x55\xaa"
+SCRIPT = ":wait Hard disk 0\n:pause 0.02\n:key x\n"
+
+
+def typing_machine() -> Machine:
+    """A PC that boots from a disk, and a script that types at it."""
+    opened = open_guest(None)
+    setup = setup_of_start(make_setup("native"), opened, MEMORY_BYTES, None, None)
+    machine = setup.machine()
+    machine.disks.attach(Disk.of_bytes("disk", BOOT_SECTOR.ljust(1 << 20, b"\0")))
+    machine.load(opened.bootable)
+    machine.dialogue.play(SCRIPT)
+    return machine
+
+
+def test_keys_of_a_script_and_what_was_written_to_a_disk_come_again_after_going_back() -> None:
+    plain = typing_machine()
+    plain.run()
+    assert plain.outcome == "exited 1"
+    travel = Travel(typing_machine(), every=20_000)
+    disk = travel.machine.disks.disks[0]
+    stop = Stop(STOP_ON_WRITES, 0x7E00, 0x7E00)
+    assert travel.go_on([stop]).why is Why.STOP
+    assert memory_at(travel.machine, 0x7E00, 0x7E00) == b"x"
+    assert travel.go_back([code(0x7C00)]).why is Why.STOP
+    assert travel.go_on([]).why is Why.ENDED
+    same_end(travel.machine, plain)
+    assert disk.overlay[1][:1] == b"x"
+    assert travel.go_back([stop]).why is Why.STOP
+    assert not disk.overlay
+    assert travel.go_on([]).why is Why.ENDED
+    assert disk.overlay[1][:1] == b"x"
+    same_end(travel.machine, plain)
 
 
 # -- the history --------------------------------------------------------------------------------------------------

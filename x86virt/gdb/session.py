@@ -6,6 +6,7 @@ from enum import Enum, auto
 
 from ..core.layout import MAX_STOPS, STOP_ON_ACCESSES, STOP_ON_CODE, STOP_ON_READS, STOP_ON_WRITES
 from ..errors import show
+from ..vmm.exits import VmmError
 from . import target
 from .execution import Halt, Stop, Why
 from .framing import LONGEST_PACKET, Connection, unescape
@@ -117,7 +118,7 @@ class Session:
             return self.dispatch(payload.decode("ascii"))
         except (BadPacket, UnicodeDecodeError):
             return BAD_INPUT
-        except TravelError as error:
+        except (TravelError, VmmError) as error:
             self.say(f"x86virt: {error}\n")
             return REFUSED
 

@@ -38,6 +38,7 @@ class Camera:
         """The machine as it is, at an instruction boundary."""
         machine = self.machine
         machine.processor.settle()
+        machine.dialogue.drain()  # what the devices had for the host stands in the texts alone
         small, paged = {}, {}
         for name, array in machine_arrays(machine):
             if is_paged(name, array):

@@ -134,14 +134,14 @@ def ledger_lines(ledger: Ledger, most: int) -> list[str]:
 
 
 def device_lines(board: np.record) -> list[str]:
-    """Every field of the board's records that is not 0."""
+    """Every field of the board's records that is neither 0 nor never."""
     row = np.asarray(board)
     lines: list[str] = []
     plain = []
     for name in row.dtype.names or ():
         value = row[name]
         if value.dtype.names is None and value.ndim == 0:
-            plain += [f"{name} {shown(int(value))}"] if value else []
+            plain += field_words(name, int(value))
         else:
             lines += record_lines(name, value)
     return ["board: " + ", ".join(plain), *lines]
@@ -157,7 +157,7 @@ def record_lines(name: str, value: np.ndarray) -> list[str]:
     for field in value.dtype.names:
         inner = value[field]
         if inner.dtype.names is None and inner.ndim == 0:
-            words += [f"{field} {shown(int(inner))}"] if inner else []
+            words += field_words(field, int(inner))
         else:
             lines += record_lines(f"{name}.{field}", inner)
     return [f"{name}: {', '.join(words) or 'all 0'}", *lines]
@@ -172,10 +172,13 @@ def array_lines(name: str, value: np.ndarray) -> list[str]:
     return [f"{name}: {' '.join(shown(int(one)) for one in value.reshape(-1))}"]
 
 
+def field_words(name: str, value: int) -> list[str]:
+    """A field and its value; nothing for what is 0 or never."""
+    return [f"{name} {shown(value)}"] if value not in (0, NEVER) else []
+
+
 def shown(value: int) -> str:
     """A number: small ones in decimal, others in hexadecimal too."""
-    if value == NEVER:
-        return "never"
     return str(value) if -10 < value < 10 else f"{value} ({value:#x})"
 
 
@@ -198,8 +201,12 @@ def waiting_lines(machine: "Machine", view: "View") -> list[str]:
         when = int(cpu[name])
         if when < NEVER:
             rows.append(f"{name} at cycle {cycles_text(when)}, in {cycles_text(max(0, when - now))} cycles")
-    whose = "" if machine.vm is None else " of the processor (not of the guest's)"
+    return [*rows, f"last event{'' if machine.vm is None else ' of the processor (not of the guest)'}: {event_text(cpu)}"]
+
+
+def event_text(cpu: np.record) -> str:
+    """The interrupt or exception that was delivered last."""
+    if cpu.event_kind == KIND_EXTERNAL and not cpu.event_vector:
+        return "none yet"
     kind = KINDS.get(int(cpu.event_kind), "event")
-    error = f", error code {int(cpu.event_error):#x}" if cpu.event_has_error else ""
-    rows.append(f"last event{whose}: {kind} {int(cpu.event_vector):#04x}{error}")
-    return rows
+    return f"{kind} {int(cpu.event_vector):#04x}" + (f", error code {int(cpu.event_error):#x}" if cpu.event_has_error else "")
