@@ -50,7 +50,7 @@ def test_an_empty_image(tmp_path, writable):
 
 
 def test_a_directory(tmp_path):
-    with pytest.raises(DiskError, match="is a directory"):
+    with pytest.raises(DiskError, match=r"^[^ ]*: is a directory; give"):
         Disk.open(tmp_path)
 
 
@@ -102,7 +102,7 @@ def test_a_read_only_file_cannot_be_written_through():
         path = image(Path(folder), pattern(1))
         path.chmod(0o444)
         with as_nobody():
-            with pytest.raises(DiskError, match=r"cannot be opened \(Permission denied\); give it without `writable`"):
+            with pytest.raises(DiskError, match=r"cannot be opened \(Permission denied\); give it without --disk-write"):
                 Disk.open(path, writable=True)
             disk = Disk.open(path)
         disk.write(0, bytes(SECTOR))

@@ -210,16 +210,16 @@ NO_MORE_DATA = 6  # ENXIO: nothing but a hole up to the file's end
 def open_image(path: str | os.PathLike[str], writable: bool) -> FileIO:
     """A file, opened without ever changing it."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            what = "is a directory" if os.path.isdir(path) else "is not a regular file"
-            raise DiskError(path, what, "give a raw disk image")
-        return open(path, "r+b" if writable else "rb", buffering=0)
+        mode = os.stat(path).st_mode
+        if stat.S_ISREG(mode):
+            return open(path, "r+b" if writable else "rb", buffering=0)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        advice = "give it without `writable`, so that writes go to an overlay" if writable else "give a raw disk image"
+        advice = "give it without --disk-write: writes go to an overlay then" if writable else "give a raw disk image"
         raise DiskError(path, f"cannot be opened ({reason})", advice) from None
     except ValueError as error:
         raise DiskError(path, f"cannot be opened ({error})", "give the path of a raw disk image") from None
+    raise DiskError(path, "is a directory" if stat.S_ISDIR(mode) else "is not a regular file", "give a raw disk image")
 
 
 def refuse_other_formats(file: FileIO, path: object) -> None:
@@ -242,7 +242,7 @@ def size_of(file: FileIO, path: object, writable: bool) -> int:
         raise DiskError(path, "has more sectors than a 48-bit address names", "give a smaller image")
     if writable and octets % SECTOR:
         what = f"its {octets} bytes are not whole sectors of {SECTOR}"
-        raise DiskError(path, what, "give it without `writable`, or pad it")
+        raise DiskError(path, what, "give it without --disk-write, or pad it")
     return octets
 
 
