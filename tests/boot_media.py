@@ -14,12 +14,12 @@ from debian_packages import Missing, file_of
 
 SECTOR = 512
 FIRST_PARTITION = 2048  # sectors
-DISK_BYTES = 8 << 20
+DISK_BYTES = 16 << 20
 PARTITION_TABLE, PARTITION_BYTES = 446, 64
 BOOTABLE, LINUX_PARTITION = 0x80, 0x83
 NO_CYLINDERS = b"\xfe\xff\xff"  # a place that only its sector number gives
 
-GRUB_MODULES = "biosdisk part_msdos tar serial terminal multiboot normal echo minicmd ls boot halt reboot"
+GRUB_MODULES = "biosdisk part_msdos tar serial terminal multiboot linux normal echo minicmd ls boot halt reboot"
 GRUB_SETTINGS = """\
 serial --unit=0 --speed=115200
 terminal_input serial

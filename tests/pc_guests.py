@@ -11,7 +11,8 @@ import pytest
 PARROT_AT = 0x100000
 
 # Says `ready> `, then repeats what comes on the first serial port, says `ready> ` after each CR, and shows scan codes in
-# hexadecimal on the console. Q on the line shuts the machine down, R resets it, H halts for ever, F leaves with verdict 7.
+# hexadecimal on the console. On the line Q shuts the machine down, P switches its power off, R resets it, H halts for ever,
+# F leaves with verdict 7.
 PARROT = """
         bits    32
         org     0x100000
@@ -44,6 +45,8 @@ line:   mov     dx, 0x3F8
         je      reset
         cmp     al, 'H'
         je      halt
+        cmp     al, 'P'
+        je      power
         cmp     al, 'F'
         je      fail
         call    put
@@ -65,6 +68,10 @@ halt:   cli
 reset:  mov     al, 6
         mov     dx, 0xCF9
         out     dx, al
+        jmp     halt
+power:  mov     ax, 0x2000              ; PM1a control: SLP_EN, sleep type 0
+        mov     dx, 0xB004
+        out     dx, ax
         jmp     halt
 fail:   mov     al, 7
         out     0xF4, al

@@ -8,12 +8,14 @@ import pytest
 from command_line import assert_refused
 from pc_guests import CLOCK, PARROT, PARROT_AT, assembled, parrot
 
+import x86virt as x86virt_package
 from x86virt.api import Setup, make_setup
 from x86virt.console.conversation import Conversation
 from x86virt.core.layout import NEVER
 from x86virt.machine import Machine
 from x86virt.saved import machine_bytes, machine_of
 from x86virt.start.flat import parse_flat
+from x86virt.start.recognise import StartOptions
 
 AT = ("--at", hex(PARROT_AT))
 SCRIPT = ":to serial\n:wait ready>\nhello\n:wait ready>\n:key a shift-b\n:pause 0.02\n:type bye Q\n"
@@ -94,6 +96,25 @@ def test_a_reset_without_firmware_ends_the_run(x86virt: Any, tmp_path: Path) -> 
     script = script_file(tmp_path, ":to serial\n:wait ready>\n:type R\n")
     answer = x86virt("run", parrot(tmp_path), *AT, *script, "--json", "-")
     assert (answer.status, answer.json()["outcome"]) == (0, "reset")
+
+
+def test_a_guest_may_switch_its_power_off() -> None:
+    result = started(":to serial\n:wait ready>\n:type P\n").run(2_000_000_000)
+    assert result.outcome == "halted"
+
+
+def test_the_python_interface_takes_the_same(tmp_path: Path) -> None:
+    target = tmp_path / "serial.txt"
+    conversation = Conversation(script=SCRIPT, until="bye", serial=str(target))
+    result = x86virt_package.run(
+        parrot(tmp_path), start=StartOptions(at=PARROT_AT), conversation=conversation, memory_bytes=2 << 20, rtc=0
+    )
+    assert (result.outcome, result.serial) == ("until", b"ready> hello\r\nready> bye")
+    assert result.screen is not None and result.screen.lines == ["ready> hello", "ready> bye"]
+    assert result.screen.cursor is not None
+    assert target.read_bytes() == result.serial
+    with pytest.raises(x86virt_package.UserError, match="unknown key"):
+        Conversation(script=":key nothing")
 
 
 def test_bad_conversations_are_refused_in_one_line(x86virt: Any, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import assert_refused
-from small_kernel import DATA, EAX, Kernel, Step, start, word
+from small_kernel import DATA, EAX, RAM_BYTES, Kernel, Step, start, store, word
 from small_kernel import MAX_CYCLES as KERNEL_CYCLES
 from x86virt.benchmarks.guests.disk import boot_disk
 
@@ -156,6 +156,21 @@ def test_an_interrupt_is_a_record_of_its_own_and_so_is_idle_time() -> None:
         assert record.transitions[0].delivery.kind == "interrupt"
         assert record.charges[0].event == "sys.ext_interrupt_delivery"
     assert interrupts
+
+
+def test_a_halt_ends_where_the_timer_of_the_apic_says() -> None:
+    """Its deadline is the processor's, not the board's: the handler's first instruction is still a record of its own."""
+    local_apic = 0xFEE00000
+    code = store(local_apic + 0xF0, 0x1FF) + store(local_apic + 0x320, 0x81) + store(local_apic + 0x380, 1000) + b"\xfb\xf4"
+    machine = Machine(find_strategy("native")(), load_profile("p4_prescott"), RAM_BYTES)
+    machine.processor.fit_apic(True)
+    machine.load(Kernel([Step(code)], paging=False).image())
+    records = list(trace(machine, None, None, KERNEL_CYCLES))
+    place = next(number for number, record in enumerate(records) if record.kind == "idle")
+    assert records[place - 1].text == "hlt"
+    assert [transition.delivery.vector for transition in records[place].transitions] == [0x81]
+    assert records[place + 1].text.startswith("inc dword ptr")
+    assert machine.outcome == "exited 1" and total(records) == machine.ledger()
 
 
 def test_begin_and_count_in_cycles() -> None:

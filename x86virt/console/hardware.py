@@ -20,6 +20,8 @@ class Hardware:
 
     def __init__(self, machine: "Machine") -> None:
         self.machine = machine
+        self.seen: tuple[bytes, int, int | None] | None = None  # what the last screen was made of
+        self.last_screen = Screen((), None)
 
     @property
     def now(self) -> int:
@@ -58,9 +60,12 @@ class Hardware:
         return device_serial_input(self.machine.boards, self.now, port, np.array([octet], np.uint8)) == 1
 
     def screen(self) -> Screen:
-        """The VGA's text screen as it stands in video memory."""
+        """The VGA's text screen as it stands in video memory; the same object while nothing changes."""
         registers = self.machine.board.vga.crtc
         start = int(registers[START_HIGH]) << 8 | int(registers[START_LOW])
         cursor = int(registers[CURSOR_HIGH]) << 8 | int(registers[CURSOR_LOW])
         memory = self.machine.read_guest(VIDEO_MEMORY, VIDEO_BYTES)
-        return read_screen(memory, start, None if registers[CURSOR_START] & CURSOR_OFF else cursor)
+        parts = memory, start, None if registers[CURSOR_START] & CURSOR_OFF else cursor
+        if parts != self.seen:
+            self.seen, self.last_screen = parts, read_screen(*parts)
+        return self.last_screen

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..core.entries import device_deadline
 from ..core.layout import BUDGET, HOOK, MARK, NEVER, OK, RETIRED_LIMIT
 from ..disassembly import decode_text
 from ..isa.events import EVENTS, MODE_NAMES, TICKS_PER_CYCLE
@@ -199,8 +198,8 @@ class Stepper:
 
     def idle(self, place: Place, now: tuple[int, int]) -> Record:
         """Pass the time of a halted processor up to the next deadline, and deliver what it brings."""
-        deadline = min(int(device_deadline(self.processor.boards)), int(self.cpu.timer))
-        outcome = self.run(NEVER, min(self.last_tick, max(deadline, now[1] + 1)), True)
+        deadline = max(int(self.cpu.deadline), now[1] + 1)  # of all devices and timers, as the boundary has left it
+        outcome = self.run(NEVER, min(self.last_tick, deadline), True)
         if outcome != BUDGET or int(self.cpu.ticks) >= self.last_tick:
             self.act(outcome)
         record = self.record("idle", place, now)
