@@ -88,7 +88,7 @@ def test_the_real_gdb_stops_steps_watches_and_goes_back_and_the_run_costs_what_i
     assert value_of(text, "gdtr_base") == SYMBOLS["gdt"]
     assert re.search(r"page table \[\d+\] +at 0x\w+ +\w+  writable, supervisor, accessed, dirty", text)
     assert "32-bit TSS, busy" in text
-    assert re.search(r"=> 0008:00\w{6}  ", text)
+    assert re.search(r"=> 0008:00\w{6} ", text)
     assert "no such command" in text
     assert ("kernel runs in ring 1" in text) == (strategy != "native")
     assert ("shadow" in text) == (strategy != "native")
@@ -232,6 +232,12 @@ def test_a_port_that_is_taken_is_said_in_one_line(x86virt) -> None:
     assert answer.status == 2
     assert answer.err.count("\n") == 1
     assert "cannot be listened on" in answer.err
+
+
+def test_what_cannot_be_taken_back_or_started_is_refused_in_one_line(x86virt) -> None:
+    for arguments in (("hello", "--disk-write"), (), ("hello", "-s", "all"), ("hello", "--port", "65536"), ("no-such",)):
+        answer = x86virt("gdb", *arguments)
+        assert (answer.status, answer.err.count("\n"), answer.out) == (2, 1, "")
 
 
 # -- nonsense -----------------------------------------------------------------------------------------------------

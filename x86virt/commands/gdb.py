@@ -73,7 +73,7 @@ def gdb_command(guest: str | None, port: int, once: bool, strategy: str, command
         if conversation is not None:
             stack.enter_context(conversation.with_machine(loaded))
         announce(server, f"{image.name} under {setup.name}, {setup.profile.name}", guest if isinstance(image, Image) else None)
-        server.serve(Travel(loaded), once, say)
+        server.serve(Travel(loaded, symbols=image.symbols), once, say)
     return STATUS_DONE
 
 

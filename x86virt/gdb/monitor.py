@@ -124,10 +124,15 @@ class Monitor:
         rows = self.view.text_at(self.view.instruction_address(), registers["eip"], count)
         selector = segments["cs"].selector
         lines = [
-            f"{'=>' if not place else '  '} {selector:04x}:{eip:08x}  {octets.hex(' '):<24} {text}"
+            f"{'=>' if not place else '  '} {selector:04x}:{eip:08x} {self.name_of(segments['cs'].base + eip):<20} "
+            f"{octets.hex(' '):<24} {text}"
             for place, (eip, octets, text) in enumerate(rows)
         ]
         return lines or [f"=> {selector:04x}:{registers['eip']:08x}  not mapped"]
+
+    def name_of(self, address: int) -> str:
+        """The symbol at or below a linear address, empty if none is near."""
+        return self.travel.symbols.text(address & 0xFFFFFFFF)
 
     def cycles(self, words: list[str]) -> list[str]:
         """Time, and the reach of going back."""

@@ -4,14 +4,18 @@ A run is the same each time: all that reaches the guest comes from the machine i
 the debugger wrote is part of the history from there on (x86virt/gdb/history.py).
 """
 
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 
 from ..core.layout import NEVER
 from ..machine import Machine
+from ..symbols import Symbols
 from .execution import Execution, Halt, Stop, Why
 from .history import EVERY, History
 from .place import Place
 from .snapshots import Camera, Snapshot
+
+NO_SYMBOLS: Mapping[str, int] = types.MappingProxyType({})
 
 
 class TravelError(Exception):
@@ -26,8 +30,9 @@ def never() -> bool:
 class Travel:
     """A machine that can be run forwards and backwards."""
 
-    def __init__(self, machine: Machine, every: int = EVERY) -> None:
+    def __init__(self, machine: Machine, every: int = EVERY, symbols: Mapping[str, int] = NO_SYMBOLS) -> None:
         self.machine = machine
+        self.symbols = Symbols(symbols)
         self.execution = Execution(machine)
         self.camera = Camera(machine)
         self.history = History(self.camera, every)

@@ -67,6 +67,7 @@ class BareTwin:
     def __init__(self, machine: "Machine") -> None:
         self.processor = Processor(machine.profile, machine.memory_bytes)
         self.machine = machine
+        self.disks = machine.disks  # it has none of its own
 
     def console(self) -> bytes:
         """The twin has no console of its own."""
