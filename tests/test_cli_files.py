@@ -68,7 +68,7 @@ def test_damaged_machines_are_refused(x86virt: Any, tmp_path: Path) -> None:
     bad = {
         "empty": b"", "text": b"{}\n", "head alone": octets[:20], "truncated": octets[:-1], "half": octets[:middle],
         "altered": octets[:middle] + bytes([octets[middle] ^ 1]) + octets[middle + 1 :], "longer": octets + b"\0",
-        "version": octets[:16] + b"\x02" + octets[17:],
+        "version": octets[:16] + bytes([octets[16] + 1]) + octets[17:],
     }  # fmt: skip
     for name, content in bad.items():
         path.write_bytes(content)
