@@ -69,7 +69,8 @@ class Client:
         payload = self.received[self.received.index(b"$") + 1 : end]
         assert b"%02x" % (sum(payload) & 0xFF) == self.received[end + 1 : end + 3]
         self.received = self.received[end + 3 :]
-        self.send(b"+")
+        with contextlib.suppress(BrokenPipeError):  # the answer to a detachment may be followed by the end at once
+            self.send(b"+")
         return payload.decode()
 
     def monitor(self, line: str) -> str:
