@@ -65,9 +65,9 @@ cat /proc/interrupts
 :wait-serial shell#
 md5sum /dev/sda
 :wait-serial shell#
-dd if=/bin/busybox of=/dev/sda bs=64k conv=nocreat,fsync
+dd if=/bin/busybox of=/dev/sda bs=64k conv=fsync
 :wait-serial shell#
-echo 3 > /proc/sys/vm/drop_caches; cmp -n 500000 /bin/busybox /dev/sda && echo read as written
+echo 3 > /proc/sys/vm/drop_caches; cmp -n 500000 /bin/busybox /dev/sda > /dev/null && echo read as written
 :wait-serial shell#
 echo the answer is $((6 * 7))
 :wait-serial shell#
