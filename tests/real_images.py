@@ -162,7 +162,7 @@ def linux(folder: Path) -> Start:
         "--disk", str(disk), "--input", str(dialogue), "--until", LINUX_END,
     ]  # fmt: skip
     sum_of_disk = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    written = ("Linux version 6.", "i686 GNU/Linux", "timer", "configured for", sum_of_disk, "read as written")
+    written = ("Linux version 6.", "i686 GNU/Linux", "timer", "bmdma 0xc000", sum_of_disk, "read as written")
     return Start(arguments, ("until",), tuple(("serial", text) for text in written))
 
 
