@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from debian_packages import REQUIRED
 
 from x86virt.api import make_setup
 from x86virt.gdb.framing import Connection
@@ -22,7 +23,7 @@ from x86virt.machine import Machine
 
 MEMORY_BYTES = 2 << 20
 SECONDS = 60.0
-needs_gdb = pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
+needs_gdb = pytest.mark.skipif(shutil.which("gdb") is None and not REQUIRED, reason="gdb is not installed")
 
 
 def machine_of(guest: str, strategy: str = "native", command_line: str = "iterations=1") -> Machine:

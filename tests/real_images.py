@@ -1,10 +1,10 @@
 """Systems that others wrote, started by the command line as a user would: SeaBIOS, GRUB, memtest86+, Linux.
 
-python tests/real_images.py [--only NAME] [--transcript] [--required]
+python tests/real_images.py [--only NAME] [--transcript] [--required] [--readme]
 
 Their files come from Debian's packages by name (debian_packages.py). Each is judged by what it writes; printed are the
 guest's instructions, its simulated seconds and the evidence. A package that cannot be had is reported plainly, and is a
-failure with `--required`.
+failure with `--required`. `--readme` puts the figures, which are the same on every host, into the README.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 from boot_media import busybox_initrd, grub_disk
 from debian_packages import Missing, dependency, file_of
 from x86virt.benchmarks.guests.disk import boot_disk
+from x86virt.benchmarks.readme import README, with_block
 
 from x86virt import load_profile
 from x86virt.cli import main
@@ -67,7 +68,7 @@ md5sum /dev/sda
 :wait-serial shell#
 dd if=/bin/busybox of=/dev/sda bs=64k conv=fsync
 :wait-serial shell#
-echo 3 > /proc/sys/vm/drop_caches; cmp -n 500000 /bin/busybox /dev/sda > /dev/null && echo read as written
+echo 3 > /proc/sys/vm/drop_caches; cmp -n 500000 /bin/busybox /dev/sda > /dev/null && echo equal: $((6 * 7))
 :wait-serial shell#
 echo the answer is $((6 * 7))
 :wait-serial shell#
@@ -108,13 +109,15 @@ class Verdict:
     result: dict[str, Any]
     host_seconds: float
 
-    def line(self) -> str:
-        """The figures."""
+    def figures(self) -> str:
+        """What it took in the simulated machine."""
         seconds = self.result["cycles"] / (1e6 * float(load_profile(self.result["profile"])["cpu.mhz"]))
-        return (
-            f"{self.name:14} {'FAILED' if self.failures else 'passed'}: {self.result['instructions']:,} guest instructions, "
-            f"{seconds:.2f} simulated seconds, outcome {self.result['outcome']}, {self.host_seconds:.0f} s here"
-        )
+        what = f"{self.result['instructions']:,} guest instructions, {seconds:.2f} simulated seconds"
+        return f"{what}, outcome {self.result['outcome']}"
+
+    def line(self) -> str:
+        """The verdict, the figures and the host's time."""
+        return f"{self.name:14} {'FAILED' if self.failures else 'passed'}: {self.figures()}, {self.host_seconds:.0f} s here"
 
 
 def seabios(folder: Path) -> Start:
@@ -162,7 +165,7 @@ def linux(folder: Path) -> Start:
         "--disk", str(disk), "--input", str(dialogue), "--until", LINUX_END,
     ]  # fmt: skip
     sum_of_disk = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    written = ("Linux version 6.", "i686 GNU/Linux", "timer", "bmdma 0xc000", sum_of_disk, "read as written")
+    written = ("Linux version 6.", "i686 GNU/Linux", "IO-APIC   2-edge", "bmdma 0xc000", sum_of_disk, "equal: 42")
     return Start(arguments, ("until",), tuple(("serial", text) for text in written))
 
 
@@ -211,8 +214,8 @@ def text_of(result: dict[str, Any], place: str) -> str:
     return "\n".join(written) if isinstance(written, list) else str(written)
 
 
-def report_system(name: str, transcript: bool) -> bool:
-    """Run a system and print how it went; whether it passed. Raises Missing."""
+def report_system(name: str, transcript: bool) -> Verdict:
+    """Run a system and print how it went. Raises Missing."""
     verdict = run_system(name)
     print(verdict.line(), flush=True)
     for failure in verdict.failures:
@@ -221,7 +224,13 @@ def report_system(name: str, transcript: bool) -> bool:
         for place in ("console", "serial", "screen"):
             lines = [line.rstrip() for line in text_of(verdict.result, place).splitlines() if line.strip()]
             print("\n".join(f"  {place}: {line}" for line in lines[-60:]))
-    return not verdict.failures
+    return verdict
+
+
+def write_readme(verdicts: Sequence[Verdict]) -> None:
+    """What each system did, in the words of its docstring, and its figures."""
+    rows = (f"{verdict.name}\n    {SYSTEMS[verdict.name].__doc__}\n    {verdict.figures()}" for verdict in verdicts)
+    README.write_text(with_block(README.read_text(encoding="utf-8"), "real", "\n".join(rows)), encoding="utf-8")
 
 
 def run_all(arguments: Sequence[str] | None = None) -> int:
@@ -230,14 +239,18 @@ def run_all(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", action="append", choices=SYSTEMS, help="one system; may be repeated")
     parser.add_argument("--transcript", action="store_true", help="print the end of what each wrote")
     parser.add_argument("--required", action="store_true", help="a missing package is a failure")
+    parser.add_argument("--readme", action="store_true", help="put the figures of all into the README")
     chosen = parser.parse_args(arguments)
-    good = True
+    verdicts, missing_packages = [], False
     for name in chosen.only or SYSTEMS:
         try:
-            good = report_system(name, chosen.transcript) and good
+            verdicts.append(report_system(name, chosen.transcript))
         except Missing as missing:
+            missing_packages = True
             print(f"{name:14} {'FAILED' if chosen.required else 'left out'}: {missing}", flush=True)
-            good = good and not chosen.required
+    good = not any(verdict.failures for verdict in verdicts) and not (missing_packages and chosen.required)
+    if chosen.readme and good and len(verdicts) == len(SYSTEMS):
+        write_readme(verdicts)
     return 0 if good else 1
 
 

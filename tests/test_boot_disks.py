@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from debian_packages import Missing, file_of
+from debian_packages import REQUIRED, Missing, file_of
 from x86virt.benchmarks import emulators
 from x86virt.benchmarks.guests.disk import boot_disk
 
@@ -29,6 +29,8 @@ def bios() -> Path:
     try:
         return file_of("seabios", "usr/share/seabios/bios.bin")
     except Missing as missing:
+        if REQUIRED:
+            raise
         pytest.skip(str(missing))
 
 

@@ -1,12 +1,8 @@
 """Systems that others wrote, the quick ones: SeaBIOS and GRUB under our own machine (`make conformance` runs all)."""
 
-import os
-
 import pytest
-from debian_packages import Missing
+from debian_packages import REQUIRED, Missing
 from real_images import run_system
-
-REQUIRED = os.environ.get("X86VIRT_PACKAGES") == "required"
 
 
 @pytest.mark.parametrize("name", ["seabios", "grub"])
