@@ -2,7 +2,7 @@
 
 A row whose prediction rests on paths of a VMM belongs to a column. Until its column is frozen it is not covered, so that
 nobody tunes a path with an eye on it. A later change of such a prediction is an entry of its own, which names the mechanism
-and has all rows of the column again: before and after stand in the file. `benchmarks/reference/freezes.toml`, a `[[freeze]]` each:
+and has all rows of the column again: before and after stand in `benchmarks/reference/freezes.toml`. A `[[freeze]]` each:
 
     column = "aa06.sw"           as in validation.toml
     mechanism = "..."            what was frozen first, or what changed and why
@@ -27,7 +27,7 @@ from .plan import Plan, Run, chosen_rows, shipped_plan
 from .predict import Predictor
 
 FILE = "freezes.toml"
-HEAD = "# What the predictions of each column were when it was frozen, and every change since; see x86virt/validation/freeze.py.\n"
+HEAD = "# The predictions of each column when it was frozen, and every change since; see x86virt/validation/freeze.py.\n"
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,8 @@ class Validation:
     def problems(self) -> list[str]:
         """One line each."""
         found = [f"{row.published.id}: {row.problem}" for row in self.rows if row.problem]
-        return found + [f"{shape.smaller} is not below {shape.larger}: {shape.sentence}" for shape in self.shapes if shape.holds is False]
+        broken = [shape for shape in self.shapes if shape.holds is False]
+        return found + [f"{shape.smaller} is not below {shape.larger}: {shape.sentence}" for shape in broken]
 
 
 def judge(

@@ -26,8 +26,8 @@ def selected(plan: Plan, ids: Sequence[str], strategies: Sequence[str], profiles
     ]
     if not rows:
         wanted = ", ".join([*ids, *strategies, *profiles])
-        known = {strategy_of(plan, row) for row in chosen_rows(())} | {profile_of(plan, row) for row in chosen_rows(())}
-        raise UserError(f"validate {wanted}", "no published row is of all of these", f"there are {', '.join(sorted(known - {''}))}")
+        known = {name for row in chosen_rows(()) for name in (strategy_of(plan, row), profile_of(plan, row)) if name}
+        raise UserError(f"validate {wanted}", "no published row is of all of these", f"there are {', '.join(sorted(known))}")
     return rows
 
 

@@ -81,7 +81,8 @@ def score_line(validation: Validation) -> str:
     scored = ", ".join(f"{counts[kind]} {kind}" for kind in SCORED if kind in counts) or "none yet"
     others = ", ".join(f"{count} {kind}" for kind, count in counts.items() if kind not in SCORED)
     mean = "" if score.ratio is None else f", geometric mean of predicted / published {score.ratio:.3f}"
-    return f"n = {score.scored} scored rows ({scored}), {score.inside} inside their intervals{mean}; not scored: {others or 'none'}"
+    head = f"n = {score.scored} scored rows ({scored}), {score.inside} inside their intervals{mean}"
+    return f"{head}; not scored: {others or 'none'}"
 
 
 def kinds(rows: Sequence[Verdict]) -> dict[str, int]:
