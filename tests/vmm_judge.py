@@ -76,7 +76,10 @@ class Verdict:
 class Judge:
     """One kernel under one strategy."""
 
-    def __init__(self, kernel: Kernel | Image, under: str | type, checkpoint: int = 64, timed: bool = False) -> None:
+    def __init__(
+        self, kernel: Kernel | Image, under: str | type, checkpoint: int = 64, timed: bool = False, explain: bool = True
+    ) -> None:
+        self.explain = explain
         self.under, self.checkpoint, self.timed = (
             find_strategy(under) if isinstance(under, str) else under,
             checkpoint,
@@ -136,7 +139,9 @@ class Judge:
         assert not differences, f"different before `{why}`: {differences}\n{self.report()}"
 
     def report(self) -> str:
-        """The comparison's own report, for a failure."""
+        """The comparison's own report, for a failure, which takes many runs."""
+        if not self.explain:
+            return ""
         parts = self.start()
         comparison = compare_runs(
             parts.image, parts.strategy, parts.native, parts.profile, RAM_BYTES, "", MAX_CYCLES, self.checkpoint
@@ -144,9 +149,11 @@ class Judge:
         return "\n".join([f"under {self.under.name}:", *comparison.report])
 
 
-def judge(kernel: Kernel | Image, under: str | type, checkpoint: int = 64, timed: bool = False) -> Verdict:
+def judge(
+    kernel: Kernel | Image, under: str | type, checkpoint: int = 64, timed: bool = False, explain: bool = True
+) -> Verdict:
     """The verdict on a kernel under a strategy; an assertion that fails carries the report."""
-    return Judge(kernel, under, checkpoint, timed).verdict()
+    return Judge(kernel, under, checkpoint, timed, explain).verdict()
 
 
 def assert_all_equal(kernel: Kernel, timed: bool = False, checkpoint: int = 64) -> None:
