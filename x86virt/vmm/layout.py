@@ -78,6 +78,7 @@ TSS_ESP0, TSS_SS0, TSS_IO_MAP = 4, 8, 102
 # Vectors that the VMM itself uses; a guest's INT n to them is emulated.
 HOST_TIMER_VECTOR = 0xF0
 CALLOUT_VECTOR = 0xF1
+OWN_VECTORS = (HOST_TIMER_VECTOR, CALLOUT_VECTOR)
 MAX_USER_CODE = 32  # ring 3 code descriptors of one guest
 
 # The state of the virtual processor that the hardware does not hold, and what the last trap left.

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from .probe import Divergence
 from .shadow_descriptors import Descriptor
+from .translation.saving import restore_translator, translator_state
 from .vcpu import Frame
 
 if TYPE_CHECKING:
     from ..machine import Machine
     from .vm import VirtualMachine
 
-FLAGS = ("own_step", "resumed_with_flag", "updating_descriptor", "table_written")
+FLAGS = ("interrupt_waits", "own_step", "resumed_with_flag", "updating_descriptor", "table_written")
 FRAME_SETS = ("traced_frames", "open_frames")
 ARRAYS = ("p2m", "boards", "model_specific")  # saved as they are, beside `vm_state`
-SAVED_OF_VM = {*FLAGS, *FRAME_SETS, "unpriced", "exits", "debug_bits", "resumed_at", *ARRAYS}
+SAVED_OF_VM = {*FLAGS, *FRAME_SETS, "unpriced", "exits", "translation", "debug_bits", "resumed_at", *ARRAYS}
 MADE_OF_VM = {
     "machine", "ring", "processor", "prices", "board", "guest", "vcpu", "shadow", "descriptors", "recorder", "last_exit",
     "last_delivery", "segments", "events", "entries",
@@ -51,6 +52,7 @@ def vm_state(vm: "VirtualMachine") -> dict[str, Any]:
         table = getattr(vm.descriptors, name)
         state[name] = [[index, descriptor.low, descriptor.high] for index, descriptor in table.items()]
     state["user_code"] = sorted(vm.descriptors.user_code)
+    state["translation"] = None if vm.translation is None else translator_state(vm.translation)
     return state
 
 
@@ -81,6 +83,8 @@ def restore_vm(vm: "VirtualMachine", state: dict[str, Any]) -> None:
         }
         setattr(vm.descriptors, name, table)
     vm.descriptors.user_code = {within(index, 0, 8191) for index in state["user_code"]}
+    if vm.translation is not None:
+        restore_translator(vm.translation, state["translation"])
 
 
 def exits_of(rows: dict[str, Any]) -> dict[str, list[int]]:

@@ -27,7 +27,7 @@ class VirtualSegments:
     def state(self, segment: int) -> SegmentState:
         """A segment register as the guest has it, decompressed from what the hardware holds."""
         vcpu = self.vm.vcpu
-        cache = self.vm.processor.cpu.seg[segment]
+        cache = self.vm.segment_cache(segment)
         hardware = {CS: vcpu.frame.cs, SS: vcpu.frame.ss}.get(segment, int(cache.selector))
         own = segment in (CS, SS) or hardware & 0xFFF8 >= layout.FIRST_VMM_SELECTOR
         selector = vcpu.virtual_selector(hardware) if own else hardware

@@ -6,6 +6,7 @@ from ...isa.registers import SS
 from ..exits import Unsupported
 from ..instruction import Instruction, effective_address
 from ..segments import check_data_load, check_stack_load, mark_accessed
+from ..shadow_descriptors import shadow_of
 from .operands import source_word
 
 if TYPE_CHECKING:
@@ -22,7 +23,14 @@ def load_segment(vm: "VirtualMachine", segment: int, selector: int) -> bool:
         vm.vcpu.frame.ss = vm.vcpu.hardware_selector(selector)
         vm.descriptors.install(vm.vcpu.frame.ss)
         return True
-    check_data_load(vm, selector)
+    found = check_data_load(vm, selector)
+    if vm.translation is not None:
+        shadow = None
+        if found is not None:
+            vm.descriptors.install(selector)
+            shadow = shadow_of(found[1], vm.ring)
+        vm.translation.load_data_segment(segment, selector, shadow)
+        return True
     if not vm.descriptors.install(selector):
         raise Unsupported(f"selector {selector:#x} cannot be loaded deprivileged as the guest's processor would")
     return False

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ...core.layout import NOTE_EVENT_SHIFT, NOTE_RETIRES
 from .. import layout
-from .recovery import SLOT_OF_REGISTER, Recovery
 from .record import slot
+from .recovery import SLOT_OF_REGISTER, Recovery
 
 M32 = 0xFFFFFFFF
 GS_PREFIX, CS_PREFIX = 0x65, 0x2E

@@ -8,12 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...isa.registers import CS, EAX, ECX, EDX, EFLAGS_IF, EFLAGS_IOPL_SHIFT, GS, SS
-from ...isa.rows import INNOCUOUS
 from .. import layout
 from ..instruction import PREFIXES, STRING_OPCODES, Instruction
 from .emitter import CS_PREFIX, GS_PREFIX, JUMP_BYTES, M32, Emitter, Site, dword
-from .recovery import Recovery
 from .record import slot, vcpu_slot
+from .recovery import Recovery
 
 GOES_ON, ENDS = True, False
 OPERAND_PREFIX = 0x66
@@ -30,7 +29,7 @@ TRANSFERS = frozenset(
         "SYSENTER", "SYSEXIT", "UD2",
     }
 )  # fmt: skip
-IDENTICAL_SYSTEM = frozenset({"CPUID", "RDTSC", "ARPL", "UD2"})
+IDENTICAL_SYSTEM = frozenset({"CPUID", "RDTSC", "ARPL", "UD2", "INT1", "INTO"})
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,8 @@ class Context:
 
 @dataclass(frozen=True)
 class Choices:
-    """The optimisations that are switched on, and where the cache's common look-up begins."""
+    """The optimisation that sequences know, and where the cache's common look-up begins."""
 
-    chaining: bool
     inline_emulation: bool
     lookup: int
 
@@ -215,15 +213,10 @@ class Writer:
         inline = INLINE.get(operation)
         if inline is not None and self.choices.inline_emulation and not self.context.trap_flag and inline(self):
             return GOES_ON
-        if operation == "REGISTER_TO_SREG" and self.instruction.reg not in (SS, GS, CS):
-            return self.identical()  # the shadow table's descriptors are what the guest may load
-        if operation in ("POP_SREG", "LOAD_FAR_POINTER") and self.instruction.row.condition not in (SS, GS):
-            return self.identical()
         if operation in ("SREG_TO_REGISTER", "PUSH_SREG"):
             return self.identical()  # of DS, ES, FS, which hold the guest's selectors
-        if operation in IDENTICAL_SYSTEM and self.instruction.row.sensitivity == INNOCUOUS:
-            self.identical()
-            return operation not in TRANSFERS
+        if operation in IDENTICAL_SYSTEM:
+            return self.identical()
         return self.sensitive(operation in TRANSFERS or operation in CHANGES_CODE)
 
     def sensitive(self, transfers: bool = False) -> bool:

@@ -127,7 +127,7 @@ class Scan:
         if why == TOO_LONG:
             raise GuestFault(GP, 0)
         if why != DECODED_OK:
-            return octets[:1], None
+            return octets, None
         instruction = from_record(self.vm.processor.code.decoded[0], octets)
         if eip + instruction.length - 1 > self.context.limit:
             raise GuestFault(GP, 0)
