@@ -32,7 +32,7 @@ class BinaryTranslation(Strategy):
     options = (
         Switch("chaining", "jumps are patched to go from unit to unit, and the hash table is filled", True),
         Switch("inline_emulation", "CLI, STI, PUSHF, POPF, reads of control registers and selectors without a callout", True),
-        Size("tc_size", "room for translated code", 192 << 10, 16 << 10, 192 << 10),
+        Size("tc_size", "room for translated code", 192 << 10, 4 << 10, 192 << 10),
     )
     paths = (
         "trap_dispatch", "emulate_flags", "emulate_control_register", "emulate_descriptor_table", "emulate_segment",

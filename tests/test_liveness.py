@@ -298,7 +298,7 @@ def test_every_live_price_is_charged_somewhere() -> None:
         seen |= guest_events(name, Native())
     seen |= guest_events("mix", Native(), cache_model="all")
     seen |= guest_events("irq", TrapAndEmulate())
-    seen |= guest_events("smc", find_strategy("binary-translation,tc_size=16K")())
+    seen |= guest_events("smc", find_strategy("binary-translation,tc_size=4K")())
     seen |= BY_VECTOR | SECOND_LEVELS | {"vmm.unpriced_hook"}
     live = {event.name for event in EVENTS if event.price and SCHEMA[event.price].live}
     assert live - seen == set()

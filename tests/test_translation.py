@@ -57,7 +57,7 @@ def test_emulation_inline_saves_callouts() -> None:
 
 
 def test_a_small_cache_is_thrown_away_and_made_again() -> None:
-    small, large = counts("smc", ",tc_size=16K"), counts("smc")
+    small, large = counts("smc", ",tc_size=4K"), counts("smc")
     assert small["translator.flush"] > large["translator.flush"] == 0
     assert small["translator.unit"] > large["translator.unit"]
 
