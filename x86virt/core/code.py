@@ -46,7 +46,7 @@ from .lower import (
 from .paging import translate
 from .physical import code_byte
 from .physical_map import place_to_read
-from .retirement import event_of, guest_instructions, note_at
+from .retirement import event_of, guest_instructions, note_at, room_behind
 from .stops import WATCH_STOP_CODE, check_code_stop, has_code_stop
 from .tables import NO_EVENT
 from .tlb import drop_front, front_fetch_fill
@@ -245,6 +245,7 @@ def start_block(cpu, code, blocks, index, first, place):
     block.uop_count = 0
     block.instructions = 0
     block.counted = 0
+    block.room = 0
     block.context = cpu.context
     block.mode = cpu.mode
     block.links[0] = 0
@@ -295,6 +296,7 @@ def append_instruction(cpu, ram, uops, details, block, d, why, place):
     block.uop_count += end - i
     block.instructions += 1
     block.counted += guest_instructions(cpu, note)
+    block.room = room_behind(cpu, note, block.counted)
 
 
 @kernel

@@ -410,7 +410,7 @@ BLOCK = np.dtype(
         ("next_in_bucket", "i8"),
         ("next_in_page", "i8"),
         ("end_place", "i8"),  # one past its last byte
-        ("unused", "i8"),  # 128 bytes
+        ("room", "i8"),  # guest instructions that a limit must leave for it to run whole; all in all 128 bytes
     ]
 )
 JUMP = np.dtype([("rip", "i8"), ("context", "i8"), ("block", "i8")])

@@ -29,6 +29,18 @@ def guest_instructions(cpu, note):
 
 
 @kernel
+def room_behind(cpu, note, counted):
+    """How many guest instructions a limit must leave, so that code runs whole up to and with an instruction.
+
+    `counted` are its own and those before it. At the limit the processor stops behind the instruction that reaches it;
+    what follows and completes none belongs to the next one already.
+    """
+    if cpu.mode == MODE_VMM:
+        return 0
+    return counted + 1 - (note & NOTE_RETIRES)
+
+
+@kernel
 def event_of(cpu, note):
     """The event that a note counts, or NO_EVENT."""
     number = note >> NOTE_EVENT_SHIFT

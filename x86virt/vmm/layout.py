@@ -12,6 +12,7 @@ GDT, IDT, TSS and stack these are), and the witness routines in NASM, whose incl
            +0x020000    witness routines and their data
            +0x030000    the translator's hash table
            +0x040000    translation cache; its notes at +0x070000
+           +0x0B0000    LDT: the guest's shadowed local descriptors
            +0x0C0000    reverse map: which linear page maps a guest frame writable
            +0x0D0000    virtual devices, as the witness routines keep them
            +0x0E0000    traced guest frames, one bit each
@@ -48,6 +49,7 @@ HASH_BYTES = 0x10000
 CACHE = 0x40000
 CACHE_BYTES = 0x30000
 CACHE_NOTES = 0x70000
+LDT = 0xB0000
 REVERSE = 0xC0000
 REVERSE_ENTRIES = 8192  # of two doublewords: guest frame; linear page << 12 | generation
 DEVICES = 0xD0000

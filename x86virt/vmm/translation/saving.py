@@ -107,8 +107,9 @@ def restore_chains(translator: "Translator", unit: Unit) -> None:
 
 def context_of(values: list[int]) -> Context:
     """A context from its numbers."""
-    selector, segment_base, limit, iopl, single, trap_flag = map(word, values)
-    return Context(selector, segment_base, limit, iopl, bool(single), bool(trap_flag))
+    selector, segment_base, limit, iopl, *flags = map(word, values)
+    narrow_stack, lost_gs, single, trap_flag = map(bool, flags)
+    return Context(selector, segment_base, limit, iopl, narrow_stack, lost_gs, single, trap_flag)
 
 
 def word(value: Any) -> int:

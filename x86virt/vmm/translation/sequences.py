@@ -7,7 +7,7 @@ sequence: the guest's flags are never written, and one instruction commits (reco
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ...isa.registers import CS, EAX, ECX, EDX, EFLAGS_IF, EFLAGS_IOPL_SHIFT, GS, SS
+from ...isa.registers import CS, DS, EAX, ECX, EDX, EFLAGS_IF, EFLAGS_IOPL_SHIFT, ES, FS, GS, SS
 from .. import layout
 from ..instruction import PREFIXES, STRING_OPCODES, Instruction
 from .emitter import CS_PREFIX, GS_PREFIX, JUMP_BYTES, M32, Emitter, Site, dword
@@ -43,6 +43,8 @@ class Context:
     segment_base: int
     limit: int
     iopl: int
+    narrow_stack: bool = False  # the stack pointer is SP
+    lost_gs: bool = False  # GS holds what no table says any more, so that it cannot be loaded again
     single: bool = False
     trap_flag: bool = False
 
@@ -82,6 +84,8 @@ class Writer:
         """The instruction itself; one that goes through GS or CS does so with the guest's in GS."""
         override = self.instruction.override
         if override in (GS, CS) and self.uses_segment():
+            if override == GS and self.context.lost_gs:
+                return self.sensitive()
             return self.through_segment("guest_gs" if override == GS else "guest_cs")
         self.emitter.commit(self.instruction.octets, Recovery(self.next_eip))
         return GOES_ON
@@ -114,7 +118,11 @@ class Writer:
 
     def near_transfer(self, sequence: "Callable[[Writer], bool]") -> bool:
         """Jumps, calls and returns; what the translator leaves alone, the VMM performs."""
-        if self.instruction.width != 32 or self.context.limit != M32:
+        instruction = self.instruction
+        releases = sequence is Writer.ret and instruction.imm & 0xFFFF
+        if instruction.width != 32 or self.context.limit != M32 or (self.context.narrow_stack and releases):
+            return self.sensitive(transfers=True)
+        if instruction.has_memory and instruction.override == GS and self.context.lost_gs:
             return self.sensitive(transfers=True)
         return sequence(self)
 
@@ -213,11 +221,16 @@ class Writer:
         inline = INLINE.get(operation)
         if inline is not None and self.choices.inline_emulation and not self.context.trap_flag and inline(self):
             return GOES_ON
-        if operation in ("SREG_TO_REGISTER", "PUSH_SREG"):
-            return self.identical()  # of DS, ES, FS, which hold the guest's selectors
+        if operation in ("SREG_TO_REGISTER", "PUSH_SREG") and self.stored_segment() in (DS, ES, FS):
+            return self.identical()  # these hold the guest's selectors
         if operation in IDENTICAL_SYSTEM:
             return self.identical()
         return self.sensitive(operation in TRANSFERS or operation in CHANGES_CODE)
+
+    def stored_segment(self) -> int:
+        """The segment register that MOV or PUSH stores."""
+        instruction = self.instruction
+        return instruction.reg if instruction.operation == "SREG_TO_REGISTER" else instruction.row.condition
 
     def sensitive(self, transfers: bool = False) -> bool:
         """A callout: the VMM performs the instruction on the virtual processor."""
@@ -256,7 +269,7 @@ class Writer:
     def pushf(self) -> bool:
         """PUSHF: the processor's image, then IF and IOPL in it as the guest has them."""
         e = self.emitter
-        if self.instruction.width != 32:
+        if self.instruction.width != 32 or self.context.narrow_stack:
             return False
         e.spill(ECX)
         e.spill(EDX)
@@ -274,7 +287,7 @@ class Writer:
     def popf(self) -> bool:
         """POPF of an image that changes nothing but IF and what the processor changes; others are the VMM's."""
         e = self.emitter
-        if self.instruction.width != 32:
+        if self.instruction.width != 32 or self.context.narrow_stack:
             return False
         e.spill(ECX)
         self.load_image_byte()
@@ -310,7 +323,7 @@ class Writer:
 
     def push_segment(self) -> bool:
         """PUSH CS, SS or GS: the guest's selector, from the record."""
-        segment = self.instruction.row.condition
+        segment = self.stored_segment()
         if segment not in (CS, SS, GS):
             return False
         octets = bytes([GS_PREFIX, 0xFF, 0x35]) + dword(slot("selectors", segment))

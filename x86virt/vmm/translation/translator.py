@@ -13,9 +13,11 @@ from ...isa.events import (
     EVENT_ID,
     EVENT_TRANSLATOR_LOOKUP_HIT,
 )
-from ...isa.registers import AR_UNUSABLE, CS, ECX, EFLAGS_IF, EFLAGS_IOPL_SHIFT, EFLAGS_TF, GS, SS, TYPE_ACCESSED
+from ...isa.registers import AR_DB, AR_UNUSABLE, CS, ECX, EFLAGS_IF, EFLAGS_IOPL_SHIFT, EFLAGS_TF, GS, SS
 from .. import layout
-from ..exits import GuestFault
+from ..descriptor import shadow_of
+from ..exits import GuestFault, Unsupported
+from ..shadow_descriptors import key_of
 from ..vcpu import Frame
 from . import common
 from .cache import TranslationCache
@@ -28,7 +30,6 @@ from .sequences import Choices, Context
 from .unit import Scan, Unit
 
 if TYPE_CHECKING:
-    from ..shadow_descriptors import Descriptor
     from ..vm import VirtualMachine
 
 CODE_DESCRIPTOR = 0x0000FFFF, 0x00CFBB00  # ring 1, flat
@@ -165,7 +166,22 @@ class Translator:
         code = vm.segments.state(CS)
         trap_flag = vm.vcpu.single_stepped
         single = trap_flag or vm.own_step or vm.interrupts_held()
-        return Context(code.selector, code.base, code.limit, int(vm.vcpu.iopl), single, trap_flag)
+        if not code.access & AR_DB:
+            raise Unsupported("the guest's kernel runs 16-bit code: only 32-bit code is translated yet")
+        narrow_stack = vm.segments.stack_mask != M32
+        return Context(
+            code.selector, code.base, code.limit, int(vm.vcpu.iopl), narrow_stack, self.gs_is_lost(), single, trap_flag
+        )
+
+    def gs_is_lost(self) -> bool:
+        """Whether the guest's GS holds what a load of its selector would not bring back."""
+        hardware = self.vm.segments.hardware_state(GS)
+        if hardware.access & AR_UNUSABLE:
+            return hardware.selector & 0xFFFC != 0
+        original = self.vm.descriptors.originals.get(key_of(hardware.selector))
+        if original is None or not self.vm.descriptors.can_load(hardware.selector):
+            return True
+        return shadow_of(original.loaded(hardware.selector), self.vm.ring) != hardware
 
     def enter(self, frame: Frame) -> Frame:
         """The frame with which the processor goes on in the cache where the guest's frame stands."""
@@ -303,14 +319,6 @@ class Translator:
         self.cache.clear(self.COMMON)
         self.hash.clear()
         self.pages.clear()
-
-    def load_data_segment(self, segment: int, selector: int, shadow: "Descriptor | None") -> None:
-        """Load DS, ES, FS or GS for the guest, None for a null selector."""
-        if shadow is None:
-            self.vm.processor.set_segment(segment, selector, 0, 0, AR_UNUSABLE)
-        else:
-            access = shadow.access | TYPE_ACCESSED
-            self.vm.processor.set_segment(segment, selector, shadow.base, shadow.limit, access)
 
     def segment_cache(self, segment: int):
         """What the processor would hold of a segment register if the guest's code ran as it is."""
