@@ -346,7 +346,10 @@ class VirtualMachine:
         exit = self.last_exit = self.read_exit()
         self.charge("trap_dispatch", 1)
         self.machine.strategy.handle(self, exit)
-        self.resume()
+        if self.board.attention:
+            self.machine.on_board()
+        if self.machine.outcome is None:
+            self.resume()
         row = self.exits.setdefault(exit.reason, [0, 0])
         row[0] += 1
         row[1] += int(self.processor.cpu.ticks) - before
