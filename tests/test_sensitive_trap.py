@@ -25,6 +25,7 @@ from x86virt.profile import Profile
 
 KEY = "feature.sensitive_instructions_trap"
 SLOW = ("mix",)
+TRAPPED = ("syscall",)  # its program loads a segment register, which on this processor is #GP
 MAX_CYCLES, MEMORY = 200_000_000, 8 << 20
 IOPL_3 = 0x3202
 
@@ -53,7 +54,7 @@ def assert_exact(comparison: Comparison) -> None:
 def test_every_guest_is_exact(name: str) -> None:
     comparison = compare(find_guest(name), "iterations=3", MEMORY, MAX_CYCLES)
     assert_exact(comparison)
-    assert comparison.native.outcome == "halted"
+    assert name in TRAPPED or comparison.native.outcome == "halted"
 
 
 def test_what_looks_for_the_vmm_finds_nothing() -> None:

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ...isa.registers import EFLAGS_RF
+from ...isa.rows import SENSITIVE
+from ...isa.vectors import GP
+from ..exits import GuestFault
 from ..instruction import Instruction
 from .control_registers import clts, invlpg, lmsw, mov_from_cr, mov_to_cr, wbinvd
 from .debug_registers import GeneralDetect, mov_from_dr, mov_to_dr
@@ -62,6 +65,7 @@ def emulate(vm: "VirtualMachine", instruction: Instruction) -> bool:
     stepped, own_resume = vm.vcpu.single_stepped, vm.vcpu.own_resume
     if operation not in SEQUENTIAL and operation not in TRANSFERS and operation not in REPEATED:
         return False
+    trapped_as_sensitive(vm, instruction)
     begin_instruction(vm)
     if operation in REPEATED:
         if not REPEATED[operation](vm, instruction):
@@ -93,6 +97,13 @@ def emulate(vm: "VirtualMachine", instruction: Instruction) -> bool:
     elif stepped and operation not in SOFTWARE_EVENTS:
         vm.events.single_step_trap()
     return True
+
+
+def trapped_as_sensitive(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """On a processor whose sensitive instructions trap, the guest's programs get that #GP(0) too."""
+    sensitive = instruction.row.sensitivity == SENSITIVE and instruction.operation not in SOFTWARE_EVENTS
+    if sensitive and vm.processor.cpu.sensitive_trap and vm.vcpu.cpl > 0:
+        raise GuestFault(GP, 0)
 
 
 def begin_instruction(vm: "VirtualMachine") -> None:
