@@ -26,6 +26,7 @@ from .selectors import load_access_or_limit, verify
 from .software_interrupts import int3, int_n
 from .system_calls import sysexit
 from .task_switches import TaskSwitch, switch_task
+from .x87_stores import fxsave, save, store_environment
 
 if TYPE_CHECKING:
     from ..vm import VirtualMachine
@@ -43,6 +44,7 @@ SEQUENTIAL: dict[str, Handler] = {
     "PUSHF": pushf, "POPF": popf, "SGDT": store_table, "SIDT": store_table, "SLDT": store_system_register,
     "STR": store_system_register, "SMSW": store_system_register, "LAR": load_access_or_limit, "LSL": load_access_or_limit,
     "VERR": verify, "VERW": verify, "SREG_TO_REGISTER": mov_from_sreg, "PUSH_SREG": push_sreg,
+    "x87:STORE_ENVIRONMENT": store_environment, "x87:SAVE": save, "x87:FXSAVE": fxsave,
 }  # fmt: skip
 # Handlers of instructions that may be left between two iterations; True: the last one has been made.
 REPEATED: dict[str, Handler] = {"INS": port_string, "OUTS": port_string}
