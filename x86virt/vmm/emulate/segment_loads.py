@@ -27,7 +27,7 @@ def load_segment(vm: "VirtualMachine", segment: int, selector: int) -> bool:
         return True
     gla, descriptor = found
     mark_accessed(vm, gla, descriptor)
-    retries = segment != SS and not vm.processor.cpu.sensitive_trap
+    retries = segment != SS and vm.translation is None and not vm.processor.cpu.sensitive_trap
     if retries and vm.descriptors.install(selector) and vm.descriptors.can_load(selector):
         return False
     vm.segments.load(segment, selector, descriptor)
