@@ -75,8 +75,8 @@ def write_leaf(ram, control, links, slot, entry):
     if entry & PTE_RW != 0:
         frame = entry >> 12
         links.writable[frame] = put_first(links, slot, links.writable[frame])
-        if entry & PTE_G != 0:
-            control.globals = 1
+    if entry & PTE_G != 0:
+        control.globals = 1
 
 
 @kernel

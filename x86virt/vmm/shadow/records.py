@@ -84,7 +84,7 @@ CONTROL = np.dtype(
         ("hand", "i8"),  # of the clock that chooses what is evicted
         ("unsync_count", "i8"),
         ("stale", "i8"),
-        ("globals", "i8"),  # 1: a writable entry with the global bit was made since the last flush of everything
+        ("globals", "i8"),  # 1: an entry with the global bit was made since the last flush of everything
         # work done since Python last looked, which is charged then
         ("tables_made", "i8"),
         ("scans", "i8"),  # whole tables compared
