@@ -15,7 +15,7 @@ What x86 does not let the VMM see are its sensitive unprivileged instructions. T
 wrong machine; `known_divergences` says which, and every run lists those that it met (Robin and Irvine 2000).
 """
 
-from x86virt.vmm import Choice, Exit, GuestFault, Size, Strategy, VirtualMachine
+from x86virt.vmm import SHADOW_PATHS, Exit, GuestFault, Strategy, VirtualMachine, shadow_options
 
 KERNEL, USER = "guest_kernel", "guest_user"
 
@@ -29,16 +29,11 @@ class TrapAndEmulate(Strategy):
     devices = "emulated"
     kernel_ring = 1
     needs_vmm = True
-    options = (
-        Choice("shadow", "How shadow page tables follow the guest's.", ("drop", "trace", "out-of-sync"), "drop"),
-        Size("shadow_size", "Memory for shadow page tables.", 768 << 10, 64 << 10, 768 << 10),
-        Choice("p2m", "Which machine frames the guest has.", ("scattered", "contiguous"), "scattered"),
-    )
+    options = shadow_options()
     paths = (
         "trap_dispatch", "emulate_flags", "emulate_control_register", "emulate_descriptor_table", "emulate_segment",
         "emulate_far_transfer", "emulate_port", "emulate_msr", "emulate_halt", "emulate_invlpg", "emulate_system_call",
-        "reflect", "shadow_fill", "shadow_table", "shadow_flush", "shadow_switch", "shadow_sync", "shadow_check",
-        "descriptor_shadow", "device_request",
+        "reflect", "descriptor_shadow", "device_request", *SHADOW_PATHS,
     )  # fmt: skip
     known_divergences = frozenset(
         {
