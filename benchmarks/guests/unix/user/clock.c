@@ -1,0 +1,92 @@
+/* The timer: sleeping, alarms, and that nobody keeps the processor. */
+#include "program.h"
+
+#define SPINNERS 3
+#define SPIN_TICKS 4
+
+static volatile uint32_t alarms;
+
+static void on_alarm(uint32_t number, uint32_t blocked, struct registers registers)
+{
+    (void)number;
+    (void)blocked;
+    (void)registers;
+    alarms++;
+}
+
+static void test_sleep(void)
+{
+    const int32_t start = ticks();
+
+    check(sleep(5) == 0 && ticks() - start >= 5, "a sleep lasts as long as it was wanted");
+}
+
+/* A program that does nothing but run is interrupted, and can be ended. */
+static void test_preemption(void)
+{
+    const int32_t child = fork();
+
+    if (child == 0)
+        for (;;)
+            ;
+    sleep(2);
+    kill(child, SIGNAL_KILL);
+    check(wait_for(child) == STATUS_OF_SIGNAL(SIGNAL_KILL), "who runs for ever is ended");
+}
+
+static void test_alarm(void)
+{
+    const int32_t start = ticks();
+
+    on_signal(SIGNAL_ALARM, on_alarm);
+    alarm(2);
+    while (!alarms)
+        ;                       /* a loop without a system call: only an interrupt leaves it */
+    check(alarms == 1 && ticks() - start >= 2, "an alarm comes when it was wanted");
+    alarm(3);
+    check(sleep(1000) == ERROR_INTERRUPTED && alarms == 2, "an alarm ends a sleep");
+    alarm(2);
+    alarm(0);
+    sleep(4);
+    check(alarms == 2, "an alarm can be taken back");
+}
+
+/* Several that want to run always: the turns of each are as many as those of the others. */
+static void test_turns(void)
+{
+    const int32_t end = ticks() + SPIN_TICKS;
+    int32_t ends[2];
+    uint32_t seen, least = 0xFFFFFFFF;
+
+    pipe(ends);
+    for (int number = 0; number < SPINNERS; number++)
+        if (fork() == 0) {
+            int32_t last = 0;
+
+            for (seen = 0; ticks() < end;)
+                if (ticks() != last) {
+                    last = ticks();
+                    seen++;     /* another turn */
+                }
+            write(ends[1], &seen, 4);
+            exit(0);
+        }
+    for (int number = 0; number < SPINNERS; number++) {
+        read(ends[0], &seen, 4);
+        if (seen < least)
+            least = seen;
+        check(wait(0) > 0, "the spinner ends");
+    }
+    check(least >= 1, "everybody had a turn");
+    close(ends[0]);
+    close(ends[1]);
+}
+
+int main(void)
+{
+    test_sleep();
+    test_preemption();
+    test_alarm();
+    test_turns();
+    return 0;
+}
