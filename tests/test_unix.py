@@ -180,16 +180,28 @@ MUTANTS = {
 
 if same_tools():
 
+    @pytest.fixture(scope="module")
+    def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+        """A copy of the sources, and the objects of all of them."""
+        folder = tmp_path_factory.mktemp("unix")
+        shutil.copytree(build.HERE, folder / "guests", ignore=shutil.ignore_patterns("images"))
+        return folder / "guests", build.kernel_objects("unix", folder)
+
     @pytest.mark.parametrize("name", MUTANTS)
-    def test_a_bug_is_found(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_bug_is_found(
+        name: str, sound: tuple[Path, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         file, old, new, program, code = MUTANTS[name]
-        shutil.copytree(build.HERE, tmp_path / "guests", ignore=shutil.ignore_patterns("images"))
-        monkeypatch.setattr(build, "HERE", tmp_path / "guests")
-        path = tmp_path / "guests" / "unix" / file
-        text = path.read_text(encoding="utf-8")
+        folder, objects = sound
+        text = (folder / "unix" / file).read_text(encoding="utf-8")
         assert text.count(old) == 1
-        path.write_text(text.replace(old, new), encoding="utf-8")
-        build.build_image("unix", tmp_path / "mutant.elf")
+        monkeypatch.setattr(build, "HERE", folder)
+        (folder / "unix" / file).write_text(text.replace(old, new), encoding="utf-8")
+        try:
+            mutant = build.object_of(folder / "unix" / file, tmp_path)
+        finally:
+            (folder / "unix" / file).write_text(text, encoding="utf-8")
+        build.link_kernel("unix", objects | {file: mutant}, tmp_path / "mutant.elf")
         _, result = run(f"program={program} timer=off", image=find_guest(tmp_path / "mutant.elf"))
         assert result.exit_code == code, result.console
 

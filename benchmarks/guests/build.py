@@ -156,11 +156,20 @@ def is_in_c(source: str) -> bool:
 
 def build_kernel(source: str, folder: Path, target: Path) -> None:
     """Build a kernel in C with its RAM disk, with ``folder`` for what lies between. Raises :class:`BuildError`."""
+    link_kernel(source, kernel_objects(source, folder), target)
+
+
+def kernel_objects(source: str, folder: Path) -> dict[str, str]:
+    """Compile a kernel in C into ``folder``; its objects by the files' names in its folder. Raises :class:`BuildError`."""
     disk = folder / "disk.tar"
     disk.write_bytes(archive(source, folder))
     parts = [path for part in ("kernel", "native") for path in sorted((HERE / source / part).glob("*.[ca]*"))]
-    objects = [object_of(path, folder, f'-DRAM_DISK="{disk}"') for path in parts]
-    run_tool(*LINKER, "-T", f"{source}/link.ld", "-o", str(target), *objects)
+    return {f"{path.parent.name}/{path.name}": object_of(path, folder, f'-DRAM_DISK="{disk}"') for path in parts}
+
+
+def link_kernel(source: str, objects: dict[str, str], target: Path) -> None:
+    """Link the objects of a kernel in C. Raises :class:`BuildError`."""
+    run_tool(*LINKER, "-T", f"{source}/link.ld", "-o", str(target), *objects.values())
 
 
 def object_of(source: Path, folder: Path, *defines: str) -> str:
