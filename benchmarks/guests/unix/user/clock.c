@@ -3,6 +3,7 @@
 
 #define SPINNERS 3
 #define SPIN_TICKS 2
+#define WORK 10000              /* turns of a loop between two looks at the clock: far less than a tick */
 
 static volatile uint32_t alarms;
 
@@ -57,11 +58,14 @@ static void spin(int32_t to)
     int32_t last = ticks();
 
     write(to, "b", 1);
-    for (int seen = 0; seen < SPIN_TICKS;)
+    for (int seen = 0; seen < SPIN_TICKS;) {
+        for (volatile int turn = 0; turn < WORK; turn++)
+            ;
         if (ticks() != last) {
             last = ticks();
             seen++;
         }
+    }
     write(to, "e", 1);
     exit(0);
 }
