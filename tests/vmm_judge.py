@@ -42,26 +42,15 @@ EQUAL, DECLARED, PLANNED = "equal", "declared", "planned"
 
 # What the VMMs say of guests that they do not run yet. A guest may end so, in the bare machine's state up to there.
 UNSUPPORTED = (
-    r"the guest loads an LDT: local descriptor tables are not virtualized yet",
-    r"a far transfer to a call gate, selector 0x[0-9a-f]+: not virtualized yet",
-    r"a far transfer to a task-state segment \(a hardware task switch\), selector 0x[0-9a-f]+: not virtualized yet",
-    r"a far transfer to a task gate, selector 0x[0-9a-f]+: not virtualized yet",
-    r"a far (transfer|return) with a 16-bit operand",
-    r"IRET with a 16-bit operand",
-    r"IRET with NT set, from a nested task: hardware task switches are not virtualized yet",
+    r"a far transfer to a task gate or a task-state segment \(a hardware task switch\), or IRET from one",
+    r"guest IDT vector 0x[0-9a-f]+ is a task gate: use interrupt or trap gates",
     r"a return to virtual-8086 mode",
-    r"a return to guest ring [12]: this VMM gives guests rings 0 and 3",
-    r"guest handler in ring [12]: this VMM gives guests rings 0 and 3",
-    r"the guest's kernel uses a 16-bit stack segment, 0x[0-9a-f]+",
-    r"an expand-down data segment under truncated segments: use a flat or expand-up segment",
-    r"a segment that begins at 0x[0-9a-f]+, where the VMM lies: use a base below it",
-    r"selector 0x[0-9a-f]+ cannot be loaded deprivileged as the guest's processor would",
-    r"segment [a-z]+ holds selector 0x[0-9a-f]+, whose origin is lost",
-    r"SYSENTER and SYSEXIT with descriptors at 0x[0-9a-f]+ that are not flat",
+    r"a code segment that begins at 0x[0-9a-f]+, where the VMM lies: use a base below it",
     r"access to guest-physical 0x[0-9a-f]+, beyond RAM: give the guest more memory",
+    r"code at guest-physical 0x[0-9a-f]+, beyond RAM",
+    r"the guest's kernel runs 16-bit code: only 32-bit code is translated yet",
     r"the guest leaves protected mode: real mode is not virtualized yet",
     r"the guest sets 0x[0-9a-f]+ in CR4: PAE, VME and PVI are not virtualized yet",
-    r"a guest GDT of \d+ bytes reaches the VMM's own descriptors: use a smaller one",
     r"the guest enables a breakpoint on data or ports: only those on code are virtualized",
 )
 PLANNED_END = re.compile(rf"unsupported: ({'|'.join(UNSUPPORTED)}) \(at eip 0x[0-9a-f]+\)")
