@@ -34,6 +34,12 @@ class TrapAndEmulate(Strategy):
         "emulate_far_transfer", "emulate_port", "emulate_msr", "emulate_halt", "emulate_invlpg", "emulate_system_call",
         "reflect", "shadow_fill", "shadow_flush", "descriptor_shadow", "device_request",
     )  # fmt: skip
+    jitted = {
+        "general_protection": "emulate", "segment_not_present": "emulate", "stack_fault": "emulate",
+        "invalid_tss": "emulate", "divide_error": "reflect", "bound": "reflect", "invalid_opcode": "reflect",
+        "device_not_available": "reflect", "alignment_check": "reflect", "software_interrupt": "open_gate",
+        "host_timer": "nothing", "system_call": "system_call",
+    }  # fmt: skip
     known_divergences = frozenset(
         {
             ("sgdt_ms", KERNEL, "memory"),  # the VMM's tables

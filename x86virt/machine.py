@@ -28,6 +28,7 @@ from .start.enter import enter
 from .start.mp_table import mp_tables
 from .vmm import layout as vmm_layout
 from .vmm.exits import IsolationViolation, Unsupported, VmmError
+from .vmm.fast.calls import DEALT_WITH, JittedExits
 from .vmm.probe import Divergence, Probe
 from .vmm.reflect import TripleFault
 from .vmm.strategy import Strategy
@@ -96,6 +97,7 @@ class Machine:
         self.retired_limit = core.NEVER
         self.vm = VirtualMachine(self, strategy.kernel_ring) if strategy.needs_vmm else None
         self.probe = Probe(self) if strategy.needs_vmm else None
+        self.exits_in_code = None if self.vm is None else JittedExits(self, self.vm)
         self.regions: list[Region] = []
         self.outcome: str | None = None
         self.dialogue = Dialogue(self)
@@ -219,7 +221,9 @@ class Machine:
         cpu.budget = min(budget, pause)
         with self.ends_run():
             while self.outcome is None:
-                outcome = self.processor.run()
+                outcome = self.processor.run() if self.exits_in_code is None else self.exits_in_code.run()
+                if outcome == DEALT_WITH:
+                    continue
                 if outcome == core.STOPPED:
                     return True
                 if outcome == core.RETIRED_LIMIT or (outcome == core.BUDGET and cpu.ticks < budget):

@@ -6,7 +6,7 @@ also runs under the interpreter. `X86VIRT_BOUNDSCHECK=1` compiles with bounds ch
 ordinary indexing.
 
 The cache directory is keyed by a hash of all jitted sources, because Numba does not notice that a callee in another
-file has changed (numba#1833).
+file has changed (numba#1833). The hardware has a directory of its own, which a change of the VMM's jitted code leaves alone.
 
 Six habits of Numba are changed here for our functions alone, which is why its minor version is pinned: a callee is
 not optimized anew in each caller, only entries become machine code (with the code of all that they call), a function is
@@ -20,6 +20,7 @@ its name; the garbage collector rests.
 """
 
 import ctypes
+import functools
 import gc
 import hashlib
 import os
@@ -30,23 +31,34 @@ import types
 import numpy as np
 
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent
-JITTED_FOLDERS = ("isa", "core")
-JITTED_FILES = ("vmm/fast.py",)
+HARDWARE = ("isa", "core")
+TOOLKIT = ("vmm/layout.py", "vmm/fast", "vmm/shadow")  # what the VMM has jitted, beside the hardware that it calls
 
 JIT_DISABLED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 BOUNDSCHECK = os.environ.get("X86VIRT_BOUNDSCHECK", "0") not in ("", "0")
 
 
-def source_hash() -> str:
-    """The hash of every source that can end up in machine code, 16 hexadecimal digits."""
+@functools.cache
+def source_hash(places: tuple[str, ...] = HARDWARE + TOOLKIT) -> str:
+    """The hash of every source in these places that can end up in machine code, 16 hexadecimal digits."""
     digest = hashlib.sha256()
-    files = [path for folder in JITTED_FOLDERS for path in sorted((PACKAGE / folder).rglob("*.py"))]
-    files += [PACKAGE / name for name in JITTED_FILES if (PACKAGE / name).exists()]
+    files = [path for place in places for path in sources_of(PACKAGE / place)]
     for path in files:
         digest.update(path.relative_to(PACKAGE).as_posix().encode())
         digest.update(path.read_bytes())
     digest.update(b"boundscheck" if BOUNDSCHECK else b"")
     return digest.hexdigest()[:16]
+
+
+def sources_of(place: pathlib.Path) -> list[pathlib.Path]:
+    """The sources in a folder, or the file itself if there is one."""
+    return sorted(place.rglob("*.py")) if place.is_dir() else [place] * place.exists()
+
+
+def compiled_folder(module: str) -> str:
+    """Where the machine code of a module's entries is kept."""
+    places = HARDWARE if module.startswith("x86virt.core.") else HARDWARE + TOOLKIT
+    return str(cache_folder() / f"numba-{source_hash(places)}")
 
 
 def cache_folder() -> pathlib.Path:
@@ -59,7 +71,7 @@ def cache_folder() -> pathlib.Path:
 
 
 if "numba" not in sys.modules and not JIT_DISABLED:
-    os.environ["NUMBA_CACHE_DIR"] = str(cache_folder() / f"numba-{source_hash()}")
+    os.environ["NUMBA_CACHE_DIR"] = compiled_folder("x86virt.core.")
 
 if JIT_DISABLED:
 
@@ -69,12 +81,21 @@ if JIT_DISABLED:
 
     inline = entry = kernel
 
+    def machine_code(function, *arguments):
+        """What `call_machine_code` calls: the function itself."""
+        return function
+
+    def call_machine_code(function, *arguments):
+        """Call it."""
+        return function(*arguments)
+
 else:
     import numba
     from llvmlite import binding as llvm
     from llvmlite import ir
     from numba._dynfunc import make_function
-    from numba.core import cgutils, codegen, compiler, cpu, postproc, sigutils, transforms, typed_passes, untyped_passes
+    from numba.core import cgutils, codegen, compiler, config, cpu, postproc, sigutils, transforms, typed_passes
+    from numba.core import untyped_passes
     from numba.core.registry import CPUDispatcher
     from numba.core.targetconfig import ConfigStack
     from numba.extending import intrinsic
@@ -200,8 +221,36 @@ else:
     def entry(function):
         """A function that Python calls: all it needs is linked into it, and it is kept in the cache directory."""
         dispatcher = _Entry(_named(function, ENTRY), targetoptions=dict(OPTIONS, nopython=True), pipeline_class=_Compiler)
+        config.CACHE_DIR = compiled_folder(function.__module__)
         dispatcher.enable_caching()
         return dispatcher
+
+    def machine_code(function, *arguments):
+        """The address of an entry's machine code for arguments of these types, compiled or loaded first if need be.
+
+        `call_machine_code` calls it from another entry, which needs no copy of its code, and is not compiled anew with it.
+        """
+        types_of = tuple(map(numba.typeof, arguments))
+        function.compile(types_of)
+        compiled = function.overloads[types_of]
+        if compiled.signature.return_type != numba.types.int64:
+            raise TypeError(f"{function.__qualname__} returns {compiled.signature.return_type}, not an integer")
+        return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+
+    @intrinsic
+    def call_machine_code(typing_context, address, a, b, c, d, e, f, g, h):
+        """Call the machine code of an entry of eight arguments that returns an integer (Numba's calling convention)."""
+        arguments = (a, b, c, d, e, f, g, h)
+
+        def generate(context, builder, signature, values):
+            convention, kinds = context.call_conv, signature.args[1:]
+            kind = convention.get_function_type(signature.return_type, kinds)
+            places = [cgutils.alloca_once(builder, pointer.pointee) for pointer in kind.args[:2]]  # result, exception
+            packed = convention._get_arg_packer(kinds).as_arguments(builder, values[1:])
+            builder.call(builder.inttoptr(values[0], kind.as_pointer()), [*places, *packed])
+            return builder.load(places[0])
+
+        return numba.types.int64(numba.types.int64, *arguments), generate
 
     _fix_integer_index = arrayobj.fix_integer_index
 

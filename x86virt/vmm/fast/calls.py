@@ -1,0 +1,156 @@
+"""What a machine calls: runs the processor with jitted exits where the VMM's state lets it, plainly otherwise."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...core.jit import machine_code
+from ...core.run import run as run_processor
+from ...processor import record_array
+from .. import layout
+from ..exits import REASON_OF_VECTOR
+from ..vcpu import Frame
+from .loop import run_exits
+from .records import (
+    ACTIONS,
+    ATTENTION,
+    EXITS,
+    MAX_FRAMES,
+    N_ENTRIES,
+    PATH_EVENTS,
+    PATHS,
+    RESUME,
+    SYSTEM_CALL,
+)
+
+if TYPE_CHECKING:
+    from ...machine import Machine
+    from ..strategy import Strategy
+    from ..vm import VirtualMachine
+
+DEALT_WITH = -1  # the VMM has done what an outcome of the processor asked for
+
+
+def reason_of_entry(entry: int) -> str:
+    """The reason to exit that an entry of the VMM stands for."""
+    if entry == SYSTEM_CALL:
+        return "system_call"
+    if entry == layout.HOST_TIMER_VECTOR:
+        return "host_timer"
+    return REASON_OF_VECTOR.get(entry, "software_interrupt")
+
+
+def declared_actions(strategy: "type[Strategy]") -> dict[str, str]:
+    """What a strategy lets the toolkit do by reason; not where a class derived from the one that says so has a hook of its own."""
+    classes = strategy.__mro__
+    declares = next(one for one in classes if "jitted" in vars(one))
+
+    def is_own(name: str) -> bool:
+        return any(name in vars(one) for one in classes[: classes.index(declares)])
+
+    if is_own("handle"):
+        return {}
+    return {reason: action for reason, action in strategy.jitted.items() if not is_own(f"on_{reason}")}
+
+
+class JittedExits:
+    """The jitted exits of one virtual machine. Set `wanted` to False to have Python handle all of them."""
+
+    def __init__(self, machine: "Machine", vm: "VirtualMachine") -> None:
+        self.machine, self.vm, self.processor = machine, vm, machine.processor
+        self.wanted = True
+        self.handled = 0  # exits
+        self.shared = record_array(EXITS)
+        self.exits = self.shared.view(np.recarray)[0]
+        declared = declared_actions(type(machine.strategy))
+        self.declares = bool(declared)
+        for entry in range(N_ENTRIES):
+            self.exits.actions[entry] = ACTIONS.index(declared.get(reason_of_entry(entry), ""))
+        self.exits.event[:] = PATH_EVENTS
+        self.prices: dict[str, tuple[int, int]] | None = None
+        self.priced = False
+        self.code: int | None = None
+
+    def run(self) -> int:
+        """Run until an outcome of the processor that is not dealt with here, or DEALT_WITH."""
+        if not self.usable():
+            return self.processor.run()
+        self.copy_in()
+        outcome = int(self.run_jitted())
+        self.copy_back()
+        if outcome == RESUME:
+            self.finish()
+        if outcome in (RESUME, ATTENTION):
+            if self.vm.board.attention:
+                self.machine.on_board()
+            return DEALT_WITH
+        return outcome
+
+    def run_jitted(self) -> int:
+        """The jitted loop."""
+        processor = self.processor
+        processors = (
+            processor.state, processor.memory, processor.boards, processor.codes, processor.blocks, processor.uops,
+            processor.details,
+        )  # fmt: skip
+        if self.code is None:
+            self.code = machine_code(run_processor, *processors, 0)
+        return run_exits(*processors, self.shared, self.vm.boards, self.code)
+
+    def usable(self) -> bool:
+        """Whether nothing is on that the jitted exits know nothing of: a recorder, stops, checks, steps of the VMM's own."""
+        vm, cpu = self.vm, self.processor.cpu
+        if not self.declares or not self.wanted or vm.recorder is not None or self.processor.checks_isolation:
+            return False
+        if vm.ring != 1 or vm.own_step or vm.open_frames or vm.table_written or vm.vcpu.halted:
+            return False
+        if cpu.stop_count or cpu.stop_deliveries or cpu.watch or len(vm.traced_frames) > MAX_FRAMES:
+            return False
+        return self.have_prices() and len(vm.descriptors.user_code) <= layout.MAX_USER_CODE
+
+    def have_prices(self) -> bool:
+        """Whether every path has a price, by the item alone; they are copied when the table is another."""
+        table = self.vm.prices.table
+        if table is not self.prices:
+            self.prices = table
+            self.priced = all(path in table for path in PATHS)
+            if self.priced:
+                self.exits.price[:] = [sum(table[path]) for path in PATHS]
+        return self.priced
+
+    def copy_in(self) -> None:
+        """What the exits depend on, from where Python keeps it."""
+        exits, vm = self.exits, self.vm
+        exits.guest_frames, exits.retired_limit = len(vm.p2m), self.machine.retired_limit
+        exits.traced_count = len(vm.traced_frames)
+        exits.traced[: len(vm.traced_frames)] = sorted(vm.traced_frames)
+        exits.user_code_count = len(vm.descriptors.user_code)
+        exits.user_code[: len(vm.descriptors.user_code)] = sorted(vm.descriptors.user_code)
+        exits.shadow_count, exits.own_resume = vm.vcpu.shadow_count, int(vm.vcpu.own_resume)
+        exits.resumed_at, exits.resumed_with_flag = vm.resumed_at, int(vm.resumed_with_flag)
+        frame = vm.vcpu.frame
+        exits.eip, exits.cs, exits.eflags, exits.esp, exits.ss = frame.eip, frame.cs, frame.eflags, frame.esp, frame.ss
+        exits.order_count = 0
+
+    def copy_back(self) -> None:
+        """What the exits have changed, to where Python keeps it."""
+        exits, vm = self.exits, self.vm
+        vm.vcpu.shadow_count, vm.vcpu.own_resume = int(exits.shadow_count), bool(exits.own_resume)
+        vm.resumed_at, vm.resumed_with_flag = int(exits.resumed_at), bool(exits.resumed_with_flag)
+        vm.vcpu.frame = Frame(int(exits.eip), int(exits.cs), int(exits.eflags), int(exits.esp), int(exits.ss))
+        for entry in exits.order[: exits.order_count].tolist():
+            self.count_exits(entry, int(exits.count[entry]), int(exits.ticks[entry]))
+            exits.count[entry] = exits.ticks[entry] = 0
+
+    def count_exits(self, entry: int, count: int, ticks: int) -> None:
+        """Add to the exits by reason."""
+        row = self.vm.exits.setdefault(reason_of_entry(entry), [0, 0])
+        row[0] += count
+        self.handled += count
+        row[1] += ticks
+
+    def finish(self) -> None:
+        """An exit was handled; Python sees to the way back."""
+        self.vm.resume()
+        self.count_exits(int(self.exits.entry), 1, int(self.processor.cpu.ticks) - int(self.exits.begun))
+
