@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from random_kernels import kernels
-from small_kernel import Kernel
+from small_kernel import Kernel, start
 
 from x86virt.api import make_setup
 from x86virt.guests import find_guest
-from x86virt.start.boot import Bootable
 from x86virt.vmm import Strategy
 from x86virt.vmm.fast.calls import JittedExits, declared_actions, reason_of_entry
 from x86virt.vmm.fast.records import ACTIONS, N_ENTRIES, PATHS, SYSTEM_CALL
@@ -25,10 +24,9 @@ BUDGET = 400_000_000
 MEMORY_BYTES = 8 << 20
 
 
-def loaded(guest: str | Bootable, iterations: str = "1", jitted: bool = True, strategy: type[Strategy] = TRAP_AND_EMULATE):
+def loaded(guest: str, iterations: str = "1", jitted: bool = True, strategy: type[Strategy] = TRAP_AND_EMULATE):
     """A machine about to start."""
-    image = find_guest(guest) if isinstance(guest, str) else guest
-    machine = make_setup(strategy, memory_bytes=MEMORY_BYTES).load(image, f"iterations={iterations}")
+    machine = make_setup(strategy, memory_bytes=MEMORY_BYTES).load(find_guest(guest), f"iterations={iterations}")
     assert machine.exits_in_code is not None
     machine.exits_in_code.wanted = jitted
     return machine
@@ -68,11 +66,12 @@ def test_every_guest_takes_the_same_course(guest: str) -> None:
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-@given(kernel=kernels())
+@given(kernel=kernels)
 def test_random_kernels_take_the_same_course(kernel: Kernel) -> None:
     runs = []
     for jitted in (True, False):
-        machine = loaded(kernel.image(), "1", jitted)
+        machine = start(kernel, "trap-and-emulate")
+        machine.exits_in_code.wanted = jitted
         machine.run(BUDGET)
         runs.append(everything(machine))
     assert differing(*runs) == []
@@ -155,8 +154,8 @@ def test_a_strategy_that_declares_nothing_gets_all_of_them() -> None:
     assert declared_actions(find_strategy("native")) == {}
 
 
-def test_unpriced_paths_are_left_to_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine = loaded("hello")
+def test_unpriced_paths_are_left_to_python() -> None:
+    machine = loaded("syscall")
     assert machine.vm is not None
     machine.vm.prices.table = {path: row for path, row in machine.vm.prices.table.items() if path != "reflect"}
     machine.run(BUDGET)

@@ -94,8 +94,18 @@ else:
     from llvmlite import binding as llvm
     from llvmlite import ir
     from numba._dynfunc import make_function
-    from numba.core import cgutils, codegen, compiler, config, cpu, postproc, sigutils, transforms, typed_passes
-    from numba.core import untyped_passes
+    from numba.core import (
+        cgutils,
+        codegen,
+        compiler,
+        config,
+        cpu,
+        postproc,
+        sigutils,
+        transforms,
+        typed_passes,
+        untyped_passes,
+    )
     from numba.core.registry import CPUDispatcher
     from numba.core.targetconfig import ConfigStack
     from numba.extending import intrinsic

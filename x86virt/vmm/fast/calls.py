@@ -41,7 +41,7 @@ def reason_of_entry(entry: int) -> str:
 
 
 def declared_actions(strategy: "type[Strategy]") -> dict[str, str]:
-    """What a strategy lets the toolkit do by reason; not where a class derived from the one that says so has a hook of its own."""
+    """What a strategy lets the toolkit do by reason; where a class derived from the one that says so has a hook, it is that."""
     classes = strategy.__mro__
     declares = next(one for one in classes if "jitted" in vars(one))
 
