@@ -8,6 +8,7 @@ from ...core.jit import machine_code
 from ...core.run import run as run_processor
 from ...processor import record_array
 from .. import layout
+from ..descriptor import dpl_of
 from ..exits import REASON_OF_VECTOR
 from ..vcpu import Frame
 from .loop import run_exits
@@ -16,7 +17,9 @@ from .records import (
     ATTENTION,
     EXITS,
     MAX_FRAMES,
+    MAX_HIDDEN,
     N_ENTRIES,
+    NOTHING_HELD,
     PATH_EVENTS,
     PATHS,
     RESUME,
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
     from ..strategy import Strategy
     from ..vm import VirtualMachine
 
+# What a derived class may override without a say in how exits are handled.
+HARMLESS = {"setup", "save", "restore", "configure", "option", "virtual_state", "virtual_registers"}
+USER = 3
 DEALT_WITH = -1  # the VMM has done what an outcome of the processor asked for
 
 
@@ -45,12 +51,11 @@ def declared_actions(strategy: "type[Strategy]") -> dict[str, str]:
     classes = strategy.__mro__
     declares = next(one for one in classes if "jitted" in vars(one))
 
-    def is_own(name: str) -> bool:
-        return any(name in vars(one) for one in classes[: classes.index(declares)])
-
-    if is_own("handle"):
+    derived = {name for one in classes[: classes.index(declares)] for name in vars(one)}
+    helpers = {name for name in derived if callable(getattr(declares, name, None))} - HARMLESS
+    if any(not name.startswith(("on_", "__")) for name in helpers):
         return {}
-    return {reason: action for reason, action in strategy.jitted.items() if not is_own(f"on_{reason}")}
+    return {reason: action for reason, action in strategy.jitted.items() if f"on_{reason}" not in derived}
 
 
 class JittedExits:
@@ -106,7 +111,13 @@ class JittedExits:
             return False
         if cpu.stop_count or cpu.stop_deliveries or cpu.watch or len(vm.traced_frames) > MAX_FRAMES:
             return False
-        return self.have_prices() and len(vm.descriptors.user_code) <= layout.MAX_USER_CODE
+        return self.have_prices() and len(self.hidden()) <= MAX_HIDDEN
+
+    def hidden(self) -> list[int]:
+        """Where the high doublewords are of the shadows that are present at CPL 3 and not at CPL 0."""
+        shown = self.vm.descriptors.shown.items()
+        tables = (layout.GDT, layout.LDT)
+        return [tables[key >> 2 & 1] + (key & 0xFFF8) + 4 for key, at in shown if at[0] != at[3]]
 
     def have_prices(self) -> bool:
         """Whether every path has a price, by the item alone; they are copied when the table is another."""
@@ -124,8 +135,13 @@ class JittedExits:
         exits.guest_frames, exits.retired_limit = len(vm.p2m), self.machine.retired_limit
         exits.traced_count = len(vm.traced_frames)
         exits.traced[: len(vm.traced_frames)] = sorted(vm.traced_frames)
-        exits.user_code_count = len(vm.descriptors.user_code)
-        exits.user_code[: len(vm.descriptors.user_code)] = sorted(vm.descriptors.user_code)
+        hidden = self.hidden()
+        exits.hidden_count = len(hidden)
+        exits.hidden[: len(hidden)] = hidden
+        exits.held["selector"] = NOTHING_HELD
+        for segment, (state, hardware) in vm.segments.held.items():
+            if dpl_of(state.access) < USER:
+                exits.held[segment] = (hardware.selector, hardware.base, hardware.limit, hardware.access)
         exits.shadow_count, exits.own_resume = vm.vcpu.shadow_count, int(vm.vcpu.own_resume)
         exits.resumed_at, exits.resumed_with_flag = vm.resumed_at, int(vm.resumed_with_flag)
         frame = vm.vcpu.frame

@@ -12,27 +12,29 @@ from ...isa.registers import (
     EFLAGS_VM,
     TYPE_INTERRUPT_GATE_32,
     TYPE_TRAP_GATE_32,
+    TYPE_TSS_32_BUSY,
 )
 from ...isa.vectors import KIND_EXCEPTION, KIND_SOFTWARE_INTERRUPT
 from .. import layout
 from .descriptors import (
-    DEFAULT_32,
     base_of,
     descriptor_place,
     dpl_of,
     is_code_of,
     is_shadowed,
     is_stack_of,
+    keeps_data_segments,
     limit_of,
     set_cpl,
 )
-from .exits import can_commit, commit, hardware_selector, note_path, virtual_selector
+from .exits import can_commit, commit, hardware_selector, is_attached, note_path, virtual_selector
 from .guest_access import UNKNOWN, place_to_read, place_to_write, read_guest
 from .records import (
     CPL,
     DONE,
     EMULATE_FAR_TRANSFER,
     EMULATE_SYSTEM_CALL,
+    GDTR_BASE,
     IDTR_BASE,
     IDTR_LIMIT,
     INTERRUPT_FLAG,
@@ -42,6 +44,7 @@ from .records import (
     SYSENTER_CS,
     SYSENTER_EIP,
     SYSENTER_ESP,
+    TR_ACCESS,
     TR_BASE,
     TR_LIMIT,
 )
@@ -89,7 +92,7 @@ def gate_place(ram, exits, vector):
 @kernel
 def inner_stack(ram, exits, size):
     """SS and ESP of ring 0 from the guest's TSS: (selector, ESP, base); a selector of -1 if left to Python."""
-    if load_32(ram, TR_LIMIT) < RING_0_END:
+    if load_32(ram, TR_LIMIT) < RING_0_END or load_32(ram, TR_ACCESS) & 0x1F != TYPE_TSS_32_BUSY:
         return UNKNOWN, 0, 0
     esp = read_guest(ram, exits, load_32(ram, TR_BASE) + RING_0_STACK, 4, 0)
     if esp < 0:
@@ -101,7 +104,7 @@ def inner_stack(ram, exits, size):
     if place < 0 or selector & 3 != 0 or not is_shadowed(ram, selector):
         return UNKNOWN, 0, 0
     low, high = load_32(ram, place), load_32(ram, place + 4)
-    if not is_stack_of(high, 0) or high & DEFAULT_32 == 0 or esp < size or esp - 1 > limit_of(low, high):
+    if not is_stack_of(low, high, 0) or esp < size or esp - 1 > limit_of(low, high):
         return UNKNOWN, 0, 0
     return selector, esp, base_of(low, high)
 
@@ -115,7 +118,7 @@ def deliver(cpu, ram, exits, vector, error, kind, eip, looks_again):
     cpl = load_32(ram, CPL)
     # 1. The gate and the handler's code segment.
     gate = gate_place(ram, exits, vector)
-    if gate < 0:
+    if gate < 0 or not is_attached(exits):
         return NOT_FAST
     low, high = load_32(ram, gate), load_32(ram, gate + 4)
     gate_type = (high >> 8) & 0x1F
@@ -126,7 +129,9 @@ def deliver(cpu, ram, exits, vector, error, kind, eip, looks_again):
     selector = low >> 16
     target = (low & 0xFFFF) | (high & 0xFFFF0000)
     code = descriptor_place(ram, exits, selector)
-    if code < 0 or not is_shadowed(ram, selector) or not is_code_of(load_32(ram, code + 4), 0):
+    if code < 0 or not is_shadowed(ram, selector):
+        return NOT_FAST
+    if not is_code_of(load_32(ram, code), load_32(ram, code + 4), 0):
         return NOT_FAST
     # 2. The stack: ring 0's from the TSS, or the present one.
     flags = virtual_flags(ram, exits)
@@ -155,11 +160,11 @@ def deliver(cpu, ram, exits, vector, error, kind, eip, looks_again):
     known = True
     top = base + esp
     if cpl == 3:
-        known = note_push(ram, exits, top - 4, virtual_selector(ram, cpl, exits.ss), 0)
+        known = note_push(ram, exits, top - 4, virtual_selector(cpl, exits.ss), 0)
         known = note_push(ram, exits, top - 8, exits.esp, 0) and known
         top -= 8
     known = note_push(ram, exits, top - 4, flags, 0) and known
-    known = note_push(ram, exits, top - 8, virtual_selector(ram, cpl, exits.cs), 0) and known
+    known = note_push(ram, exits, top - 8, virtual_selector(cpl, exits.cs), 0) and known
     known = note_push(ram, exits, top - 12, eip, 0) and known
     if error != NO_ERROR:
         known = note_push(ram, exits, top - 16, error, 0) and known
@@ -226,12 +231,16 @@ def software_interrupt(cpu, ram, exits, vector):
 
 @kernel
 def is_flat(ram, exits, selector, access):
-    """Whether the guest's table has a flat segment of these access rights behind a selector, which is shadowed."""
+    """Whether the guest's table has a flat segment of these access rights behind a selector, which is shadowed.
+
+    Each half of the descriptor is looked up by itself (shadow_descriptors.peek).
+    """
     place = descriptor_place(ram, exits, selector)
     if place < 0 or not is_shadowed(ram, selector):
         return False
+    read_guest(ram, exits, load_32(ram, GDTR_BASE) + (selector & 0xFFF8) + 4, 4, 0)
     low, high = load_32(ram, place), load_32(ram, place + 4)
-    return base_of(low, high) == 0 and limit_of(low, high) == M32 and (high >> 8) & 0xF0FF | 1 == access
+    return base_of(low, high) == 0 and limit_of(low, high) == M32 and (high >> 8) & 0xF0FF == access
 
 
 @kernel
@@ -241,6 +250,8 @@ def enter_flat(cpu, ram, exits, selector, cpl, eip, esp):
     if not is_flat(ram, exits, selector, FLAT_ACCESS_CODE | cpl << 5):
         return NOT_FAST
     if not is_flat(ram, exits, selector + 8, FLAT_ACCESS_DATA | cpl << 5) or not can_commit(exits):
+        return NOT_FAST
+    if not keeps_data_segments(cpu, exits, cpl) or not is_attached(exits):
         return NOT_FAST
     commit(cpu, exits)
     set_cpl(cpu, ram, exits, cpl)

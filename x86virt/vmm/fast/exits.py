@@ -10,9 +10,9 @@ from ...isa.registers import EFLAGS_FIXED, EFLAGS_IF, EFLAGS_RF, EFLAGS_TF, ESP
 from ...isa.vectors import DB, MF
 from .. import layout
 from ..exits import ERROR_CODE_VECTORS, FAULT_VECTORS
+from .descriptors import is_detached, is_plain
 from .records import (
-    DETACHED_CS,
-    DETACHED_SS,
+    CPL,
     DONE,
     INTERRUPT_FLAG,
     MAX_REFERENCES,
@@ -27,7 +27,6 @@ WITH_ERROR_CODE = sum(1 << vector for vector in ERROR_CODE_VECTORS)
 FIRST_ENTRY = layout.VMM_BASE + layout.ENTRIES
 FRAME = layout.STACK_TOP - 20
 RESUME_AT, FRAME_AT = layout.VMM_BASE + layout.RESUME, layout.VMM_BASE + FRAME
-DETACHED_CODE, DETACHED_STACK = layout.DETACHED_CODE_SELECTOR, layout.DETACHED_STACK_SELECTOR
 SYSENTER_ENTRY, ENTRY_BYTES, VMM_BASE = layout.SYSENTER_ENTRY, layout.ENTRY_BYTES, layout.VMM_BASE
 RING = 1  # that the guest's kernel runs in
 
@@ -52,19 +51,22 @@ def read_exit(cpu, ram, exits):
         exits.eflags = get_eflags(cpu) | EFLAGS_IF
         exits.trap_resume = 0
         return DONE
+    cpl = load_32(ram, CPL)
     exits.entry = offset // ENTRY_BYTES
     exits.error = 0
     stack = cpu.gpr[ESP] - VMM_BASE
     if is_of(WITH_ERROR_CODE, exits.entry):
         exits.error = load_32(ram, stack)
         stack += 4
-    if stack != FRAME or exits.entry == DB or exits.entry == MF:
+    if stack != FRAME or exits.entry == DB or exits.entry == MF or (cpl != 0 and cpl != 3):
         return NOT_FAST
     exits.eip = load_32(ram, stack)
     exits.cs = load_32(ram, stack + 4)
     exits.eflags = load_32(ram, stack + 8)
     exits.esp = load_32(ram, stack + 12)
     exits.ss = load_32(ram, stack + 16)
+    if not is_plain(ram, exits.cs) or not is_plain(ram, exits.ss):
+        return NOT_FAST
     # Whose the RF of the frame is (vm.note_resume_flag).
     exits.trap_resume = int(is_of(FAULTS, exits.entry))
     if cpu.retired == exits.resumed_at:
@@ -97,17 +99,15 @@ def commit(cpu, exits):
 
 
 @inline
-def virtual_selector(ram, cpl, selector):
-    """The guest's view of a selector in CS or SS (vcpu.virtual_selector)."""
-    index = selector & 0xFFF8
-    seen = selector
-    if index == DETACHED_CODE:
-        seen = load_32(ram, DETACHED_CS)
-    elif index == DETACHED_STACK:
-        seen = load_32(ram, DETACHED_SS)
-    elif cpl == 0 and selector & 3 == RING:
-        seen = selector & ~3
-    return seen
+def is_attached(exits):
+    """Whether CS and SS come from the guest's table. A transfer from others gives up entries of the VMM's, in Python."""
+    return not is_detached(exits.cs) and not is_detached(exits.ss)
+
+
+@inline
+def virtual_selector(cpl, selector):
+    """The guest's view of a selector of its table in CS or SS (vcpu.virtual_selector)."""
+    return (selector & ~3) | cpl
 
 
 @inline

@@ -3,7 +3,7 @@
 from ...core.jit import kernel, load_8, load_32
 from ...isa.registers import EDX, EFLAGS_RF
 from .delivery import software_interrupt, system_call_return
-from .descriptors import DEFAULT_32, base_of, shadow_high, shadow_low
+from .descriptors import base_of, shadow_high, shadow_low
 from .exits import is_stepped
 from .guest_access import place_to_read
 from .ports import port_in, port_out
@@ -27,7 +27,7 @@ LONGEST = 3  # bytes of what is known here
 def emulate(cpu, ram, exits, board):
     """Perform the trapping instruction; NOT_FAST if it is not one of those known here, or not as usual."""
     low, high = shadow_low(ram, exits.cs), shadow_high(ram, exits.cs)
-    if is_stepped(exits) or exits.cs & 4 != 0 or high & DEFAULT_32 == 0:
+    if is_stepped(exits):
         return NOT_FAST
     place = place_to_read(ram, exits, (base_of(low, high) + exits.eip) & M32, LONGEST, int(load_32(ram, CPL) == 3))
     if place < 0:

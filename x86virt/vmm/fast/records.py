@@ -3,6 +3,7 @@
 import numpy as np
 
 from ...isa.events import EVENT_ID
+from ...isa.registers import GS
 from .. import layout
 
 # Outcomes of a handler.
@@ -26,11 +27,16 @@ SYSTEM_CALL = N_VECTORS  # in the place of a vector: SYSENTER
 N_ENTRIES = N_VECTORS + 1
 MAX_REFERENCES = 64
 MAX_FRAMES = 32
+MAX_HIDDEN = 32
 MAX_PUSHES = 6  # of a delivery: SS, ESP, EFLAGS, CS, EIP, error code
 
 # What the toolkit does for an exit; a strategy says which, by reason (Strategy.jitted).
 ACTIONS = ("", "emulate", "reflect", "open_gate", "nothing", "system_call")
 NO_ACTION, EMULATE, REFLECT_EXCEPTION, OPEN_GATE, NOTHING, ENTER_SYSTEM_CALL = range(len(ACTIONS))
+
+SEGMENT = np.dtype([("selector", "i8"), ("seg_base", "i8"), ("limit", "i8"), ("access", "i8")])
+N_DATA = GS + 1
+NOTHING_HELD = -1  # as a selector
 
 EXITS = np.dtype(
     [
@@ -39,8 +45,9 @@ EXITS = np.dtype(
         ("retired_limit", "i8"),
         ("traced_count", "i8"),
         ("traced", "i8", MAX_FRAMES),  # guest frames whose modification must be seen
-        ("user_code_count", "i8"),
-        ("user_code", "i8", layout.MAX_USER_CODE),  # shadowed code segments of ring 3, by index
+        ("hidden_count", "i8"),
+        ("hidden", "i8", MAX_HIDDEN),  # shadows that are present at CPL 3 and not at CPL 0: their high doublewords
+        ("held", SEGMENT, N_DATA),  # by register: how the processor holds an inner ring's, whatever DPL it shows
         ("actions", "i8", N_ENTRIES),  # by entry: of ACTIONS
         ("event", "i8", len(PATHS)),
         ("price", "i8", len(PATHS)),  # ticks of one item of a path
@@ -86,6 +93,5 @@ CR0, CR2, CR3, CR4 = (vcpu_place(name) for name in ("cr0", "cr2", "cr3", "cr4"))
 CPL, INTERRUPT_FLAG, IOPL = (vcpu_place(name) for name in ("cpl", "interrupt_flag", "iopl"))
 GDTR_BASE, GDTR_LIMIT = vcpu_place("gdtr_base"), vcpu_place("gdtr_limit")
 IDTR_BASE, IDTR_LIMIT = vcpu_place("idtr_base"), vcpu_place("idtr_limit")
-TR_BASE, TR_LIMIT = vcpu_place("tr_base"), vcpu_place("tr_limit")
+TR_BASE, TR_LIMIT, TR_ACCESS = vcpu_place("tr_base"), vcpu_place("tr_limit"), vcpu_place("tr_access")
 SYSENTER_CS, SYSENTER_ESP, SYSENTER_EIP = (vcpu_place(f"sysenter_{name}") for name in ("cs", "esp", "eip"))
-DETACHED_CS, DETACHED_SS = vcpu_place("detached_cs"), vcpu_place("detached_ss")

@@ -13,27 +13,32 @@ from ...isa.registers import (
     EFLAGS_NT,
     EFLAGS_RF,
     EFLAGS_TF,
+    EFLAGS_VIF,
+    EFLAGS_VIP,
     EFLAGS_VM,
 )
 from .descriptors import (
-    DEFAULT_32,
+    CONFORMING,
     base_of,
     descriptor_place,
     is_code_of,
     is_shadowed,
     is_stack_of,
+    keeps_data_segments,
     limit_of,
     set_cpl,
     shadow_high,
     shadow_low,
 )
-from .exits import can_commit, commit, hardware_selector, note_path
+from .exits import can_commit, commit, hardware_selector, is_attached, note_path
 from .guest_access import UNKNOWN, read_guest
 from .records import CPL, DONE, EMULATE_FAR_TRANSFER, INTERRUPT_FLAG, IOPL, NOT_FAST
 
 M32 = 0xFFFFFFFF
 UNUSUAL = EFLAGS_VM | EFLAGS_TF  # in the image: virtual-8086 mode, single steps
-LOADABLE = EFLAGS_ARITHMETIC | EFLAGS_DF | EFLAGS_NT | EFLAGS_AC | EFLAGS_ID | EFLAGS_RF | EFLAGS_TF
+# What IRETD at CPL 0 loads.
+LOADABLE = EFLAGS_ARITHMETIC | EFLAGS_DF | EFLAGS_NT | EFLAGS_AC | EFLAGS_ID | EFLAGS_RF | EFLAGS_TF | EFLAGS_VIF | EFLAGS_VIP
+LOADABLE |= EFLAGS_IF | EFLAGS_IOPL
 KEPT = M32 & ~(EFLAGS_IF | EFLAGS_IOPL)
 
 
@@ -60,10 +65,10 @@ def load_flags(ram, exits, eflags):
 def stack_base(ram, exits, esp, count):
     """The base of the guest's present stack where `count` bytes at ESP are plainly within it, else -1.
 
-    A 16-bit segment, and one that does not grow upwards, are left to Python.
+    A segment that does not grow upwards is left to Python.
     """
     low, high = shadow_low(ram, exits.ss), shadow_high(ram, exits.ss)
-    if high == 0 or exits.ss & 4 != 0 or high & DEFAULT_32 == 0 or high & (1 << 10) != 0:
+    if high & CONFORMING != 0:  # expand-down, of a data segment
         return UNKNOWN
     if esp + count - 1 > limit_of(low, high):
         return UNKNOWN
@@ -74,7 +79,7 @@ def stack_base(ram, exits, esp, count):
 def interrupt_return(cpu, ram, exits):
     """IRETD at virtual CPL 0."""
     note_path(exits, EMULATE_FAR_TRANSFER)
-    if load_32(ram, CPL) != 0 or exits.eflags & EFLAGS_NT != 0:
+    if load_32(ram, CPL) != 0 or exits.eflags & EFLAGS_NT != 0 or not is_attached(exits):
         return NOT_FAST
     # 1. EIP, CS and EFLAGS from the stack.
     base = stack_base(ram, exits, exits.esp, 12)
@@ -92,7 +97,7 @@ def interrupt_return(cpu, ram, exits):
     if place < 0 or (level != 0 and level != 3) or not is_shadowed(ram, selector):
         return NOT_FAST
     low, high = load_32(ram, place), load_32(ram, place + 4)
-    if not is_code_of(high, level):
+    if not is_code_of(low, high, level):
         return NOT_FAST
     # 3. To an outer ring, the stack comes back too.
     esp, stack = exits.esp + 12, exits.ss
@@ -106,14 +111,15 @@ def interrupt_return(cpu, ram, exits):
             return NOT_FAST
         stack &= 0xFFFF
         place = descriptor_place(ram, exits, stack)
-        if place < 0 or stack & 3 != 3 or not is_shadowed(ram, stack) or not is_stack_of(load_32(ram, place + 4), 3):
+        if place < 0 or stack & 3 != 3 or not is_shadowed(ram, stack) or not keeps_data_segments(cpu, exits, 3):
+            return NOT_FAST
+        if not is_stack_of(load_32(ram, place), load_32(ram, place + 4), 3):
             return NOT_FAST
     if eip > limit_of(low, high) or not can_commit(exits):
         return NOT_FAST
     # 4. Commit: flags by the privilege of CPL 0, then the segments.
     commit(cpu, exits)
-    mask = LOADABLE | EFLAGS_IF | EFLAGS_IOPL
-    flags = (virtual_flags(ram, exits) & ~mask) | (image & mask)
+    flags = (virtual_flags(ram, exits) & ~LOADABLE) | (image & LOADABLE)
     if level == 3:
         set_cpl(cpu, ram, exits, 3)
         exits.ss = hardware_selector(stack)
