@@ -16,7 +16,6 @@ from .records import (
     ACTIONS,
     ATTENTION,
     EXITS,
-    MAX_FRAMES,
     MAX_HIDDEN,
     N_ENTRIES,
     NOTHING_HELD,
@@ -100,16 +99,16 @@ class JittedExits:
         )  # fmt: skip
         if self.code is None:
             self.code = machine_code(run_processor, *processors, 0)
-        return run_exits(*processors, self.shared, self.vm.boards, self.code)
+        return run_exits(*processors, self.shared, self.vm.shadow.links, self.vm.boards, self.code)
 
     def usable(self) -> bool:
         """Whether nothing is on that the jitted exits know nothing of: a recorder, stops, checks, steps of the VMM's own."""
         vm, cpu = self.vm, self.processor.cpu
         if not self.declares or not self.wanted or vm.recorder is not None or self.processor.checks_isolation:
             return False
-        if vm.ring != 1 or vm.own_step or vm.open_frames or vm.table_written or vm.vcpu.halted:
+        if vm.ring != 1 or vm.own_step or vm.shadow.open_frames or vm.table_written or vm.vcpu.halted:
             return False
-        if cpu.stop_count or cpu.stop_deliveries or cpu.watch or len(vm.traced_frames) > MAX_FRAMES:
+        if cpu.stop_count or cpu.stop_deliveries or cpu.watch or vm.translation is not None:
             return False
         return self.have_prices() and len(self.hidden()) <= MAX_HIDDEN
 
@@ -133,8 +132,6 @@ class JittedExits:
         """What the exits depend on, from where Python keeps it."""
         exits, vm = self.exits, self.vm
         exits.guest_frames, exits.retired_limit = len(vm.p2m), self.machine.retired_limit
-        exits.traced_count = len(vm.traced_frames)
-        exits.traced[: len(vm.traced_frames)] = sorted(vm.traced_frames)
         hidden = self.hidden()
         exits.hidden_count = len(hidden)
         exits.hidden[: len(hidden)] = hidden
@@ -166,7 +163,10 @@ class JittedExits:
         row[1] += ticks
 
     def finish(self) -> None:
-        """An exit was handled; Python sees to the way back."""
-        self.vm.resume()
+        """An exit was handled; Python sees to the way back (vm.handle_hook)."""
+        if self.vm.board.attention:
+            self.machine.on_board()
+        if self.machine.outcome is None:
+            self.vm.resume()
         self.count_exits(int(self.exits.entry), 1, int(self.processor.cpu.ticks) - int(self.exits.begun))
 

@@ -62,9 +62,9 @@ FLAT_ACCESS_CODE, FLAT_ACCESS_DATA = 0xC09B, 0xC093
 
 
 @inline
-def note_push(ram, exits, gla, value, user):
+def note_push(ram, exits, links, gla, value, user):
     """A doubleword that the delivery pushes; False if it is left to Python."""
-    place = place_to_write(ram, exits, gla & M32, 4, user)
+    place = place_to_write(ram, exits, links, gla & M32, 4, user)
     exits.push_places[exits.push_count] = place
     exits.push_values[exits.push_count] = value
     exits.push_count += 1
@@ -110,7 +110,7 @@ def inner_stack(ram, exits, size):
 
 
 @kernel
-def deliver(cpu, ram, exits, vector, error, kind, eip, looks_again):
+def deliver(cpu, ram, exits, links, vector, error, kind, eip, looks_again):
     """Deliver one event to a handler in ring 0; `looks_again` 1: the gate is read once more behind it, for its DPL.
 
     SDM volume 3, section 6.12.1.
@@ -160,14 +160,14 @@ def deliver(cpu, ram, exits, vector, error, kind, eip, looks_again):
     known = True
     top = base + esp
     if cpl == 3:
-        known = note_push(ram, exits, top - 4, virtual_selector(cpl, exits.ss), 0)
-        known = note_push(ram, exits, top - 8, exits.esp, 0) and known
+        known = note_push(ram, exits, links, top - 4, virtual_selector(cpl, exits.ss), 0)
+        known = note_push(ram, exits, links, top - 8, exits.esp, 0) and known
         top -= 8
-    known = note_push(ram, exits, top - 4, flags, 0) and known
-    known = note_push(ram, exits, top - 8, virtual_selector(cpl, exits.cs), 0) and known
-    known = note_push(ram, exits, top - 12, eip, 0) and known
+    known = note_push(ram, exits, links, top - 4, flags, 0) and known
+    known = note_push(ram, exits, links, top - 8, virtual_selector(cpl, exits.cs), 0) and known
+    known = note_push(ram, exits, links, top - 12, eip, 0) and known
     if error != NO_ERROR:
-        known = note_push(ram, exits, top - 16, error, 0) and known
+        known = note_push(ram, exits, links, top - 16, error, 0) and known
     if looks_again == 1:
         known = read_guest(ram, exits, load_32(ram, IDTR_BASE) + (vector << ENTRY_BITS) + 4, 4, 0) >= 0 and known
     if not known or not can_commit(exits) or pushes_change_translations(exits):
@@ -190,20 +190,20 @@ def deliver(cpu, ram, exits, vector, error, kind, eip, looks_again):
 
 
 @kernel
-def reflect_exception(cpu, ram, exits, with_error_code):
+def reflect_exception(cpu, ram, exits, links, with_error_code):
     """An exception of the guest, as it is."""
     note_path(exits, REFLECT)
     error = NO_ERROR
     if with_error_code:
         error = exits.error
-    return deliver(cpu, ram, exits, exits.entry, error, KIND_EXCEPTION, exits.eip, 0)
+    return deliver(cpu, ram, exits, links, exits.entry, error, KIND_EXCEPTION, exits.eip, 0)
 
 
 @kernel
-def through_open_gate(cpu, ram, exits):
+def through_open_gate(cpu, ram, exits, links):
     """INT n of ring 3 came through a gate that was opened to it; EIP is behind it already (entries.deliver_open_gate)."""
     note_path(exits, REFLECT)
-    return deliver(cpu, ram, exits, exits.entry, NO_ERROR, KIND_SOFTWARE_INTERRUPT, exits.eip, 0)
+    return deliver(cpu, ram, exits, links, exits.entry, NO_ERROR, KIND_SOFTWARE_INTERRUPT, exits.eip, 0)
 
 
 @inline
@@ -214,7 +214,7 @@ def is_closed(ram, vector):
 
 
 @kernel
-def software_interrupt(cpu, ram, exits, vector):
+def software_interrupt(cpu, ram, exits, links, vector):
     """INT n that trapped, EIP still at it (entries.software_interrupt)."""
     note_path(exits, EMULATE_FAR_TRANSFER)
     gate = gate_place(ram, exits, vector)
@@ -223,7 +223,7 @@ def software_interrupt(cpu, ram, exits, vector):
     if dpl_of(load_32(ram, gate + 4)) == 3 and is_closed(ram, vector):
         return NOT_FAST
     note_path(exits, REFLECT)
-    return deliver(cpu, ram, exits, vector, NO_ERROR, KIND_SOFTWARE_INTERRUPT, (exits.eip + 2) & M32, 1)
+    return deliver(cpu, ram, exits, links, vector, NO_ERROR, KIND_SOFTWARE_INTERRUPT, (exits.eip + 2) & M32, 1)
 
 
 # -- SYSENTER and SYSEXIT ------------------------------------------------------------------------------------------------

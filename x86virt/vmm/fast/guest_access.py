@@ -105,16 +105,15 @@ def place_to_read(ram, exits, gla, n, user):
 
 
 @kernel
-def place_to_write(ram, exits, gla, n, user):
+def place_to_write(ram, exits, links, gla, n, user):
     """The machine address of `n` bytes to be written at a linear address; not of a traced frame."""
     if (gla & 0xFFF) + n > 0x1000:
         return UNKNOWN
     gpa = guest_physical(ram, exits, gla, 1, user)
     if gpa < 0:
         return UNKNOWN
-    for number in range(exits.traced_count):
-        if exits.traced[number] == gpa >> 12:
-            return UNKNOWN
+    if gpa >> 12 >= exits.guest_frames or links.traced[gpa >> 12] != 0:
+        return UNKNOWN
     return machine_address(ram, exits, gpa)
 
 

@@ -24,7 +24,7 @@ LONGEST = 3  # bytes of what is known here
 
 
 @kernel
-def emulate(cpu, ram, exits, board):
+def emulate(cpu, ram, exits, links, board):
     """Perform the trapping instruction; NOT_FAST if it is not one of those known here, or not as usual."""
     low, high = shadow_low(ram, exits.cs), shadow_high(ram, exits.cs)
     if is_stepped(exits):
@@ -36,7 +36,7 @@ def emulate(cpu, ram, exits, board):
     eflags = exits.eflags
     exits.eflags &= ~EFLAGS_RF
     exits.trap_resume = 0
-    length = perform(cpu, ram, exits, board, place)
+    length = perform(cpu, ram, exits, links, board, place)
     if length < 0:
         exits.eflags = eflags
         return NOT_FAST
@@ -46,7 +46,7 @@ def emulate(cpu, ram, exits, board):
 
 
 @kernel
-def perform(cpu, ram, exits, board, place):
+def perform(cpu, ram, exits, links, board, place):
     """The bytes of the instruction by which EIP goes on once it was performed (0 of a transfer), -1 if left to Python."""
     first = load_8(ram, place)
     outcome, length = NOT_FAST, 1
@@ -55,7 +55,7 @@ def perform(cpu, ram, exits, board, place):
     elif first == IRET:
         outcome, length = interrupt_return(cpu, ram, exits), 0
     elif first == INT_N:
-        outcome, length = software_interrupt(cpu, ram, exits, load_8(ram, place + 1)), 0
+        outcome, length = software_interrupt(cpu, ram, exits, links, load_8(ram, place + 1)), 0
     elif first & PORT_MASK == PORT_IMMEDIATE:
         outcome, length = access_port(cpu, ram, exits, board, first, load_8(ram, place + 1)), 2
     elif first & PORT_MASK == PORT_IN_DX:

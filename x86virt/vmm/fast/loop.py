@@ -21,7 +21,7 @@ from .records import (
 
 
 @kernel
-def handle(cpu, ram, exits, board):
+def handle(cpu, ram, exits, links, board):
     """One exit: DONE, or NOT_FAST with nothing changed."""
     if read_exit(cpu, ram, exits) == NOT_FAST:
         return NOT_FAST
@@ -30,11 +30,11 @@ def handle(cpu, ram, exits, board):
         return NOT_FAST
     note_path(exits, TRAP_DISPATCH)
     if action == EMULATE:
-        return emulate(cpu, ram, exits, board)
+        return emulate(cpu, ram, exits, links, board)
     if action == OPEN_GATE:
-        return through_open_gate(cpu, ram, exits)
+        return through_open_gate(cpu, ram, exits, links)
     if action == REFLECT_EXCEPTION:
-        return reflect_exception(cpu, ram, exits, is_of(WITH_ERROR_CODE, exits.entry))
+        return reflect_exception(cpu, ram, exits, links, is_of(WITH_ERROR_CODE, exits.entry))
     if action == ENTER_SYSTEM_CALL:
         return system_call(cpu, ram, exits)
     if action == NOTHING and can_commit(exits):
@@ -44,21 +44,23 @@ def handle(cpu, ram, exits, board):
 
 
 @entry
-def run_exits(state, ram, boards, codes, blocks, uops, details, shared, devices, run):
+def run_exits(state, ram, boards, codes, blocks, uops, details, shared, chains, devices, run):
     """Run the processor (`run` is what `machine_code` gave for it) and handle exits.
 
-    An outcome of the processor, among them HOOK for an exit that is left to Python; RESUME; ATTENTION.
+    An outcome of the processor, among them HOOK for an exit that is left to Python; RESUME; ATTENTION. `chains` is the LINKS
+    record of the shadow.
     """
     cpu = state[0]
     exits = shared[0]
+    links = chains[0]
     board = devices[0]
     while True:
         outcome = call_machine_code(run, state, ram, boards, codes, blocks, uops, details, 0)
         if outcome != HOOK:
             return outcome
-        if handle(cpu, ram, exits, board) == NOT_FAST:
+        if handle(cpu, ram, exits, links, board) == NOT_FAST:
             return HOOK
-        if not resume(cpu, ram, exits, board):
+        if board.attention != 0 or not resume(cpu, ram, exits, board):
             return RESUME
         count_exit(cpu, exits)
         if board.attention != 0:

@@ -26,7 +26,6 @@ N_VECTORS = 256
 SYSTEM_CALL = N_VECTORS  # in the place of a vector: SYSENTER
 N_ENTRIES = N_VECTORS + 1
 MAX_REFERENCES = 64
-MAX_FRAMES = 32
 MAX_HIDDEN = 32
 MAX_PUSHES = 6  # of a delivery: SS, ESP, EFLAGS, CS, EIP, error code
 
@@ -43,8 +42,6 @@ EXITS = np.dtype(
         # copied in: what the exits depend on
         ("guest_frames", "i8"),  # length of the p2m
         ("retired_limit", "i8"),
-        ("traced_count", "i8"),
-        ("traced", "i8", MAX_FRAMES),  # guest frames whose modification must be seen
         ("hidden_count", "i8"),
         ("hidden", "i8", MAX_HIDDEN),  # shadows that are present at CPL 3 and not at CPL 0: their high doublewords
         ("held", SEGMENT, N_DATA),  # by register: how the processor holds an inner ring's, whatever DPL it shows
