@@ -41,7 +41,7 @@ class TrapAndEmulate(Strategy):
         "general_protection": "emulate", "segment_not_present": "emulate", "stack_fault": "emulate",
         "invalid_tss": "emulate", "divide_error": "reflect", "bound": "reflect", "invalid_opcode": "reflect",
         "device_not_available": "reflect", "alignment_check": "reflect", "software_interrupt": "open_gate",
-        "host_timer": "nothing", "system_call": "system_call",
+        "host_timer": "nothing", "system_call": "system_call", "page_fault": "fill",
     }  # fmt: skip
     known_divergences = frozenset(
         {

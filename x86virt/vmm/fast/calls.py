@@ -6,17 +6,20 @@ import numpy as np
 
 from ...core.jit import machine_code
 from ...core.run import run as run_processor
+from ...isa.vectors import PF
 from ...processor import record_array
 from .. import layout
 from ..descriptor import dpl_of
-from ..exits import REASON_OF_VECTOR
+from ..exits import REASON_OF_VECTOR, Exit, GuestFault
 from ..vcpu import Frame
 from .loop import run_exits
 from .records import (
     ACTIONS,
     ATTENTION,
     EXITS,
+    FAULT_BEGUN,
     MAX_HIDDEN,
+    MAX_PAGES,
     N_ENTRIES,
     NOTHING_HELD,
     PATH_EVENTS,
@@ -82,9 +85,11 @@ class JittedExits:
         self.copy_in()
         outcome = int(self.run_jitted())
         self.copy_back()
-        if outcome == RESUME:
+        if outcome == FAULT_BEGUN:
+            self.finish_fault()
+        if outcome in (RESUME, FAULT_BEGUN):
             self.finish()
-        if outcome in (RESUME, ATTENTION):
+        if outcome in (RESUME, ATTENTION, FAULT_BEGUN):
             if self.vm.board.attention:
                 self.machine.on_board()
             return DEALT_WITH
@@ -99,7 +104,7 @@ class JittedExits:
         )  # fmt: skip
         if self.code is None:
             self.code = machine_code(run_processor, *processors, 0)
-        return run_exits(*processors, self.shared, self.vm.shadow.links, self.vm.boards, self.code)
+        return run_exits(*processors, self.shared, self.vm.shadow.links, self.vm.shadow.controls, self.vm.boards, self.code)
 
     def usable(self) -> bool:
         """Whether nothing is on that the jitted exits know nothing of: a recorder, stops, checks, steps of the VMM's own."""
@@ -110,7 +115,12 @@ class JittedExits:
             return False
         if cpu.stop_count or cpu.stop_deliveries or cpu.watch or vm.translation is not None:
             return False
-        return self.have_prices() and len(self.hidden()) <= MAX_HIDDEN
+        return self.have_prices() and len(self.hidden()) <= MAX_HIDDEN and len(self.table_pages()) <= MAX_PAGES
+
+    def table_pages(self) -> list[int]:
+        """The linear pages in which descriptors lie that are shadowed (ShadowDescriptors.check_table_pages)."""
+        descriptors = self.vm.descriptors
+        return sorted({gla >> 12 for gla in map(descriptors.address_of, descriptors.originals) if gla is not None})
 
     def hidden(self) -> list[int]:
         """Where the high doublewords are of the shadows that are present at CPL 3 and not at CPL 0."""
@@ -125,7 +135,8 @@ class JittedExits:
             self.prices = table
             self.priced = all(path in table for path in PATHS)
             if self.priced:
-                self.exits.price[:] = [sum(table[path]) for path in PATHS]
+                self.exits.base_price[:], self.exits.item_price[:] = zip(*(table[path] for path in PATHS), strict=True)
+                self.exits.price[:] = self.exits.base_price + self.exits.item_price
         return self.priced
 
     def copy_in(self) -> None:
@@ -133,6 +144,9 @@ class JittedExits:
         exits, vm = self.exits, self.vm
         exits.guest_frames, exits.retired_limit = len(vm.p2m), self.machine.retired_limit
         hidden = self.hidden()
+        pages = self.table_pages()
+        exits.page_count = len(pages)
+        exits.pages[: len(pages)] = pages
         exits.hidden_count = len(hidden)
         exits.hidden[: len(hidden)] = hidden
         exits.held["selector"] = NOTHING_HELD
@@ -161,6 +175,17 @@ class JittedExits:
         row[0] += count
         self.handled += count
         row[1] += ticks
+
+    def finish_fault(self) -> None:
+        """A page fault was charged and looked up; what is left of it (the strategy's hook)."""
+        exits, vm = self.exits, self.vm
+        gla = int(self.processor.cpu.cr2)
+        fault = Exit("page_fault", PF, int(exits.error), gla, rip=vm.vcpu.frame.eip, cpl=vm.vcpu.cpl)
+        try:
+            vm.shadow.after_walk()
+            vm.shadow.finish_fault(fault, int(exits.outcome))
+        except GuestFault as of_guest:
+            vm.inject_exception(of_guest)
 
     def finish(self) -> None:
         """An exit was handled; Python sees to the way back (vm.handle_hook)."""

@@ -9,17 +9,20 @@ from .. import layout
 # Outcomes of a handler.
 NOT_FAST = 0  # left to Python, with no effect
 DONE = 1
+REST = 2  # begun; Python does what is left of it
 # Outcomes of the loop, beside those of the processor (core/layout.py).
 RESUME = 1000  # the exit was handled; Python sees to the way back to the guest
 ATTENTION = 1001  # the exit was handled and the guest resumed; a virtual device asks for attention
+FAULT_BEGUN = 1002  # a page fault was charged and looked up in the guest's tables; what came out is in `outcome`
 
 PATHS = (
     "trap_dispatch", "emulate_flags", "emulate_control_register", "emulate_port", "device_request", "emulate_far_transfer",
-    "reflect", "emulate_system_call",
+    "reflect", "emulate_system_call", "emulate_invlpg", "shadow_fill", "shadow_table", "shadow_flush", "shadow_switch",
+    "shadow_sync", "shadow_check",
 )  # fmt: skip
 (
     TRAP_DISPATCH, EMULATE_FLAGS, EMULATE_CONTROL_REGISTER, EMULATE_PORT, DEVICE_REQUEST, EMULATE_FAR_TRANSFER, REFLECT,
-    EMULATE_SYSTEM_CALL,
+    EMULATE_SYSTEM_CALL, EMULATE_INVLPG, SHADOW_FILL, SHADOW_TABLE, SHADOW_FLUSH, SHADOW_SWITCH, SHADOW_SYNC, SHADOW_CHECK,
 ) = range(len(PATHS))  # fmt: skip
 PATH_EVENTS = tuple(EVENT_ID[f"vmm.{path}"] for path in PATHS)
 N_VECTORS = 256
@@ -27,11 +30,12 @@ SYSTEM_CALL = N_VECTORS  # in the place of a vector: SYSENTER
 N_ENTRIES = N_VECTORS + 1
 MAX_REFERENCES = 64
 MAX_HIDDEN = 32
+MAX_PAGES = 4
 MAX_PUSHES = 6  # of a delivery: SS, ESP, EFLAGS, CS, EIP, error code
 
 # What the toolkit does for an exit; a strategy says which, by reason (Strategy.jitted).
-ACTIONS = ("", "emulate", "reflect", "open_gate", "nothing", "system_call")
-NO_ACTION, EMULATE, REFLECT_EXCEPTION, OPEN_GATE, NOTHING, ENTER_SYSTEM_CALL = range(len(ACTIONS))
+ACTIONS = ("", "emulate", "reflect", "open_gate", "nothing", "system_call", "fill")
+NO_ACTION, EMULATE, REFLECT_EXCEPTION, OPEN_GATE, NOTHING, ENTER_SYSTEM_CALL, FILL = range(len(ACTIONS))
 
 SEGMENT = np.dtype([("selector", "i8"), ("seg_base", "i8"), ("limit", "i8"), ("access", "i8")])
 N_DATA = GS + 1
@@ -48,6 +52,10 @@ EXITS = np.dtype(
         ("actions", "i8", N_ENTRIES),  # by entry: of ACTIONS
         ("event", "i8", len(PATHS)),
         ("price", "i8", len(PATHS)),  # ticks of one item of a path
+        ("base_price", "i8", len(PATHS)),  # its parts: of the path, and of the item
+        ("item_price", "i8", len(PATHS)),
+        ("page_count", "i8"),
+        ("pages", "i8", MAX_PAGES),  # linear pages with descriptors that are shadowed
         # copied in and back
         ("shadow_count", "i8"),
         ("own_resume", "i8"),
@@ -61,6 +69,7 @@ EXITS = np.dtype(
         ("ss", "i8"),
         ("entry", "i8"),
         ("error", "i8"),
+        ("outcome", "i8"),  # of a fill
         ("trap_resume", "i8"),  # what own_resume is at the exit
         ("begun", "i8"),  # ticks when it came
         # what is to be charged for it
