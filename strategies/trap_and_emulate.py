@@ -17,7 +17,7 @@ wrong machine; `known_divergences` says which, and every run lists those that it
 
 from typing import ClassVar
 
-from x86virt.vmm import SHADOW_PATHS, Exit, GuestFault, Strategy, VirtualMachine, shadow_options
+from x86virt.vmm import SHADOW_PATHS, Choice, Exit, GuestFault, Strategy, VirtualMachine, shadow_options
 
 KERNEL, USER = "guest_kernel", "guest_user"
 
@@ -31,7 +31,7 @@ class TrapAndEmulate(Strategy):
     devices = "emulated"
     kernel_ring = 1
     needs_vmm = True
-    options = shadow_options()
+    options = (Choice("ring", "The ring in which the guest's kernel runs.", ("1", "3"), "1"), *shadow_options())
     paths = (
         "trap_dispatch", "emulate_flags", "emulate_control_register", "emulate_descriptor_table", "emulate_segment",
         "emulate_far_transfer", "emulate_port", "emulate_msr", "emulate_halt", "emulate_invlpg", "emulate_system_call",
@@ -88,6 +88,11 @@ class TrapAndEmulate(Strategy):
             ("verw_ew", USER, "eflags"),
         }
     )
+
+    @classmethod
+    def configure(cls) -> None:
+        """With `ring=3` paging keeps the guest's kernel from its programs: it gets shadow tables of its own."""
+        cls.kernel_ring = int(cls.option("ring"))
 
     # -- privileged instructions ---------------------------------------------------------------------------------
 
