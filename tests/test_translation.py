@@ -69,3 +69,18 @@ def test_modified_code_is_dropped() -> None:
 def test_every_attribute_of_the_translator_is_saved_or_made_again() -> None:
     translator = machine_of("hello").vm.translation
     assert set(vars(translator)) == saving.SAVED | saving.MADE
+
+
+# -- found by random kernels ------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_behind_a_jump_does_not_see_the_next_fetch() -> None:
+    """The page of a jump's target is marked accessed when the guest goes on there, not when its target is translated."""
+    boot = Kernel([]).image()
+    assert compare_runs(boot, machine_strategy(), find_strategy("native")(), load_profile("p4_prescott"), checkpoint=1).equal
+
+
+def test_an_access_through_gs_as_the_loader_left_it() -> None:
+    """GS holds a segment that no table of the guest's says: translated code can load it all the same."""
+    through_gs = b"\x65\x8b\x0d" + word(DATA) + b"\x65\x89\x0d" + word(DATA + 4)
+    judge(Kernel([Step(0, through_gs)]), "binary-translation", 1)
