@@ -465,6 +465,7 @@ def measure(profile: "Profile") -> Prices:
         assert machine.vm is not None
         machine.vm.prices.table = {}  # or it would ask for what is being measured
         machine.processor.cpu.cpuid_leaf1_edx |= CPUID_SEP  # the guests show SYSENTER whatever the profile offers
+        machine.processor.cpu.sensitive_trap = 0  # the exits are those of x86; a path in ring 0 costs the same anyway
         machine.load(find_guest(guest), command_line)
         measure_scene(machine, paths, prices)
         missing = [path for path in paths if path not in prices]
