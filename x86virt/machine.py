@@ -219,6 +219,8 @@ class Machine:
         budget = core.NEVER if max_cycles is None else max_cycles * TICKS
         pause = pause_ticks if pause_cycles is None else pause_cycles * TICKS
         cpu.budget = min(budget, pause)
+        if self.vm is not None:
+            self.vm.before_running()
         with self.ends_run():
             while self.outcome is None:
                 outcome = self.processor.run() if self.exits_in_code is None else self.exits_in_code.run()

@@ -327,6 +327,11 @@ class VirtualMachine:
         cpu.retired_limit = self.machine.retired_limit
         note_arrival(self)
 
+    def before_running(self) -> None:
+        """A run goes on that may have paused as the guest was about to."""
+        if self.translation is not None:
+            self.translation.mark_entered()
+
     def enter_vmm_code(self, offset: int, stack: int) -> None:
         """Go on in the VMM's own code at an offset of its region."""
         cpu = self.processor.cpu
