@@ -4,7 +4,7 @@ from ...core.cache import VMM, reference
 from ...core.charge import charge_ticks
 from ...core.jit import inline, kernel, load_8, load_32, store_32
 from ...isa.events import MODE_VMM
-from ...isa.registers import AR_UNUSABLE, DS, EBP, ESP, PF_U, PF_W, TYPE_EXPAND_DOWN
+from ...isa.registers import AR_UNUSABLE, DS, EBP, ESP, PF_W, TYPE_EXPAND_DOWN
 from ...isa.vectors import KIND_EXCEPTION, PF
 from ..shadow.fill import fill
 from ..shadow.follow import change_space, invalidate_page, is_loose
@@ -62,7 +62,7 @@ def charge_work(cpu, exits, control):
 @kernel
 def page_fault(cpu, ram, exits, links, control):
     """A missing shadow entry is made; a fault that the guest's own tables raise is the guest's. REST: Python goes on."""
-    write, user = int(exits.error & PF_W != 0), int(exits.error & PF_U != 0)
+    write, user = int(exits.error & PF_W != 0), int(load_32(ram, CPL) == 3)
     note_path(exits, SHADOW_FILL)
     commit(cpu, exits)
     exits.outcome = fill(cpu, ram, control, links, cpu.cr2, write, user)
@@ -176,7 +176,7 @@ def load_page_directory(cpu, ram, exits, links, control, number):
     # 2. The other address space.
     store_32(ram, CR3, value)
     path = SHADOW_SWITCH
-    if is_loose(control, mode_of(ram)):
+    if is_loose(control, mode_of(ram, control)):
         path = SHADOW_FLUSH
     charge_items(cpu, exits, path, 1)
     change_space(cpu, ram, control, links)

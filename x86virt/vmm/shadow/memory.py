@@ -135,7 +135,7 @@ class ShadowMemory:
 
     def finish_fault(self, exit: Exit, outcome: int) -> None:
         """What a fill has not done for a page fault."""
-        write, user = int(exit.qualification & PF_W != 0), int(exit.qualification & PF_U != 0)
+        write, user = int(exit.qualification & PF_W != 0), int(self.vm.vcpu.cpl == 3)
         if outcome == TRACED:
             self.open_to_writing(int(self.control.gpa) >> 12)
             outcome = self.fill(exit.gla, write, user)
