@@ -7,7 +7,7 @@ from collections import Counter
 from functools import cache
 
 import pytest
-from guest_sets import portable_guests
+from guest_sets import portable_guests, short_line
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from witness_machine import compare_exit, make_machine, next_exit
@@ -343,7 +343,7 @@ def test_prices_of_a_users_profile_are_kept(tmp_path, monkeypatch):
 @pytest.mark.parametrize("guest", sorted(portable_guests()))
 def test_no_shipped_guest_charges_an_unpriced_hook(guest):
     machine = Machine(find_strategy("trap-and-emulate")(), load_profile("p4_prescott"))
-    machine.load(find_guest(guest), "iterations=2")
+    machine.load(find_guest(guest), short_line(guest, 2))
     result = machine.run(2_000_000_000)
     assert result.outcome == "halted"
     assert result.unpriced == 0
