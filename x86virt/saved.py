@@ -92,7 +92,7 @@ AGAIN = "save the machine again"
 # Fields of the processor that say what machine it is: they must be those of the machine that is made to take the state.
 IDENTITY_FIELDS = (
     "price", "cache_levels", "cache_all", "ram_last", "place_last", "rom_first", "bios_bytes", "vga_rom_bytes", "code_map",
-    "owner_table",
+    "owner_table", "frame_map", "write_log", "interrupt_exits", "protected_exits",
     *(name for name in CPU.names or () if name.startswith("cpuid")),
 )  # fmt: skip
 TIME_LOG_FIELDS = ("time_mode", "time_count", "time_next", "time_log")

@@ -37,7 +37,7 @@ from .performance import (
     write_performance_register,
 )
 from .physical import note_code_write
-from .physical_map import place_to_read, refresh_map, takes_writes
+from .physical_map import BUS, place_to_read, place_to_write, refresh_map
 from .port_decode import port_read, port_write, reads_time
 from .segment import segment_limits
 from .tlb import flush_tlb, invalidate_page
@@ -84,15 +84,15 @@ def refresh_memory_map(state):
 
 
 @entry
-def place_of(state, physical):
+def place_of(state, memory, physical):
     """Where a read of a physical address finds its bytes in the array; beyond the array, in no memory."""
-    return place_to_read(state[0], physical)
+    return place_to_read(state[0], memory, physical)
 
 
 @entry
-def is_writable(state, physical):
+def is_writable(state, memory, physical):
     """Whether RAM takes what is written to a physical address."""
-    return takes_writes(state[0], physical)
+    return place_to_write(state[0], memory, physical) < BUS
 
 
 @entry

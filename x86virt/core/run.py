@@ -39,6 +39,7 @@ from .layout import (
     HALTED_FOREVER,
     HOLDS_DEBUG,
     HOOK,
+    INTERRUPT,
     MARK,
     NEVER,
     OK,
@@ -131,6 +132,8 @@ def boundary(cpu, ram, board):
                 return outcome
             continue
         if cpu.shadow == 0 and cpu.eflags & EFLAGS_IF != 0 and interrupt_requested(cpu, board):
+            if cpu.interrupt_exits == 1:
+                return INTERRUPT
             if cpu.halted == 1:
                 wake(cpu)
             outcome = take_interrupt(cpu, ram, board)
@@ -146,6 +149,15 @@ def boundary(cpu, ram, board):
         outcome = idle(cpu, board)
         if outcome != OK:
             return outcome
+
+
+@entry
+def take_requested_interrupt(state, ram, boards):
+    """Take the external interrupt because of which the last call ended with INTERRUPT: OK, or SHUTDOWN."""
+    cpu = state[0]
+    if cpu.halted == 1:
+        wake(cpu)
+    return take_interrupt(cpu, ram, boards[0])
 
 
 @inline
