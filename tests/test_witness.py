@@ -106,7 +106,7 @@ class Made:
         vm.vcpu.iopl = iopl
         if cpl:
             self.open_to_user(int(self.frame[0]))
-            vm.set_virtual_cpl(cpl)
+            vm.segments.set_cpl(cpl)
         for number, value in (registers or {}).items():
             vm.processor.cpu.gpr[number] = value
 

@@ -112,7 +112,7 @@ def python_effect(vm, console: int) -> Effect:
     effect.values["held"] = int(vm.interrupts_held())
     effect.values["installed"] = len(vm.descriptors.originals)
     effect.values["user code"] = sorted(vm.descriptors.user_code)
-    effect.values["open gates"] = bits(vm.open_vectors, 256).view("<u4").tolist()
+    effect.values["open gates"] = bits(vm.entries.open_vectors, 256).view("<u4").tolist()
     effect.values["traced"] = bits(vm.traced_frames, -(-len(vm.p2m) // 8) * 8).tolist()
     device = device_record(vm)
     text = vm.boards[0]["console"][console : int(vm.boards[0]["console_length"])]

@@ -22,9 +22,11 @@ def _strategies() -> Table:
 
     rows = []
     for name in strategy_names():
-        lines = (find_strategy(name).__doc__ or "").strip().splitlines()
-        rows.append((name, lines[0] if lines else ""))
-    return ("strategy", "description"), list(rows)
+        strategy = find_strategy(name)
+        lines = (strategy.__doc__ or "").strip().splitlines()
+        options = [f"{option.name}={option.expected} ({option.text(option.default)})" for option in strategy.options]
+        rows.append((name, lines[0] if lines else "", ", ".join(options) or "-"))
+    return ("strategy", "description", "options"), list(rows)
 
 
 def _profiles() -> Table:

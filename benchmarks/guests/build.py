@@ -48,6 +48,16 @@ GUESTS: dict[str, Guest] = {
     "pgfault": Guest("pgfault.asm", ("page fault answered by one new PTE",)),
     "portio": Guest("portio.asm", ("IN from port 0x80", "OUT to port 0x80")),
     "ptemod": Guest("ptemod.asm", ("store to a PTE in use", "store to a PTE, INVLPG, read through it")),
+    "smc": Guest(
+        "smc.asm",
+        (
+            "an instruction of the running loop changed, in the kernel",
+            "an instruction of the running loop changed, in ring 3",
+            "a routine copied and called, in the kernel",
+            "a routine copied and called, in ring 3",
+            "a page of code mapped onto another frame, INVLPG, call",
+        ),
+    ),
     "speed": Guest(
         "speed.asm",
         (

@@ -64,7 +64,7 @@ class OutputFile(click.ParamType):
 
 def strategy_option(default: tuple[str, ...]) -> Callable[..., Any]:
     """`--strategy`, which may be repeated."""
-    text = "A strategy's name, `all`, or path/to/file.py:Class; may be repeated."
+    text = "A strategy's name, `all`, or path/to/file.py:Class, with ,option=value behind it; may be repeated."
     return click.option(
         "-s", "--strategy", "strategies", multiple=True, default=default, metavar="NAME|all|FILE:CLASS", help=text,
         show_default=True,

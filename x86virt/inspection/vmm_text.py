@@ -35,7 +35,7 @@ def vmm_lines(machine: "Machine") -> list[str]:
         f"{sum(len(pages) for pages in vm.shadow.frames.values())} pages mapped writable",
         f"shadowed descriptors: {' '.join(f'{8 * index:04x}' for index in sorted(vm.descriptors.originals)) or 'none'}",
         f"traced guest frames: {' '.join(f'{frame:05x}' for frame in sorted(vm.traced_frames)) or 'none'}",
-        f"gates open to ring 3: {' '.join(f'{vector:02x}' for vector in sorted(vm.open_vectors)) or 'none'}",
+        f"gates open to ring 3: {' '.join(f'{vector:02x}' for vector in sorted(vm.entries.open_vectors)) or 'none'}",
     ]
     rows.append(f"{'exits':<28}{'count':>12}{'cycles':>18}")
     exits = sorted(vm.exits.items(), key=lambda row: -row[1][1])

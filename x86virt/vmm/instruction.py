@@ -71,20 +71,20 @@ def repeats(octets: bytes) -> bool | None:
 
 def fetch(vm: "VirtualMachine", count: int) -> bytes:
     """`count` instruction bytes at the guest's CS:EIP."""
-    gla = vm.virtual_segment(CS).base + vm.vcpu.frame.eip
+    gla = vm.segments.state(CS).base + vm.vcpu.frame.eip
     return vm.guest.read_bytes(gla, count, vm.vcpu.cpl == 3)
 
 
 def decode_at_trap(vm: "VirtualMachine") -> Instruction | None:
     """Decode the trapping instruction; None if its bytes are none that the table knows."""
-    page_room = 0x1000 - (vm.virtual_segment(CS).base + vm.vcpu.frame.eip & 0xFFF)
+    page_room = 0x1000 - (vm.segments.state(CS).base + vm.vcpu.frame.eip & 0xFFF)
     for count in (min(page_room, MAX_INSTRUCTION), MAX_INSTRUCTION):
         octets = fetch(vm, count)
         decoded = vm.processor.code.decoded[0]
         decoded.window[: len(octets)] = list(octets)
         decoded.available = len(octets)
         decoded.rip = vm.vcpu.frame.eip
-        decoded.code_16 = int(vm.virtual_segment(CS).access & AR_DB == 0)
+        decoded.code_16 = int(vm.segments.state(CS).access & AR_DB == 0)
         why = decode_bytes(vm.processor.codes)
         if why == DECODED_OK:
             return from_record(decoded, octets)

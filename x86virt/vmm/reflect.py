@@ -170,7 +170,7 @@ def deliver(vm: "VirtualMachine", vector: int, error: int | None, kind: int) -> 
         base, limit = stack.base, stack.limit
         values = [old_ss, frame.esp, *values]
     else:
-        present = vm.virtual_segment(SS)
+        present = vm.segments.state(SS)
         esp, base, limit = frame.esp, present.base, present.limit
     if not has_room(esp, limit, len(values)):
         raise GuestFault(SS_FAULT, external | (error_code(stack_selector) if inner else 0))
@@ -187,7 +187,7 @@ def deliver(vm: "VirtualMachine", vector: int, error: int | None, kind: int) -> 
     if stack is not None:
         frame.ss = vcpu.hardware_selector(stack_selector)
     frame.esp = esp
-    vm.set_virtual_cpl(level)
+    vm.segments.set_cpl(level)
     frame.cs = vcpu.hardware_selector(selector & ~3 | level)
     frame.eip = target
     interrupt_gate = (high >> 8) & 0xF == TYPE_INTERRUPT_GATE_32
@@ -195,7 +195,7 @@ def deliver(vm: "VirtualMachine", vector: int, error: int | None, kind: int) -> 
         flags &= ~EFLAGS_IF
     frame.eflags = vcpu.load_flags(flags & ~(EFLAGS_TF | EFLAGS_NT | EFLAGS_RF | EFLAGS_VM))
     vcpu.own_resume = False
-    vm.make_loadable(frame.cs)
-    vm.make_loadable(frame.ss)
+    vm.descriptors.install(frame.cs)
+    vm.descriptors.install(frame.ss)
     vm.last_delivery = vector, error, kind
     note_delivery(vm.processor)

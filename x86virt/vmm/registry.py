@@ -1,7 +1,7 @@
 """Finding strategies: the built-in ones in `strategies/`, installed ones by entry point, and a user's own file.
 
 A built-in module `trap_and_emulate.py` holds the strategy `trap-and-emulate`: one class whose `name` says so. Nothing
-is imported before a strategy is asked for.
+is imported before a strategy is asked for. Behind any of these, `,option=value` chooses what the strategy leaves open.
 """
 
 import importlib
@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import StrategyError, near_matches, show
+from .options import split_options, with_options
 
 if TYPE_CHECKING:
     from . import Strategy
@@ -37,10 +38,16 @@ def strategy_names() -> list[str]:
 
 
 def find_strategy(name_or_file: str) -> "type[Strategy]":
-    """The strategy class of that name, or of `path/to/file.py:Class` (the class may be left out if there is one).
+    """The strategy class of that name, or of `path/to/file.py:Class` (the class may be left out if there is one), with
+    the options that stand behind it: `trap-and-emulate,shadow=trace`.
 
     Raises StrategyError for a name or file that is not there, and for anything wrong in a user's file.
     """
+    strategy, chosen = split_options(name_or_file)
+    return with_options(_find(strategy), chosen)
+
+
+def _find(name_or_file: str) -> "type[Strategy]":
     path, separator, class_name = name_or_file.rpartition(":")
     if separator and path.endswith(".py"):
         return _from_file(path, class_name)
@@ -52,6 +59,9 @@ def find_strategy(name_or_file: str) -> "type[Strategy]":
     if name_or_file in installed:
         return _from_entry_point(installed[name_or_file])
     names = strategy_names()
+    first, comma, rest = name_or_file.partition(",")
+    if comma and first in names:
+        raise StrategyError(f"strategy {first}", f"{show(rest)} chooses nothing", f"write {first},option=value")
     advice = f"use one of {', '.join(names)}, or path/to/file.py:Class{near_matches(name_or_file, names)}"
     raise StrategyError(f"strategy {show(name_or_file)}", "no such strategy", advice)
 

@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 FLAGS = ("own_step", "resumed_with_flag", "updating_descriptor", "table_written")
 FRAME_SETS = ("traced_frames", "open_frames")
 ARRAYS = ("p2m", "boards", "model_specific")  # saved as they are, beside `vm_state`
-SAVED_OF_VM = {*FLAGS, *FRAME_SETS, "open_vectors", "unpriced", "exits", "debug_bits", "resumed_at", *ARRAYS}
+SAVED_OF_VM = {*FLAGS, *FRAME_SETS, "unpriced", "exits", "debug_bits", "resumed_at", *ARRAYS}
 MADE_OF_VM = {
     "machine", "ring", "processor", "prices", "board", "guest", "vcpu", "shadow", "descriptors", "recorder", "last_exit",
-    "last_delivery",
+    "last_delivery", "segments", "events", "entries",
 }  # fmt: skip
 DESCRIPTOR_TABLES = ("originals", "former", "detached")
 SAVED_OF_DESCRIPTORS = {*DESCRIPTOR_TABLES, "user_code"}
 MADE_OF_DESCRIPTORS = {"vm", "ring", "address"}
+SAVED_OF_ENTRIES, MADE_OF_ENTRIES = {"open_vectors"}, {"vm"}
 SAVED_OF_SHADOW, MADE_OF_SHADOW = {"frames"}, {"vm", "root"}
 SAVED_OF_VCPU, MADE_OF_VCPU = {"frame", "shadow_count", "own_resume", "boot_data"}, {"record", "ring"}
 FRAME_FIELDS = ("eip", "cs", "eflags", "esp", "ss")
@@ -36,7 +37,7 @@ def vm_state(vm: "VirtualMachine") -> dict[str, Any]:
     """All of it but ARRAYS."""
     state: dict[str, Any] = {name: bool(getattr(vm, name)) for name in FLAGS}
     state |= {name: sorted(getattr(vm, name)) for name in FRAME_SETS}
-    state["open_vectors"] = sorted(vm.open_vectors)
+    state["open_vectors"] = sorted(vm.entries.open_vectors)
     state["unpriced"] = vm.unpriced
     state["debug_bits"] = int(vm.debug_bits)
     state["resumed_at"] = vm.resumed_at
@@ -59,7 +60,7 @@ def restore_vm(vm: "VirtualMachine", state: dict[str, Any]) -> None:
         setattr(vm, name, within(state[name], 0, 1) == 1)
     for name in FRAME_SETS:
         setattr(vm, name, {within(frame, 0, len(vm.p2m) - 1) for frame in state[name]})
-    vm.open_vectors = {within(vector, 0, 255) for vector in state["open_vectors"]}
+    vm.entries.open_vectors = {within(vector, 0, 255) for vector in state["open_vectors"]}
     vm.unpriced = within(state["unpriced"], 0, 1 << 62)
     vm.debug_bits = within(state["debug_bits"], 0, 0xFFFFFFFF)
     vm.resumed_at = within(state["resumed_at"], -1, 1 << 62)

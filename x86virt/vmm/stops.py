@@ -44,7 +44,7 @@ def note_arrival(vm: "VirtualMachine") -> None:
     if not cpu.stop_count or cpu.stop_met:
         return
     try:
-        gla = vm.segment_base(CS) + vm.vcpu.frame.eip & 0xFFFFFFFF
+        gla = vm.segments.base(CS) + vm.vcpu.frame.eip & 0xFFFFFFFF
     except Unsupported:  # which is said when the guest needs it
         return
     if cpu.stop_passed == gla and cpu.stop_passed_retired == cpu.retired:

@@ -1,8 +1,10 @@
 """What a strategy is: three choices, the ring it gives the guest's kernel, and a hook for each reason to exit."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .exits import Exit, VmmError
+from .options import Option, Value
 from .state import SegmentState, VirtualState, bare_registers, bare_state
 
 if TYPE_CHECKING:
@@ -25,6 +27,18 @@ class Strategy:
     known_divergences: ClassVar[frozenset[tuple[str, str, str]]] = frozenset()
     paths: ClassVar[tuple[str, ...]] = ()  # paths of the VMM that it may charge
     needs_vmm: ClassVar[bool] = False  # whether the machine carries a VMM below the guest
+    options: ClassVar[tuple[Option, ...]] = ()  # what `NAME,option=value` may choose
+    chosen: ClassVar[Mapping[str, Value]] = {}  # what was chosen; `option` reads it
+
+    @classmethod
+    def option(cls, name: str) -> Value:
+        """What was chosen for an option that the strategy declares, or its default."""
+        default = {option.name: option.default for option in cls.options}[name]
+        return cls.chosen.get(name, default)
+
+    @classmethod
+    def configure(cls) -> None:
+        """Called on the derived class for which options were chosen: set what else of it follows from them."""
 
     def setup(self, machine: "Machine") -> None:
         """Called once, when the guest has been loaded and before it starts."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.board import BOARD
-from ..core.breakpoints import DR6_BD, DR6_BS, DR7_GD, ON_EXECUTION
+from ..core.breakpoints import DR6_BS
 from ..core.entries import (
     all_eflags,
     device_acknowledge,
@@ -31,8 +31,6 @@ from ..core.layout import MAX_INSTRUCTION, MODEL_SPECIFIC, NEVER, OWNER_GUEST, O
 from ..identity import reset_model_specific
 from ..isa.events import EVENT_ID, EVENT_VMM_UNPRICED_HOOK, MODE_GUEST_KERNEL, MODE_GUEST_USER, MODE_VMM
 from ..isa.registers import (
-    AR_DB,
-    AR_TYPE,
     AR_UNUSABLE,
     CR0_ET,
     CR0_NE,
@@ -58,11 +56,12 @@ from ..isa.registers import (
     TR,
     TYPE_TSS_32_BUSY,
 )
-from ..isa.vectors import BP, DB, GP, KIND_EXTERNAL, KIND_SOFTWARE_INTERRUPT, MF, PF, SS_FAULT
+from ..isa.vectors import DB, KIND_EXTERNAL, PF
 from ..processor import record_array
 from ..start.boot import PROTECTED, Boot
 from . import layout
 from .emulate import emulate
+from .emulate.system_calls import sysenter
 from .exits import (
     ERROR_CODE_VECTORS,
     FAULT_VECTORS,
@@ -72,15 +71,18 @@ from .exits import (
     IsolationViolation,
     Unsupported,
 )
+from .guest_events import GuestEvents
 from .guest_memory import GuestMemory
 from .instruction import Instruction, decode_at_trap, fetch, repeats
+from .open_entries import OpenEntries
 from .prices import PathPrices
-from .reflect import deliver, read_gate, reflect
+from .reflect import reflect
 from .shadow_descriptors import Descriptor, ShadowDescriptors
 from .shadow_pages import ShadowPages
 from .state import SYSTEM_REGISTERS, SegmentState, VirtualState, devices_of, segment_state, x87_state
 from .stops import note_arrival
 from .vcpu import Frame, VirtualCpu
+from .virtual_segments import VirtualSegments
 
 if TYPE_CHECKING:
     from ..machine import Machine
@@ -88,11 +90,8 @@ if TYPE_CHECKING:
 
 M32 = 0xFFFFFFFF
 PAGE = 4096
-FLAT_CODE = SegmentState(0, 0, M32, 0xC09B)
-FLAT_DATA = SegmentState(0, 0, M32, 0xC093)
 GATE_PRESENT = 0x8E00
 DR6_CONDITIONS = 0xE00F
-DR7_ENABLES = 0xFF
 IRETD, STI, HLT = 0xCF, 0xFB, 0xF4
 
 
@@ -125,7 +124,9 @@ class VirtualMachine:
         self.exits: dict[str, list[int]] = {}
         self.shadow = ShadowPages(self)
         self.descriptors = ShadowDescriptors(self, ring)
-        self.open_vectors: set[int] = set()
+        self.segments = VirtualSegments(self)
+        self.events = GuestEvents(self)
+        self.entries = OpenEntries(self)
         self.recorder: Recorder | None = None
         self.last_exit: Exit | None = None
         self.last_delivery: tuple[int, int | None, int] | None = None  # to the guest: vector, error code, kind
@@ -356,94 +357,6 @@ class VirtualMachine:
         else:
             self.processor.cpu.gpr[number] = value & M32
 
-    def virtual_segment(self, segment: int) -> SegmentState:
-        """A segment register as the guest has it, decompressed from what the hardware holds."""
-        vcpu = self.vcpu
-        cache = self.processor.cpu.seg[segment]
-        hardware = {CS: vcpu.frame.cs, SS: vcpu.frame.ss}.get(segment, int(cache.selector))
-        own = segment in (CS, SS) or hardware & 0xFFF8 >= layout.FIRST_VMM_SELECTOR
-        selector = vcpu.virtual_selector(hardware) if own else hardware
-        if segment not in (CS, SS) and int(cache.access) & AR_UNUSABLE:
-            return segment_state(selector, 0, 0, AR_UNUSABLE)
-        original = self.descriptors.original(hardware)
-        if original is None:
-            raise Unsupported(f"segment {SEGMENT_REGISTERS[segment]} holds selector {selector:#x}, whose origin is lost")
-        if segment not in (CS, SS) and vcpu.cpl == 3 and original.dpl < 3 and not original.is_conforming:
-            return segment_state(0, 0, 0, AR_UNUSABLE)  # the IRET with which the VMM resumes is about to drop it
-        return SegmentState(selector, original.base, original.limit, original.access)
-
-    def segment_base(self, segment: int) -> int:
-        """The base of a segment."""
-        return self.virtual_segment(segment).base
-
-    def stack_base(self) -> int:
-        """The base of the guest's stack segment."""
-        return self.segment_base(SS)
-
-    def read_operand(self, segment: int, offset: int, n: int) -> int:
-        """Read memory as an operand of the emulated instruction: segment and page checks at the virtual CPL."""
-        return self.guest.read(self.checked(segment, offset, n), n, self.vcpu.cpl == 3)
-
-    def write_operand(self, segment: int, offset: int, n: int, value: int) -> None:
-        """Write memory as an operand of the emulated instruction."""
-        self.guest.write(self.checked(segment, offset, n, True), n, value, self.vcpu.cpl == 3)
-
-    def check_write(self, segment: int, offset: int, n: int) -> None:
-        """See to it that memory can be written as an operand of the emulated instruction."""
-        gla = self.checked(segment, offset, n, True)
-        for address in {gla, gla + n - 1 & M32}:
-            self.guest.walk(address, True, self.vcpu.cpl == 3)
-
-    def checked(self, segment: int, offset: int, n: int, write: bool = False) -> int:
-        """The linear address of an operand that its segment lets be read or written, within its limit."""
-        state = self.virtual_segment(segment)
-        kind = state.access & AR_TYPE
-        permitted = kind & 0xA == 2 if write else kind & 0xA != 8  # no code, no read-only data; no execute-only code
-        inside = offset + n - 1 <= state.limit
-        if kind & 0xC == 4:  # expand-down data
-            inside = offset > state.limit and offset + n - 1 <= (M32 if state.access & AR_DB else 0xFFFF)
-        if state.access & AR_UNUSABLE or not permitted or not inside:
-            raise GuestFault(SS_FAULT if segment == SS else GP, 0)
-        return state.base + offset & M32
-
-    def check_port(self, port: int, n: int) -> None:
-        """May the guest use `n` ports? By IOPL, or the permission bitmap of its TSS (SDM volume 1, section 18.5)."""
-        vcpu = self.vcpu
-        if vcpu.cpl <= vcpu.iopl:
-            return
-        if vcpu.tr_access & 0x1F != TYPE_TSS_32_BUSY or vcpu.tr_limit < 103:
-            raise GuestFault(GP, 0)
-        offset = self.guest.read(vcpu.tr_base + 102, 2) + (port >> 3)
-        if offset + 1 > vcpu.tr_limit:
-            raise GuestFault(GP, 0)
-        if self.guest.read(vcpu.tr_base + offset, 2) >> (port & 7) & (1 << n) - 1:
-            raise GuestFault(GP, 0)
-
-    def set_virtual_cpl(self, cpl: int) -> None:
-        """Enter a virtual privilege level."""
-        if cpl != self.vcpu.cpl:
-            self.vcpu.cpl = cpl
-            self.descriptors.on_virtual_cpl_change()
-
-    def make_loadable(self, selector: int) -> None:
-        """See to it that the processor's IRET can load a selector."""
-        self.descriptors.install(selector)
-
-    def enter_flat(self, selector: int, cpl: int, eip: int, esp: int) -> None:
-        """SYSENTER and SYSEXIT: flat segments whatever the tables say; here the tables must say so too."""
-        for number, flat in ((selector, FLAT_CODE), (selector + 8, FLAT_DATA)):
-            found = self.descriptors.guest_descriptor(number)
-            access = flat.access | cpl << 5
-            if found is None or (found[1].base, found[1].limit) != (0, M32) or found[1].access | 1 != access:
-                raise Unsupported(f"SYSENTER and SYSEXIT with descriptors at {selector:#x} that are not flat")
-        self.set_virtual_cpl(cpl)
-        frame = self.vcpu.frame
-        frame.cs = self.vcpu.hardware_selector(selector & ~3 | cpl)
-        frame.ss = self.vcpu.hardware_selector(selector + 8 & ~3 | cpl)
-        frame.eip, frame.esp = eip & M32, esp & M32
-        self.make_loadable(frame.cs)
-        self.make_loadable(frame.ss)
-
     # -- shadows --------------------------------------------------------------------------------------------------
 
     def flush_shadow(self) -> None:
@@ -542,98 +455,23 @@ class VirtualMachine:
 
     def inject_exception(self, fault: GuestFault) -> None:
         """Deliver a fault to the guest."""
-        if fault.cr2 is not None:
-            self.vcpu.cr2 = fault.cr2
-        reflect(self, fault.vector, fault.error)
+        self.events.inject_exception(fault)
 
     def reflect_exit(self, exit: Exit) -> None:
         """Deliver the exception that caused an exit to the guest as it is."""
-        if exit.vector == DB:
-            self.note_debug(self.debug_bits)
-        if exit.vector == MF and not self.vcpu.cr0 & CR0_NE:
-            raise Unsupported("an x87 exception of a guest with CR0.NE clear: its IRQ 13 is not virtualized; set CR0.NE")
-        reflect(self, exit.vector, exit.qualification if exit.vector in ERROR_CODE_VECTORS else None)
-
-    def single_step_trap(self) -> None:
-        """#DB behind an emulated instruction that began with the guest's TF set."""
-        self.note_debug(DR6_BS)
-        reflect(self, DB, None)
-
-    def note_debug(self, bits: int) -> None:
-        """What a debug exception does to the virtual debug registers."""
-        self.vcpu.dr[6] |= bits
-        self.vcpu.dr[7] &= M32 & ~DR7_GD
-
-    def general_detect(self) -> None:
-        """#DB before a MOV to or from a debug register, with RF in the image that is pushed."""
-        self.note_debug(DR6_BD)
-        self.vcpu.frame.eflags |= EFLAGS_RF
-        self.vcpu.own_resume = False
-        reflect(self, DB, None)
-
-    def load_breakpoints(self) -> None:
-        """Give the processor the guest's instruction breakpoints, which it meets just where the guest's would.
-
-        Breakpoints on data and ports would miss what the VMM does for the guest.
-        """
-        registers = [int(value) for value in self.vcpu.dr]
-        for number in range(4):
-            if registers[7] >> 2 * number & 3:
-                if registers[7] >> 16 + 4 * number & 3 != ON_EXECUTION:
-                    raise Unsupported("the guest enables a breakpoint on data or ports: only those on code are virtualized")
-                if registers[number] >= layout.VMM_BASE:
-                    raise Unsupported(f"the guest enables a breakpoint at {registers[number]:#x}, where the VMM lies")
-        for number in range(4):
-            self.processor.set_debug_register(number, registers[number])
-        self.processor.set_debug_register(7, registers[7] & DR7_ENABLES)
-
-    def software_interrupt(self, vector: int, kind: int, length: int) -> None:
-        """INT n of the guest, EIP still at it. A fault in its delivery is raised with EIP there."""
-        frame = self.vcpu.frame
-        eip = frame.eip
-        read_gate(self, vector, kind)
-        frame.eip = eip + length & M32
-        try:
-            self.charge("reflect", 1)
-            self.deliver_software(vector, kind)
-        except GuestFault:
-            frame.eip = eip
-            raise
-        if self.gate_dpl(vector) == 3:
-            self.open_gate(vector)
-
-    def gate_dpl(self, vector: int) -> int:
-        """The DPL of the guest's own gate."""
-        return self.guest.read(self.vcpu.idtr_base + 8 * vector + 4, 4) >> 13 & 3
+        self.events.reflect_exit(exit)
 
     def deliver_open_gate(self, exit: Exit) -> None:
-        """INT n came through a gate that was opened to ring 3. EIP is behind it; the guest's gate decides now."""
-        frame = self.vcpu.frame
-        try:
-            self.charge("reflect", 1)
-            self.deliver_software(exit.vector)
-        except GuestFault as fault:
-            # It did not retire after all: EIP goes back to it, and its gate is closed until the guest opens it again.
-            self.processor.cpu.retired -= 1
-            frame.eip = frame.eip - (1 if exit.vector == BP else 2) & M32
-            self.write_gate(exit.vector, 0)
-            self.open_vectors.discard(exit.vector)
-            self.inject_exception(fault)
+        """INT n came through a gate that was opened to ring 3."""
+        self.entries.deliver_open_gate(exit)
 
     def enter_system_call(self) -> None:
-        """SYSENTER of the guest: ring 0 at the guest's own entry, with IF clear."""
-        self.charge("emulate_system_call", 1)
-        vcpu = self.vcpu
-        vcpu.interrupt_flag = 0
-        self.enter_flat(vcpu.sysenter_cs & 0xFFFC, 0, vcpu.sysenter_eip, vcpu.sysenter_esp)
+        """SYSENTER of the guest."""
+        sysenter(self)
 
     def emulate(self, instruction: Instruction) -> bool:
         """Perform a sensitive instruction on the virtual processor; False if it is none."""
         return emulate(self, instruction)
-
-    def deliver_software(self, vector: int, kind: int = KIND_SOFTWARE_INTERRUPT) -> None:
-        """Deliver a software interrupt whose EIP is already behind the instruction."""
-        deliver(self, vector, None, kind)
 
     def hold_interrupts(self) -> None:
         """The interrupt shadow of STI, MOV SS and POP SS: it ends when one more instruction has retired."""
@@ -645,7 +483,7 @@ class VirtualMachine:
 
     def at_repeated_string(self) -> bool | None:
         """Whether the guest stands at a repeated string instruction; None where the shadow does not map its bytes now."""
-        gla = self.segment_base(CS) + self.vcpu.frame.eip & M32
+        gla = self.segments.base(CS) + self.vcpu.frame.eip & M32
         return repeats(self.machine.bytes_at(gla, MAX_INSTRUCTION))
 
     def must_step(self) -> bool:
@@ -710,27 +548,6 @@ class VirtualMachine:
     def retire(self) -> None:
         """Count an emulated guest instruction."""
         self.processor.cpu.retired += 1
-
-    # -- SYSENTER and gates ---------------------------------------------------------------------------------------
-
-    def open_sysenter(self) -> None:
-        """Point the processor's SYSENTER at the VMM while the guest's is usable."""
-        cpu = self.processor.cpu
-        cpu.sysenter_cs = layout.VMM_CODE_SELECTOR if self.vcpu.sysenter_cs & 0xFFFC else 0
-        cpu.sysenter_eip = layout.VMM_BASE + layout.ENTRIES + layout.SYSENTER_ENTRY
-        cpu.sysenter_esp = layout.VMM_BASE + layout.STACK_TOP - 20
-
-    def open_gate(self, vector: int) -> None:
-        """Let ring 3 of the guest use INT n without a detour: its own gate has DPL 3. Never for exceptions' vectors."""
-        if (vector >= 32 or vector in (3, 4)) and vector != layout.HOST_TIMER_VECTOR and vector not in self.open_vectors:
-            self.open_vectors.add(vector)
-            self.write_gate(vector, 3)
-
-    def close_gates(self) -> None:
-        """Close every gate that was opened: the guest has another IDT."""
-        for vector in self.open_vectors:
-            self.write_gate(vector, 0)
-        self.open_vectors.clear()
 
     # -- devices, time, reports -----------------------------------------------------------------------------------
 
@@ -799,7 +616,7 @@ class VirtualMachine:
         registers |= {"eip": vcpu.frame.eip, "eflags": vcpu.virtual_flags(vcpu.frame.eflags)}
         registers |= {name: getattr(vcpu, name) for name in SYSTEM_REGISTERS} | x87_state(self.processor.cpu)
         segments = {
-            name: self.virtual_segment(number) for number, name in enumerate(SEGMENT_REGISTERS) if number < LDTR
+            name: self.segments.state(number) for number, name in enumerate(SEGMENT_REGISTERS) if number < LDTR
         }
         segments["ldtr"] = segment_state(vcpu.ldtr, vcpu.ldtr_base, vcpu.ldtr_limit, vcpu.ldtr_access)
         segments["tr"] = segment_state(vcpu.tr, vcpu.tr_base, vcpu.tr_limit, vcpu.tr_access)
@@ -812,4 +629,3 @@ class VirtualMachine:
         return VirtualState(
             registers, segments, self.guest_ram(), machine.console(), devices_of(self.board), machine.disks.written()
         )
-

@@ -146,7 +146,7 @@ def publish(vm: "VirtualMachine") -> None:
     vcpu.user_code_count = len(descriptors.user_code)
     vcpu.record["user_code"][:] = 0
     vcpu.record["user_code"][: len(descriptors.user_code)] = sorted(descriptors.user_code)
-    vcpu.record["open_gates"][:] = bits(vm.open_vectors, 256).view("<u4")
+    vcpu.record["open_gates"][:] = bits(vm.entries.open_vectors, 256).view("<u4")
     vcpu.record["window_tags"][:] = 0
     vcpu.reverse_generation = 1
     traced = bits(vm.traced_frames, -(-len(vm.p2m) // 8) * 8)

@@ -6,11 +6,12 @@ instruction is left between two iterations, to be executed again, when something
 
 from typing import TYPE_CHECKING
 
-from ..isa.registers import ECX, EDI, EDX, EFLAGS_DF, ES, ESI
-from .instruction import Instruction
+from ...isa.registers import ECX, EDI, EDX, EFLAGS_DF, ES, ESI
+from ..instruction import Instruction
+from .ports import check_port
 
 if TYPE_CHECKING:
-    from .vm import VirtualMachine
+    from ..vm import VirtualMachine
 
 M32 = 0xFFFFFFFF
 MOST_ITERATIONS = 256  # of one exit, so that a long instruction cannot keep the processor from the end of its budget
@@ -52,13 +53,13 @@ def one_iteration(vm: "VirtualMachine", instruction: Instruction, mask: int, las
     n = element_bytes(instruction)
     port = vm.register(EDX) & 0xFFFF
     step = -n if vm.vcpu.frame.eflags & EFLAGS_DF else n
-    vm.check_port(port, n)
+    check_port(vm, port, n)
     if instruction.operation == "INS":
         offset = vm.register(EDI) & mask
-        vm.check_write(ES, offset, n)
-        vm.write_operand(ES, offset, n, vm.device_read(port, n))
+        vm.segments.check_write(ES, offset, n)
+        vm.segments.write(ES, offset, n, vm.device_read(port, n))
         advance(vm, EDI, step, mask)
     else:
-        value = vm.read_operand(instruction.string_segment, vm.register(ESI) & mask, n)
+        value = vm.segments.read(instruction.string_segment, vm.register(ESI) & mask, n)
         vm.device_write(port, n, value, last)
         advance(vm, ESI, step, mask)

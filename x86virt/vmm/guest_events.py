@@ -1,0 +1,72 @@
+"""Exceptions of the guest: those that the VMM raises in its name, those that are reflected, and its debug registers."""
+
+from typing import TYPE_CHECKING
+
+from ..core.breakpoints import DR6_BD, DR6_BS, DR7_GD, ON_EXECUTION
+from ..isa.registers import CR0_NE, EFLAGS_RF
+from ..isa.vectors import DB, MF
+from . import layout
+from .exits import ERROR_CODE_VECTORS, Exit, GuestFault, Unsupported
+from .reflect import reflect
+
+if TYPE_CHECKING:
+    from .vm import VirtualMachine
+
+M32 = 0xFFFFFFFF
+DR7_ENABLES = 0xFF
+
+
+class GuestEvents:
+    """What one virtual processor is delivered."""
+
+    def __init__(self, vm: "VirtualMachine") -> None:
+        self.vm = vm
+
+    def inject_exception(self, fault: GuestFault) -> None:
+        """Deliver a fault to the guest."""
+        if fault.cr2 is not None:
+            self.vm.vcpu.cr2 = fault.cr2
+        reflect(self.vm, fault.vector, fault.error)
+
+    def reflect_exit(self, exit: Exit) -> None:
+        """Deliver the exception that caused an exit to the guest as it is."""
+        if exit.vector == DB:
+            self.note_debug(self.vm.debug_bits)
+        if exit.vector == MF and not self.vm.vcpu.cr0 & CR0_NE:
+            raise Unsupported("an x87 exception of a guest with CR0.NE clear: its IRQ 13 is not virtualized; set CR0.NE")
+        reflect(self.vm, exit.vector, exit.qualification if exit.vector in ERROR_CODE_VECTORS else None)
+
+    # -- debug exceptions -------------------------------------------------------------------------------------------
+
+    def single_step_trap(self) -> None:
+        """#DB behind an emulated instruction that began with the guest's TF set."""
+        self.note_debug(DR6_BS)
+        reflect(self.vm, DB, None)
+
+    def note_debug(self, bits: int) -> None:
+        """What a debug exception does to the virtual debug registers."""
+        self.vm.vcpu.dr[6] |= bits
+        self.vm.vcpu.dr[7] &= M32 & ~DR7_GD
+
+    def general_detect(self) -> None:
+        """#DB before a MOV to or from a debug register, with RF in the image that is pushed."""
+        self.note_debug(DR6_BD)
+        self.vm.vcpu.frame.eflags |= EFLAGS_RF
+        self.vm.vcpu.own_resume = False
+        reflect(self.vm, DB, None)
+
+    def load_breakpoints(self) -> None:
+        """Give the processor the guest's instruction breakpoints, which it meets just where the guest's would.
+
+        Breakpoints on data and ports would miss what the VMM does for the guest.
+        """
+        registers = [int(value) for value in self.vm.vcpu.dr]
+        for number in range(4):
+            if registers[7] >> 2 * number & 3:
+                if registers[7] >> 16 + 4 * number & 3 != ON_EXECUTION:
+                    raise Unsupported("the guest enables a breakpoint on data or ports: only those on code are virtualized")
+                if registers[number] >= layout.VMM_BASE:
+                    raise Unsupported(f"the guest enables a breakpoint at {registers[number]:#x}, where the VMM lies")
+        for number in range(4):
+            self.vm.processor.set_debug_register(number, registers[number])
+        self.vm.processor.set_debug_register(7, registers[7] & DR7_ENABLES)

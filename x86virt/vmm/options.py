@@ -1,0 +1,143 @@
+"""What a strategy leaves to be chosen: `trap-and-emulate,shadow=trace` is trap-and-emulate with one option chosen.
+
+A strategy declares its options in `options`, each with its default. Choosing makes a class derived from the strategy's,
+whose name says what was chosen: options in the order of their declaration, those that stay at their default left out.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import StrategyError, near_matches, show
+
+if TYPE_CHECKING:
+    from . import Strategy
+
+Value = str | bool | int
+CHOSEN = re.compile(r"(?P<strategy>.*?)(?P<options>(?:,[A-Za-z_]\w*=[\w-]*)*)", re.DOTALL)
+UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some words."""
+
+    name: str
+    sentence: str
+    words: tuple[str, ...]
+    default: Value
+
+    @property
+    def expected(self) -> str:
+        """What may be given."""
+        return "|".join(self.words)
+
+    def read(self, text: str) -> Value:
+        """The value that a text stands for. Raises ValueError."""
+        if text not in self.words:
+            raise ValueError(text)
+        return text
+
+    def text(self, value: Value) -> str:
+        """The text that stands for a value."""
+        return str(value)
+
+
+@dataclass(frozen=True)
+class Switch:
+    """Something on or off."""
+
+    name: str
+    sentence: str
+    default: Value
+    expected = "on|off"
+
+    def read(self, text: str) -> Value:
+        """The value that a text stands for. Raises ValueError."""
+        if text not in ("on", "off"):
+            raise ValueError(text)
+        return text == "on"
+
+    def text(self, value: Value) -> str:
+        """The text that stands for a value."""
+        return "on" if value else "off"
+
+
+@dataclass(frozen=True)
+class Size:
+    """A number of bytes, as in 65536, 64K or 1M."""
+
+    name: str
+    sentence: str
+    default: Value
+    least: int
+    most: int
+
+    @property
+    def expected(self) -> str:
+        """What may be given."""
+        return f"{self.text(self.least)} to {self.text(self.most)} bytes"
+
+    def read(self, text: str) -> Value:
+        """The value that a text stands for. Raises ValueError."""
+        match = re.fullmatch(r"([0-9]{1,12})([KM]?)", text, re.ASCII)
+        if match is None:
+            raise ValueError(text)
+        value = int(match[1]) * UNITS[match[2]]
+        if not self.least <= value <= self.most:
+            raise ValueError(text)
+        return value
+
+    def text(self, value: Value) -> str:
+        """The text that stands for a value: the largest unit of which it is a multiple."""
+        for unit in ("M", "K"):
+            if value and int(value) % UNITS[unit] == 0:
+                return f"{int(value) // UNITS[unit]}{unit}"
+        return str(value)
+
+
+Option = Choice | Switch | Size
+
+
+def split_options(name: str) -> tuple[str, list[tuple[str, str]]]:
+    """The strategy that a name begins with, and what is chosen behind it."""
+    match = CHOSEN.fullmatch(name)
+    assert match is not None, "every text matches"
+    pairs = [part.split("=") for part in match["options"].split(",")[1:]]
+    return match["strategy"], [(key, value) for key, value in pairs]
+
+
+def with_options(strategy: "type[Strategy]", pairs: Sequence[tuple[str, str]]) -> "type[Strategy]":
+    """The strategy with options chosen: a class derived from it, or itself if all are as they are. Raises StrategyError."""
+    declared = {option.name: option for option in strategy.options}
+    chosen = dict(strategy.chosen)
+    for key, text in pairs:
+        if key not in declared:
+            known = ", ".join(declared) or "none"
+            advice = f"its options are: {known}{near_matches(key, declared)}"
+            raise StrategyError(f"strategy {strategy.name}", f"no option {show(key)}", advice)
+        try:
+            chosen[key] = declared[key].read(text)
+        except ValueError:
+            what = f"{key}={show(text)} is not possible"
+            raise StrategyError(f"strategy {strategy.name}", what, f"give {key}={declared[key].expected}") from None
+    chosen = {key: option.default for key, option in declared.items()} | chosen
+    if all(chosen[key] == strategy.option(key) for key in declared):
+        return strategy
+    members = {
+        "name": full_name(strategy, chosen), "chosen": chosen, "__doc__": strategy.__doc__, "__module__": strategy.__module__
+    }  # fmt: skip
+    configured: type[Strategy] = type(strategy.__name__, (strategy,), members)
+    configured.configure()
+    return configured
+
+
+def full_name(strategy: "type[Strategy]", chosen: dict[str, Value]) -> str:
+    """The name that says what was chosen."""
+    rows = [
+        f",{option.name}={option.text(chosen[option.name])}"
+        for option in strategy.options
+        if chosen[option.name] != option.default
+    ]
+    return split_options(strategy.name)[0] + "".join(rows)
