@@ -9,7 +9,6 @@ from .core.board import BOARD
 from .core.device_entries import device_restart, devices_as_firmware_left_them
 from .core.entries import (
     enter_level,
-    is_writable,
     look_up,
     note_write,
     place_of,
@@ -18,6 +17,7 @@ from .core.entries import (
     reset_apics,
     reset_devices,
     settle_all,
+    writable_place_of,
     write_debug_register,
 )
 from .core.jit import JIT_DISABLED
@@ -350,8 +350,9 @@ class Processor:
             self._write_ram(address, octets)
             return
         for place, length in self.pieces(address, len(octets)):
-            if is_writable(self.state, self.memory, place):
-                self._write_ram(place, octets[place - address : place - address + length])
+            taken = int(writable_place_of(self.state, self.memory, place))
+            if taken < BUS:
+                self._write_ram(taken, octets[place - address : place - address + length])
 
     def _write_ram(self, address: int, octets: bytes) -> None:
         """Write RAM, discarding decoded code there."""
@@ -422,6 +423,18 @@ class Processor:
         """The physical address of a linear one as translated now, without any effect; None if it is not."""
         physical = int(look_up(self.state, self.memory, gla))
         return None if physical < 0 else physical
+
+    def refresh_map(self) -> None:
+        """Take notice of a changed map of memory."""
+        refresh_memory_map(self.state)
+
+    def discard_code(self, frame: int) -> None:
+        """A frame of RAM was written by somebody else than this processor: forget what was decoded there."""
+        octets = self.memory[int(self.cpu.code_map) + CODE_MASK_BYTES * frame :][:CODE_MASK_BYTES]
+        mask = int.from_bytes(octets.tobytes(), "little")
+        for piece in range(PAGE_BYTES >> layout.CODE_SHIFT):
+            if mask >> piece & 1:
+                note_write(self.state, self.memory, frame * PAGE_BYTES + (piece << layout.CODE_SHIFT))
 
     def settle(self) -> None:
         """Bring the ledger up to date."""

@@ -46,7 +46,7 @@ from .console.sources import NAMES
 from .core.board import BOARD, CONSOLE_BYTES, SHUTDOWN_WORD
 from .core.entries import arm_stops, refresh_segment
 from .core.keyboard import RESPONSE_BYTES, SCAN_BYTES
-from .core.layout import CPU, MAX_ROWS, NEVER, OWNER_GUEST, OWNER_VMM, TIME_OFF, TLB_BUCKETS
+from .core.layout import CPU, MAX_ROWS, NEVER, TIME_OFF, TLB_BUCKETS
 from .core.port_map import N_DEVICES
 from .core.uart import FIFO_BYTES, SENT_BYTES
 from .errors import UserError, show
@@ -415,9 +415,8 @@ def fill_vm(machine: Machine, state: dict[str, Any], arrays: dict[str, np.ndarra
     if p2m.min() < 0 or p2m.max() >= machine.processor.ram_bytes >> 12:
         raise ValueError("vm.p2m")
     vm.p2m[:] = p2m
-    owners = machine.processor.owners
-    owners[:] = OWNER_VMM
-    owners[vm.p2m] = OWNER_GUEST
+    vm.follow_p2m()
+    vm.set_owners()
     restore_vm(vm, state)
 
 

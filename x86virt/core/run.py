@@ -80,12 +80,18 @@ def advance_time(cpu, board):
 
 
 @kernel
-def take_interrupt(cpu, ram, board):
-    """Acknowledge and deliver the external interrupt that waits."""
+def acknowledge_event(cpu, board):
+    """Acknowledge the external interrupt that waits: it is the event to be delivered."""
     cpu.event_vector = acknowledge(cpu, board)
     cpu.event_kind = KIND_EXTERNAL
     cpu.event_error = 0
     cpu.event_has_error = 0
+
+
+@kernel
+def take_interrupt(cpu, ram, board):
+    """Acknowledge and deliver the external interrupt that waits."""
+    acknowledge_event(cpu, board)
     return deliver_event(cpu, ram)
 
 
@@ -153,11 +159,13 @@ def boundary(cpu, ram, board):
 
 @entry
 def take_requested_interrupt(state, ram, boards):
-    """Take the external interrupt because of which the last call ended with INTERRUPT: OK, or SHUTDOWN."""
+    """Take the external interrupt because of which the last call ended with INTERRUPT: (OK or SHUTDOWN, its vector)."""
     cpu = state[0]
     if cpu.halted == 1:
         wake(cpu)
-    return take_interrupt(cpu, ram, boards[0])
+    acknowledge_event(cpu, boards[0])
+    vector = cpu.event_vector
+    return deliver_event(cpu, ram), vector
 
 
 @inline

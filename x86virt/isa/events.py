@@ -379,6 +379,20 @@ EVENTS: tuple[Event, ...] = (
     ),
     *(Event(name, "vmm", "path", sentence, None, "dynamic") for name, sentence in _VMM_PATHS.items()),
     *_own_key("instruction", "instruction", _X87_INSTRUCTIONS),
+    Event(
+        "vmm.interpret",
+        "vmm",
+        "instruction",
+        "An instruction of the guest's, or the delivery of an event to it, performed by the VMM's interpreter.",
+        "vmm.interpret",
+    ),
+    Event(
+        "vmm.interpreter_switch",
+        "vmm",
+        "switch",
+        "The state of the virtual processor taken to the VMM's interpreter and back.",
+        "vmm.interpreter_switch",
+    ),
 )
 
 
@@ -577,3 +591,5 @@ EVENT_INS_FSAVE = 182
 EVENT_INS_FRSTOR = 183
 EVENT_INS_FXSAVE = 184
 EVENT_INS_FXRSTOR = 185
+EVENT_VMM_INTERPRET = 186
+EVENT_VMM_INTERPRETER_SWITCH = 187

@@ -29,7 +29,7 @@ from ..core.entries import (
 )
 from ..core.layout import MAX_INSTRUCTION, MODEL_SPECIFIC, NEVER, OWNER_GUEST, OWNER_VMM, TIME_STAMP
 from ..identity import reset_model_specific
-from ..isa.events import EVENT_ID, EVENT_VMM_UNPRICED_HOOK, MODE_GUEST_KERNEL, MODE_GUEST_USER, MODE_VMM
+from ..isa.events import EVENT_ID, EVENT_VMM_UNPRICED_HOOK, EVENTS, MODE_GUEST_KERNEL, MODE_GUEST_USER, MODE_VMM
 from ..isa.registers import (
     AR_UNUSABLE,
     CR0_ET,
@@ -74,12 +74,21 @@ from .exits import (
 from .guest_events import GuestEvents
 from .guest_memory import GuestMemory
 from .instruction import Instruction, decode_at_trap, fetch, repeats
+from .interpreter import Interpreter
 from .open_entries import OpenEntries
 from .prices import PathPrices
 from .reflect import reflect
 from .shadow_descriptors import Descriptor, ShadowDescriptors
 from .shadow_pages import ShadowPages
-from .state import SYSTEM_REGISTERS, SegmentState, VirtualState, devices_of, segment_state, x87_state
+from .state import (
+    SYSTEM_REGISTERS,
+    SegmentState,
+    VirtualState,
+    devices_of,
+    processor_registers,
+    segment_state,
+    x87_state,
+)
 from .stops import note_arrival
 from .vcpu import Frame, VirtualCpu
 from .virtual_segments import VirtualSegments
@@ -127,11 +136,39 @@ class VirtualMachine:
         self.segments = VirtualSegments(self)
         self.events = GuestEvents(self)
         self.entries = OpenEntries(self)
+        self.interpreter = Interpreter(self)
+        self.follow_p2m()
         self.recorder: Recorder | None = None
         self.last_exit: Exit | None = None
         self.last_delivery: tuple[int, int | None, int] | None = None  # to the guest: vector, error code, kind
-        self.processor.owners[:] = OWNER_VMM
-        self.processor.owners[self.p2m] = OWNER_GUEST
+        self.set_owners()
+
+    def set_owners(self) -> None:
+        """Say whose each machine frame is: the guest's RAM and ROM, all others the VMM's."""
+        owners = self.processor.owners
+        owners[:] = OWNER_VMM
+        owners[self.p2m] = OWNER_GUEST
+        first = layout.VMM_BYTES + self.machine.memory_bytes >> 12
+        owners[first : first + (layout.GUEST_ROM_BYTES >> 12)] = OWNER_GUEST
+
+    def guest_frame(self, frame: int) -> int | None:
+        """The guest frame that a machine frame is, None if it is none of the guest's RAM."""
+        found = int(self.m2p[frame])
+        return None if found < 0 else found
+
+    def follow_p2m(self) -> None:
+        """The p2m is set: its inverse and the interpreter's map follow."""
+        self.m2p = np.full(self.processor.ram_bytes // PAGE, -1, np.int64)
+        self.m2p[self.p2m] = np.arange(len(self.p2m))
+        self.interpreter.processor.set_frame_map(self.p2m)
+
+    def interpret_one(self) -> None:
+        """Perform the instruction at which the guest trapped in the VMM's interpreter, its fault included."""
+        self.interpreter.one()
+
+    def on_physical_hole(self, exit: Exit, gpa: int, write: bool) -> None:
+        """The guest's access reaches a guest-physical address where no RAM answers, or takes what is written."""
+        self.interpret_one()
 
     def check_owner(self, gpa: int, address: int) -> None:
         """The check of isolation, where it is on, for an access that the VMM performs in the guest's name."""
@@ -153,8 +190,11 @@ class VirtualMachine:
         vmm_reference(self.processor.state, address)
 
     def charge(self, path: str, items: int) -> None:
-        """Charge a path of the VMM by the witness table of the profile."""
+        """Charge a path of the VMM by the witness table of the profile, or by the profile itself where it has a price."""
         event = EVENT_ID[f"vmm.{path}"]
+        if EVENTS[event].fixed:
+            vmm_charge(self.processor.state, event, items, items * int(self.processor.cpu.price[event]))
+            return
         ticks = self.prices.ticks(path, items)
         if ticks is None:
             self.unpriced += 1
@@ -203,8 +243,6 @@ class VirtualMachine:
 
     def start(self, boot: Boot) -> None:
         """Put the processor under the VMM, the guest at its first instruction."""
-        if boot.mode != PROTECTED:
-            raise Unsupported("the guest starts in real mode: real mode is not virtualized yet")
         self.build_region()
         cpu = self.processor.cpu
         cpu.cr0 = CR0_ET | CR0_PE | CR0_PG | CR0_WP | CR0_NE
@@ -225,6 +263,14 @@ class VirtualMachine:
         set_segment(LDTR, 0, 0, 0, AR_UNUSABLE)
         set_segment(TR, layout.VMM_TSS_SELECTOR, layout.VMM_BASE + layout.TSS, layout.TSS_BYTES - 1, 0x8B)
         enter_level(self.processor.state, 0)
+        if boot.mode == PROTECTED:
+            self.start_directly(boot)
+        else:
+            self.interpreter.start(boot)
+
+    def start_directly(self, boot: Boot) -> None:
+        """The guest begins in flat protected mode, as a Multiboot loader leaves it."""
+        cpu = self.processor.cpu
         self.vcpu.reset()
         self.vcpu.gdtr_base, self.vcpu.gdtr_limit = boot.gdt
         self.vcpu.detached_cs, self.vcpu.detached_ss = boot.code_selector, boot.data_selector
@@ -309,6 +355,12 @@ class VirtualMachine:
         cpu.retired_limit = self.machine.retired_limit
         note_arrival(self)
 
+    def run(self, single: bool = False) -> int:
+        """Run the guest, directly or in the interpreter: an outcome of core/layout.py; OK: it goes on."""
+        if self.interpreter.holds:
+            return self.interpreter.run(single)
+        return self.processor.run(single)
+
     def enter_vmm_code(self, offset: int, stack: int) -> None:
         """Go on in the VMM's own code at an offset of its region."""
         cpu = self.processor.cpu
@@ -346,7 +398,13 @@ class VirtualMachine:
 
     def register(self, number: int) -> int:
         """A general register of the guest; ESP is in the frame."""
+        if self.interpreter.holds:
+            return int(self.interpreter.cpu.gpr[number])
         return self.vcpu.frame.esp if number == ESP else int(self.processor.cpu.gpr[number])
+
+    def eip(self) -> int:
+        """The guest's EIP."""
+        return int(self.interpreter.cpu.rip) if self.interpreter.holds else self.vcpu.frame.eip
 
     def set_register(self, number: int, value: int, width: int = 32) -> None:
         """Write a general register of the guest, 16 or 32 bits wide."""
@@ -483,6 +541,8 @@ class VirtualMachine:
 
     def at_repeated_string(self) -> bool | None:
         """Whether the guest stands at a repeated string instruction; None where the shadow does not map its bytes now."""
+        if self.interpreter.holds:
+            return self.interpreter.at_repeated_string()
         gla = self.segments.base(CS) + self.vcpu.frame.eip & M32
         return repeats(self.machine.bytes_at(gla, MAX_INSTRUCTION))
 
@@ -514,11 +574,11 @@ class VirtualMachine:
         self.charge("device_request", 1)
         reflect(self, vector, None, KIND_EXTERNAL)
 
-    def see_devices(self) -> bool:
-        """Let the virtual devices see the present; whether they request an interrupt."""
+    def see_devices(self, tick: int | None = None) -> bool:
+        """Let the virtual devices see the present, or a later tick; whether they request an interrupt."""
         if self.recorder is not None:
             self.recorder.before_devices(self)
-        pending = bool(device_advance(self.boards, self.processor.cpu.ticks))
+        pending = bool(device_advance(self.boards, self.processor.cpu.ticks if tick is None else tick))
         if self.recorder is not None:
             self.recorder.after_devices(self, 0)
         return pending
@@ -610,6 +670,8 @@ class VirtualMachine:
 
     def virtual_registers(self) -> tuple[dict[str, int], dict[str, SegmentState]]:
         """The guest's registers and segments, read from what the VMM and the hardware hold."""
+        if self.interpreter.holds:
+            return processor_registers(self.interpreter.processor)
         self.leave_vmm()
         vcpu = self.vcpu
         registers = {name: self.register(number) for number, name in enumerate(GENERAL_REGISTERS)}
