@@ -13,12 +13,13 @@
 #   make permutations  the permutation suites whole: every case, with its count
 #   make guests      assemble the guest kernels, the witness routines and the BIOS again (needs nasm and GNU ld)
 #   make gen         write the generated sources again; make profiles: the processor profiles; make prices: the VMM's
+#   make freeze      freeze a column of predictions before it is looked at (COLUMN=aa06.sw MECHANISM='first look')
 #   make readme      measure again and put the figures into the README
 #   make check       are the committed profiles and the README's table current?
 #   make help        this text
 
 .PHONY: help bench speed bench-speed test conformance conformance-x87 conformance-system conformance-bios permutations fuzz lint check readme guests gen \
-	profiles prices wheel clean clean-cache
+	profiles prices freeze wheel clean clean-cache
 .DEFAULT_GOAL := help
 
 VENV := .venv
@@ -131,6 +132,10 @@ guests: $(VENV)/installed
 # anything that changes cycles.
 prices: $(VENV)/installed
 	@$(BIN)/python -m x86virt.vmm.witness_run
+
+# What `x86virt validate` predicts of a column, before it is looked at for the first time and after each change, with its reason.
+freeze: $(VENV)/installed
+	@$(BIN)/python -m x86virt.validation.freeze '$(COLUMN)' --mechanism '$(MECHANISM)'
 
 wheel: $(BIN)/python
 	@$(PIP) wheel --no-deps --wheel-dir dist .

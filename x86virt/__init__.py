@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import bench, compare, make_setup, run
+    from .api import bench, compare, make_setup, run, validate
     from .console.conversation import Conversation
     from .discipline import tlb_discipline
     from .errors import GuestError, ImageError, StrategyError, UnsupportedError, UserError
@@ -25,6 +25,7 @@ _HOME = {
     "run": "api",
     "bench": "api",
     "compare": "api",
+    "validate": "api",
     "make_setup": "api",
     "Conversation": "console.conversation",
     "StartOptions": "start.recognise",
@@ -55,6 +56,7 @@ __all__ = [
     "run",
     "bench",
     "compare",
+    "validate",
     "make_setup",
     "Conversation",
     "StartOptions",

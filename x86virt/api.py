@@ -1,4 +1,4 @@
-"""The library calls behind the command line: `run`, `bench` and `compare`."""
+"""The library calls behind the command line: `run`, `bench`, `compare` and `validate`."""
 
 import contextlib
 import os
@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # the command line must answer --help without NumPy and Numba
     from .profile import Profile
     from .start.boot import Bootable
     from .suites import Row
+    from .validation.judge import Validation
     from .vmm import Strategy
 
 DEFAULT_PROFILE = "p4_prescott"
@@ -230,6 +231,31 @@ def compare_setup(setup: Setup, image: "Bootable", command_line: str = "") -> "C
             command_line,
             setup.max_cycles,
         )
+
+
+def validate(
+    ids: Sequence[str] = (),
+    strategies: Sequence[str] = (),
+    profiles: Sequence[str] = (),
+    progress: Callable[[str], None] = lambda text: None,
+) -> "Validation":
+    """The published figures of these ids (patterns), strategies and profiles, all without any, against their predictions.
+
+    A strategy with options or of the user's own, and a profile's file that inherits a built-in one, run in the place of
+    the built-in ones. Raises UserError.
+    """
+    from .validation.freeze import read_freezes
+    from .validation.judge import judge
+    from .validation.plan import shipped_plan
+    from .validation.predict import Predictor
+    from .validation.select import selected, stand_in_profiles, stand_in_strategies
+
+    plan = shipped_plan()
+    own_strategies, own_profiles = stand_in_strategies(strategies), stand_in_profiles(profiles)
+    rows = selected(plan, ids, list(own_strategies), list(own_profiles))
+    given = {name: strategy for name, strategy in own_strategies.items() if name not in strategies}
+    own = {name: profile for name, profile in own_profiles.items() if name not in profiles}
+    return judge(rows, plan, Predictor(plan, given, own, progress), read_freezes())
 
 
 def run_setup(setup: Setup, guest: str, command_line: str) -> "tuple[str, dict[int, Region]]":

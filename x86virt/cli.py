@@ -20,6 +20,7 @@ COMMANDS = {
     "run": ("run", "run_command"),
     "bench": ("bench", "bench_command"),
     "compare": ("compare", "compare_command"),
+    "validate": ("validate", "validate_command"),
     "list": ("listing", "list_command"),
     "trace": ("trace", "trace_command"),
     "explain": ("explain", "explain_command"),

@@ -87,7 +87,7 @@ SYSCALL = (
     Benchmark("syscall", "int80", "syscall", 0, 1000, "a null system call by INT 0x80, interrupt gate and IRET"),
     Benchmark("syscall", "sysenter", "syscall", 1, 1000, "a null system call by SYSENTER, STI and SYSEXIT"),
 )
-MICRO_ITERATIONS = {"pgfault": 256, "mix": 5, "irq": 20}  # else the guest's default
+MICRO_ITERATIONS = {"pgfault": 255, "mix": 5, "irq": 20}  # else the guest's default
 SUITE_SENTENCES = {
     "syscall": "the system call round trip",
     "micro": "one event each: calls, faults, page tables, ports, address spaces, interrupts",

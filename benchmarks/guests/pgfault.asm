@@ -2,8 +2,8 @@
 ;
 ; Region 0: a ring-3 loop reads one word from each page of a 1 MB window (256 pages) that is not present. #PF, the kernel
 ; checks it and writes one PTE, IRET, the read is done again. One iteration is one fault. When the window is full, the user
-; program asks by INT 0x80 to have it emptied (256 PTEs cleared, 256 INVLPG): so with more than 256 iterations a 256th of
-; that work is in each. For the bare fault keep to iterations=256 or fewer.
+; program asks by INT 0x80 to have it emptied (256 PTEs cleared, 256 INVLPG): so with 256 iterations or more a 256th of
+; that work is in each. For the bare fault keep to iterations=255 or fewer.
 ;
 ; It teaches demand paging, and why shadow page tables made it dear: the VMM sees the fault before the guest does, and
 ; once more when the guest's new PTE is not yet in the shadow.
