@@ -21,7 +21,7 @@ ARRAYS = ("p2m", "boards", "model_specific")  # saved as they are, beside `vm_st
 SAVED_OF_VM = {*FLAGS, *FRAME_SETS, "unpriced", "exits", "debug_bits", "resumed_at", *ARRAYS}
 MADE_OF_VM = {
     "machine", "ring", "processor", "prices", "board", "guest", "vcpu", "shadow", "descriptors", "recorder", "last_exit",
-    "last_delivery", "segments", "events", "entries",
+    "last_delivery", "segments", "events", "entries", "interpreter", "m2p",
 }  # fmt: skip
 DESCRIPTOR_TABLES = ("originals", "former", "detached")
 SAVED_OF_DESCRIPTORS = {*DESCRIPTOR_TABLES, "user_code"}
