@@ -129,7 +129,8 @@ def test_the_file_is_the_same_bytes_for_the_same_machine(tmp_path: Path) -> None
 
 def test_every_attribute_of_the_vmm_is_saved_or_made_again() -> None:
     vm = loaded("hello", "trap-and-emulate").vm
-    for thing, kind in ((vm, "VM"), (vm.descriptors, "DESCRIPTORS"), (vm.shadow, "SHADOW"), (vm.vcpu, "VCPU")):
+    parts = {"VM": vm, "DESCRIPTORS": vm.descriptors, "SEGMENTS": vm.segments, "ENTRIES": vm.entries}
+    for kind, thing in (parts | {"SHADOW": vm.shadow, "VCPU": vm.vcpu}).items():
         known = getattr(saved_state, f"SAVED_OF_{kind}") | getattr(saved_state, f"MADE_OF_{kind}")
         assert set(vars(thing)) == known, kind
 

@@ -24,7 +24,7 @@ from ..isa.registers import (
     TYPE_TSS_32_BUSY,
     TYPE_WRITABLE,
 )
-from ..vmm.shadow_descriptors import Descriptor
+from ..vmm.descriptor import Descriptor
 
 if TYPE_CHECKING:
     from .view import View

@@ -9,6 +9,7 @@ GDT, IDT, TSS and stack these are), and the witness routines in NASM, whose incl
            +0x006000    stack        +0x008000 page table of this region
            +0x010000    GDT: the guest's shadowed descriptors, the VMM's own at the end
            +0x020000    witness routines and their data
+           +0x0B0000    LDT: the guest's shadowed local descriptors
            +0x0C0000    reverse map: which linear page maps a guest frame writable
            +0x0D0000    virtual devices, as the witness routines keep them
            +0x0E0000    traced guest frames, one bit each
@@ -36,6 +37,7 @@ STACK_TOP = 0x8000
 REGION_TABLE = 0x8000
 GDT = 0x10000
 WITNESS = 0x20000
+LDT = 0xB0000
 REVERSE = 0xC0000
 REVERSE_ENTRIES = 8192  # of two doublewords: guest frame; linear page << 12 | generation
 DEVICES = 0xD0000

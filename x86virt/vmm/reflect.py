@@ -7,6 +7,7 @@ kernel: a same-ring return through it raises #GP at the deprivileged ring, which
 from typing import TYPE_CHECKING
 
 from ..isa.registers import (
+    CS,
     EFLAGS_IF,
     EFLAGS_NT,
     EFLAGS_RF,
@@ -30,12 +31,11 @@ from ..isa.vectors import (
     KIND_SOFTWARE_EXCEPTION,
     KIND_SOFTWARE_INTERRUPT,
     NP,
-    SS_FAULT,
-    TS,
 )
+from .descriptor import Descriptor
 from .exits import GuestFault, Unsupported
-from .segments import check_stack_load, descriptor_of, error_code, mark_accessed
-from .shadow_descriptors import Descriptor
+from .guest_stack import inner_stack, present_stack
+from .segments import descriptor_of, error_code, mark_accessed
 from .stops import note_delivery
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 CONTRIBUTES = {row.vector: row.contributes for row in EXCEPTIONS}
 # RF in the image of #DB is what the frame has.
 FAULT_CLASS = {row.vector for row in EXCEPTIONS if row.kind == "fault"} - {DB}
+WIDE, TRAP = 8, 1  # bits of a gate's type: 32 bits wide; IF stays
 SOFTWARE = (KIND_SOFTWARE_INTERRUPT, KIND_SOFTWARE_EXCEPTION)
 
 
@@ -96,8 +97,6 @@ def read_gate(vm: "VirtualMachine", vector: int, kind: int) -> tuple[int, int]:
         raise GuestFault(GP, code)
     if not high & 1 << 15:
         raise GuestFault(NP, code)
-    if gate_type not in (TYPE_INTERRUPT_GATE_32, TYPE_TRAP_GATE_32):
-        raise Unsupported(f"guest IDT vector {vector:#x} is a 16-bit or task gate: use 32-bit interrupt or trap gates")
     return low, high
 
 
@@ -123,79 +122,50 @@ def descriptor_with(vm: "VirtualMachine", selector: int, vector: int, external: 
         raise
 
 
-def inner_stack(vm: "VirtualMachine", level: int, external: int) -> tuple[int, int, int, Descriptor]:
-    """SS and ESP of an inner ring from the guest's TSS, checked: (selector, esp, gla of descriptor, descriptor)."""
-    vcpu = vm.vcpu
-    offset = 4 + 8 * level
-    if offset + 5 > vcpu.tr_limit:
-        raise GuestFault(TS, error_code(vcpu.tr) | external)
-    esp = vm.guest.read(vcpu.tr_base + offset, 4)
-    selector = vm.guest.read(vcpu.tr_base + offset + 4, 2)
-    try:
-        gla, descriptor = check_stack_load(vm, selector, level, TS)
-    except GuestFault as fault:
-        if fault.cr2 is None:
-            fault.error = (fault.error or 0) | external
-        raise
-    return selector, esp, gla, descriptor
-
-
-def has_room(esp: int, limit: int, number: int) -> bool:
-    """Whether that many doublewords can be pushed below ESP within the stack segment's limit."""
-    return all((esp - 4 * place & 0xFFFFFFFF) + 3 <= limit for place in range(1, number + 1))
-
-
 def deliver(vm: "VirtualMachine", vector: int, error: int | None, kind: int) -> None:
     """Deliver once; raises GuestFault with nothing committed but accessed and dirty bits and bytes pushed."""
-    vcpu, frame = vm.vcpu, vm.vcpu.frame
+    vcpu = vm.vcpu
     external = 0 if kind in SOFTWARE else ERROR_EXT
     # 1. The gate and the handler's code segment.
     low, high = read_gate(vm, vector, kind)
+    gate_type = high >> 8 & 0x1F
+    if gate_type == TYPE_TASK_GATE:
+        raise Unsupported(f"guest IDT vector {vector:#x} is a task gate: use interrupt or trap gates")
+    n = 4 if gate_type & WIDE else 2
     selector = low >> 16
-    target = (low & 0xFFFF) | high & 0xFFFF0000
+    target = low & 0xFFFF | (high & 0xFFFF0000 if n == 4 else 0)
     code_gla, code = handler_segment(vm, selector, external)
     inner = not code.is_conforming and code.dpl < vcpu.cpl
     level = code.dpl if inner else vcpu.cpl
-    if level not in (0, 3):
-        raise Unsupported(f"guest handler in ring {level}: this VMM gives guests rings 0 and 3")
     # 2. The stack: of the inner ring from the TSS, else the present one.
-    flags = vcpu.virtual_flags(frame.eflags)
-    if kind == KIND_EXCEPTION and vector in FAULT_CLASS:
-        flags |= EFLAGS_RF
-    old_ss, old_cs = vcpu.virtual_selector(frame.ss), vcpu.virtual_selector(frame.cs)
-    values = [flags, old_cs, frame.eip] + ([error] if error is not None else [])
-    stack_selector, stack_gla, stack = old_ss, 0, None
-    if inner:
-        stack_selector, esp, stack_gla, stack = inner_stack(vm, level, external)
-        base, limit = stack.base, stack.limit
-        values = [old_ss, frame.esp, *values]
-    else:
-        present = vm.segments.state(SS)
-        esp, base, limit = frame.esp, present.base, present.limit
-    if not has_room(esp, limit, len(values)):
-        raise GuestFault(SS_FAULT, external | (error_code(stack_selector) if inner else 0))
+    flags = vcpu.virtual_flags(vcpu.frame.eflags)
+    values = frame_values(vm, vector, error, kind, flags, inner)
+    stack = inner_stack(vm, level, external) if inner else present_stack(vm)
+    stack.require_room(len(values), n, external | (error_code(stack.state.selector) if inner else 0))
     if target > code.limit:
         raise GuestFault(GP, external)
     # 3. Push the frame, as the new ring.
-    if stack is not None:
-        mark_accessed(vm, stack_gla, stack)
+    stack.mark()
     mark_accessed(vm, code_gla, code)
     for value in values:
-        esp = (esp - 4) & 0xFFFFFFFF
-        vm.guest.write(base + esp, 4, value, user=level == 3)
+        stack.push(n, value)
     # 4. Enter the handler.
-    if stack is not None:
-        frame.ss = vcpu.hardware_selector(stack_selector)
-    frame.esp = esp
     vm.segments.set_cpl(level)
-    frame.cs = vcpu.hardware_selector(selector & ~3 | level)
-    frame.eip = target
-    interrupt_gate = (high >> 8) & 0xF == TYPE_INTERRUPT_GATE_32
-    if interrupt_gate:
+    stack.load()
+    vm.segments.load(CS, selector & ~3 | level, code)
+    vcpu.frame.eip = target
+    if not gate_type & TRAP:
         flags &= ~EFLAGS_IF
-    frame.eflags = vcpu.load_flags(flags & ~(EFLAGS_TF | EFLAGS_NT | EFLAGS_RF | EFLAGS_VM))
+    vcpu.frame.eflags = vcpu.load_flags(flags & ~(EFLAGS_TF | EFLAGS_NT | EFLAGS_RF | EFLAGS_VM))
     vcpu.own_resume = False
-    vm.descriptors.install(frame.cs)
-    vm.descriptors.install(frame.ss)
     vm.last_delivery = vector, error, kind
     note_delivery(vm.processor)
+
+
+def frame_values(vm: "VirtualMachine", vector: int, error: int | None, kind: int, flags: int, inner: bool) -> list[int]:
+    """What is pushed, in that order: SS and ESP for an inner ring, EFLAGS, CS, EIP, the error code."""
+    frame = vm.vcpu.frame
+    if kind == KIND_EXCEPTION and vector in FAULT_CLASS:
+        flags |= EFLAGS_RF
+    outer = [vm.segments.state(SS).selector, frame.esp] if inner else []
+    return [*outer, flags, vm.segments.state(CS).selector, frame.eip, *([error] if error is not None else [])]

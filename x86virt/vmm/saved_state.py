@@ -7,8 +7,11 @@ is named here, either as saved or as made again from what is saved; a test holds
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from ..isa.registers import LDTR
+from . import layout
+from .descriptor import Descriptor
 from .probe import Divergence
-from .shadow_descriptors import Descriptor
+from .state import SegmentState
 from .vcpu import Frame
 
 if TYPE_CHECKING:
@@ -23,12 +26,11 @@ MADE_OF_VM = {
     "machine", "ring", "processor", "prices", "board", "guest", "vcpu", "shadow", "descriptors", "recorder", "last_exit",
     "last_delivery", "segments", "events", "entries", "interpreter", "m2p",
 }  # fmt: skip
-DESCRIPTOR_TABLES = ("originals", "former", "detached")
-SAVED_OF_DESCRIPTORS = {*DESCRIPTOR_TABLES, "user_code"}
-MADE_OF_DESCRIPTORS = {"vm", "ring", "address"}
+SAVED_OF_DESCRIPTORS, MADE_OF_DESCRIPTORS = {"originals", "detached"}, {"vm", "ring", "shown"}
+SAVED_OF_SEGMENTS, MADE_OF_SEGMENTS = {"held"}, {"vm"}
 SAVED_OF_ENTRIES, MADE_OF_ENTRIES = {"open_vectors"}, {"vm"}
 SAVED_OF_SHADOW, MADE_OF_SHADOW = {"frames"}, {"vm", "root"}
-SAVED_OF_VCPU, MADE_OF_VCPU = {"frame", "shadow_count", "own_resume", "boot_data"}, {"record", "ring"}
+SAVED_OF_VCPU, MADE_OF_VCPU = {"frame", "shadow_count", "own_resume"}, {"record", "ring"}
 FRAME_FIELDS = ("eip", "cs", "eflags", "esp", "ss")
 DIVERGENCE_FIELDS = ("n", "rip", "row", "mode", "field", "got", "bare", "text")
 
@@ -44,13 +46,11 @@ def vm_state(vm: "VirtualMachine") -> dict[str, Any]:
     state["exits"] = {reason: list(row) for reason, row in vm.exits.items()}
     state["frame"] = [getattr(vm.vcpu.frame, name) for name in FRAME_FIELDS]
     state["own_resume"] = int(vm.vcpu.own_resume)
-    state["boot_data"] = int(vm.vcpu.boot_data)
     state["shadow_count"] = vm.vcpu.shadow_count
     state["shadow_frames"] = sorted([frame, sorted(pages)] for frame, pages in vm.shadow.frames.items())
-    for name in DESCRIPTOR_TABLES:
-        table = getattr(vm.descriptors, name)
-        state[name] = [[index, descriptor.low, descriptor.high] for index, descriptor in table.items()]
-    state["user_code"] = sorted(vm.descriptors.user_code)
+    state["originals"] = [[key, guest.low, guest.high] for key, guest in vm.descriptors.originals.items()]
+    state["detached"] = [[selector, segment_fields(held)] for selector, held in vm.descriptors.detached.items()]
+    state["held"] = [[number, *map(segment_fields, pair)] for number, pair in vm.segments.held.items()]
     return state
 
 
@@ -68,19 +68,31 @@ def restore_vm(vm: "VirtualMachine", state: dict[str, Any]) -> None:
     values = [within(value, 0, 0xFFFFFFFF) for value in state["frame"]]
     vm.vcpu.frame = Frame(**dict(zip(FRAME_FIELDS, values, strict=True)))
     vm.vcpu.own_resume = within(state["own_resume"], 0, 1) == 1
-    vm.vcpu.boot_data = within(state["boot_data"], 0, 0xFFFF)
     vm.vcpu.shadow_count = within(state["shadow_count"], -1, 1 << 62)
     vm.shadow.frames = {
         within(frame, 0, len(vm.p2m) - 1): {within(page, 0, 0xFFFFF) for page in pages}
         for frame, pages in state["shadow_frames"]
     }
-    for name in DESCRIPTOR_TABLES:
-        table = {
-            within(index, 0, 0xFFFF): Descriptor(within(low, 0, 0xFFFFFFFF), within(high, 0, 0xFFFFFFFF))
-            for index, low, high in state[name]
-        }
-        setattr(vm.descriptors, name, table)
-    vm.descriptors.user_code = {within(index, 0, 8191) for index in state["user_code"]}
+    for key, low, high in state["originals"]:
+        vm.descriptors.add(within(key, 0, 0xFFFC), Descriptor(within(low, 0, 0xFFFFFFFF), within(high, 0, 0xFFFFFFFF)))
+    vm.descriptors.detached = {
+        within(selector, layout.FIRST_VMM_SELECTOR, 0xFFF8): segment_of(held) for selector, held in state["detached"]
+    }
+    vm.segments.held = {
+        within(number, 0, LDTR - 1): (segment_of(guest), segment_of(hardware)) for number, guest, hardware in state["held"]
+    }
+
+
+def segment_fields(state: SegmentState) -> list[int]:
+    """A segment register as a list."""
+    return [state.selector, state.base, state.limit, state.access]
+
+
+def segment_of(fields: list[int]) -> SegmentState:
+    """And back."""
+    selector, base, limit, access = fields
+    base, limit = within(base, 0, 0xFFFFFFFF), within(limit, 0, 0xFFFFFFFF)
+    return SegmentState(within(selector, 0, 0xFFFF), base, limit, within(access, 0, 0x1FFFF))
 
 
 def exits_of(rows: dict[str, Any]) -> dict[str, list[int]]:

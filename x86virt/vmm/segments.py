@@ -5,10 +5,10 @@ SDM volume 2, MOV and POP; volume 3, sections 5.5 to 5.8. Each check raises the 
 
 from typing import TYPE_CHECKING
 
-from ..isa.registers import AR_DB, TYPE_ACCESSED, TYPE_READABLE, TYPE_WRITABLE
+from ..isa.registers import TYPE_ACCESSED, TYPE_READABLE, TYPE_WRITABLE
 from ..isa.vectors import GP, NP, SS_FAULT
-from .exits import GuestFault, Unsupported
-from .shadow_descriptors import Descriptor
+from .descriptor import Descriptor
+from .exits import GuestFault
 
 if TYPE_CHECKING:
     from .vm import VirtualMachine
@@ -37,8 +37,6 @@ def check_stack_load(vm: "VirtualMachine", selector: int, cpl: int, vector: int 
         raise GuestFault(vector, error_code(selector))
     if not descriptor.is_present:
         raise GuestFault(SS_FAULT, error_code(selector))
-    if cpl == 0 and not descriptor.access & AR_DB:
-        raise Unsupported(f"the guest's kernel uses a 16-bit stack segment, {selector:#x}")
     return gla, descriptor
 
 
@@ -57,11 +55,8 @@ def check_data_load(vm: "VirtualMachine", selector: int) -> tuple[int, Descripto
     return gla, descriptor
 
 
-def check_code_jump(vm: "VirtualMachine", selector: int) -> tuple[int, Descriptor]:
+def check_code_jump(vm: "VirtualMachine", selector: int, descriptor: Descriptor) -> None:
     """A far jump or call straight to a code segment at the same CPL."""
-    gla, descriptor = descriptor_of(vm, selector)
-    if not descriptor.is_code:
-        raise GuestFault(GP, error_code(selector))
     cpl = vm.vcpu.cpl
     if descriptor.is_conforming:
         allowed = descriptor.dpl <= cpl
@@ -71,7 +66,6 @@ def check_code_jump(vm: "VirtualMachine", selector: int) -> tuple[int, Descripto
         raise GuestFault(GP, error_code(selector))
     if not descriptor.is_present:
         raise GuestFault(NP, error_code(selector))
-    return gla, descriptor
 
 
 def check_code_return(vm: "VirtualMachine", selector: int) -> tuple[int, Descriptor]:
@@ -90,4 +84,4 @@ def check_code_return(vm: "VirtualMachine", selector: int) -> tuple[int, Descrip
 def mark_accessed(vm: "VirtualMachine", gla: int, descriptor: Descriptor) -> None:
     """Set the accessed bit in the guest's table, as a load does."""
     if not descriptor.kind & TYPE_ACCESSED:
-        vm.write_descriptor(gla + 4, 4, descriptor.high | TYPE_ACCESSED << 8)
+        vm.descriptors.write_back(gla + 5, 1, descriptor.accessed.high >> 8 & 0xFF)

@@ -1,192 +1,227 @@
-"""The shadow of the guest's GDT and LDT: what the processor really loads segments from.
+"""The shadows of the guest's GDT and LDT: what the processor really loads segments from.
 
-A shadow descriptor is the guest's with its DPL raised to the kernel's ring, its limit truncated below the VMM, and its
-accessed bit already set. It is installed when the guest first uses it, which the missing entry reports by a fault; that
-is when the accessed bit is carried back to the guest's table. From then on the frames that hold the table are traced:
-a write to them drops the whole shadow. Ring 3 code segments are present only while the virtual CPL is 3, so that a
-return from the guest's kernel to ring 3 traps.
+A shadow is installed when the guest first uses its descriptor, which the missing entry reports by a fault; that is when
+the accessed bit is carried back to the guest's table. From then on the frames that hold the descriptor are traced: what
+a write to them changed is dropped, and traps again. Registers keep what they were loaded from (virtual_segments.py).
+
+An entry is present only while the processor's own checks come to the guest's own result (`is_shown`): code of outer
+rings is absent while an inner ring runs, so that every return to it traps, and of two rings of the guest's that share
+one of the processor's, the outer one sees nothing of the inner one's.
 """
 
 from typing import TYPE_CHECKING
 
-from ..isa.registers import AR_P, AR_S, TYPE_ACCESSED, TYPE_CODE, TYPE_CONFORMING, TYPE_EXPAND_DOWN
+from ..isa.registers import AR_P, LDTR, TYPE_LDT
 from . import layout
-from .exits import Unsupported
+from .descriptor import ABSENT, Descriptor, encode, is_out_of_reach, shadow_of
+from .exits import GuestFault
+from .state import SegmentState
 
 if TYPE_CHECKING:
     from .vm import VirtualMachine
 
-G_BIT = 1 << 23
 TABLE_INDICATOR = 4
+M32 = 0xFFFFFFFF
+PRESENT_BIT = AR_P << 8
 
 
-class Descriptor:
-    """A segment descriptor, from its two doublewords (SDM volume 3, section 3.4.5)."""
-
-    def __init__(self, low: int, high: int) -> None:
-        self.low, self.high = low, high
-
-    @property
-    def access(self) -> int:
-        """Access rights in the layout of a VMCS field."""
-        return (self.high >> 8) & 0xF0FF
-
-    @property
-    def dpl(self) -> int:
-        """The descriptor privilege level."""
-        return (self.high >> 13) & 3
-
-    @property
-    def kind(self) -> int:
-        """The type field."""
-        return (self.high >> 8) & 0xF
-
-    @property
-    def base(self) -> int:
-        """The base address."""
-        return (self.low >> 16) | (self.high & 0xFF) << 16 | self.high & 0xFF000000
-
-    @property
-    def limit(self) -> int:
-        """The limit in bytes."""
-        limit = (self.low & 0xFFFF) | self.high & 0xF0000
-        return limit << 12 | 0xFFF if self.high & G_BIT else limit
-
-    @property
-    def is_segment(self) -> bool:
-        """Code or data rather than a system descriptor."""
-        return bool(self.access & AR_S)
-
-    @property
-    def is_present(self) -> bool:
-        """The P flag."""
-        return bool(self.access & AR_P)
-
-    @property
-    def is_code(self) -> bool:
-        """A code segment."""
-        return self.is_segment and bool(self.kind & TYPE_CODE)
-
-    @property
-    def is_conforming(self) -> bool:
-        """A conforming code segment."""
-        return self.is_code and bool(self.kind & TYPE_CONFORMING)
-
-    def octets(self) -> bytes:
-        """As it stands in memory."""
-        return self.low.to_bytes(4, "little") + self.high.to_bytes(4, "little")
+def key_of(selector: int) -> int:
+    """A selector without its RPL: index and table indicator."""
+    return selector & 0xFFFC
 
 
-def shadow_of(guest: Descriptor, ring: int) -> Descriptor:
-    """The shadow of a guest code or data descriptor for a kernel that runs in `ring`."""
-    if guest.is_segment and not guest.is_code and guest.kind & TYPE_EXPAND_DOWN:
-        raise Unsupported("an expand-down data segment under truncated segments: use a flat or expand-up segment")
-    if guest.base >= layout.VMM_BASE:
-        # No limit would do: one of 0 still leaves a byte.
-        raise Unsupported(f"a segment that begins at {guest.base:#x}, where the VMM lies: use a base below it")
-    dpl = max(guest.dpl, ring)
-    room = layout.VMM_BASE - 1 - guest.base
-    limit, high = guest.limit, guest.high
-    if limit > room:
-        # Whole pages: the last page below the VMM is the last of the segment.
-        limit = room if room < (1 << 20) else (room + 1 >> 12 << 12) - 1
-    if limit >= 1 << 20:
-        encoded, high = limit >> 12, high | G_BIT
-    else:
-        encoded, high = limit, high & ~G_BIT
-    high = (high & ~0x000F6000) | encoded & 0xF0000 | dpl << 13 | TYPE_ACCESSED << 8
-    return Descriptor((guest.low & 0xFFFF0000) | encoded & 0xFFFF, high)
+def is_shown(guest: Descriptor, cpl: int, ring: int) -> bool:
+    """Whether the processor may load the shadow by itself at a virtual CPL, for a kernel that runs in `ring`."""
+    if guest.is_code and is_out_of_reach(guest.loaded(0)):
+        return False
+    if guest.is_conforming:
+        return cpl == 3
+    if guest.is_code:
+        return guest.dpl == cpl and cpl in (0, 3) or cpl == 3 > ring
+    # Data of an inner ring that the processor's checks would not keep from this one.
+    return guest.dpl >= cpl or max(guest.dpl, ring) < max(cpl, ring)
 
 
 class ShadowDescriptors:
-    """The shadow GDT in the VMM's region."""
+    """The shadow GDT and LDT in the VMM's region."""
 
     def __init__(self, vm: "VirtualMachine", ring: int) -> None:
         self.vm, self.ring = vm, ring
-        self.address = vm.region_address(layout.GDT)
-        self.originals: dict[int, Descriptor] = {}  # selector index -> the guest's descriptor when it was installed
-        self.former: dict[int, Descriptor] = {}  # what segment registers may still have been loaded from
-        self.detached: dict[int, Descriptor] = {}  # VMM selector -> what CS or SS was loaded from
-        self.user_code: set[int] = set()  # indices of ring 3 code, present only at virtual CPL 3
+        self.originals: dict[int, Descriptor] = {}  # by selector without RPL: the guest's, when it was installed
+        self.shown: dict[int, tuple[bool, ...]] = {}  # likewise: whether the processor may load it, by virtual CPL
+        self.detached: dict[int, SegmentState] = {}  # VMM selector -> what CS or SS was loaded with
+
+    # -- the tables in the region -----------------------------------------------------------------------------------
 
     def write(self, selector: int, descriptor: Descriptor) -> None:
-        """Store a descriptor in the real GDT."""
-        self.vm.processor.write_physical(self.address + (selector & 0xFFF8), descriptor.octets())
+        """Store a descriptor in the processor's GDT or LDT."""
+        table = layout.LDT if selector & TABLE_INDICATOR else layout.GDT
+        self.vm.write_region(table + (selector & 0xFFF8), descriptor.octets())
 
-    def guest_descriptor(self, selector: int) -> tuple[int, Descriptor] | None:
-        """The linear address and descriptor of a guest selector; None beyond the table. May raise GuestFault."""
+    def write_shadow(self, key: int) -> None:
+        """Write the shadow of one installed descriptor for the present virtual CPL."""
+        original = self.originals[key]
+        shadow = encode(shadow_of(original.loaded(key), self.ring))
+        if not self.shown[key][self.vm.vcpu.cpl]:
+            shadow = Descriptor(shadow.low, shadow.high & ~PRESENT_BIT)
+        self.write(key, shadow)
+
+    def on_virtual_cpl_change(self, old: int) -> None:
+        """Show or hide the entries that another privilege level sees otherwise."""
+        new = self.vm.vcpu.cpl
+        for key, shown in self.shown.items():
+            if shown[old] != shown[new]:
+                self.write_shadow(key)
+
+    @property
+    def user_code(self) -> set[int]:
+        """Indices of ring 3 code in the GDT, present only while the guest is in ring 3."""
+        return {key >> 3 for key, guest in self.originals.items() if guest.is_code and guest.dpl == 3 and not key & 4}
+
+    # -- the guest's tables -------------------------------------------------------------------------------------------
+
+    def address_of(self, selector: int) -> int | None:
+        """The linear address of the descriptor that a guest's selector names; None beyond its table."""
         vcpu = self.vm.vcpu
         if selector & TABLE_INDICATOR:
             base, limit = int(vcpu.ldtr_base), int(vcpu.ldtr_limit) if vcpu.ldtr & 0xFFFC else -1
         else:
             base, limit = int(vcpu.gdtr_base), int(vcpu.gdtr_limit)
         offset = selector & 0xFFF8
-        if offset + 7 > limit:
+        return None if offset + 7 > limit else base + offset & M32
+
+    def guest_descriptor(self, selector: int) -> tuple[int, Descriptor] | None:
+        """The linear address and descriptor of a guest selector; None beyond the table. May raise GuestFault."""
+        gla = self.address_of(selector)
+        return None if gla is None else (gla, Descriptor(*self.vm.guest.read_pair(gla)))
+
+    def peek(self, selector: int) -> Descriptor | None:
+        """The same without any effect in the guest; None also where its tables do not map it, or not yet accessed."""
+        gla = self.address_of(selector)
+        if gla is None:
             return None
-        gla = (base + offset) & 0xFFFFFFFF
-        return gla, Descriptor(*self.vm.guest.read_pair(gla))
+        try:
+            places = [self.vm.guest.walk(gla + part & M32, False, False, mark=False) for part in (0, 4)]
+        except GuestFault:
+            return None
+        if not all(place.accessed for place in places):
+            return None
+        low, high = (self.vm.guest.read_gpa(place.gpa, 4) for place in places)
+        return Descriptor(low, high)
+
+    # -- installing and dropping ----------------------------------------------------------------------------------------
 
     def install(self, selector: int) -> bool:
         """Bring one descriptor into the shadow; False if it is there already or cannot be."""
-        index = selector >> 3
-        if selector & TABLE_INDICATOR or selector & 0xFFF8 >= layout.FIRST_VMM_SELECTOR or index in self.originals:
+        key = key_of(selector)
+        is_own = not key & TABLE_INDICATOR and key >= layout.FIRST_VMM_SELECTOR
+        if key in self.originals or is_own or key == 0:
             return False
         found = self.guest_descriptor(selector)
         if found is None:
             return False
         gla, guest = found
-        if not guest.is_segment or not guest.is_present:
+        if not guest.is_segment or not guest.is_present or self.vm.segments.is_ambiguous(key, guest.accessed):
             return False
         self.vm.charge("descriptor_shadow", 1)
-        if not guest.kind & TYPE_ACCESSED:
-            guest = Descriptor(guest.low, guest.high | TYPE_ACCESSED << 8)
-            self.vm.write_descriptor(gla + 4, 4, guest.high)
-        self.originals[index] = guest
-        if guest.is_code and guest.dpl == 3:
-            self.user_code.add(index)
-        self.write_shadow(index)
+        if guest != guest.accessed:
+            guest = guest.accessed
+            self.write_back(gla + 4, 4, guest.high)
+        self.add(key, guest)
+        self.write_shadow(key)
         self.vm.trace_linear(gla, 8)
         return True
 
-    def write_shadow(self, index: int) -> None:
-        """Write the shadow of one installed descriptor for the present virtual CPL."""
-        shadow = shadow_of(self.originals[index], self.ring)
-        if index in self.user_code and self.vm.vcpu.cpl != 3:
-            shadow = Descriptor(shadow.low, shadow.high & ~(AR_P << 8))
-        self.write(index << 3, shadow)
+    def add(self, key: int, guest: Descriptor) -> None:
+        """Note a descriptor as installed."""
+        self.originals[key] = guest
+        self.shown[key] = tuple(is_shown(guest, cpl, self.ring) for cpl in range(4))
 
-    def on_virtual_cpl_change(self) -> None:
-        """Show or hide the ring 3 code segments."""
-        for index in self.user_code:
-            self.write_shadow(index)
+    def can_load(self, selector: int) -> bool:
+        """Whether the processor loads the guest's selector by itself at the present virtual CPL."""
+        shown = self.shown.get(key_of(selector))
+        return shown is not None and shown[self.vm.vcpu.cpl]
 
-    def original(self, hardware_selector: int) -> Descriptor | None:
-        """The guest descriptor from which the hardware's segment register was loaded."""
-        selector = hardware_selector & 0xFFF8
-        index = selector >> 3
-        return self.detached.get(selector) or self.originals.get(index) or self.former.get(index)
+    def write_back(self, gla: int, n: int, value: int) -> None:
+        """Set an accessed or busy bit in the guest's table, which changes nothing that is shadowed."""
+        self.vm.updating_descriptor = True
+        try:
+            self.vm.guest.write(gla, n, value)
+        finally:
+            self.vm.updating_descriptor = False
 
-    def detach(self, selector: int, descriptor: Descriptor) -> None:
-        """Keep a descriptor loadable for the VMM's own IRET at one of its selectors, away from the guest's table."""
-        self.detached[selector] = descriptor
-        self.write(selector, shadow_of(descriptor, self.ring))
+    def detach(self, selector: int, state: SegmentState) -> None:
+        """Keep what CS or SS holds loadable for the VMM's own IRET at one of its selectors, away from the guest's table."""
+        self.detached[selector] = state
+        if selector == layout.DETACHED_CODE_SELECTOR:
+            self.vm.vcpu.detached_cs = state.selector
+        else:
+            self.vm.vcpu.detached_ss = state.selector
+        self.write(selector, encode(shadow_of(state, self.ring)))
 
-    def forget(self, index: int) -> None:
+    def attach(self, selector: int) -> None:
+        """Take the entry of a detached segment away again."""
+        if self.detached.pop(selector, None) is not None:
+            self.write(selector, ABSENT)
+
+    def forget(self, key: int) -> None:
         """Drop one descriptor; registers loaded from it keep what they hold."""
-        self.former[index] = self.originals.pop(index)
-        self.user_code.discard(index)
-        self.write(index << 3, Descriptor(0, 0))
+        self.vm.segments.keep(key)
+        del self.originals[key], self.shown[key]
+        self.write(key, ABSENT)
 
-    def drop(self) -> None:
-        """Drop every descriptor of the guest."""
-        for index in list(self.originals):
-            self.forget(index)
+    def drop_all(self) -> None:
+        """Forget the shadowed descriptors and stop tracing their tables."""
+        self.vm.charge("descriptor_shadow", 1)
+        for key in list(self.originals):
+            self.forget(key)
+        self.vm.traced_frames.clear()
 
-    def changed(self) -> list[int]:
-        """The installed descriptors that no longer are what the guest's table holds."""
-        rows = []
-        for index, original in self.originals.items():
-            found = self.guest_descriptor(index << 3)
-            if found is None or (found[1].low, found[1].high) != (original.low, original.high):
-                rows.append(index)
-        return rows
+    def drop_local(self) -> None:
+        """Forget those of the LDT: the guest has another one."""
+        local = [key for key in self.originals if key & TABLE_INDICATOR]
+        self.vm.charge("descriptor_shadow", max(len(local), 1))
+        for key in local:
+            self.forget(key)
+
+    # -- keeping up with the guest's tables ---------------------------------------------------------------------------
+
+    def resynchronise(self) -> None:
+        """Drop the shadowed descriptors that the guest's table no longer holds."""
+        self.vm.table_written = False
+        changed = [key for key, original in self.originals.items() if not self.is_current(key, original)]
+        if changed:
+            self.vm.charge("descriptor_shadow", len(changed))
+        for key in changed:
+            self.forget(key)
+
+    def is_current(self, key: int, original: Descriptor) -> bool:
+        """Whether the guest's table still holds what was installed."""
+        found = self.guest_descriptor(key)
+        return found is not None and found[1] == original
+
+    def check_table_pages(self) -> None:
+        """In a new address space the tables may lie in other frames, or in pages not accessed yet: then they must trap
+        again."""
+        pages = {gla >> 12 for gla in map(self.address_of, self.originals) if gla is not None}
+        for page in sorted(pages):
+            try:
+                translation = self.vm.guest.walk(page << 12, False, False, mark=False)
+            except GuestFault:
+                self.drop_all()
+                return
+            if translation.gpa >> 12 not in self.vm.traced_frames or not translation.accessed:
+                self.drop_all()
+                return
+
+    def load_local_table(self) -> None:
+        """Point the processor's LDTR at the shadow of the guest's LDT, under the guest's own selector.
+
+        While the guest has none, neither has the processor: a selector of an LDT is then refused as it should be.
+        """
+        vcpu, processor = self.vm.vcpu, self.vm.processor
+        if vcpu.ldtr & 0xFFFC:
+            limit = min(int(vcpu.ldtr_limit), 0xFFFF)
+            processor.set_segment(LDTR, vcpu.ldtr, layout.VMM_BASE + layout.LDT, limit, AR_P | TYPE_LDT)
+        else:
+            processor.set_segment(LDTR, vcpu.ldtr, 0, 0, 1 << 16)

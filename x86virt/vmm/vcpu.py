@@ -42,7 +42,6 @@ class VirtualCpu:
         object.__setattr__(self, "ring", ring)
         object.__setattr__(self, "frame", Frame())
         object.__setattr__(self, "shadow_count", -1)
-        object.__setattr__(self, "boot_data", 0)  # the guest's selector of data segments as its start left them
         object.__setattr__(self, "own_resume", False)  # RF in the frame is that of the trap, not the guest's
 
     def __getattr__(self, name: str):
@@ -69,17 +68,14 @@ class VirtualCpu:
         detached = {
             layout.DETACHED_CODE_SELECTOR: self.detached_cs,
             layout.DETACHED_STACK_SELECTOR: self.detached_ss,
-            layout.BOOT_DATA_SELECTOR: self.boot_data,
         }
         if selector & 0xFFF8 in detached:
             return detached[selector & 0xFFF8]
-        if self.cpl == 0 and selector & 3 == self.ring:
-            return selector & ~3
-        return selector
+        return selector & ~3 | self.cpl if selector & 3 == max(self.cpl, self.ring) else selector
 
     def hardware_selector(self, selector: int) -> int:
-        """What the hardware holds for a selector that the guest loads into CS or SS at its own CPL."""
-        return selector | self.ring if selector & 3 == 0 else selector
+        """What the hardware holds for a selector that the guest has in CS or SS."""
+        return selector & ~3 | max(selector & 3, self.ring)
 
     # -- flags --------------------------------------------------------------------------------------------------
 

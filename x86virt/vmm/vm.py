@@ -57,9 +57,10 @@ from ..isa.registers import (
     TYPE_TSS_32_BUSY,
 )
 from ..isa.vectors import DB, KIND_EXTERNAL, PF
-from ..processor import record_array
+from ..processor import FLAT_CODE, FLAT_DATA, record_array
 from ..start.boot import PROTECTED, Boot
 from . import layout
+from .descriptor import Descriptor
 from .emulate import emulate
 from .emulate.system_calls import sysenter
 from .exits import (
@@ -78,7 +79,7 @@ from .interpreter import Interpreter
 from .open_entries import OpenEntries
 from .prices import PathPrices
 from .reflect import reflect
-from .shadow_descriptors import Descriptor, ShadowDescriptors
+from .shadow_descriptors import ShadowDescriptors
 from .shadow_pages import ShadowPages
 from .state import (
     SYSTEM_REGISTERS,
@@ -215,9 +216,6 @@ class VirtualMachine:
         }
         for selector, descriptor in flat.items():
             self.descriptors.write(selector, descriptor)
-        self.descriptors.detach(layout.DETACHED_CODE_SELECTOR, Descriptor(0x0000FFFF, 0x00CF9B00))
-        for selector in (layout.DETACHED_STACK_SELECTOR, layout.BOOT_DATA_SELECTOR):
-            self.descriptors.detach(selector, Descriptor(0x0000FFFF, 0x00CF9300))
         tss = bytearray(layout.TSS_BYTES)
         tss[layout.TSS_ESP0 : layout.TSS_ESP0 + 4] = (layout.VMM_BASE + layout.STACK_TOP).to_bytes(4, "little")
         tss[layout.TSS_SS0 : layout.TSS_SS0 + 2] = layout.VMM_DATA_SELECTOR.to_bytes(2, "little")
@@ -255,9 +253,6 @@ class VirtualMachine:
         cpu.hook_last = layout.VMM_BASE + layout.RESUME - 1
         cpu.timer_vector = layout.HOST_TIMER_VECTOR
         set_segment = self.processor.set_segment
-        last = layout.VMM_BASE - 1
-        for segment in (DS, ES, FS, GS):
-            set_segment(segment, layout.BOOT_DATA_SELECTOR | self.ring, 0, last, 0xC093 | self.ring << 5)
         set_segment(CS, layout.VMM_CODE_SELECTOR, 0, M32, 0xC09B)
         set_segment(SS, layout.VMM_DATA_SELECTOR, 0, M32, 0xC093)
         set_segment(LDTR, 0, 0, 0, AR_UNUSABLE)
@@ -273,17 +268,12 @@ class VirtualMachine:
         cpu = self.processor.cpu
         self.vcpu.reset()
         self.vcpu.gdtr_base, self.vcpu.gdtr_limit = boot.gdt
-        self.vcpu.detached_cs, self.vcpu.detached_ss = boot.code_selector, boot.data_selector
-        self.vcpu.boot_data = boot.data_selector
         for number, value in boot.registers.items():
             cpu.gpr[number] = value
-        self.vcpu.frame = Frame(
-            eip=boot.entry,
-            cs=layout.DETACHED_CODE_SELECTOR | self.ring,
-            eflags=EFLAGS_FIXED | EFLAGS_IF,
-            esp=0,
-            ss=layout.DETACHED_STACK_SELECTOR | self.ring,
-        )
+        self.vcpu.frame = Frame(eip=boot.entry, eflags=EFLAGS_FIXED | EFLAGS_IF)
+        self.segments.set_framed(CS, SegmentState(boot.code_selector, 0, M32, FLAT_CODE))
+        for segment in (SS, DS, ES, FS, GS):
+            self.segments.set(segment, SegmentState(boot.data_selector, 0, M32, FLAT_DATA))
         self.resume()
 
     # -- entry and exit -------------------------------------------------------------------------------------------
@@ -337,10 +327,11 @@ class VirtualMachine:
     def resume(self) -> None:
         """Let the processor return to the guest: the frame goes on the stack, EIP to the IRETD."""
         if self.table_written:
-            self.resynchronise()
+            self.descriptors.resynchronise()
         if self.vcpu.halted and not self.wait_over():
             return
         self.take_virtual_interrupt()
+        self.segments.release_detached()
         if self.recorder is not None:
             self.recorder.on_resume(self)
         cpu = self.processor.cpu
@@ -350,7 +341,7 @@ class VirtualMachine:
         stack = layout.STACK_TOP - 20
         image = frame.eflags | (EFLAGS_TF if self.own_step else 0)
         self.write_region(stack, Frame(frame.eip, frame.cs, image, frame.esp, frame.ss).octets())
-        self.enter_vmm_code(layout.RESUME, layout.VMM_BASE + stack)
+        self.enter_vmm_code(layout.RESUME, self.segments.return_stack(layout.VMM_BASE + stack))
         self.program_timer()
         cpu.retired_limit = self.machine.retired_limit
         note_arrival(self)
@@ -422,20 +413,7 @@ class VirtualMachine:
         self.charge("shadow_flush", 1)
         self.shadow.clear()
         vmm_write_cr3(self.processor.state, self.shadow.root)
-        self.check_table_pages()
-
-    def check_table_pages(self) -> None:
-        """In a new address space the guest's GDT may lie in other frames, or in pages not accessed yet: then its
-        descriptors must trap again."""
-        if not self.descriptors.originals:
-            return
-        try:
-            translation = self.guest.walk(self.vcpu.gdtr_base, False, False, mark=False)
-        except GuestFault:
-            self.drop_descriptors()
-            return
-        if translation.gpa >> 12 not in self.traced_frames or not translation.accessed:
-            self.drop_descriptors()
+        self.descriptors.check_table_pages()
 
     def invalidate(self, gla: int) -> None:
         """INVLPG on the processor."""
@@ -449,55 +427,17 @@ class VirtualMachine:
                 self.traced_frames.add(frame)
                 self.shadow.protect_frame(frame)
 
-    def write_descriptor(self, gla: int, n: int, value: int) -> None:
-        """Set an accessed or busy bit in the guest's table, which changes nothing that is shadowed."""
-        self.updating_descriptor = True
-        self.guest.write(gla, n, value)
-        self.updating_descriptor = False
-
     def on_guest_frame_written(self, frame: int) -> None:
         """The VMM itself wrote a guest frame; what a traced one holds is looked at before the guest goes on."""
         if frame in self.traced_frames and not self.updating_descriptor:
             self.table_written = True
-
-    def drop_descriptors(self) -> None:
-        """Forget the shadowed descriptors and stop tracing their table; CS and SS keep what they were loaded from."""
-        self.charge("descriptor_shadow", 1)
-        self.detach_running()
-        self.descriptors.drop()
-        self.traced_frames.clear()
-
-    def detach_running(self) -> None:
-        """Move the running CS and SS to selectors of the VMM, since the guest's table no longer stands behind them."""
-        vcpu, frame = self.vcpu, self.vcpu.frame
-        code, stack = self.descriptors.original(frame.cs), self.descriptors.original(frame.ss)
-        if code is not None and frame.cs & 0xFFF8 < layout.FIRST_VMM_SELECTOR:
-            vcpu.detached_cs = vcpu.virtual_selector(frame.cs)
-            self.descriptors.detach(layout.DETACHED_CODE_SELECTOR, code)
-            frame.cs = layout.DETACHED_CODE_SELECTOR | frame.cs & 3
-        if stack is not None and frame.ss & 0xFFF8 < layout.FIRST_VMM_SELECTOR:
-            vcpu.detached_ss = vcpu.virtual_selector(frame.ss)
-            self.descriptors.detach(layout.DETACHED_STACK_SELECTOR, stack)
-            frame.ss = layout.DETACHED_STACK_SELECTOR | frame.ss & 3
 
     def close_frames(self) -> None:
         """The instruction that could write traced frames is over: protect them again, drop what it changed."""
         for frame in self.open_frames:
             self.shadow.protect_frame(frame)
         self.open_frames.clear()
-        self.resynchronise()
-
-    def resynchronise(self) -> None:
-        """Drop the shadowed descriptors that the guest's table no longer holds."""
-        self.table_written = False
-        changed = self.descriptors.changed()
-        if not changed:
-            return
-        self.charge("descriptor_shadow", len(changed))
-        if {self.vcpu.frame.cs >> 3, self.vcpu.frame.ss >> 3} & set(changed):
-            self.detach_running()
-        for index in changed:
-            self.descriptors.forget(index)
+        self.descriptors.resynchronise()
 
     def shadow_fault(self, exit: Exit) -> None:
         """A page fault of the processor: the guest's own, a missing shadow entry, or a traced frame."""

@@ -443,7 +443,7 @@ def measure_items(witness: Witness) -> tuple[int, int]:
     selectors = []
     for index in range(1, (vm.vcpu.gdtr_limit + 1) // 8):
         found = vm.descriptors.guest_descriptor(index * 8)
-        if index not in vm.descriptors.originals and found and found[1].is_segment and found[1].is_present:
+        if index * 8 not in vm.descriptors.originals and found and found[1].is_segment and found[1].is_present:
             selectors.append(index * 8)
     if len(selectors) < 2:
         raise WitnessError(f"the guest's GDT has {len(selectors)} descriptors that are not shadowed, not two")

@@ -11,15 +11,18 @@ from ...isa.registers import EFLAGS_RF
 from ..instruction import Instruction
 from .control_registers import clts, invlpg, lmsw, mov_from_cr, mov_to_cr, wbinvd
 from .debug_registers import GeneralDetect, mov_from_dr, mov_to_dr
-from .descriptor_tables import lgdt, lidt, lldt, ltr
-from .far_transfers import call_far, iret, jmp_far, ret_far
-from .flags import cli, hlt, sti
+from .descriptor_tables import lgdt, lidt, lldt, ltr, store_system_register, store_table
+from .far_transfers import call_far, jmp_far
+from .flags import cli, hlt, popf, pushf, sti
 from .model_specific import rdmsr, rdpmc, rdtsc, wrmsr
 from .port_strings import port_string
 from .ports import port_in, port_out
-from .segment_loads import load_far_pointer, loads_stack_segment, mov_to_sreg, pop_sreg
+from .returns import iret, ret_far
+from .segment_loads import load_far_pointer, loads_stack_segment, mov_from_sreg, mov_to_sreg, pop_sreg, push_sreg
+from .selectors import load_access_or_limit, verify
 from .software_interrupts import int3, int_n
 from .system_calls import sysexit
+from .task_switches import TaskSwitch, switch_task
 
 if TYPE_CHECKING:
     from ..vm import VirtualMachine
@@ -33,6 +36,10 @@ SEQUENTIAL: dict[str, Handler] = {
     "WBINVD": wbinvd, "INVD": wbinvd, "LGDT": lgdt, "LIDT": lidt, "LLDT": lldt, "LTR": ltr, "RDMSR": rdmsr,
     "WRMSR": wrmsr, "RDTSC": rdtsc, "RDPMC": rdpmc, "IN": port_in, "OUT": port_out, "REGISTER_TO_SREG": mov_to_sreg,
     "POP_SREG": pop_sreg, "LOAD_FAR_POINTER": load_far_pointer,
+    # These do not trap on x86, but on a processor that can be virtualized, and under binary translation.
+    "PUSHF": pushf, "POPF": popf, "SGDT": store_table, "SIDT": store_table, "SLDT": store_system_register,
+    "STR": store_system_register, "SMSW": store_system_register, "LAR": load_access_or_limit, "LSL": load_access_or_limit,
+    "VERR": verify, "VERW": verify, "SREG_TO_REGISTER": mov_from_sreg, "PUSH_SREG": push_sreg,
 }  # fmt: skip
 # Handlers of instructions that may be left between two iterations; True: the last one has been made.
 REPEATED: dict[str, Handler] = {"INS": port_string, "OUTS": port_string}
@@ -74,7 +81,11 @@ def emulate(vm: "VirtualMachine", instruction: Instruction) -> bool:
             return True
         vm.vcpu.frame.eip = vm.vcpu.frame.eip + instruction.length & M32
     else:
-        TRANSFERS[operation](vm, instruction)
+        try:
+            TRANSFERS[operation](vm, instruction)
+        except TaskSwitch:
+            switch_task(vm)
+            return True
     vm.retire()
     if loads_stack_segment(instruction):
         vm.vcpu.frame.eflags |= EFLAGS_RF  # no debug exception until after the next instruction

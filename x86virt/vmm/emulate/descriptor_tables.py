@@ -1,12 +1,15 @@
-"""LGDT, LIDT, LLDT and LTR (SDM volume 3, section 2.4)."""
+"""Descriptor-table registers, LDTR, TR, and the word of CR0 that SMSW stores (SDM volume 2; volume 3, section 2.4)."""
 
 from typing import TYPE_CHECKING
 
+from ...isa.registers import AR_UNUSABLE, LDTR, TR, TYPE_LDT, TYPE_TSS_16, TYPE_TSS_32
 from ...isa.vectors import GP, NP
-from ..exits import GuestFault, Unsupported
+from ..descriptor import Descriptor
+from ..exits import GuestFault
 from ..instruction import Instruction, effective_address
-from ..layout import FIRST_VMM_SELECTOR
 from ..segments import descriptor_of, error_code
+from ..shadow_descriptors import TABLE_INDICATOR
+from ..state import SegmentState
 from .operands import source_word
 from .privilege import privileged
 
@@ -30,10 +33,8 @@ def lgdt(vm: "VirtualMachine", instruction: Instruction) -> None:
     vm.charge("emulate_descriptor_table", 1)
     privileged(vm)
     limit, base = load_table(vm, instruction)
-    if limit >= FIRST_VMM_SELECTOR:
-        raise Unsupported(f"a guest GDT of {limit + 1} bytes reaches the VMM's own descriptors: use a smaller one")
     vm.vcpu.gdtr_limit, vm.vcpu.gdtr_base = limit, base
-    vm.drop_descriptors()
+    vm.descriptors.drop_all()
 
 
 def lidt(vm: "VirtualMachine", instruction: Instruction) -> None:
@@ -44,16 +45,27 @@ def lidt(vm: "VirtualMachine", instruction: Instruction) -> None:
     vm.entries.close_gates()
 
 
+def system_descriptor(vm: "VirtualMachine", selector: int, kinds: tuple[int, ...]) -> tuple[int, Descriptor]:
+    """The descriptor for LLDT or LTR, which must stand in the GDT, be of one of these kinds, and present."""
+    if selector & TABLE_INDICATOR:
+        raise GuestFault(GP, error_code(selector))
+    gla, descriptor = descriptor_of(vm, selector)
+    if descriptor.is_segment or descriptor.kind not in kinds:
+        raise GuestFault(GP, error_code(selector))
+    if not descriptor.is_present:
+        raise GuestFault(NP, error_code(selector))
+    return gla, descriptor
+
+
 def lldt(vm: "VirtualMachine", instruction: Instruction) -> None:
-    """LLDT. The processor's own LDTR stays null: what the guest loads from its LDT is not virtualized yet."""
+    """LLDT: the processor's LDTR is pointed at a shadow of the guest's table, empty at first."""
     vm.charge("emulate_descriptor_table", 1)
     privileged(vm)
     selector = source_word(vm, instruction)
-    vcpu = vm.vcpu
-    if selector & 0xFFFC == 0:
-        vcpu.ldtr, vcpu.ldtr_base, vcpu.ldtr_limit, vcpu.ldtr_access = selector, 0, 0, 1 << 16
-        return
-    raise Unsupported("the guest loads an LDT: local descriptor tables are not virtualized yet")
+    state = SegmentState(selector, 0, 0, AR_UNUSABLE)
+    if selector & 0xFFFC:
+        state = system_descriptor(vm, selector, (TYPE_LDT,))[1].loaded(selector)
+    vm.segments.set(LDTR, state)
 
 
 def ltr(vm: "VirtualMachine", instruction: Instruction) -> None:
@@ -61,14 +73,33 @@ def ltr(vm: "VirtualMachine", instruction: Instruction) -> None:
     vm.charge("emulate_descriptor_table", 1)
     privileged(vm)
     selector = source_word(vm, instruction)
-    if selector & 4:
-        raise GuestFault(GP, error_code(selector))
-    gla, descriptor = descriptor_of(vm, selector)
-    if descriptor.is_segment or descriptor.kind not in (1, 9):
-        raise GuestFault(GP, error_code(selector))
-    if not descriptor.is_present:
-        raise GuestFault(NP, error_code(selector))
-    vm.write_descriptor(gla + 5, 1, (descriptor.high | BUSY) >> 8 & 0xFF)
+    gla, descriptor = system_descriptor(vm, selector, (TYPE_TSS_16, TYPE_TSS_32))
+    busy = Descriptor(descriptor.low, descriptor.high | BUSY)
+    vm.descriptors.write_back(gla + 5, 1, busy.high >> 8 & 0xFF)
+    vm.segments.set(TR, busy.loaded(selector))
+
+
+# -- stores, which do not trap on x86 -----------------------------------------------------------------------------------
+
+
+def store_table(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """SGDT and SIDT: all 32 bits of the base, at any operand size."""
+    vm.charge("emulate_descriptor_table", 1)
     vcpu = vm.vcpu
-    vcpu.tr, vcpu.tr_base, vcpu.tr_limit = selector, descriptor.base, descriptor.limit
-    vcpu.tr_access = descriptor.access | 2
+    limit, base = vcpu.gdtr_limit, vcpu.gdtr_base
+    if instruction.operation == "SIDT":
+        limit, base = vcpu.idtr_limit, vcpu.idtr_base
+    offset = effective_address(vm, instruction)
+    vm.segments.write(instruction.segment, offset, 2, limit)
+    vm.segments.write(instruction.segment, offset + 2 & M32, 4, base)
+
+
+def store_system_register(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """SLDT, STR and SMSW: 16 bits to memory; a 32-bit register receives zeros above a selector, and all of CR0."""
+    vm.charge("emulate_descriptor_table", 1)
+    vcpu = vm.vcpu
+    value = {"SLDT": vcpu.ldtr, "STR": vcpu.tr, "SMSW": vcpu.cr0}[instruction.operation]
+    if instruction.has_memory:
+        vm.segments.write(instruction.segment, effective_address(vm, instruction), 2, value & 0xFFFF)
+    else:
+        vm.set_register(instruction.rm, value, instruction.width)

@@ -1,150 +1,153 @@
-"""Far jumps, calls and returns, and IRET (SDM volume 3, sections 5.8 and 6.12)."""
+"""Far jumps and calls (SDM volume 2, JMP and CALL operation; volume 3, sections 5.8 and 7.3)."""
 
 from typing import TYPE_CHECKING
 
 from ...isa.registers import (
-    EFLAGS_AC,
-    EFLAGS_ARITHMETIC,
-    EFLAGS_DF,
-    EFLAGS_ID,
-    EFLAGS_IF,
-    EFLAGS_IOPL,
-    EFLAGS_NT,
-    EFLAGS_RF,
-    EFLAGS_TF,
-    EFLAGS_VM,
-    SS,
+    CS,
+    TYPE_CALL_GATE_16,
+    TYPE_CALL_GATE_32,
+    TYPE_TASK_GATE,
+    TYPE_TSS_16,
+    TYPE_TSS_16_BUSY,
+    TYPE_TSS_32,
+    TYPE_TSS_32_BUSY,
 )
-from ...isa.vectors import GP
-from ..exits import GuestFault, Unsupported
-from ..instruction import Instruction, effective_address
-from ..segments import check_code_jump, check_code_return, check_stack_load, descriptor_of, mark_accessed
+from ...isa.vectors import GP, NP
+from ..descriptor import Descriptor
+from ..exits import GuestFault
+from ..guest_stack import inner_stack, present_stack
+from ..instruction import Instruction
+from ..segments import check_code_jump, descriptor_of, error_code, mark_accessed
+from .operands import far_pointer
+from .task_switches import TaskSwitch
 
 if TYPE_CHECKING:
     from ..vm import VirtualMachine
 
 M32 = 0xFFFFFFFF
-# What a return may load into EFLAGS at any privilege; IOPL and IF are decided by CPL and IOPL.
-LOADABLE = EFLAGS_ARITHMETIC | EFLAGS_TF | EFLAGS_DF | EFLAGS_NT | EFLAGS_AC | EFLAGS_ID | EFLAGS_RF
-TASK = "a task-state segment (a hardware task switch)"
-GATES = {1: TASK, 3: TASK, 4: "a call gate", 5: "a task gate", 9: TASK, 11: TASK, 12: "a call gate"}
-
-
-def far_pointer(vm: "VirtualMachine", instruction: Instruction) -> tuple[int, int]:
-    """Selector and offset of a far jump or call."""
-    if instruction.width != 32:
-        raise Unsupported("a far transfer with a 16-bit operand")
-    if instruction.has_memory:
-        offset = effective_address(vm, instruction)
-        target = vm.segments.read(instruction.segment, offset, 4)
-        return vm.segments.read(instruction.segment, offset + 4 & M32, 2), target
-    return instruction.imm >> 32 & 0xFFFF, instruction.imm & M32
+PARAMETER_COUNT = 0x1F
+CALL_GATES = {TYPE_CALL_GATE_16: 2, TYPE_CALL_GATE_32: 4}  # kind -> bytes of an item that is pushed
+TASK_STATES = (TYPE_TSS_16, TYPE_TSS_16_BUSY, TYPE_TSS_32, TYPE_TSS_32_BUSY)
 
 
 def jmp_far(vm: "VirtualMachine", instruction: Instruction) -> None:
-    """A far jump to a code segment at the same CPL; gates and task switches are not virtualized yet."""
+    """A far jump: to code of this ring, directly or through a call gate, or to another task."""
     vm.charge("emulate_far_transfer", 1)
-    selector, target = far_pointer(vm, instruction)
-    enter_code(vm, selector, target)
-
-
-def enter_code(vm: "VirtualMachine", selector: int, target: int) -> None:
-    """Check and load CS:EIP for a far jump or call."""
-    refuse_gates(vm, selector)
-    gla, descriptor = check_code_jump(vm, selector)
-    if target > descriptor.limit:
-        raise GuestFault(GP, 0)
-    mark_accessed(vm, gla, descriptor)
-    frame = vm.vcpu.frame
-    frame.cs = vm.vcpu.hardware_selector(selector & ~3 | vm.vcpu.cpl)
-    frame.eip = target
-    vm.descriptors.install(frame.cs)
-
-
-def refuse_gates(vm: "VirtualMachine", selector: int) -> None:
-    """Call gates, task gates and TSSs are not virtualized yet."""
-    if selector & 0xFFFC:
-        _, descriptor = descriptor_of(vm, selector)
-        if not descriptor.is_segment and descriptor.kind in GATES:
-            raise Unsupported(f"a far transfer to {GATES[descriptor.kind]}, selector {selector:#x}: not virtualized yet")
+    selector, offset = far_pointer(vm, instruction)
+    gla, descriptor = descriptor_of(vm, selector)
+    if descriptor.is_code:
+        check_code_jump(vm, selector, descriptor)
+        enter_same(vm, selector, offset, gla, descriptor)
+        return
+    n = system_target(vm, selector, descriptor)
+    selector, offset = gate_target(descriptor, n)
+    gla, code = gate_code(vm, selector)
+    if not code.is_conforming and code.dpl != vm.vcpu.cpl:
+        raise GuestFault(GP, error_code(selector))
+    if not code.is_present:
+        raise GuestFault(NP, error_code(selector))
+    enter_same(vm, selector, offset, gla, code)
 
 
 def call_far(vm: "VirtualMachine", instruction: Instruction) -> None:
-    """A far call to a code segment at the same CPL."""
+    """A far call: to code directly, through a call gate to this or an inner ring, or to another task."""
     vm.charge("emulate_far_transfer", 1)
-    selector, target = far_pointer(vm, instruction)
-    frame = vm.vcpu.frame
-    old_cs, after = vm.vcpu.virtual_selector(frame.cs), frame.eip + instruction.length & M32
-    refuse_gates(vm, selector)
-    gla, descriptor = check_code_jump(vm, selector)
-    if target > descriptor.limit:
-        raise GuestFault(GP, 0)
-    vm.segments.write(SS, frame.esp - 8 & M32, 4, after)
-    vm.segments.write(SS, frame.esp - 4 & M32, 4, old_cs)
-    frame.esp = frame.esp - 8 & M32
-    enter_code(vm, selector, target)
-
-
-def ret_far(vm: "VirtualMachine", instruction: Instruction) -> None:
-    """A far return to the same or an outer ring."""
-    vm.charge("emulate_far_transfer", 1)
-    if instruction.width != 32:
-        raise Unsupported("a far return with a 16-bit operand")
-    esp = vm.vcpu.frame.esp
-    eip = vm.segments.read(SS, esp, 4)
-    selector = vm.segments.read(SS, esp + 4 & M32, 4) & 0xFFFF
-    return_to(vm, eip, selector, esp + 8, instruction.imm & 0xFFFF, None)
-
-
-def iret(vm: "VirtualMachine", instruction: Instruction) -> None:
-    """IRETD to the same or an outer ring: the way in which a guest kernel's IF comes back."""
-    vm.charge("emulate_far_transfer", 1)
-    vcpu = vm.vcpu
-    if vcpu.frame.eflags & EFLAGS_NT:
-        raise Unsupported("IRET with NT set, from a nested task: hardware task switches are not virtualized yet")
-    if instruction.width != 32:
-        raise Unsupported("IRET with a 16-bit operand")
-    esp = vcpu.frame.esp
-    eip = vm.segments.read(SS, esp, 4)
-    selector = vm.segments.read(SS, esp + 4 & M32, 4) & 0xFFFF
-    image = vm.segments.read(SS, esp + 8 & M32, 4)
-    if image & EFLAGS_VM and vcpu.cpl == 0:
-        raise Unsupported("a return to virtual-8086 mode")
-    return_to(vm, eip, selector, esp + 12, 0, image)
-
-
-def return_to(vm: "VirtualMachine", eip: int, selector: int, esp: int, release: int, image: int | None) -> None:
-    """The rest of RETF and IRET (SDM volume 2): check everything, then load CS:EIP, the stack and EFLAGS."""
-    vcpu, frame = vm.vcpu, vm.vcpu.frame
-    gla, code = check_code_return(vm, selector)
-    outer = selector & 3 > vcpu.cpl
-    if outer:
-        esp = esp + release & M32
-        new_esp = vm.segments.read(SS, esp, 4)
-        new_ss = vm.segments.read(SS, esp + 4 & M32, 4) & 0xFFFF
-        stack_gla, stack = check_stack_load(vm, new_ss, selector & 3)
-    if eip > code.limit:
-        raise GuestFault(GP, 0)
-    if selector & 3 not in (0, 3):
-        raise Unsupported(f"a return to guest ring {selector & 3}: this VMM gives guests rings 0 and 3")
-    flags = vcpu.virtual_flags(frame.eflags)
-    if image is not None:
-        mask = LOADABLE
-        if vcpu.cpl <= vcpu.iopl:
-            mask |= EFLAGS_IF
-        if vcpu.cpl == 0:
-            mask |= EFLAGS_IOPL
-        flags = flags & ~mask | image & mask
-    mark_accessed(vm, gla, code)
-    if outer:
-        mark_accessed(vm, stack_gla, stack)
-        vm.segments.set_cpl(selector & 3)
-        frame.esp = new_esp + (release if image is None else 0) & M32
-        frame.ss = vcpu.hardware_selector(new_ss)
-        vm.descriptors.install(frame.ss)
+    selector, offset = far_pointer(vm, instruction)
+    after = vm.vcpu.frame.eip + instruction.length & M32
+    gla, descriptor = descriptor_of(vm, selector)
+    if descriptor.is_code:
+        check_code_jump(vm, selector, descriptor)
+        call_same(vm, selector, offset, gla, descriptor, after, instruction.width // 8)
+        return
+    n = system_target(vm, selector, descriptor)
+    selector, offset = gate_target(descriptor, n)
+    gla, code = gate_code(vm, selector)
+    if not code.is_present:
+        raise GuestFault(NP, error_code(selector))
+    if not code.is_conforming and code.dpl < vm.vcpu.cpl:
+        call_inner(vm, selector, offset, gla, code, after, descriptor.high & PARAMETER_COUNT, n)
     else:
-        frame.esp = esp + release & M32
-    frame.cs = vcpu.hardware_selector(selector)
-    frame.eip = eip
-    frame.eflags = vcpu.load_flags(flags)
-    vm.descriptors.install(frame.cs)
+        call_same(vm, selector, offset, gla, code, after, n)
+
+
+# -- targets --------------------------------------------------------------------------------------------------------------
+
+
+def system_target(vm: "VirtualMachine", selector: int, descriptor: Descriptor) -> int:
+    """Check a system descriptor as a target: bytes of an item for a call gate. A task is left to `task_switches`."""
+    task = descriptor.kind in TASK_STATES
+    if descriptor.is_segment or not task and descriptor.kind not in (*CALL_GATES, TYPE_TASK_GATE):
+        raise GuestFault(GP, error_code(selector))
+    if descriptor.dpl < vm.vcpu.cpl or descriptor.dpl < selector & 3:
+        raise GuestFault(GP, error_code(selector))
+    if not task and not descriptor.is_present:
+        raise GuestFault(NP, error_code(selector))
+    if descriptor.kind not in CALL_GATES:
+        raise TaskSwitch
+    return CALL_GATES[descriptor.kind]
+
+
+def gate_target(gate: Descriptor, n: int) -> tuple[int, int]:
+    """Selector and offset in a call gate; one of 16 bits has no upper half of an offset."""
+    return gate.low >> 16, gate.low & 0xFFFF | (gate.high & 0xFFFF0000 if n == 4 else 0)
+
+
+def gate_code(vm: "VirtualMachine", selector: int) -> tuple[int, Descriptor]:
+    """The code segment that a call gate names; no transfer goes outwards."""
+    gla, code = descriptor_of(vm, selector)
+    if not code.is_code or code.dpl > vm.vcpu.cpl:
+        raise GuestFault(GP, error_code(selector))
+    return gla, code
+
+
+# -- the transfer itself ----------------------------------------------------------------------------------------------------
+
+
+def enter_same(vm: "VirtualMachine", selector: int, offset: int, gla: int, code: Descriptor) -> None:
+    """Check the limit and load CS:EIP within this ring; the selector's RPL becomes the CPL."""
+    if offset > code.limit:
+        raise GuestFault(GP, 0)
+    mark_accessed(vm, gla, code)
+    vm.segments.load(CS, selector & ~3 | vm.vcpu.cpl, code)
+    vm.vcpu.frame.eip = offset
+
+
+def call_same(
+    vm: "VirtualMachine", selector: int, offset: int, gla: int, code: Descriptor, after: int, n: int
+) -> None:
+    """The end of a far call within this ring: the return address goes on the present stack."""
+    stack = present_stack(vm)
+    stack.require_room(2, n, 0)
+    if offset > code.limit:
+        raise GuestFault(GP, 0)
+    stack.push(n, vm.segments.state(CS).selector)
+    stack.push(n, after)
+    enter_same(vm, selector, offset, gla, code)
+    stack.load()
+
+
+def call_inner(
+    vm: "VirtualMachine", selector: int, offset: int, gla: int, code: Descriptor, after: int, count: int, n: int
+) -> None:
+    """CALL-GATE, MORE-PRIVILEGE: the stack of the guest's TSS, with parameters copied."""
+    old = vm.segments
+    # 1. The new stack, with room for SS, ESP, the parameters, CS and EIP.
+    stack = inner_stack(vm, code.dpl, 0)
+    stack.require_room(4 + count, n, error_code(stack.state.selector))
+    # 2. The entry point within the code segment.
+    if offset > code.limit:
+        raise GuestFault(GP, 0)
+    # 3. Push.
+    stack.mark()
+    mark_accessed(vm, gla, code)
+    stack.push(n, present_stack(vm).state.selector)
+    stack.push(n, vm.vcpu.frame.esp)
+    for index in range(count - 1, -1, -1):
+        stack.push(n, old.peek(n * index, n))
+    stack.push(n, old.state(CS).selector)
+    stack.push(n, after)
+    # 4. Commit.
+    vm.segments.set_cpl(code.dpl)
+    stack.load()
+    vm.segments.load(CS, selector & ~3 | code.dpl, code)
+    vm.vcpu.frame.eip = offset

@@ -1,12 +1,12 @@
-"""Loads of segment registers: MOV, POP, LDS and its kind (SDM volume 2)."""
+"""Segment registers: MOV and PUSH, POP, LDS and its kind (SDM volume 2)."""
 
 from typing import TYPE_CHECKING
 
 from ...isa.registers import SS
-from ..exits import Unsupported
+from ..descriptor import Descriptor
 from ..instruction import Instruction, effective_address
 from ..segments import check_data_load, check_stack_load, mark_accessed
-from .operands import source_word
+from .operands import far_pointer, source_word
 
 if TYPE_CHECKING:
     from ..vm import VirtualMachine
@@ -15,51 +15,71 @@ M32 = 0xFFFFFFFF
 
 
 def load_segment(vm: "VirtualMachine", segment: int, selector: int) -> bool:
-    """Load a segment register; False: the shadow now has the descriptor, and the instruction is to be retried."""
+    """Load a segment register; False: the shadow now has the descriptor, and the processor itself can load it."""
     if segment == SS:
-        gla, descriptor = check_stack_load(vm, selector, vm.vcpu.cpl)
-        mark_accessed(vm, gla, descriptor)
-        vm.vcpu.frame.ss = vm.vcpu.hardware_selector(selector)
-        vm.descriptors.install(vm.vcpu.frame.ss)
+        found: tuple[int, Descriptor] | None = check_stack_load(vm, selector, vm.vcpu.cpl)
+    else:
+        found = check_data_load(vm, selector)
+    if found is None:
+        vm.segments.drop(segment, selector)
         return True
-    check_data_load(vm, selector)
-    if not vm.descriptors.install(selector):
-        raise Unsupported(f"selector {selector:#x} cannot be loaded deprivileged as the guest's processor would")
-    return False
+    gla, descriptor = found
+    mark_accessed(vm, gla, descriptor)
+    if segment != SS and vm.descriptors.install(selector) and vm.descriptors.can_load(selector):
+        return False
+    vm.segments.load(segment, selector, descriptor)
+    return True
 
 
 def mov_to_sreg(vm: "VirtualMachine", instruction: Instruction) -> bool:
-    """MOV to a segment register."""
+    """MOV to a segment register; one to SS holds interrupts off for one more instruction."""
     vm.charge("emulate_segment", 1)
     done = load_segment(vm, instruction.reg, source_word(vm, instruction))
-    if done:
+    if done and instruction.reg == SS:
         vm.hold_interrupts()
     return done
 
 
 def pop_sreg(vm: "VirtualMachine", instruction: Instruction) -> bool:
-    """POP into a segment register."""
+    """POP into a segment register: the stack pointer moves in the size of the stack that was popped from."""
     vm.charge("emulate_segment", 1)
     n = instruction.width // 8
-    selector = vm.segments.read(SS, vm.vcpu.frame.esp, n) & 0xFFFF
-    done = load_segment(vm, instruction.row.condition, selector)
+    segment, frame, mask = instruction.row.condition, vm.vcpu.frame, vm.segments.stack_mask
+    done = load_segment(vm, segment, vm.segments.peek(0, n) & 0xFFFF)
     if done:
-        vm.vcpu.frame.esp = vm.vcpu.frame.esp + n & M32
-        vm.hold_interrupts()
+        frame.esp = frame.esp & ~mask & M32 | frame.esp + n & mask
+        if segment == SS:
+            vm.hold_interrupts()
     return done
 
 
 def load_far_pointer(vm: "VirtualMachine", instruction: Instruction) -> bool:
     """LDS, LES, LSS, LFS, LGS."""
     vm.charge("emulate_segment", 1)
-    n = instruction.width // 8
-    offset = effective_address(vm, instruction)
-    value = vm.segments.read(instruction.segment, offset, n)
-    selector = vm.segments.read(instruction.segment, offset + n & M32, 2)
+    selector, value = far_pointer(vm, instruction)
     if not load_segment(vm, instruction.row.condition, selector):
         return False
     vm.set_register(instruction.reg, value, instruction.width)
     return True
+
+
+# -- stores, which do not trap on x86 -----------------------------------------------------------------------------------
+
+
+def mov_from_sreg(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """MOV from a segment register: 16 bits to memory, zero-extended into a 32-bit register."""
+    vm.charge("emulate_segment", 1)
+    selector = vm.segments.state(instruction.reg).selector
+    if instruction.has_memory:
+        vm.segments.write(instruction.segment, effective_address(vm, instruction), 2, selector)
+    else:
+        vm.set_register(instruction.rm, selector, instruction.width)
+
+
+def push_sreg(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """PUSH of a segment register."""
+    vm.charge("emulate_segment", 1)
+    vm.segments.push(instruction.width // 8, vm.segments.state(instruction.row.condition).selector)
 
 
 def loads_stack_segment(instruction: Instruction) -> bool:

@@ -2,35 +2,28 @@
 
 from typing import TYPE_CHECKING
 
-from ...isa.registers import ECX, EDX
+from ...isa.registers import AR_UNUSABLE, CS, ECX, EDX, SS
 from ...isa.vectors import GP
-from ..exits import GuestFault, Unsupported
+from ...processor import FLAT_CODE, FLAT_DATA
+from ..descriptor import dpl_of
+from ..exits import GuestFault
 from ..instruction import Instruction
 from ..state import SegmentState
+from ..virtual_segments import DATA_SEGMENTS
 from .privilege import privileged
 
 if TYPE_CHECKING:
     from ..vm import VirtualMachine
 
 M32 = 0xFFFFFFFF
-FLAT_CODE = SegmentState(0, 0, M32, 0xC09B)
-FLAT_DATA = SegmentState(0, 0, M32, 0xC093)
 
 
 def enter_flat(vm: "VirtualMachine", selector: int, cpl: int, eip: int, esp: int) -> None:
-    """SYSENTER and SYSEXIT: flat segments whatever the tables say; here the tables must say so too."""
-    for number, flat in ((selector, FLAT_CODE), (selector + 8, FLAT_DATA)):
-        found = vm.descriptors.guest_descriptor(number)
-        access = flat.access | cpl << 5
-        if found is None or (found[1].base, found[1].limit) != (0, M32) or found[1].access | 1 != access:
-            raise Unsupported(f"SYSENTER and SYSEXIT with descriptors at {selector:#x} that are not flat")
+    """Flat CS:EIP and SS:ESP at a privilege level, whatever the tables say; SS stands 8 behind CS."""
     vm.segments.set_cpl(cpl)
-    frame = vm.vcpu.frame
-    frame.cs = vm.vcpu.hardware_selector(selector & ~3 | cpl)
-    frame.ss = vm.vcpu.hardware_selector(selector + 8 & ~3 | cpl)
-    frame.eip, frame.esp = eip & M32, esp & M32
-    vm.descriptors.install(frame.cs)
-    vm.descriptors.install(frame.ss)
+    vm.segments.set(CS, SegmentState(selector & ~3 | cpl, 0, M32, FLAT_CODE | cpl << 5))
+    vm.segments.set(SS, SegmentState(selector + 8 & ~3 | cpl, 0, M32, FLAT_DATA | cpl << 5))
+    vm.vcpu.frame.eip, vm.vcpu.frame.esp = eip & M32, esp & M32
 
 
 def sysenter(vm: "VirtualMachine") -> None:
@@ -49,3 +42,12 @@ def sysexit(vm: "VirtualMachine", instruction: Instruction) -> None:
     if selector == 0:
         raise GuestFault(GP, 0)
     enter_flat(vm, selector + 16, 3, vm.register(EDX), vm.register(ECX))
+    keep_data_segments(vm)
+
+
+def keep_data_segments(vm: "VirtualMachine") -> None:
+    """SYSEXIT leaves DS, ES, FS and GS as they are, those of ring 0 too; the VMM's own return must not drop them."""
+    for segment in DATA_SEGMENTS:
+        state = vm.segments.state(segment)
+        if not state.access & AR_UNUSABLE and dpl_of(state.access) < vm.vcpu.cpl:
+            vm.segments.set(segment, state)
