@@ -54,7 +54,7 @@ from .isa.events import N_MODES
 from .isa.registers import N_SEGMENTS
 from .ledger import SHAPE, Ledger
 from .machine import Machine, Region
-from .processor import DEBUGGER_FIELDS, HOST_FIELDS, LARGEST_BIOS
+from .processor import DEBUGGER_FIELDS, HOST_FIELDS, LARGEST_BIOS, Processor
 from .profile import Profile, ProfileError, load_profile
 from .saved_apics import check_apics
 from .saved_disks import (
@@ -67,6 +67,7 @@ from .saved_disks import (
     restore_overlays,
 )
 from .vmm.registry import find_strategy
+from .vmm.saved_interpreter import fill_interpreter, interpreter_arrays
 from .vmm.saved_state import (
     divergences_state,
     exits_of,
@@ -132,7 +133,7 @@ def machine_bytes(machine: Machine, where: object = "machine") -> bytes:
         "profile": machine.profile.name,
         "profile_digest": machine.profile.digest(),
         "memory_bytes": machine.memory_bytes,
-        "firmware_bytes": [int(machine.processor.cpu.bios_bytes), int(machine.processor.cpu.vga_rom_bytes)],
+        "firmware_bytes": [int(guest_processor(machine).cpu[name]) for name in ("bios_bytes", "vga_rom_bytes")],
         "apic": int(machine.processor.cpu.apic.present),
         "cache_model": machine.cache_model,
         "check_isolation": bool(machine.processor.cpu.owner_table),
@@ -175,6 +176,8 @@ def machine_arrays(machine: Machine) -> Iterator[tuple[str, np.ndarray]]:
         yield "vm.board", machine.vm.boards.view(np.ndarray).reshape(-1)
         yield "vm.model_specific", machine.vm.model_specific.view(np.ndarray).reshape(-1)
         yield "vm.p2m", machine.vm.p2m
+        for name, array in interpreter_arrays(machine.vm.interpreter):
+            yield f"vm.interpreter.{name}", array
     for name, octets in machine.dialogue.texts().items():
         yield name, np.frombuffer(octets, np.uint8)
     yield from disk_arrays(machine.disks)
@@ -320,8 +323,13 @@ def empty_machine(
     if within(manifest["apic"], 0, 1):
         machine.processor.fit_apic(True)
     if bios_bytes:
-        machine.processor.install_firmware(bytes(bios_bytes), bytes(vga_rom_bytes))
+        guest_processor(machine).install_firmware(bytes(bios_bytes), bytes(vga_rom_bytes))
     return machine
+
+
+def guest_processor(machine: Machine) -> Processor:
+    """The processor that a guest's firmware belongs to."""
+    return machine.processor if machine.vm is None else machine.vm.interpreter.processor
 
 
 def expected_arrays(machine: Machine, manifest: dict[str, Any]) -> dict[str, tuple[np.dtype, int]]:
@@ -418,6 +426,7 @@ def fill_vm(machine: Machine, state: dict[str, Any], arrays: dict[str, np.ndarra
     vm.follow_p2m()
     vm.set_owners()
     restore_vm(vm, state)
+    fill_interpreter(vm.interpreter, state["interpreter"], arrays)
 
 
 def fill_python_state(machine: Machine, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:

@@ -168,6 +168,17 @@ def take_requested_interrupt(state, ram, boards):
     return deliver_event(cpu, ram), vector
 
 
+@entry
+def deliver_external(state, ram, vector):
+    """Deliver an external interrupt that was acknowledged: OK or SHUTDOWN."""
+    cpu = state[0]
+    cpu.event_vector = vector
+    cpu.event_kind = KIND_EXTERNAL
+    cpu.event_error = 0
+    cpu.event_has_error = 0
+    return deliver_event(cpu, ram)
+
+
 @inline
 def enters_handler(u):
     """Whether a micro-operation was INT n, INT3, INTO or INT1, which clear TF and are not followed by a trap."""

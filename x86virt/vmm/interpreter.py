@@ -27,7 +27,8 @@ from ..core.layout import (
     RETIRED_LIMIT,
     SHUTDOWN,
 )
-from ..core.run import take_requested_interrupt
+from ..core.physical_map import HOLE_SHADOW
+from ..core.run import deliver_external, take_requested_interrupt
 from ..isa.events import EVENT_IDLE_HALT, EVENT_INS_NOP, EVENT_VMM_INTERPRET
 from ..isa.registers import CR0_PE, CR4_PAE, CS, EFLAGS_VM, ESP
 from ..processor import DEBUGGER_FIELDS, PAGE_BYTES
@@ -89,9 +90,20 @@ class Interpreter:
         cpu.begun = 1  # the boundary before it is over: it trapped
         generation = int(cpu.tlb_generation)
         outcome = self.perform(single=True)
+        self.finish(outcome, int(cpu.tlb_generation) != generation or self.was_invalidation())
+
+    def deliver_external(self, vector: int) -> None:
+        """Deliver an external interrupt that was acknowledged, through whatever gate the guest has for it."""
+        self.load()
+        generation = int(self.cpu.tlb_generation)
+        outcome = deliver_external(self.processor.state, self.processor.memory, vector)
+        self.settle()
+        self.finish(outcome, int(self.cpu.tlb_generation) != generation)
+
+    def finish(self, outcome: int, invalidates: bool) -> None:
+        """Give the virtual processor back to the hardware, or keep it here if the hardware cannot hold its state."""
         if outcome == SHUTDOWN:
             raise TripleFault
-        invalidates = int(cpu.tlb_generation) != generation or self.was_invalidation()
         self.publish_writes()
         if hardware_state.can_hold(self):
             hardware_state.store(self, invalidates)
@@ -281,6 +293,10 @@ class Interpreter:
             recorder.drain()
             recorder.take(self.cpu)
         return outcome
+
+    def maps_plain_ram(self) -> bool:
+        """Whether all of the guest's RAM is there for reads and writes: the A20 gate is open, and no ROM hides any."""
+        return not self.cpu.a20_closed and not self.cpu.holes & HOLE_SHADOW
 
     # -- time, and what was written -----------------------------------------------------------------------------------
 

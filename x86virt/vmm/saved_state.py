@@ -11,6 +11,7 @@ from ..isa.registers import LDTR
 from . import layout
 from .descriptor import Descriptor
 from .probe import Divergence
+from .saved_interpreter import interpreter_state
 from .state import SegmentState
 from .vcpu import Frame
 
@@ -40,6 +41,7 @@ def vm_state(vm: "VirtualMachine") -> dict[str, Any]:
     state: dict[str, Any] = {name: bool(getattr(vm, name)) for name in FLAGS}
     state |= {name: sorted(getattr(vm, name)) for name in FRAME_SETS}
     state["open_vectors"] = sorted(vm.entries.open_vectors)
+    state["interpreter"] = interpreter_state(vm.interpreter)
     state["unpriced"] = vm.unpriced
     state["debug_bits"] = int(vm.debug_bits)
     state["resumed_at"] = vm.resumed_at

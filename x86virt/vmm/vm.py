@@ -70,6 +70,7 @@ from .exits import (
     Exit,
     GuestFault,
     IsolationViolation,
+    NotDirect,
     Unsupported,
 )
 from .guest_events import GuestEvents
@@ -326,11 +327,15 @@ class VirtualMachine:
 
     def resume(self) -> None:
         """Let the processor return to the guest: the frame goes on the stack, EIP to the IRETD."""
+        if self.interpreter.holds:
+            return
         if self.table_written:
             self.descriptors.resynchronise()
         if self.vcpu.halted and not self.wait_over():
             return
         self.take_virtual_interrupt()
+        if self.interpreter.holds:
+            return
         self.segments.release_detached()
         if self.recorder is not None:
             self.recorder.on_resume(self)
@@ -379,7 +384,10 @@ class VirtualMachine:
         before = int(self.processor.cpu.ticks)
         exit = self.last_exit = self.read_exit()
         self.charge("trap_dispatch", 1)
-        self.machine.strategy.handle(self, exit)
+        try:
+            self.machine.strategy.handle(self, exit)
+        except NotDirect:
+            self.interpret_one()
         self.resume()
         row = self.exits.setdefault(exit.reason, [0, 0])
         row[0] += 1
@@ -512,7 +520,10 @@ class VirtualMachine:
         if self.recorder is not None:
             self.recorder.on_delivery(self, vector)
         self.charge("device_request", 1)
-        reflect(self, vector, None, KIND_EXTERNAL)
+        try:
+            reflect(self, vector, None, KIND_EXTERNAL)
+        except NotDirect:
+            self.interpreter.deliver_external(vector)
 
     def see_devices(self, tick: int | None = None) -> bool:
         """Let the virtual devices see the present, or a later tick; whether they request an interrupt."""
