@@ -1,0 +1,148 @@
+"""Random kernels that make a software VMM's life hard, under every strategy and every choice that it leaves: a slice.
+
+The long run is `make conformance-vmm`.
+"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, seed, settings
+from small_kernel import DATA, EAX, EBX, TABLE, Kernel, Step, invlpg, load, store, strategy
+from timed_kernels import timed_kernels
+from vmm_judge import EQUAL, PLANNED, VARIANTS, VMMS, judge
+from vmm_pieces import CLASSES, GLOBALS, PTE_G, UP, furnished, index, kernels_of
+
+from x86virt import find_strategy, load_profile
+from x86virt.discipline import tlb_discipline
+from x86virt.equivalence import compare_runs
+
+EXAMPLES, OF_VARIANTS, TIMED = 8, 4, 6
+RAM_BYTES = 1 << 20
+
+
+def run_class(name: str, under: str, examples: int, number: int = 0) -> list:
+    """The verdicts on some kernels of a class."""
+    found = []
+    kernels = timed_kernels if name == "timed" else kernels_of(name)
+
+    @settings(max_examples=examples, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @seed(number)
+    @given(kernels)
+    def judged(kernel: Kernel) -> None:
+        found.append(judge(kernel, under, 512 if name == "timed" else 64, name == "timed"))
+
+    judged()
+    return found
+
+
+@pytest.mark.parametrize("under", VMMS)
+@pytest.mark.parametrize("name", CLASSES)
+def test_random_kernels_do_what_they_do_on_the_bare_machine(name: str, under: str) -> None:
+    found = run_class(name, under, EXAMPLES)
+    assert {verdict.kind for verdict in found} <= {EQUAL, PLANNED}
+    assert sum(verdict.instructions for verdict in found) > 50 * EXAMPLES
+
+
+@pytest.mark.parametrize("under", VARIANTS)
+@pytest.mark.parametrize("name", ("paging", "mixed"))
+def test_every_choice_of_a_strategy_gives_the_same_guest(name: str, under: str) -> None:
+    assert {verdict.kind for verdict in run_class(name, under, OF_VARIANTS, 1)} <= {EQUAL, PLANNED}
+
+
+@pytest.mark.parametrize("under", VMMS)
+def test_interrupts_come_where_the_bare_machine_accepts_them(under: str) -> None:
+    found = run_class("timed", under, TIMED)
+    assert {verdict.kind for verdict in found} <= {EQUAL, PLANNED}
+    assert sum(verdict.deliveries for verdict in found) > 0
+
+
+@pytest.mark.parametrize("under", VMMS)
+def test_every_instruction_boundary_is_the_bare_machines(under: str) -> None:
+    """S is compared behind each single instruction."""
+
+    @settings(max_examples=2, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(kernels_of("transfers"))
+    def judged(kernel: Kernel) -> None:
+        assert judge(kernel, under, 1).kind in (EQUAL, PLANNED)
+
+    judged()
+
+
+def test_the_kernels_keep_the_tlb_rules() -> None:
+    """Otherwise equivalence would not be claimed for them: one entry, many, and flushes at random end alike."""
+
+    @settings(max_examples=6, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(kernels_of("paging"))
+    def disciplined(kernel: Kernel) -> None:
+        rows = tlb_discipline(kernel.image(), load_profile("p4_prescott"), RAM_BYTES, "", 10**7)
+        assert all(not row.differences for row in rows), [(row.variant, row.differences) for row in rows]
+
+    disciplined()
+
+
+# -- that these can fail: shadows with one bug each -------------------------------------------------------------------
+
+TrapAndEmulate: type = type(strategy("trap-and-emulate"))
+
+
+class ForgetsGlobal(TrapAndEmulate):
+    """INVLPG has no effect on the pages that are global."""
+
+    def on_general_protection(self, vm, exit) -> None:
+        """Skip INVLPG of them."""
+        instruction = vm.instruction()
+        if instruction is not None and instruction.operation == "INVLPG" and instruction.disp in GLOBALS:
+            vm.vcpu.frame.eip += instruction.length
+            vm.retire()
+        else:
+            super().on_general_protection(vm, exit)
+
+
+def test_a_forgotten_invalidation_is_found_by_a_kernel_of_the_class() -> None:
+    page = GLOBALS[0]
+    edit = store(TABLE + index(page), DATA | UP | PTE_G) + invlpg(page)
+    kernel = furnished([Step(store(DATA, 0x1234) + load(EAX, page) + edit + load(EBX, page))], cr4=0x90)
+    assert judge(kernel, "trap-and-emulate").kind == EQUAL
+    with pytest.raises(AssertionError, match="first divergence"):
+        judge(kernel, ForgetsGlobal)
+
+
+class Drifts(TrapAndEmulate):
+    """Its interrupts find the guest one byte further."""
+
+    def setup(self, machine) -> None:
+        """Move EIP on before the delivery is logged."""
+        vm = machine.vm
+        take = vm.recorder.on_delivery if vm.recorder else None
+
+        def drifted(vm, vector) -> None:
+            vm.vcpu.frame.eip += 1
+            take(vm, vector)
+
+        if take:
+            vm.recorder.on_delivery = drifted
+
+
+def test_an_interrupt_at_a_wrong_place_is_found() -> None:
+    from timed_kernels import timed
+
+    kernel = timed([Step(b"\xfb\xf4\x90\x90"), Step(b"\xfb\xf4\x90\x90")], 20)
+    assert judge(kernel, "trap-and-emulate", 64, True).deliveries == 2
+    with pytest.raises(AssertionError):
+        judge(kernel, Drifts, 64, True)
+
+
+def test_the_comparison_of_the_command_line_agrees() -> None:
+    kernel = furnished([Step(b"\x40" * 100)])
+    for under in VMMS:
+        comparison = compare_runs(
+            kernel.image(),
+            find_strategy(under)(),
+            strategy("native"),
+            load_profile("p4_prescott"),
+            RAM_BYTES,
+            "",
+            10**7,
+            16,
+        )
+        assert comparison.equal

@@ -1,0 +1,156 @@
+"""Judging a guest under a VMM against the bare machine: equal, ended as is planned, diverged as is declared, or wrong.
+
+Every strategy of the registry that puts a VMM below the guest is judged; a new one is covered the moment it is there.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from small_kernel import MAX_CYCLES, RAM_BYTES, Kernel, strategy
+
+from x86virt import Image, find_strategy, load_profile
+from x86virt.equivalence import Pair, Start, compare_runs, found
+from x86virt.vmm.options import Choice, Size, Switch
+from x86virt.vmm.registry import strategy_names
+
+VMMS = tuple(name for name in strategy_names() if find_strategy(name).needs_vmm)
+
+
+def variants(name: str) -> list[str]:
+    """A strategy with each of its options chosen in turn, the others left as they are."""
+    found = []
+    for option in find_strategy(name).options:
+        if isinstance(option, Switch):
+            found.append(f"{name},{option.name}={'off' if option.default else 'on'}")
+        elif isinstance(option, Choice):
+            found += [f"{name},{option.name}={text}" for text in option.words if text != option.default]
+        elif isinstance(option, Size):
+            found.append(f"{name},{option.name}={option.least}")
+    return found
+
+
+VARIANTS = tuple(variant for name in VMMS for variant in variants(name))
+MOST_INSTRUCTIONS = 10_000  # of one judged kernel
+MOST_TIMED = 4_000
+EQUAL, DECLARED, PLANNED = "equal", "declared", "planned"
+
+# What the VMMs say of guests that they do not run yet. A guest may end so, in the bare machine's state up to there.
+UNSUPPORTED = (
+    r"the guest loads an LDT: local descriptor tables are not virtualized yet",
+    r"a far transfer to a call gate, selector 0x[0-9a-f]+: not virtualized yet",
+    r"a far transfer to a task-state segment \(a hardware task switch\), selector 0x[0-9a-f]+: not virtualized yet",
+    r"a far transfer to a task gate, selector 0x[0-9a-f]+: not virtualized yet",
+    r"a far (transfer|return) with a 16-bit operand",
+    r"IRET with a 16-bit operand",
+    r"IRET with NT set, from a nested task: hardware task switches are not virtualized yet",
+    r"a return to virtual-8086 mode",
+    r"a return to guest ring [12]: this VMM gives guests rings 0 and 3",
+    r"guest handler in ring [12]: this VMM gives guests rings 0 and 3",
+    r"the guest's kernel uses a 16-bit stack segment, 0x[0-9a-f]+",
+    r"an expand-down data segment under truncated segments: use a flat or expand-up segment",
+    r"a segment that begins at 0x[0-9a-f]+, where the VMM lies: use a base below it",
+    r"selector 0x[0-9a-f]+ cannot be loaded deprivileged as the guest's processor would",
+    r"segment [a-z]+ holds selector 0x[0-9a-f]+, whose origin is lost",
+    r"SYSENTER and SYSEXIT with descriptors at 0x[0-9a-f]+ that are not flat",
+    r"access to guest-physical 0x[0-9a-f]+, beyond RAM: give the guest more memory",
+    r"the guest leaves protected mode: real mode is not virtualized yet",
+    r"the guest sets 0x[0-9a-f]+ in CR4: PAE, VME and PVI are not virtualized yet",
+    r"a guest GDT of \d+ bytes reaches the VMM's own descriptors: use a smaller one",
+    r"the guest enables a breakpoint on data or ports: only those on code are virtualized",
+)
+PLANNED_END = re.compile(rf"unsupported: ({'|'.join(UNSUPPORTED)}) \(at eip 0x[0-9a-f]+\)")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found: one of the three kinds, the outcome under the VMM, and how far the two were compared."""
+
+    kind: str
+    outcome: str
+    instructions: int
+    deliveries: int = 0  # interrupts that the bare machine accepted
+
+
+class Judge:
+    """One kernel under one strategy."""
+
+    def __init__(self, kernel: Kernel | Image, under: str | type, checkpoint: int = 64, timed: bool = False) -> None:
+        self.under, self.checkpoint, self.timed = (
+            find_strategy(under) if isinstance(under, str) else under,
+            checkpoint,
+            timed,
+        )
+        self.image = kernel.image() if isinstance(kernel, Kernel) else kernel
+        self.profile = load_profile("p4_prescott")
+
+    def start(self) -> Start:
+        """The two machines' parts."""
+        return Start(self.image, self.under(), strategy("native"), self.profile, RAM_BYTES, "")
+
+    def verdict(self) -> Verdict:
+        """Compare checkpoint by checkpoint, in time given by the VMM if the kernel is a timed one."""
+        pair, limit = Pair(self.start(), self.timed), 0
+        while limit < (MOST_TIMED if self.timed else MOST_INSTRUCTIONS):
+            limit += self.checkpoint
+            going = pair.advance(limit, MAX_CYCLES)
+            outcome = pair.other.outcome or ""
+            if PLANNED_END.fullmatch(outcome):
+                return self.planned(pair, outcome)
+            bare, other = pair.states()
+            if other.differences(bare) or pair.complaints() or going[0] != going[1]:
+                return self.declared(pair)
+            if not going[1]:
+                assert outcome == pair.bare.outcome, self.report()
+                return self.of(EQUAL, pair)
+        return self.of(EQUAL, pair)
+
+    def of(self, kind: str, pair: Pair) -> Verdict:
+        """A verdict on two machines."""
+        deliveries = len(pair.recorder.log.deliveries)
+        return Verdict(kind, pair.other.outcome or "", int(pair.other.processor.cpu.retired), deliveries)
+
+    def planned(self, pair: Pair, outcome: str) -> Verdict:
+        """The VMM gave up by name: until there the bare machine was in the same state."""
+        if not self.timed:
+            self.equal_after(int(pair.other.processor.cpu.retired), outcome)
+        return self.of(PLANNED, pair)
+
+    def declared(self, pair: Pair) -> Verdict:
+        """The first difference is behind an instruction whose divergence is declared, and logged."""
+        logged = found(pair.other)
+        assert logged and not self.timed, self.report()
+        keys = {row.key for row in logged}
+        assert keys <= type(pair.other.strategy).known_divergences, f"undeclared: {keys}\n{self.report()}"
+        self.equal_after(logged[0].n, str(logged[0]))
+        return self.of(DECLARED, pair)
+
+    def equal_after(self, instructions: int, why: str) -> None:
+        """Both are in the same state after so many instructions."""
+        pair = Pair(self.start(), False)
+        for machine in (pair.bare, pair.other):
+            machine.advance(instructions, MAX_CYCLES)
+        bare, other = pair.states()
+        differences = other.differences(bare)
+        assert not differences, f"different before `{why}`: {differences}\n{self.report()}"
+
+    def report(self) -> str:
+        """The comparison's own report, for a failure."""
+        parts = self.start()
+        comparison = compare_runs(
+            parts.image, parts.strategy, parts.native, parts.profile, RAM_BYTES, "", MAX_CYCLES, self.checkpoint
+        )
+        return "\n".join([f"under {self.under.name}:", *comparison.report])
+
+
+def judge(kernel: Kernel | Image, under: str | type, checkpoint: int = 64, timed: bool = False) -> Verdict:
+    """The verdict on a kernel under a strategy; an assertion that fails carries the report."""
+    return Judge(kernel, under, checkpoint, timed).verdict()
+
+
+def assert_all_equal(kernel: Kernel, timed: bool = False, checkpoint: int = 64) -> None:
+    """Equal under every strategy."""
+    for name in VMMS:
+        verdict = judge(kernel, name, checkpoint, timed)
+        assert verdict.kind == EQUAL, (name, verdict)
