@@ -319,7 +319,7 @@ CPU = np.dtype(
         ("written", "i8", WRITTEN_FRAMES),  # the first of them
         # an address that a read-modify-write has translated for writing
         ("rmw_first", "i8"),  # physical address of the first byte
-        ("rmw_split", "i8"),  # bytes on the first page, 0 when the operand does not cross
+        ("rmw_split", "i8"),  # bytes on the first page, 0 when the operand does not cross; AT_PLACE of core/memory.py
         ("rmw_second", "i8"),  # physical address of the rest
         # code
         ("context", "i8"),  # index of the code context (CS base and limit, CPL, D bit, mode)

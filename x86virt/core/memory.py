@@ -43,6 +43,7 @@ from .tlb import front_read_fill, front_write_fill
 
 M32 = 0xFFFFFFFF
 PAGE = 0xFFFFF000
+AT_PLACE = -1  # in cpu.rmw_split: cpu.rmw_first is a place that takes plain writes, not a physical address
 SUPERVISOR = 0  # the bank of the front cache for CPL 0 to 2, and for what the processor itself reads
 
 
@@ -322,7 +323,9 @@ def check_write_linear(cpu, ram, gla, n, user):
 def write_translated(cpu, ram, n, value):
     """Store to the address that the last `check_write_linear` translated."""
     head = cpu.rmw_split
-    if head == 0:
+    if head == AT_PLACE:
+        put_bytes(ram, cpu.rmw_first, n, value)
+    elif head == 0:
         write_physical(cpu, ram, cpu.rmw_first, n, value)
     else:
         write_physical(cpu, ram, cpu.rmw_first, head, value)
