@@ -22,6 +22,7 @@ from x86virt.machine import Machine
 from x86virt.processor import Processor
 from x86virt.profile import load_profile
 from x86virt.profile_schema import SCHEMA
+from x86virt.vmm.registry import find_strategy
 
 LOOP_GUEST = "mix"
 EAX, ECX, EDX, EBX, ESP, EBP, ESI, EDI = range(8)
@@ -298,6 +299,7 @@ def test_every_live_price_is_charged_somewhere() -> None:
         seen |= guest_events(name, Native())
     seen |= guest_events("mix", Native(), cache_model="all")
     seen |= guest_events("irq", TrapAndEmulate()) | guest_events("hello", InterpretEach())
+    seen |= guest_events("smc", find_strategy("binary-translation,tc_size=4K")())
     seen |= BY_VECTOR | SECOND_LEVELS | {"vmm.unpriced_hook"}
     live = {event.name for event in EVENTS if event.price and SCHEMA[event.price].live}
     assert live - seen == set()

@@ -81,7 +81,7 @@ HOST_FIELDS = (
     "pam_write", "holes", "written_count", "written",
 )  # fmt: skip
 # What a reset line leaves as it is: the limits of the run, which are not the machine's.
-RUN_LIMITS = ("budget", "retired_limit", "hook_first", "hook_last")
+RUN_LIMITS = ("budget", "retired_limit", "hook_first", "hook_last", "hook_level")
 # What a reset clears besides what every start sets (SDM volume 3, table 9-1).
 RESET_TO_ZERO = (
     "dr", "sysenter_cs", "sysenter_esp", "sysenter_eip", "performance_select", "performance_start", "timer_pending",
@@ -279,7 +279,8 @@ class Processor:
         cpu.fpu_control = X87_CONTROL_INITIAL
         cpu.timer = cpu.budget = cpu.deadline = NEVER
         cpu.retired_limit = NEVER
-        cpu.hook_first, cpu.hook_last = 1, 0
+        cpu.hook_first, cpu.hook_last, cpu.hook_level = 1, 0, 0
+        cpu.unit_first, cpu.unit_last = 1, 0
         cpu.a20_closed = 0
         cpu.pdpte[:] = 0
         self.empty_tlbs()

@@ -15,7 +15,7 @@ M32 = 0xFFFFFFFF
 @inline
 def at_hook(cpu):
     """Whether control has arrived at an entry point of the VMM."""
-    if cpu.cpl != 0:
+    if cpu.cpl > cpu.hook_level:
         return False
     gla = (cpu.rip + cpu.seg[CS].seg_base) & M32
     return cpu.hook_first <= gla <= cpu.hook_last
@@ -46,8 +46,7 @@ def refund(cpu, blocks, details, index):
     at = details[cpu.uop_index]
     cpu.rip = at.rip
     cpu.ticks -= block.ticks - at.ticks_before
-    if block.counted > 0:
-        cpu.retired -= block.counted - at.number
+    cpu.retired -= block.counted - at.counted_before
     if at.number == 0:
         block.executions -= 1
         return

@@ -46,7 +46,7 @@ def next_block(cpu, ram, code, blocks, uops, details):
 @inline
 def fits(cpu, block):
     """Whether a block may run whole: it is alive, ends before the limit, and within the retirement limit."""
-    return cpu.ticks + block.ticks < cpu.limit_ticks and cpu.retired + block.counted <= cpu.retired_limit
+    return cpu.ticks + block.ticks < cpu.limit_ticks and cpu.retired + block.room <= cpu.retired_limit
 
 
 @kernel

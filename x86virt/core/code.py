@@ -4,9 +4,9 @@ A block holds instructions of one page up to the first that leaves the straight 
 the arrays are full, or too much changed, all blocks are discarded at once. Cycles never depend on any of this.
 """
 
-from ..isa.events import MODE_VMM
 from ..isa.registers import CS
 from ..isa.vectors import GP
+from .between_blocks import at_hook
 from .breakpoints import WATCH_CODE, check_code_breakpoint, code_breakpoints_at
 from .decode import DECODED_OK, TOO_LONG, TRUNCATED, decode
 from .fault import raise_fault
@@ -21,6 +21,7 @@ from .layout import (
     FAULT,
     FIRST_BLOCK,
     FRONT_MASK,
+    HOOK,
     INSTRUCTION_UOPS,
     ISOLATION,
     JUMP_SLOTS,
@@ -45,6 +46,7 @@ from .lower import (
 from .paging import translate
 from .physical import code_byte
 from .physical_map import place_to_read
+from .retirement import event_of, guest_instructions, note_at, room_behind
 from .stops import WATCH_STOP_CODE, check_code_stop, has_code_stop
 from .tables import NO_EVENT
 from .tlb import drop_front, front_fetch_fill
@@ -243,6 +245,7 @@ def start_block(cpu, code, blocks, index, first, place):
     block.uop_count = 0
     block.instructions = 0
     block.counted = 0
+    block.room = 0
     block.context = cpu.context
     block.mode = cpu.mode
     block.links[0] = 0
@@ -259,8 +262,8 @@ def replaced(why):
 
 
 @kernel
-def append_instruction(cpu, uops, details, block, d, why):
-    """Lower one decoded instruction into a block and book its price."""
+def append_instruction(cpu, ram, uops, details, block, d, why, place):
+    """Lower one decoded instruction, whose bytes begin at `place`, into a block and book its price."""
     i = block.first + block.uop_count
     if why != DECODED_OK:
         d.length = 0
@@ -283,14 +286,17 @@ def append_instruction(cpu, uops, details, block, d, why):
         detail.event = NO_EVENT
         detail.row = d.row
         detail.number = block.instructions
+        detail.counted_before = block.counted
         detail.length = d.length
+    note = note_at(cpu, ram, place)
+    details[end - 1].event = event_of(cpu, note)  # of those that count one, all have several micro-operations
     if d.event >= 0:
         details[i].event = d.event
         block.ticks += cpu.price[d.event]
     block.uop_count += end - i
     block.instructions += 1
-    if cpu.mode != MODE_VMM:
-        block.counted += 1
+    block.counted += guest_instructions(cpu, note)
+    block.room = room_behind(cpu, note, block.counted)
 
 
 @kernel
@@ -304,6 +310,7 @@ def end_block(uops, details, block, d):
     detail.ticks_before = block.ticks
     detail.event = NO_EVENT
     detail.number = block.instructions
+    detail.counted_before = block.counted
     detail.length = 0
     block.uop_count += 1
 
@@ -351,7 +358,7 @@ def decode_single(cpu, ram, code, blocks, uops, details, place):
         return outcome, 0
     start_block(cpu, code, blocks, SCRATCH_BLOCK, 0, place)
     block = blocks[SCRATCH_BLOCK]
-    append_instruction(cpu, uops, details, block, d, why)
+    append_instruction(cpu, ram, uops, details, block, d, why, place)
     if d.ends_block == 0:
         end_block(uops, details, block, d)
     return OK, SCRATCH_BLOCK
@@ -389,7 +396,7 @@ def decode_block(cpu, ram, code, blocks, uops, details, place):
             break
         if why != DECODED_OK and block.instructions > 0:
             break
-        append_instruction(cpu, uops, details, block, d, why)
+        append_instruction(cpu, ram, uops, details, block, d, why, address)
         address += d.length
         rip = d.next_rip
         if d.ends_block == 1 or address >= page_end or rip != d.rip + d.length:
@@ -412,6 +419,8 @@ def decode_block(cpu, ram, code, blocks, uops, details, place):
 def find_block(cpu, ram, code, blocks, uops, details):
     """The block at cpu.rip in the current context, decoded if need be: (outcome, block)."""
     gla = (cpu.rip + cpu.seg[CS].seg_base) & M32
+    if at_hook(cpu):
+        return HOOK, 0
     stops = cpu.watch & WATCH_STOP_CODE != 0 and has_code_stop(cpu, gla)
     if stops and check_code_stop(cpu, gla) != OK:
         return STOPPED, 0

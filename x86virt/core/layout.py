@@ -90,6 +90,11 @@ CODE_SHIFT = 7  # decoded code is tracked in pieces of 128 bytes
 
 MAX_ROWS = 1024
 
+# A note on an instruction of translated code (core/retirement.py).
+NOTE_RETIRES = 1  # a guest instruction completes with it
+NOTE_EVENT_SHIFT = 1  # above: the number of an event that it counts, 0 none
+UNIT_EVENTS = 16
+
 # What a debugger outside the machine stops at (core/stops.py).
 STOP_ON_CODE, STOP_ON_WRITES, STOP_ON_READS, STOP_ON_ACCESSES = range(4)
 MAX_STOPS = 64
@@ -354,6 +359,12 @@ CPU = np.dtype(
         # exits that whoever runs the processor asks for
         ("interrupt_exits", "i8"),  # 1: INTERRUPT instead of an external interrupt
         ("protected_exits", "i8"),  # 1: MARK_PROTECTED where CS, CPL or the mode changed in protected mode
+        ("hook_level", "i8"),  # the outermost privilege level at which arriving there counts
+        # translated code, whose instructions are not the guest's one for one (core/retirement.py)
+        ("unit_first", "i8"),  # places of the translation cache; empty when first > last
+        ("unit_last", "i8"),
+        ("unit_notes", "i8"),  # the place of its table of notes, a byte for each byte of the cache
+        ("unit_events", "i8", UNIT_EVENTS),  # the ledger event that a note's number stands for
         # features and identity, from the profile
         ("cpuid", "i8", (CPUID_ROWS, 4)),  # EAX, EBX, ECX, EDX by row (core/identity.py)
         ("cpuid_highest", "i8"),
@@ -392,6 +403,7 @@ DETAIL = np.dtype(  # one per micro-operation, read only when something leaves t
         ("event", "i8"),  # the ledger event that prices this instruction, -1 for a later micro-operation of it
         ("row", "i8"),
         ("number", "i8"),  # of the instruction in its block
+        ("counted_before", "i8"),  # guest instructions of the block before this one
         ("length", "i8"),  # bytes
     ]
 )
@@ -404,14 +416,14 @@ BLOCK = np.dtype(
         ("first", "i8"),  # micro-operation index
         ("uop_count", "i8"),
         ("instructions", "i8"),
-        ("counted", "i8"),  # guest instructions among them: all, or none in the VMM's mode
+        ("counted", "i8"),  # guest instructions among them: all; none in the VMM's mode; of translated code, as noted
         ("context", "i8"),
         ("mode", "i8"),
         ("links", "i8", 2),  # block after EDGE_FALL and EDGE_TAKEN, 0 unknown
         ("next_in_bucket", "i8"),
         ("next_in_page", "i8"),
         ("end_place", "i8"),  # one past its last byte
-        ("unused", "i8"),  # 128 bytes
+        ("room", "i8"),  # guest instructions that a limit must leave for it to run whole; all in all 128 bytes
     ]
 )
 JUMP = np.dtype([("rip", "i8"), ("context", "i8"), ("block", "i8")])

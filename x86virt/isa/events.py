@@ -246,6 +246,23 @@ _VMM_PATHS = {
     "vmm.resume": "The VMM's exit code, up to its IRET.",
 }
 
+# The binary translator's work, each priced by the key of its own name, and what is only counted.
+_TRANSLATOR_WORK = {
+    "translator.instruction": ("instruction", "A guest instruction decoded and translated."),
+    "translator.entry": ("entry", "The VMM's search for the place in the cache at which the guest goes on."),
+    "translator.chain": ("jump", "A callout replaced by a jump to the translation of its target."),
+    "translator.lookup_miss": ("look-up", "An indirect transfer whose target the hash table did not hold, and its entry there."),
+    "translator.page_check": ("page", "A linear page with units looked up anew, since the address space may have changed."),
+    "translator.invalidation": ("unit", "A unit dropped, because its code changed or is no longer mapped."),
+    "translator.flush": ("flush", "The whole cache thrown away, because it was full or the guest's mode changed."),
+}
+_TRANSLATOR_COUNTS = {
+    "translator.unit": ("unit", "A unit translated."),
+    "translator.byte": ("byte", "A byte written to the translation cache."),
+    "translator.guest_byte": ("byte", "A byte of guest code that was translated; the ratio of both is the growth."),
+    "translator.lookup_hit": ("look-up", "An indirect transfer that found its target in the hash table."),
+}
+
 # Where a reference was found, and the key whose latency, less that of an L1 hit, it adds.
 _LEVELS = {
     "l2": ("in the L2 cache", "mem.l2_load"),
@@ -379,6 +396,8 @@ EVENTS: tuple[Event, ...] = (
     ),
     *(Event(name, "vmm", "path", sentence, None, "dynamic") for name, sentence in _VMM_PATHS.items()),
     *_own_key("instruction", "instruction", _X87_INSTRUCTIONS),
+    *(Event(name, "translator", unit, sentence, name) for name, (unit, sentence) in _TRANSLATOR_WORK.items()),
+    *(Event(name, "translator", unit, sentence, None, "free") for name, (unit, sentence) in _TRANSLATOR_COUNTS.items()),
     Event(
         "vmm.interpret",
         "vmm",
@@ -591,5 +610,16 @@ EVENT_INS_FSAVE = 182
 EVENT_INS_FRSTOR = 183
 EVENT_INS_FXSAVE = 184
 EVENT_INS_FXRSTOR = 185
-EVENT_VMM_INTERPRET = 186
-EVENT_VMM_INTERPRETER_SWITCH = 187
+EVENT_TRANSLATOR_INSTRUCTION = 186
+EVENT_TRANSLATOR_ENTRY = 187
+EVENT_TRANSLATOR_CHAIN = 188
+EVENT_TRANSLATOR_LOOKUP_MISS = 189
+EVENT_TRANSLATOR_PAGE_CHECK = 190
+EVENT_TRANSLATOR_INVALIDATION = 191
+EVENT_TRANSLATOR_FLUSH = 192
+EVENT_TRANSLATOR_UNIT = 193
+EVENT_TRANSLATOR_BYTE = 194
+EVENT_TRANSLATOR_GUEST_BYTE = 195
+EVENT_TRANSLATOR_LOOKUP_HIT = 196
+EVENT_VMM_INTERPRET = 197
+EVENT_VMM_INTERPRETER_SWITCH = 198

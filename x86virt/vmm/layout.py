@@ -8,7 +8,10 @@ GDT, IDT, TSS and stack these are), and the witness routines in NASM, whose incl
            +0x002000    IDT          +0x003000 TSS          +0x004000 the vCPU record
            +0x006000    stack        +0x008000 page table of this region
            +0x010000    GDT: the guest's shadowed descriptors, the VMM's own at the end
+           +0x009000    the translator's record, the stack of its callouts at +0x00B000, tables at +0x00C000
            +0x020000    witness routines and their data
+           +0x030000    the translator's hash table
+           +0x040000    translation cache; its notes at +0x070000
            +0x0B0000    LDT: the guest's shadowed local descriptors
            +0x0C0000    reverse map: which linear page maps a guest frame writable
            +0x0D0000    virtual devices, as the witness routines keep them
@@ -29,14 +32,23 @@ ENTRIES = 0x0000
 SYSENTER_ENTRY = 0x1000 - ENTRY_BYTES
 RESUME = 0x1000
 IDLE = 0x1010
+RESUME_TRANSLATED = 0x1020
 IDT = 0x2000
 TSS = 0x3000
 VCPU_RECORD = 0x4000
 STACK = 0x6000
 STACK_TOP = 0x8000
 REGION_TABLE = 0x8000
+TRANSLATOR = 0x9000
+CALLOUT_STACK_TOP = 0xC000
+FLAG_TABLES = 0xC000  # 256 bytes, then 256 doublewords: what POPF makes of bits 15:8 of its image
 GDT = 0x10000
 WITNESS = 0x20000
+HASH = 0x30000
+HASH_BYTES = 0x10000
+CACHE = 0x40000
+CACHE_BYTES = 0x30000
+CACHE_NOTES = 0x70000
 LDT = 0xB0000
 REVERSE = 0xC0000
 REVERSE_ENTRIES = 8192  # of two doublewords: guest frame; linear page << 12 | generation
@@ -57,6 +69,8 @@ VMM_TSS_SELECTOR = 0xFFD0
 DETACHED_CODE_SELECTOR = 0xFFE0
 DETACHED_STACK_SELECTOR = 0xFFE8
 BOOT_DATA_SELECTOR = 0xFFF0
+TRANSLATED_CODE_SELECTOR = 0xFFD8
+TRANSLATOR_DATA_SELECTOR = 0xFFF8
 FIRST_VMM_SELECTOR = VMM_CODE_SELECTOR
 GUEST_ROM_BYTES = 1 << 20  # of machine RAM behind the guest's own, for its BIOS and the expansion ROM of its VGA
 MAX_GUEST_BYTES = 0x7FC00000
@@ -66,6 +80,8 @@ TSS_ESP0, TSS_SS0, TSS_IO_MAP = 4, 8, 102
 
 # Vectors that the VMM itself uses; a guest's INT n to them is emulated.
 HOST_TIMER_VECTOR = 0xF0
+CALLOUT_VECTOR = 0xF1
+OWN_VECTORS = (HOST_TIMER_VECTOR, CALLOUT_VECTOR)
 MAX_USER_CODE = 32  # ring 3 code descriptors of one guest
 
 # The state of the virtual processor that the hardware does not hold, and what the last trap left.

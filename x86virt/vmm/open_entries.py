@@ -29,7 +29,7 @@ class OpenEntries:
     def open_gate(self, vector: int) -> None:
         """Let ring 3 of the guest use INT n without a detour: its own gate has DPL 3. Never for exceptions' vectors."""
         usable = vector >= FIRST_INTERRUPT_VECTOR or vector in EXCEPTIONS_BY_INSTRUCTIONS
-        if usable and vector != layout.HOST_TIMER_VECTOR and vector not in self.open_vectors:
+        if usable and vector not in layout.OWN_VECTORS and vector not in self.open_vectors:
             self.open_vectors.add(vector)
             self.vm.write_gate(vector, 3)
 

@@ -116,7 +116,9 @@ class Probe:
     def arm(self) -> None:
         """Set the mask of rows."""
         cpu = self.machine.processor.cpu
-        cpu.probe[: len(WATCHED)] = WATCHED
+        translates = self.machine.vm is not None and self.machine.vm.translation is not None
+        # Translated code is not the guest's: what it executes of these rows the translator put there.
+        cpu.probe[: len(WATCHED)] = WATCHED & ~(1 << MODE_GUEST_KERNEL) if translates else WATCHED
         cpu.probe_on = 1
         enter_level(self.machine.processor.state, int(cpu.cpl))
 

@@ -13,16 +13,17 @@ from .descriptor import Descriptor
 from .probe import Divergence
 from .saved_interpreter import interpreter_state
 from .state import SegmentState
+from .translation.saving import restore_translator, translator_state
 from .vcpu import Frame
 
 if TYPE_CHECKING:
     from ..machine import Machine
     from .vm import VirtualMachine
 
-FLAGS = ("own_step", "resumed_with_flag", "updating_descriptor", "table_written")
+FLAGS = ("interrupt_waits", "own_step", "resumed_with_flag", "updating_descriptor", "table_written")
 FRAME_SETS = ("traced_frames", "open_frames")
 ARRAYS = ("p2m", "boards", "model_specific")  # saved as they are, beside `vm_state`
-SAVED_OF_VM = {*FLAGS, *FRAME_SETS, "unpriced", "exits", "debug_bits", "resumed_at", *ARRAYS}
+SAVED_OF_VM = {*FLAGS, *FRAME_SETS, "unpriced", "exits", "translation", "debug_bits", "resumed_at", *ARRAYS}
 MADE_OF_VM = {
     "machine", "ring", "processor", "prices", "board", "guest", "vcpu", "shadow", "descriptors", "recorder", "last_exit",
     "last_delivery", "segments", "events", "entries", "interpreter", "m2p",
@@ -53,6 +54,7 @@ def vm_state(vm: "VirtualMachine") -> dict[str, Any]:
     state["originals"] = [[key, guest.low, guest.high] for key, guest in vm.descriptors.originals.items()]
     state["detached"] = [[selector, segment_fields(held)] for selector, held in vm.descriptors.detached.items()]
     state["held"] = [[number, *map(segment_fields, pair)] for number, pair in vm.segments.held.items()]
+    state["translation"] = None if vm.translation is None else translator_state(vm.translation)
     return state
 
 
@@ -83,6 +85,8 @@ def restore_vm(vm: "VirtualMachine", state: dict[str, Any]) -> None:
     vm.segments.held = {
         within(number, 0, LDTR - 1): (segment_of(guest), segment_of(hardware)) for number, guest, hardware in state["held"]
     }
+    if vm.translation is not None:
+        restore_translator(vm.translation, state["translation"])
 
 
 def segment_fields(state: SegmentState) -> list[int]:

@@ -80,7 +80,7 @@ class ShadowPages:
         writable = translation.rights & PTE_RW
         if write and not writable:  # allowed by WP = 0 alone
             rights, writable = 0, PTE_RW
-        if not translation.dirty or frame in self.vm.traced_frames - self.vm.open_frames:
+        if not translation.dirty or (self.vm.is_traced(frame) and frame not in self.vm.open_frames):
             writable = 0
         table = self.table_for(gla)
         entry_address = table + 4 * ((gla >> 12) & 0x3FF)

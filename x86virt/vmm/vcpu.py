@@ -6,7 +6,7 @@ machine RAM. A selector that the hardware holds carries the deprivileged ring in
 decompressed from it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +27,10 @@ class Frame:
     def octets(self) -> bytes:
         """As it stands on the VMM's stack."""
         return b"".join(value.to_bytes(4, "little") for value in (self.eip, self.cs, self.eflags, self.esp, self.ss))
+
+    def with_trap_flag(self, wanted: bool) -> "Frame":
+        """The same, with TF set if that is wanted."""
+        return replace(self, eflags=self.eflags | (EFLAGS_TF if wanted else 0))
 
     @classmethod
     def from_octets(cls, octets: bytes) -> "Frame":

@@ -81,7 +81,7 @@ class VirtualSegments:
 
     def hardware_state(self, segment: int) -> SegmentState:
         """DS, ES, FS or GS as the processor holds it."""
-        cache = self.vm.processor.cpu.seg[segment]
+        cache = self.vm.segment_cache(segment)
         return SegmentState(int(cache.selector), int(cache.seg_base), int(cache.limit), int(cache.access))
 
     def base(self, segment: int) -> int:

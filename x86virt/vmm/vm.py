@@ -92,6 +92,7 @@ from .state import (
     x87_state,
 )
 from .stops import note_arrival
+from .translation import Translator
 from .vcpu import Frame, VirtualCpu
 from .virtual_segments import VirtualSegments
 
@@ -140,6 +141,9 @@ class VirtualMachine:
         self.entries = OpenEntries(self)
         self.interpreter = Interpreter(self)
         self.follow_p2m()
+        translates = machine.strategy.processor == "binary_translation"
+        self.translation = Translator(self) if translates else None
+        self.interrupt_waits = False  # a virtual device requests one, whatever the guest's IF
         self.recorder: Recorder | None = None
         self.last_exit: Exit | None = None
         self.last_delivery: tuple[int, int | None, int] | None = None  # to the guest: vector, error code, kind
@@ -268,6 +272,8 @@ class VirtualMachine:
         """The guest begins in flat protected mode, as a Multiboot loader leaves it."""
         cpu = self.processor.cpu
         self.vcpu.reset()
+        if self.translation is not None:
+            self.translation.build()
         self.vcpu.gdtr_base, self.vcpu.gdtr_limit = boot.gdt
         for number, value in boot.registers.items():
             cpu.gpr[number] = value
@@ -293,8 +299,11 @@ class VirtualMachine:
         if vector in ERROR_CODE_VECTORS:
             error = int.from_bytes(self.processor.read_physical(self.region_address(stack), 4), "little")
             stack += 4
+        site = None
         if stack + 20 == layout.STACK_TOP:  # from the guest; an interrupt of the idle VMM pushed no stack pointer
-            self.vcpu.frame = Frame.from_octets(self.processor.read_physical(self.region_address(stack), 20))
+            frame = self.vcpu.frame = Frame.from_octets(self.processor.read_physical(self.region_address(stack), 20))
+            if self.translation is not None and self.translation.runs_inside(frame):
+                site = self.translation.leave(frame, vector)
         self.note_resume_flag(vector)
         if vector == DB:
             self.debug_bits = int(cpu.dr[6]) & DR6_CONDITIONS
@@ -305,7 +314,9 @@ class VirtualMachine:
         if self.open_frames and vector != PF:
             self.close_frames()
         gla = int(cpu.cr2) if vector == PF else 0
-        if vector == layout.HOST_TIMER_VECTOR:
+        if site is not None:
+            reason = site.kind
+        elif vector == layout.HOST_TIMER_VECTOR:
             reason = "host_timer"
         elif vector == DB and stepped and self.debug_bits & DR6_BS:
             reason = "own_step"
@@ -333,6 +344,8 @@ class VirtualMachine:
             self.descriptors.resynchronise()
         if self.vcpu.halted and not self.wait_over():
             return
+        if self.translation is not None:
+            self.translation.resynchronise()
         self.take_virtual_interrupt()
         if self.interpreter.holds:
             return
@@ -344,9 +357,12 @@ class VirtualMachine:
         self.resumed_at = int(cpu.retired)
         self.resumed_with_flag = bool(frame.eflags & EFLAGS_RF) and not self.vcpu.own_resume
         stack = layout.STACK_TOP - 20
-        image = frame.eflags | (EFLAGS_TF if self.own_step else 0)
-        self.write_region(stack, Frame(frame.eip, frame.cs, image, frame.esp, frame.ss).octets())
-        self.enter_vmm_code(layout.RESUME, self.segments.return_stack(layout.VMM_BASE + stack))
+        if self.translation is not None and self.translation.applies():
+            image, code = self.translation.enter(frame), layout.RESUME_TRANSLATED
+        else:
+            image, code = frame.with_trap_flag(self.own_step), layout.RESUME
+        self.write_region(stack, image.octets())
+        self.enter_vmm_code(code, self.segments.return_stack(layout.VMM_BASE + stack))
         self.program_timer()
         cpu.retired_limit = self.machine.retired_limit
         note_arrival(self)
@@ -378,6 +394,8 @@ class VirtualMachine:
             esp=int(cpu.gpr[ESP]),
             ss=int(cpu.seg[SS].selector),
         )
+        if self.translation is not None and self.translation.runs_inside(self.vcpu.frame):
+            self.translation.look(self.vcpu.frame)
 
     def handle_hook(self) -> None:
         """One exit: read it, charge the dispatch, let the strategy act, resume."""
@@ -388,7 +406,10 @@ class VirtualMachine:
             self.machine.strategy.handle(self, exit)
         except NotDirect:
             self.interpret_one()
-        self.resume()
+        if self.board.attention:
+            self.machine.on_board()
+        if self.machine.outcome is None:
+            self.resume()
         row = self.exits.setdefault(exit.reason, [0, 0])
         row[0] += 1
         row[1] += int(self.processor.cpu.ticks) - before
@@ -399,11 +420,25 @@ class VirtualMachine:
         """A general register of the guest; ESP is in the frame."""
         if self.interpreter.holds:
             return int(self.interpreter.cpu.gpr[number])
+        if self.translation is not None and number in self.translation.overlay:
+            return self.translation.overlay[number]
         return self.vcpu.frame.esp if number == ESP else int(self.processor.cpu.gpr[number])
 
     def eip(self) -> int:
         """The guest's EIP."""
         return int(self.interpreter.cpu.rip) if self.interpreter.holds else self.vcpu.frame.eip
+
+    @property
+    def translator(self) -> Translator:
+        """The binary translator of a technique that has one."""
+        assert self.translation is not None, "the technique translates"
+        return self.translation
+
+    def segment_cache(self, segment: int):
+        """What the processor holds of a segment register of the guest's, or would if the guest's code ran as it is."""
+        if self.translation is not None:
+            return self.translation.segment_cache(segment)
+        return self.processor.cpu.seg[segment]
 
     def set_register(self, number: int, value: int, width: int = 32) -> None:
         """Write a general register of the guest, 16 or 32 bits wide."""
@@ -422,10 +457,16 @@ class VirtualMachine:
         self.shadow.clear()
         vmm_write_cr3(self.processor.state, self.shadow.root)
         self.descriptors.check_table_pages()
+        if self.translation is not None:
+            self.translation.pages.revalidate()
 
     def invalidate(self, gla: int) -> None:
         """INVLPG on the processor."""
         vmm_invlpg(self.processor.state, gla)
+
+    def is_traced(self, frame: int) -> bool:
+        """Whether writes of the guest to one of its frames must be seen."""
+        return frame in self.traced_frames or (self.translation is not None and self.translation.pages.is_traced(frame))
 
     def trace_linear(self, gla: int, n: int) -> None:
         """Trace the guest frames that hold `n` bytes at a linear address."""
@@ -437,6 +478,8 @@ class VirtualMachine:
 
     def on_guest_frame_written(self, frame: int) -> None:
         """The VMM itself wrote a guest frame; what a traced one holds is looked at before the guest goes on."""
+        if self.translation is not None:
+            self.translation.pages.note_write(frame)
         if frame in self.traced_frames and not self.updating_descriptor:
             self.table_written = True
 
@@ -444,6 +487,8 @@ class VirtualMachine:
         """The instruction that could write traced frames is over: protect them again, drop what it changed."""
         for frame in self.open_frames:
             self.shadow.protect_frame(frame)
+            if self.translation is not None:
+                self.translation.pages.note_write(frame)
         self.open_frames.clear()
         self.descriptors.resynchronise()
 
@@ -453,7 +498,7 @@ class VirtualMachine:
         self.charge("shadow_fill", 1)  # the walk is the larger part of it, also where the guest's tables refuse
         translation = self.guest.walk(exit.gla, write, user)
         frame = translation.gpa >> 12
-        if write and frame in self.traced_frames:
+        if write and self.is_traced(frame):
             self.open_frames.add(frame)
         self.shadow.fill(exit.gla, translation, write)
 
@@ -492,6 +537,8 @@ class VirtualMachine:
         if self.interpreter.holds:
             return self.interpreter.at_repeated_string()
         gla = self.segments.base(CS) + self.vcpu.frame.eip & M32
+        if self.translation is not None:
+            return repeats(self.translation.pages.peek(gla, MAX_INSTRUCTION))
         return repeats(self.machine.bytes_at(gla, MAX_INSTRUCTION))
 
     def must_step(self) -> bool:
@@ -509,7 +556,7 @@ class VirtualMachine:
         self.own_step = bool(self.open_frames) and not self.vcpu.frame.eflags & EFLAGS_TF
         if self.open_frames:
             return
-        pending = self.see_devices()
+        pending = self.interrupt_waits = self.see_devices()
         if not pending or not self.vcpu.interrupt_flag:
             return
         if self.must_step():
@@ -628,6 +675,8 @@ class VirtualMachine:
         registers = {name: self.register(number) for number, name in enumerate(GENERAL_REGISTERS)}
         registers |= {"eip": vcpu.frame.eip, "eflags": vcpu.virtual_flags(vcpu.frame.eflags)}
         registers |= {name: getattr(vcpu, name) for name in SYSTEM_REGISTERS} | x87_state(self.processor.cpu)
+        if self.translation is not None:
+            registers["fpu_instruction"] = self.translation.guest_address(registers["fpu_instruction"])
         segments = {
             name: self.segments.state(number) for number, name in enumerate(SEGMENT_REGISTERS) if number < LDTR
         }

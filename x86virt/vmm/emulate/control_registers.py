@@ -119,6 +119,8 @@ def invlpg(vm: "VirtualMachine", instruction: Instruction) -> None:
     gla = vm.segments.base(instruction.segment) + effective_address(vm, instruction) & M32
     vm.shadow.drop(gla)
     vm.invalidate(gla)
+    if vm.translation is not None:
+        vm.translation.pages.revalidate(gla)
 
 
 def wbinvd(vm: "VirtualMachine", instruction: Instruction) -> None:

@@ -25,7 +25,7 @@ def load_segment(vm: "VirtualMachine", segment: int, selector: int) -> bool:
         return True
     gla, descriptor = found
     mark_accessed(vm, gla, descriptor)
-    if segment != SS and vm.descriptors.install(selector) and vm.descriptors.can_load(selector):
+    if segment != SS and vm.translation is None and vm.descriptors.install(selector) and vm.descriptors.can_load(selector):
         return False
     vm.segments.load(segment, selector, descriptor)
     return True

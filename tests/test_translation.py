@@ -1,0 +1,71 @@
+"""The binary translator: every guest in lock step, and the effect of each of its switches on the counts of events."""
+
+from functools import cache
+
+import pytest
+
+from x86virt import Machine, find_strategy, load_profile
+from x86virt.api import compare
+from x86virt.guests import find_guest
+from x86virt.vmm.translation import saving
+
+GUESTS = ("hello", "callret", "syscall", "divzero", "pgfault", "portio", "ptemod", "cr3switch", "smc")
+
+
+def machine_of(guest: str, options: str = "") -> Machine:
+    """A guest, loaded under binary translation."""
+    machine = Machine(find_strategy(f"binary-translation{options}")(), load_profile("p4_prescott"))
+    machine.load(find_guest(guest))
+    return machine
+
+
+@cache
+def counts(guest: str, options: str = "") -> dict[str, int]:
+    """Events of a whole run, by name."""
+    result = machine_of(guest, options).run()
+    assert result.outcome == "halted"
+    return {name: result.ledger.event_count(name) for name in EVENTS} | {f"exit {k}": v[0] for k, v in result.exits.items()}
+
+
+EVENTS = [
+    f"translator.{name}"
+    for name in ("unit", "instruction", "byte", "guest_byte", "chain", "lookup_hit", "lookup_miss", "invalidation", "flush")
+]
+
+
+@pytest.mark.parametrize("options", ["", ",chaining=off,inline_emulation=off"])
+@pytest.mark.parametrize("guest", GUESTS)
+def test_a_guest_runs_as_on_the_bare_machine(guest: str, options: str) -> None:
+    assert compare(guest, f"binary-translation{options}").equal
+
+
+def test_a_loop_of_calls_and_returns_needs_the_vmm_once() -> None:
+    """In steady state nothing leaves the cache: the counts of callouts do not grow with the iterations."""
+    calls = machine_of("callret").run().regions[1]
+    assert calls.iterations == 100
+    assert sum(count for count, _ in calls.exits.values()) <= 4
+    assert calls.ledger.event_count("translator.lookup_hit") >= 98
+    chained, unchained = counts("callret"), counts("callret", ",chaining=off")
+    assert chained["exit unchained_jump"] == chained["translator.chain"]
+    assert unchained["translator.chain"] == unchained["translator.lookup_hit"] == 0
+    assert unchained["exit lookup_miss"] > 100
+
+
+def test_emulation_inline_saves_callouts() -> None:
+    inline, called = counts("irq"), counts("irq", ",inline_emulation=off")
+    assert inline["exit sensitive_instruction"] < called["exit sensitive_instruction"]
+
+
+def test_a_small_cache_is_thrown_away_and_made_again() -> None:
+    small, large = counts("smc", ",tc_size=4K"), counts("smc")
+    assert small["translator.flush"] > large["translator.flush"] == 0
+    assert small["translator.unit"] > large["translator.unit"]
+
+
+def test_modified_code_is_dropped() -> None:
+    assert counts("smc")["translator.invalidation"] > 0
+
+
+def test_every_attribute_of_the_translator_is_saved_or_made_again() -> None:
+    translator = machine_of("hello").vm.translation
+    assert set(vars(translator)) == saving.SAVED | saving.MADE

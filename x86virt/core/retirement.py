@@ -1,0 +1,49 @@
+"""What an instruction counts as, when code runs that was translated from the guest's.
+
+A binary translator turns one guest instruction into several, or several into one. Where the processor executes from the
+translator's cache, a table of notes beside it says with which instruction a guest instruction completes, and which
+event of the ledger an instruction stands for (an in-cache look-up that hit leaves no other trace). Notes cost no cycle
+and change no effect; everywhere else each instruction outside the VMM's mode is one of the guest's.
+"""
+
+from ..isa.events import MODE_VMM
+from .jit import kernel, load_8
+from .layout import NOTE_EVENT_SHIFT, NOTE_RETIRES
+from .tables import NO_EVENT
+
+
+@kernel
+def note_at(cpu, ram, place):
+    """The note on the instruction at a place; outside the translation cache, that it retires."""
+    if place < cpu.unit_first or place > cpu.unit_last:
+        return NOTE_RETIRES
+    return load_8(ram, cpu.unit_notes + place - cpu.unit_first)
+
+
+@kernel
+def guest_instructions(cpu, note):
+    """How many guest instructions complete with an instruction that has this note."""
+    if cpu.mode == MODE_VMM:
+        return 0
+    return note & NOTE_RETIRES
+
+
+@kernel
+def room_behind(cpu, note, counted):
+    """How many guest instructions a limit must leave, so that code runs whole up to and with an instruction.
+
+    `counted` are its own and those before it. At the limit the processor stops behind the instruction that reaches it;
+    what follows and completes none belongs to the next one already.
+    """
+    if cpu.mode == MODE_VMM:
+        return 0
+    return counted + 1 - (note & NOTE_RETIRES)
+
+
+@kernel
+def event_of(cpu, note):
+    """The event that a note counts, or NO_EVENT."""
+    number = note >> NOTE_EVENT_SHIFT
+    if number == 0:
+        return NO_EVENT
+    return cpu.unit_events[number]

@@ -1,0 +1,57 @@
+"""Code of the cache that is written once and shared by all units."""
+
+from ...isa.registers import EAX, ECX, EDX
+from .emitter import GS_PREFIX, Emitter, dword
+from .record import HASH_ADDRESS, slot
+from .recovery import Recovery
+from .sequences import Context
+from .unit import Unit
+
+NO_CONTEXT = Context(0, 0, 0, 0)
+LOOKUP_HIT = 1  # the note that counts one: its place in CPU.unit_events
+
+
+def look_up(address: int) -> Unit:
+    """Go on at the guest address in the record's `target`: the place in the hash table is the address's low 13 bits.
+
+    An entry holds the negative of a guest address and the address of its unit, so that a sum of zero is a hit, which
+    JECXZ sees without touching the flags.
+    """
+    e = Emitter(address, 0)
+    e.now = Recovery(None)
+    for register in (ECX, EDX, EAX):
+        e.spill(register)
+    e.put(e.load(ECX, slot("target")))
+    e.put(b"\x8d\x14\xcd" + dword(0))  # LEA EDX, [ECX * 8]
+    e.put(b"\x0f\xb7\xd2")  # MOVZX EDX, DX
+    e.put(bytes([GS_PREFIX, 0x8B, 0x82]) + dword(HASH_ADDRESS))  # MOV EAX, GS:[EDX + table]
+    e.put(b"\x8d\x0c\x01")  # LEA ECX, [ECX + EAX]
+    e.put(bytes([GS_PREFIX, 0x8B, 0x82]) + dword(HASH_ADDRESS + 4))
+    e.put(e.store(slot("jump"), EAX))
+    e.put(b"\xe3\x00")  # JECXZ to the hit
+    miss, spilled = len(e.octets), e.now
+    for register in (EAX, EDX, ECX):
+        e.restore(register)
+    e.callout("lookup_miss")
+    e.octets[miss - 1] = len(e.octets) - miss
+    e.now = spilled
+    for register in (EAX, EDX, ECX):
+        e.restore(register)
+    e.put(bytes([GS_PREFIX, 0xFF, 0x25]) + dword(slot("jump")), event=LOOKUP_HIT)  # JMP GS:[jump]
+    return finished(e, address)
+
+
+def begin(address: int) -> Unit:
+    """A callout that asks for the guest's next instruction, which could not be fetched when the guest was resumed."""
+    e = Emitter(address, 0)
+    e.now = Recovery(None)
+    e.callout("begin")
+    return finished(e, address)
+
+
+def finished(emitter: Emitter, address: int) -> Unit:
+    """The emitter's bytes as a unit without guest code."""
+    return Unit(
+        0, NO_CONTEXT, address, octets=bytes(emitter.octets), notes=bytes(emitter.notes), offsets=emitter.offsets,
+        recoveries=emitter.recoveries, sites={site.offset: site for site in emitter.sites},
+    )  # fmt: skip

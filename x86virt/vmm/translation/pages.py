@@ -1,0 +1,117 @@
+"""The guest's code pages: fetched as its processor would fetch them, watched for what changes them.
+
+A unit is as good as the bytes that it was made from. The frames that hold them are traced, so that a write to them is
+seen; and when the guest's address space may have changed, each linear page with units is looked up anew.
+"""
+
+from typing import TYPE_CHECKING
+
+from ..exits import GuestFault, Unsupported
+from .unit import Unit
+
+if TYPE_CHECKING:
+    from .translator import Translator
+
+PAGE = 0x1000
+
+
+class CodePages:
+    """The pages of one virtual machine that hold translated code."""
+
+    def __init__(self, translator: "Translator") -> None:
+        self.translator, self.vm = translator, translator.vm
+        self.found: dict[int, int] = {}  # linear page -> guest-physical page, of the unit that is being made
+        self.written: set[int] = set()  # guest frames that were written since the guest last ran
+
+    # -- fetching -----------------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """A unit is about to be made."""
+        self.found = {}
+
+    def fetch(self, gla: int, count: int) -> bytes:
+        """The guest's code at a linear address, each page walked once for a unit. Raises GuestFault."""
+        octets = b""
+        while len(octets) < count:
+            place = gla + len(octets) & 0xFFFFFFFF
+            page = place & ~(PAGE - 1)
+            if page not in self.found:
+                self.found[page] = self.vm.guest.walk(place, False, self.vm.vcpu.cpl == 3).gpa & ~(PAGE - 1)
+            room = min(count - len(octets), page + PAGE - place)
+            address = self.vm.guest.machine_address(self.found[page] | place & PAGE - 1)
+            if address is None:
+                raise Unsupported(f"code at guest-physical {self.found[page]:#x}, beyond RAM")
+            octets += self.vm.processor.read_physical(address, room)
+        return octets
+
+    def peek(self, gla: int, count: int) -> bytes:
+        """The guest's code at a linear address without any effect, as far as its tables map it."""
+        octets = b""
+        try:
+            while len(octets) < count:
+                place = gla + len(octets) & 0xFFFFFFFF
+                gpa = self.vm.guest.walk(place, False, False, mark=False).gpa
+                octets += self.vm.machine.read_guest(gpa, min(count - len(octets), PAGE - (place & PAGE - 1)))
+                if gpa >> 12 >= len(self.vm.p2m):
+                    break
+        except GuestFault:
+            pass
+        return octets
+
+    def frames(self) -> tuple[int, ...]:
+        """The guest frames that the unit was made from."""
+        return tuple(sorted({gpa >> 12 for gpa in self.found.values()}))
+
+    # -- writes ---------------------------------------------------------------------------------------------------------------
+
+    def trace(self, unit: Unit) -> None:
+        """Let writes to the frames of a unit be seen."""
+        for frame in unit.frames:
+            if len(self.translator.cache.by_frame[frame]) == 1:
+                self.vm.shadow.protect_frame(frame)
+
+    def is_traced(self, frame: int) -> bool:
+        """Whether a guest frame holds code that was translated."""
+        return frame in self.translator.cache.by_frame
+
+    def note_write(self, frame: int) -> None:
+        """A frame that holds translated code was written."""
+        if self.is_traced(frame):
+            self.written.add(frame)
+
+    def resynchronise(self) -> None:
+        """Drop the units of written frames whose bytes are no longer what they were made from."""
+        written, self.written = sorted(self.written), set()
+        for frame in written:
+            units = self.translator.cache.by_frame.get(frame, [])
+            self.translator.drop([unit for unit in units if not self.is_current(unit)])
+
+    def is_current(self, unit: Unit) -> bool:
+        """Whether a unit's guest code is still what it was made from, and can be fetched without any effect."""
+        octets = b""
+        try:
+            while len(octets) < len(unit.guest):
+                gla = unit.gla + len(octets) & 0xFFFFFFFF
+                translation = self.vm.guest.walk(gla, False, False, mark=False)
+                address = self.vm.guest.machine_address(translation.gpa)
+                if address is None or translation.gpa >> 12 not in unit.frames or not translation.accessed:
+                    return False
+                octets += self.vm.processor.read_physical(address, min(len(unit.guest) - len(octets), PAGE - (gla & PAGE - 1)))
+        except GuestFault:
+            return False
+        return octets == unit.guest
+
+    # -- address spaces -------------------------------------------------------------------------------------------------------
+
+    def revalidate(self, gla: int | None = None) -> None:
+        """The guest's tables may translate one page, or all, otherwise than before."""
+        by_page = self.translator.cache.by_page
+        for page in [gla >> 12] if gla is not None else sorted(by_page):
+            units = by_page.get(page)
+            if units:
+                self.translator.count("page_check")
+                self.translator.drop([unit for unit in units if not self.is_current(unit)])
+
+    def clear(self) -> None:
+        """No frame holds translated code any more. Write permission comes back with the next fault."""
+        self.written.clear()

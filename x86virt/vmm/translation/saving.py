@@ -1,0 +1,120 @@
+"""The translator's part of a saved machine, as plain values and back.
+
+The bytes of the cache, its notes, the hash table and the record are in machine RAM and are saved with it. Units are not
+saved but made again from the guest bytes that they were made from, at the same place, which gives the same.
+"""
+
+from dataclasses import astuple
+from typing import TYPE_CHECKING, Any
+
+from ...core.layout import SEGMENT
+from ...isa.vectors import PF
+from ..exits import GuestFault
+from .sequences import Context
+from .unit import Scan, Unit
+
+if TYPE_CHECKING:
+    from .translator import Translator
+
+SAVED = {"cs", "trap_flag", "inside", "gs", "passed", "iopl", "cache", "hash", "pages"}
+MADE = {"vm", "chaining", "inline_emulation", "record", "site", "overlay"}
+
+
+def translator_state(translator: "Translator") -> dict[str, Any]:
+    """All of it."""
+    cache = translator.cache
+    hash_context = translator.hash.context
+    return {
+        "cs": translator.cs,
+        "trap_flag": int(translator.trap_flag),
+        "inside": int(translator.inside),
+        "gs": [int(translator.gs[name]) for name in SEGMENT.names or ()],
+        "passed": None if translator.passed is None else list(translator.passed),
+        "iopl": translator.iopl,
+        "used": cache.used,
+        "units": [unit_state(unit) for unit in cache.units if unit.alive and unit.guest],
+        "hash_context": None if hash_context is None else [int(value) for value in astuple(hash_context)],
+        "hash": sorted([place, eip] for place, eip in translator.hash.entered.items()),
+        "written": sorted(translator.pages.written),
+    }
+
+
+def unit_state(unit: Unit) -> list[Any]:
+    """What a unit is made of, and which of its jumps go where."""
+    chained = [[site.offset, site.chained] for site in unit.sites.values() if site.chained is not None]
+    context = [int(value) for value in astuple(unit.context)]
+    return [unit.eip, context, unit.address, unit.guest.hex(), list(unit.frames), chained]
+
+
+def restore_translator(translator: "Translator", state: dict[str, Any]) -> None:
+    """Put it back. Raises KeyError, TypeError or ValueError for anything that `translator_state` does not give."""
+    translator.cs = word(state["cs"])
+    translator.trap_flag, translator.inside = bool(word(state["trap_flag"])), bool(word(state["inside"]))
+    for name, value in zip(SEGMENT.names or (), state["gs"], strict=True):
+        translator.gs[name] = value
+    passed = state["passed"]
+    translator.passed = None if passed is None else (int(passed[0]), word(passed[1]), word(passed[2]))
+    translator.iopl = int(state["iopl"])
+    cache = translator.cache
+    if cache.units:
+        cache.clear(translator.COMMON)
+    else:
+        translator.lay_common_code()
+    translator.grant()
+    for row in state["units"]:
+        cache.register(remade(translator, row))
+    for unit in cache.units:
+        restore_chains(translator, unit)
+    cache.used = word(state["used"])
+    context = state["hash_context"]
+    translator.hash.context = None if context is None else context_of(context)
+    translator.hash.entered = {word(place): word(eip) for place, eip in state["hash"]}
+    translator.pages.written = {word(frame) for frame in state["written"]}
+
+
+def remade(translator: "Translator", row: list[Any]) -> Unit:
+    """A unit from its guest bytes."""
+    eip, context, address, guest, frames, chained = row
+    octets = bytes.fromhex(guest)
+    known = context_of(context)
+    first = known.segment_base + word(eip) & 0xFFFFFFFF
+
+    def fetch(gla: int, count: int) -> bytes:
+        """The bytes that the unit was made from; what lies behind them was not part of it."""
+        place = gla - first & 0xFFFFFFFF
+        if place >= len(octets):
+            raise GuestFault(PF)
+        return octets[place : place + count]
+
+    if not octets or not translator.cache.holds(word(address)):
+        raise ValueError("a unit without code or place")
+    try:
+        unit = Scan(translator.vm, known, translator.choices, fetch).unit(word(eip), address)
+    except GuestFault as fault:
+        raise ValueError("a unit that cannot be made") from fault
+    unit.frames = tuple(word(frame) for frame in frames)
+    for offset, target in chained:
+        unit.sites[offset].chained = word(target)
+    return unit
+
+
+def restore_chains(translator: "Translator", unit: Unit) -> None:
+    """Let the units to which a unit's jumps go know it."""
+    for site in unit.sites.values():
+        if site.chained is not None:
+            translator.cache.unit_at(site.chained).incoming.append((unit, site))
+
+
+def context_of(values: list[int]) -> Context:
+    """A context from its numbers."""
+    selector, segment_base, limit, iopl, *flags = map(word, values)
+    narrow_stack, lost_gs, single, trap_flag = map(bool, flags)
+    return Context(selector, segment_base, limit, iopl, narrow_stack, lost_gs, single, trap_flag)
+
+
+def word(value: Any) -> int:
+    """An integer of 32 bits."""
+    if not isinstance(value, int) or not 0 <= value <= 0xFFFFFFFF:
+        raise ValueError(f"{value!r:.40} is no word")
+    return value
+

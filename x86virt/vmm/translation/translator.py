@@ -1,0 +1,327 @@
+"""The binary translator: which code the guest's processor would execute next, as code of the cache.
+
+It stands between the toolkit and the processor. At every exit from translated code it makes of the frame, the registers
+and the flags what the guest's processor would hold there; when the guest is resumed, it puts the processor at the
+translation of the guest's next instruction. Everything else of the VMM works on the guest's own state.
+"""
+
+from typing import TYPE_CHECKING
+
+from ...core.entries import vmm_charge
+from ...core.layout import OWNER_GRANTED
+from ...isa.events import (
+    EVENT_ID,
+    EVENT_TRANSLATOR_LOOKUP_HIT,
+)
+from ...isa.registers import AR_DB, AR_UNUSABLE, CS, ECX, EFLAGS_IF, EFLAGS_IOPL_SHIFT, EFLAGS_TF, GS, SS
+from .. import layout
+from ..descriptor import shadow_of
+from ..exits import GuestFault, Unsupported
+from ..shadow_descriptors import key_of
+from ..vcpu import Frame
+from . import common
+from .cache import TranslationCache
+from .emitter import M32, Site, dword
+from .hash_table import HashTable
+from .pages import CodePages
+from .record import N_SELECTORS, RECORD, slot
+from .recovery import SLOT_OF_REGISTER, Recovery
+from .sequences import Choices, Context
+from .unit import Scan, Unit
+
+if TYPE_CHECKING:
+    from ..vm import VirtualMachine
+
+CODE_DESCRIPTOR = 0x0000FFFF, 0x00CFBB00  # ring 1, flat
+DATA_DESCRIPTOR = 0x0000FFFF, 0x00CFB300
+RING = 1
+CODE_SELECTOR = layout.TRANSLATED_CODE_SELECTOR | RING
+DATA_SELECTOR = layout.TRANSLATOR_DATA_SELECTOR | RING
+RESUME_CODE = b"\x2e\x8e\x2d" + dword(slot("own_gs")) + b"\xcf"  # MOV GS, CS:[own_gs]; IRETD
+GRANTED = (layout.VCPU_RECORD, layout.TRANSLATOR, layout.FLAG_TABLES)
+MOST_BYTES = 2048  # of one unit, which is far less
+IOPL_BITS, TRAP_BIT, NESTED_BIT, INTERRUPT_BIT = 0x30, 1, 0x40, 2  # of bits 15:8 of a flags image
+
+
+class Translator:
+    """The translator of one virtual machine."""
+
+    COMMON = 2  # units that are not the guest's: the look-up and the question where to begin
+
+    def __init__(self, vm: "VirtualMachine") -> None:
+        self.vm = vm
+        option = vm.machine.strategy.option
+        self.cache = TranslationCache(vm, int(option("tc_size")))
+        self.hash = HashTable(vm)
+        self.pages = CodePages(self)
+        self.chaining, self.inline_emulation = bool(option("chaining")), bool(option("inline_emulation"))
+        self.record = vm.processor.memory[layout.TRANSLATOR : layout.TRANSLATOR + RECORD.itemsize].view(RECORD)[0]
+        self.inside = False  # the guest was last resumed in translated code
+        self.cs = 0  # what the hardware would hold in CS for the guest
+        self.trap_flag = False  # the guest's TF, which the processor does not have
+        self.gs = vm.processor.cpu.seg[GS].copy()  # the guest's GS, while the processor holds the VMM's
+        self.site: tuple[Unit, Site] | None = None  # the callout that brought control here
+        self.passed: tuple[int, int, int] | None = None  # behind a callout: instructions retired, EIP, where to go on
+        self.overlay: dict[int, int] = {}  # registers that are in the record while the processor stands in a sequence
+        self.iopl = -1  # for which the tables of POPF stand
+
+    # -- the region ---------------------------------------------------------------------------------------------------------
+
+    def build(self) -> None:
+        """Fill the translator's part of the region, and let the processor know the cache."""
+        vm, cpu = self.vm, self.vm.processor.cpu
+        for selector, descriptor in ((CODE_SELECTOR, CODE_DESCRIPTOR), (DATA_SELECTOR, DATA_DESCRIPTOR)):
+            octets = b"".join(map(dword, descriptor))
+            vm.write_region(layout.GDT + (selector & 0xFFF8), octets)
+        vm.write_gate(layout.CALLOUT_VECTOR, RING)
+        vm.write_region(layout.RESUME_TRANSLATED, RESUME_CODE)
+        self.record["own_gs"] = DATA_SELECTOR
+        self.lay_common_code()
+        self.hash.clear()
+        cpu.unit_first, cpu.unit_last = layout.CACHE, layout.CACHE + self.cache.room - 1
+        cpu.unit_notes = layout.CACHE_NOTES
+        cpu.unit_events[common.LOOKUP_HIT] = EVENT_TRANSLATOR_LOOKUP_HIT
+        self.grant()
+
+    def grant(self) -> None:
+        """Translated code may be fetched, and reaches the VMM's records by what the translator put there."""
+        owners = self.vm.processor.owners
+        for first, count in ((layout.CACHE, self.cache.room), (layout.HASH, layout.HASH_BYTES), *((at, 1) for at in GRANTED)):
+            owners[first >> 12 : first + count + 0xFFF >> 12] = OWNER_GRANTED
+
+    def lay_common_code(self) -> None:
+        """What all units share, as the first units of an empty cache."""
+        for make in (common.look_up, common.begin):
+            self.cache.add(make(self.cache.next_address))
+
+    @property
+    def choices(self) -> Choices:
+        """What sequences depend on besides the guest's code and mode."""
+        return Choices(self.inline_emulation, self.cache.units[0].address)
+
+    def count(self, event: str, number: int = 1) -> None:
+        """Count an event of the translator; one that has a price is charged."""
+        event_id = EVENT_ID[f"translator.{event}"]
+        vmm_charge(self.vm.processor.state, event_id, number, number * int(self.vm.processor.cpu.price[event_id]))
+
+    # -- from the cache to the guest ------------------------------------------------------------------------------------------
+
+    def runs_inside(self, frame: Frame) -> bool:
+        """Whether a frame is that of translated code."""
+        return frame.cs == CODE_SELECTOR
+
+    def leave(self, frame: Frame, vector: int) -> Site | None:
+        """At an exit from translated code: make the frame and the registers the guest's. Returns the callout's site."""
+        cpu = self.vm.processor.cpu
+        self.site = None
+        if vector == layout.CALLOUT_VECTOR:
+            self.site = self.cache.site_before(frame.eip)
+            recovery = self.site[1].recovery
+        else:
+            unit = self.cache.unit_at(frame.eip)
+            recovery = unit.recovery_at(frame.eip - unit.address)
+        self.view(frame, recovery)
+        for register, value in self.overlay.items():
+            cpu.gpr[register] = value
+        self.overlay = {}
+        cpu.seg[GS] = self.gs
+        self.inside = False
+        if recovery.unpushed:
+            self.finish_pushf(frame)
+        return self.site[1] if self.site is not None else None
+
+    def look(self, frame: Frame) -> None:
+        """The processor has stopped in translated code: make the frame the guest's, and change nothing else."""
+        unit = self.cache.unit_at(frame.eip)
+        self.view(frame, unit.recovery_at(frame.eip - unit.address))
+
+    def view(self, frame: Frame, recovery: Recovery) -> None:
+        """Make a frame the guest's, its registers visible in `overlay`, and the virtual flags those of the moment."""
+        vm, record = self.vm, self.record
+        frame.eip = int(record["target"]) if recovery.eip is None else recovery.eip
+        frame.esp = frame.esp + recovery.release & M32
+        frame.cs = self.cs
+        frame.eflags = frame.eflags & ~EFLAGS_TF | (EFLAGS_TF if self.trap_flag else 0)
+        self.overlay = {number: int(record[SLOT_OF_REGISTER[number]]) for number in recovery.spilled}
+        flag = int(vm.processor.cpu.gpr[ECX]) if recovery.unstored else int(record["interrupt_flag"])
+        vm.vcpu.interrupt_flag = int(bool(flag & EFLAGS_IF))
+        if recovery.held:
+            vm.vcpu.shadow_count = int(vm.processor.cpu.retired)
+
+    def finish_pushf(self, frame: Frame) -> None:
+        """A PUSHF was left between the processor's image and the guest's: write the guest's, which completes it."""
+        vm = self.vm
+        vm.guest.write(vm.segments.base(SS) + frame.esp, 4, vm.vcpu.virtual_flags(frame.eflags))
+        vm.retire()
+
+    # -- from the guest to the cache ------------------------------------------------------------------------------------------
+
+    def applies(self) -> bool:
+        """Whether the guest's next instruction must be translated: in its kernel always."""
+        return self.vm.vcpu.cpl == 0
+
+    def context(self) -> Context:
+        """What the next unit depends on besides its bytes."""
+        vm = self.vm
+        code = vm.segments.state(CS)
+        trap_flag = vm.vcpu.single_stepped
+        single = trap_flag or vm.own_step or vm.interrupts_held()
+        if not code.access & AR_DB:
+            raise Unsupported("the guest's kernel runs 16-bit code: only 32-bit code is translated yet")
+        narrow_stack = vm.segments.stack_mask != M32
+        return Context(
+            code.selector, code.base, code.limit, int(vm.vcpu.iopl), narrow_stack, self.gs_is_lost(), single, trap_flag
+        )
+
+    def gs_is_lost(self) -> bool:
+        """Whether the guest's GS holds what a load of its selector would not bring back."""
+        hardware = self.vm.segments.hardware_state(GS)
+        if hardware.access & AR_UNUSABLE:
+            return hardware.selector & 0xFFFC != 0
+        original = self.vm.descriptors.originals.get(key_of(hardware.selector))
+        if original is None or not self.vm.descriptors.can_load(hardware.selector):
+            return True
+        return shadow_of(original.loaded(hardware.selector), self.vm.ring) != hardware
+
+    def enter(self, frame: Frame) -> Frame:
+        """The frame with which the processor goes on in the cache where the guest's frame stands."""
+        vm, record = self.vm, self.record
+        context = self.context()
+        self.count("entry")
+        address = self.address_of(frame.eip, context)
+        self.cs, self.trap_flag = frame.cs, context.trap_flag
+        self.gs = vm.processor.cpu.seg[GS].copy()
+        record["guest_gs"], record["guest_cs"] = int(self.gs["selector"]), frame.cs
+        for number in range(N_SELECTORS):
+            record["selectors"][number] = vm.segments.state(number).selector
+        record["interrupt_flag"] = vm.vcpu.interrupt_flag * EFLAGS_IF
+        record["pending"] = int(vm.interrupt_waits)
+        self.prepare_flag_images(context.iopl)
+        self.inside = True
+        return Frame(address, CODE_SELECTOR, frame.eflags & ~EFLAGS_TF, frame.esp, frame.ss)
+
+    def address_of(self, eip: int, context: Context) -> int:
+        """Where the guest's instruction at `eip` stands in the cache."""
+        passed, self.passed = self.passed, None
+        if passed is not None and passed[:2] == (int(self.vm.processor.cpu.retired), eip):
+            return passed[2]
+        try:
+            return self.find(eip, context)[1]
+        except GuestFault:
+            # It cannot be fetched: the guest is asked again from within, where the fault can be delivered.
+            self.record["target"] = eip
+            return self.cache.units[1].address
+
+    def find(self, eip: int, context: Context) -> tuple[Unit, int]:
+        """The unit and address for a guest address, translated now if need be. Raises GuestFault."""
+        found = self.cache.entry(eip, context)
+        return found if found is not None else self.translate(eip, context)
+
+    def translate(self, eip: int, context: Context) -> tuple[Unit, int]:
+        """Make a unit. Raises GuestFault where the guest's code cannot be fetched."""
+        if not self.cache.has_room(MOST_BYTES):
+            self.flush()
+        self.pages.begin()
+        unit = Scan(self.vm, context, self.choices, self.pages.fetch).unit(eip, self.cache.next_address)
+        unit.frames = self.pages.frames()
+        self.cache.add(unit)
+        self.pages.trace(unit)
+        self.count("unit")
+        self.count("instruction", unit.instructions)
+        self.count("guest_byte", len(unit.guest))
+        self.count("byte", len(unit.octets))
+        return unit, unit.address
+
+    def prepare_flag_images(self, iopl: int) -> None:
+        """Write the tables of POPF for a virtual IOPL: images that only change IF, and what IF they bring."""
+        if self.iopl == iopl:
+            return
+        self.iopl = iopl
+        shifted = iopl << EFLAGS_IOPL_SHIFT - 8
+        odd = bytes(int(bool(image & (TRAP_BIT | NESTED_BIT)) or image & IOPL_BITS != shifted) for image in range(256))
+        flags = b"".join(dword(EFLAGS_IF if image & INTERRUPT_BIT else 0) for image in range(256))
+        self.vm.write_region(layout.FLAG_TABLES, odd + flags)
+
+    # -- callouts ---------------------------------------------------------------------------------------------------------------
+
+    def chain(self) -> None:
+        """A jump was taken whose target was not known to be translated: from now on it goes there by itself."""
+        assert self.site is not None
+        unit, site = self.site
+        frame = self.vm.vcpu.frame
+        context = self.context()
+        if context != unit.context:
+            return
+        target, address = self.find(frame.eip, context)
+        if self.chaining and unit.alive and not context.single:
+            self.cache.chain(unit, site, target, address)
+            self.count("chain")
+
+    def fill_hash(self) -> None:
+        """An indirect transfer did not find its target: from now on it does."""
+        context = self.context()
+        eip = self.vm.vcpu.frame.eip
+        _, address = self.find(eip, context)
+        self.count("lookup_miss")
+        if self.chaining and not context.single:
+            self.hash.enter(eip, address, context)
+
+    def begin(self) -> None:
+        """The guest's next instruction could not be fetched. Raises GuestFault if it still cannot."""
+        self.find(self.vm.vcpu.frame.eip, self.context())
+
+    def pass_callout(self) -> None:
+        """Go on behind the callout that brought control here, though the guest stands where it stood."""
+        assert self.site is not None
+        unit, site = self.site
+        self.passed = int(self.vm.processor.cpu.retired), self.vm.vcpu.frame.eip, unit.address + site.offset + 5
+
+    def set_x87_pointer(self) -> None:
+        """Let the x87 FPU's pointer to its last instruction be the guest's, as an image in memory will show it."""
+        cpu = self.vm.processor.cpu
+        cpu.fpu_instruction = self.guest_address(int(cpu.fpu_instruction))
+        if cpu.fpu_instruction_selector == CODE_SELECTOR:
+            cpu.fpu_instruction_selector = self.context().selector
+
+    def x87_pointer_lies_in(self, unit: Unit) -> bool:
+        """Whether the x87 FPU's last instruction was one of a unit's."""
+        return unit.address <= int(self.vm.processor.cpu.fpu_instruction) < unit.address + len(unit.octets)
+
+    def guest_address(self, address: int) -> int:
+        """The guest's EIP of an instruction that the processor has executed; one of translated code is looked up."""
+        if not self.cache.holds(address):
+            return address
+        unit = self.cache.unit_at(address)
+        eip = unit.recovery_at(address - unit.address).eip
+        return address if eip is None else eip
+
+    # -- coherence ------------------------------------------------------------------------------------------------
+
+    def resynchronise(self) -> None:
+        """Before the guest goes on: what it has written may be code."""
+        self.pages.resynchronise()
+
+    def drop(self, units: list[Unit]) -> None:
+        """Forget units whose code is no longer what it was."""
+        for unit in list(units):
+            if unit.alive:
+                if self.x87_pointer_lies_in(unit):
+                    self.set_x87_pointer()
+                self.cache.drop(unit)
+                self.count("invalidation")
+                for eip in unit.boundaries:
+                    self.hash.forget(eip)
+
+    def flush(self) -> None:
+        """Throw the whole cache away."""
+        self.count("flush")
+        self.set_x87_pointer()
+        self.cache.clear(self.COMMON)
+        self.hash.clear()
+        self.pages.clear()
+
+    def segment_cache(self, segment: int):
+        """What the processor would hold of a segment register if the guest's code ran as it is."""
+        if segment == GS and self.inside:
+            return self.gs
+        return self.vm.processor.cpu.seg[segment]
