@@ -286,7 +286,7 @@ class Machine:
 
     def bytes_at(self, gla: int, count: int) -> bytes:
         """Bytes at a linear address as the processor translates it now, without any effect; fewer at a hole."""
-        if self.vm is not None and self.vm.interpreter.holds:
+        if self.vm is not None and self.vm.is_interpreted:
             return self.vm.interpreter.bytes_at(gla, count)
         octets = bytearray()
         for place in range(count):
@@ -357,7 +357,7 @@ class Machine:
     def on_mark(self) -> None:
         """A region begins or ends."""
         cpu = self.processor.cpu
-        marked = self.vm.interpreter.cpu if self.vm is not None and self.vm.interpreter.holds else cpu
+        marked = self.vm.interpreter.cpu if self.vm is not None and self.vm.is_interpreted else cpu
         began = marked.mark == core.MARK_BEGIN
         marked.mark = 0
         if began:

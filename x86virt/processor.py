@@ -263,6 +263,16 @@ class Processor:
 
     def _power_on(self, running: bool = False) -> None:
         """What all ways of starting have in common: no event, no limit, empty TLBs, no decoded code, fresh devices."""
+        self._power_on_processor()
+        if running:
+            device_restart(self.boards, int(self.cpu.ticks))
+        else:
+            reset_devices(self.boards, TICKS_PER_CYCLE * self.clock_hz)
+        if not self.rom_bytes:
+            devices_as_firmware_left_them(self.boards)
+
+    def _power_on_processor(self) -> None:
+        """The same without the devices."""
         cpu = self.cpu
         self._lay_out_memory()
         cpu.vga_rom_address = 0
@@ -287,12 +297,6 @@ class Processor:
         self.code.block_count = layout.FIRST_BLOCK
         self.code.uop_count = layout.BLOCK_UOPS
         cpu.mode_table[:4] = (MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_USER)
-        if running:
-            device_restart(self.boards, int(cpu.ticks))
-        else:
-            reset_devices(self.boards, TICKS_PER_CYCLE * self.clock_hz)
-        if not self.rom_bytes:
-            devices_as_firmware_left_them(self.boards)
         reset_apics(self.state)
 
     def _lay_out_memory(self) -> None:

@@ -133,7 +133,7 @@ def machine_bytes(machine: Machine, where: object = "machine") -> bytes:
         "profile": machine.profile.name,
         "profile_digest": machine.profile.digest(),
         "memory_bytes": machine.memory_bytes,
-        "firmware_bytes": [int(guest_processor(machine).cpu[name]) for name in ("bios_bytes", "vga_rom_bytes")],
+        "firmware_bytes": firmware_bytes(machine),
         "apic": int(machine.processor.cpu.apic.present),
         "cache_model": machine.cache_model,
         "check_isolation": bool(machine.processor.cpu.owner_table),
@@ -176,8 +176,9 @@ def machine_arrays(machine: Machine) -> Iterator[tuple[str, np.ndarray]]:
         yield "vm.board", machine.vm.boards.view(np.ndarray).reshape(-1)
         yield "vm.model_specific", machine.vm.model_specific.view(np.ndarray).reshape(-1)
         yield "vm.p2m", machine.vm.p2m
-        for name, array in interpreter_arrays(machine.vm.interpreter):
-            yield f"vm.interpreter.{name}", array
+        if machine.vm.made_interpreter is not None:
+            for name, array in interpreter_arrays(machine.vm.made_interpreter):
+                yield f"vm.interpreter.{name}", array
     for name, octets in machine.dialogue.texts().items():
         yield name, np.frombuffer(octets, np.uint8)
     yield from disk_arrays(machine.disks)
@@ -322,6 +323,8 @@ def empty_machine(
     bios_bytes, vga_rom_bytes = (within(count, 0, LARGEST_BIOS) for count in manifest["firmware_bytes"])
     if within(manifest["apic"], 0, 1):
         machine.processor.fit_apic(True)
+    if machine.vm is not None and manifest["vm"]["interpreter"] is not None:
+        guest_processor(machine)  # which makes the interpreter
     if bios_bytes:
         guest_processor(machine).install_firmware(bytes(bios_bytes), bytes(vga_rom_bytes))
     return machine
@@ -330,6 +333,14 @@ def empty_machine(
 def guest_processor(machine: Machine) -> Processor:
     """The processor that a guest's firmware belongs to."""
     return machine.processor if machine.vm is None else machine.vm.interpreter.processor
+
+
+def firmware_bytes(machine: Machine) -> list[int]:
+    """The sizes of the BIOS image and of the expansion ROM of the VGA."""
+    if machine.vm is not None and machine.vm.made_interpreter is None:
+        return [0, 0]
+    cpu = guest_processor(machine).cpu
+    return [int(cpu.bios_bytes), int(cpu.vga_rom_bytes)]
 
 
 def expected_arrays(machine: Machine, manifest: dict[str, Any]) -> dict[str, tuple[np.dtype, int]]:
@@ -426,7 +437,8 @@ def fill_vm(machine: Machine, state: dict[str, Any], arrays: dict[str, np.ndarra
     vm.follow_p2m()
     vm.set_owners()
     restore_vm(vm, state)
-    fill_interpreter(vm.interpreter, state["interpreter"], arrays)
+    if vm.made_interpreter is not None:
+        fill_interpreter(vm.made_interpreter, state["interpreter"], arrays)
 
 
 def fill_python_state(machine: Machine, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:

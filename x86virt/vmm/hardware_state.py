@@ -12,6 +12,7 @@ from ..core.breakpoints import ON_EXECUTION
 from ..core.entries import all_eflags
 from ..core.layout import HOLDS_DEBUG
 from ..isa.registers import (
+    AR_DB,
     CR0_PE,
     CR4_PAE,
     CR4_PVI,
@@ -57,6 +58,7 @@ def can_hold(interpreter: "Interpreter") -> bool:
         and not cpu.efer & EFER_NXE
         and interpreter.maps_plain_ram()
         and watches_code_alone(cpu)
+        and (interpreter.vm.translation is None or int(cpu.cpl) != 0 or bool(code.access & AR_DB))
     )
 
 

@@ -14,9 +14,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..core.entries import arm_stops, enter_level, flush_translations, set_all_eflags, vmm_charge, vmm_idle
+from ..core.entries import (
+    arm_stops,
+    device_deadline,
+    enter_level,
+    flush_translations,
+    set_all_eflags,
+    vmm_charge,
+    vmm_idle,
+)
 from ..core.handlers import NUMBER
 from ..core.layout import (
+    BUDGET,
     HOLDS_INTERRUPTS,
     INTERRUPT,
     MARK,
@@ -24,6 +33,7 @@ from ..core.layout import (
     MAX_INSTRUCTION,
     NEVER,
     OK,
+    PROBE,
     RETIRED_LIMIT,
     SHUTDOWN,
 )
@@ -31,6 +41,7 @@ from ..core.physical_map import HOLE_SHADOW
 from ..core.run import deliver_external, take_requested_interrupt
 from ..isa.events import EVENT_IDLE_HALT, EVENT_INS_NOP, EVENT_VMM_INTERPRET
 from ..isa.registers import CR0_PE, CR4_PAE, CS, EFLAGS_VM, ESP
+from ..isa.table import ROWS
 from ..processor import DEBUGGER_FIELDS, PAGE_BYTES
 from ..start.boot import Boot
 from ..start.enter import enter
@@ -57,6 +68,8 @@ RECORD_FIELDS = (
     "sysenter_eip",
 )  # fmt: skip
 N_MEMORY_SEGMENTS = 6
+PORT_ROWS = tuple(number for number, row in enumerate(ROWS) if row.mnemonic in ("IN", "OUT", "INS", "OUTS"))
+EVERY_MODE = 0xF  # of a row's bits in the probe mask
 LONGEST_STRIDE = 4096  # instructions between two looks whether a guest in protected mode can run directly
 A20_SHIFT = 20
 OP_INVLPG = NUMBER["invlpg"]
@@ -68,6 +81,7 @@ class Interpreter:
     def __init__(self, vm: "VirtualMachine") -> None:
         self.vm = vm
         self.processor = InterpreterProcessor(vm.machine, vm.boards)
+        self.processor.set_frame_map(vm.p2m)
         self.cpu = self.processor.cpu
         self.holds = False
         self.loaded_segments: list[SegmentState] = []
@@ -154,7 +168,11 @@ class Interpreter:
             self.follow_machine()
             outcome = self.perform(single)
             self.return_debugger()
-            if outcome == INTERRUPT:
+            if outcome == PROBE:
+                outcome = self.access_port()
+            if outcome == BUDGET and int(self.cpu.ticks) < int(self.vm.processor.cpu.budget):
+                outcome = OK  # a device's deadline, of which a recorder keeps account
+            elif outcome == INTERRUPT:
                 outcome = self.take_interrupt()
             elif outcome == MARK and int(self.cpu.mark) == MARK_PROTECTED:
                 self.cpu.mark = 0
@@ -175,10 +193,27 @@ class Interpreter:
         cpu, host, machine = self.cpu, self.vm.processor.cpu, self.vm.machine
         cpu.ticks, cpu.retired, cpu.budget = host.ticks, host.retired, host.budget
         cpu.time_mode = host.time_mode
+        if self.vm.recorder is not None:
+            self.stop_at_ports()
+            cpu.budget = min(int(host.budget), int(device_deadline(self.vm.boards)))
         cpu.retired_limit = machine.retired_limit
         if self.in_protected_mode():
             cpu.retired_limit = min(machine.retired_limit, self.next_look)
         self.follow_debugger()
+
+    def stop_at_ports(self) -> None:
+        """For a recorder, which must see each access to the devices by itself."""
+        if self.cpu.probe_on == 0:
+            self.cpu.probe[list(PORT_ROWS)] = EVERY_MODE
+            self.cpu.probe_on = 1
+            enter_level(self.processor.state, int(self.cpu.cpl))
+            self.cpu.mark = 0
+
+    def access_port(self) -> int:
+        """Perform the port instruction at which the processor stands, under the recorder's eyes."""
+        self.cpu.probe_skip = 1
+        self.cpu.budget = self.vm.processor.cpu.budget
+        return self.perform(single=True)
 
     def in_protected_mode(self) -> bool:
         """Protected mode outside virtual-8086 mode: alone there may the guest be able to run directly."""
@@ -280,16 +315,17 @@ class Interpreter:
     def perform(self, single: bool) -> int:
         """Run the processor, between two looks of the recorder at the devices: an outcome of core/layout.py.
 
-        The instruction that comes first is performed at the tick at which its price has passed.
+        A single instruction is performed at the tick at which its price has passed.
         """
         recorder = self.vm.recorder
         if recorder is not None:
-            self.vm.see_devices(int(self.cpu.ticks + self.cpu.price[EVENT_INS_NOP]))
+            ahead = int(self.cpu.price[EVENT_INS_NOP]) if single else 0
+            self.vm.see_devices(int(self.cpu.ticks) + ahead)
             recorder.before_devices(self.vm)
         outcome = self.processor.run(single)
         self.settle()
         if recorder is not None:
-            recorder.after_devices(self.vm, 0, by_guest=True)
+            recorder.after_devices(self.vm, 0, by_guest=single)
             recorder.drain()
             recorder.take(self.cpu)
         return outcome

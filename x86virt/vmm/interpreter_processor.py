@@ -47,7 +47,7 @@ class InterpreterProcessor(Processor):
         self._load_profile()
         self._set_prices()
         self.cpu.interrupt_exits = self.cpu.protected_exits = 1
-        self.reset()
+        self._power_on_processor()
 
     def _set_prices(self) -> None:
         """An interpreted instruction has one price; what an interpreter leaves to the processor has the processor's."""

@@ -26,7 +26,7 @@ ARRAYS = ("p2m", "boards", "model_specific")  # saved as they are, beside `vm_st
 SAVED_OF_VM = {*FLAGS, *FRAME_SETS, "unpriced", "exits", "translation", "debug_bits", "resumed_at", *ARRAYS}
 MADE_OF_VM = {
     "machine", "ring", "processor", "prices", "board", "guest", "vcpu", "shadow", "descriptors", "recorder", "last_exit",
-    "last_delivery", "segments", "events", "entries", "interpreter", "m2p",
+    "last_delivery", "segments", "events", "entries", "made_interpreter", "m2p",
 }  # fmt: skip
 SAVED_OF_DESCRIPTORS, MADE_OF_DESCRIPTORS = {"originals", "detached"}, {"vm", "ring", "shown"}
 SAVED_OF_SEGMENTS, MADE_OF_SEGMENTS = {"held"}, {"vm"}
@@ -42,7 +42,7 @@ def vm_state(vm: "VirtualMachine") -> dict[str, Any]:
     state: dict[str, Any] = {name: bool(getattr(vm, name)) for name in FLAGS}
     state |= {name: sorted(getattr(vm, name)) for name in FRAME_SETS}
     state["open_vectors"] = sorted(vm.entries.open_vectors)
-    state["interpreter"] = interpreter_state(vm.interpreter)
+    state["interpreter"] = None if vm.made_interpreter is None else interpreter_state(vm.made_interpreter)
     state["unpriced"] = vm.unpriced
     state["debug_bits"] = int(vm.debug_bits)
     state["resumed_at"] = vm.resumed_at

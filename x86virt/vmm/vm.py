@@ -139,7 +139,7 @@ class VirtualMachine:
         self.segments = VirtualSegments(self)
         self.events = GuestEvents(self)
         self.entries = OpenEntries(self)
-        self.interpreter = Interpreter(self)
+        self.made_interpreter: Interpreter | None = None
         self.follow_p2m()
         translates = machine.strategy.processor == "binary_translation"
         self.translation = Translator(self) if translates else None
@@ -163,10 +163,21 @@ class VirtualMachine:
         return None if found < 0 else found
 
     def follow_p2m(self) -> None:
-        """The p2m is set: its inverse and the interpreter's map follow."""
+        """The p2m is set: its inverse follows."""
         self.m2p = np.full(self.processor.ram_bytes // PAGE, -1, np.int64)
         self.m2p[self.p2m] = np.arange(len(self.p2m))
-        self.interpreter.processor.set_frame_map(self.p2m)
+
+    @property
+    def interpreter(self) -> Interpreter:
+        """The VMM's interpreter, made when it is first needed."""
+        if self.made_interpreter is None:
+            self.made_interpreter = Interpreter(self)
+        return self.made_interpreter
+
+    @property
+    def is_interpreted(self) -> bool:
+        """Whether the guest is in the interpreter's hands, and with it the state of the virtual processor."""
+        return self.made_interpreter is not None and self.made_interpreter.holds
 
     def interpret_one(self) -> None:
         """Perform the instruction at which the guest trapped in the VMM's interpreter, its fault included."""
@@ -263,6 +274,9 @@ class VirtualMachine:
         set_segment(LDTR, 0, 0, 0, AR_UNUSABLE)
         set_segment(TR, layout.VMM_TSS_SELECTOR, layout.VMM_BASE + layout.TSS, layout.TSS_BYTES - 1, 0x8B)
         enter_level(self.processor.state, 0)
+        self.vcpu.reset()
+        if self.translation is not None:
+            self.translation.build()
         if boot.mode == PROTECTED:
             self.start_directly(boot)
         else:
@@ -271,9 +285,6 @@ class VirtualMachine:
     def start_directly(self, boot: Boot) -> None:
         """The guest begins in flat protected mode, as a Multiboot loader leaves it."""
         cpu = self.processor.cpu
-        self.vcpu.reset()
-        if self.translation is not None:
-            self.translation.build()
         self.vcpu.gdtr_base, self.vcpu.gdtr_limit = boot.gdt
         for number, value in boot.registers.items():
             cpu.gpr[number] = value
@@ -338,16 +349,19 @@ class VirtualMachine:
 
     def resume(self) -> None:
         """Let the processor return to the guest: the frame goes on the stack, EIP to the IRETD."""
-        if self.interpreter.holds:
+        if self.is_interpreted:
             return
         if self.table_written:
             self.descriptors.resynchronise()
         if self.vcpu.halted and not self.wait_over():
             return
         if self.translation is not None:
+            if not self.translation.can_translate():
+                self.interpreter.take_over()
+                return
             self.translation.resynchronise()
         self.take_virtual_interrupt()
-        if self.interpreter.holds:
+        if self.is_interpreted:
             return
         self.segments.release_detached()
         if self.recorder is not None:
@@ -369,7 +383,7 @@ class VirtualMachine:
 
     def run(self, single: bool = False) -> int:
         """Run the guest, directly or in the interpreter: an outcome of core/layout.py; OK: it goes on."""
-        if self.interpreter.holds:
+        if self.is_interpreted:
             return self.interpreter.run(single)
         return self.processor.run(single)
 
@@ -418,7 +432,7 @@ class VirtualMachine:
 
     def register(self, number: int) -> int:
         """A general register of the guest; ESP is in the frame."""
-        if self.interpreter.holds:
+        if self.is_interpreted:
             return int(self.interpreter.cpu.gpr[number])
         if self.translation is not None and number in self.translation.overlay:
             return self.translation.overlay[number]
@@ -426,7 +440,7 @@ class VirtualMachine:
 
     def eip(self) -> int:
         """The guest's EIP."""
-        return int(self.interpreter.cpu.rip) if self.interpreter.holds else self.vcpu.frame.eip
+        return int(self.interpreter.cpu.rip) if self.is_interpreted else self.vcpu.frame.eip
 
     @property
     def translator(self) -> Translator:
@@ -534,7 +548,7 @@ class VirtualMachine:
 
     def at_repeated_string(self) -> bool | None:
         """Whether the guest stands at a repeated string instruction; None where the shadow does not map its bytes now."""
-        if self.interpreter.holds:
+        if self.is_interpreted:
             return self.interpreter.at_repeated_string()
         gla = self.segments.base(CS) + self.vcpu.frame.eip & M32
         if self.translation is not None:
@@ -668,7 +682,7 @@ class VirtualMachine:
 
     def virtual_registers(self) -> tuple[dict[str, int], dict[str, SegmentState]]:
         """The guest's registers and segments, read from what the VMM and the hardware hold."""
-        if self.interpreter.holds:
+        if self.is_interpreted:
             return processor_registers(self.interpreter.processor)
         self.leave_vmm()
         vcpu = self.vcpu
