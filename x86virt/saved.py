@@ -83,7 +83,7 @@ if TYPE_CHECKING:
     from .vmm import Strategy
 
 MAGIC = b"x86virt machine\n"
-VERSION = 2
+VERSION = 3
 HEAD = struct.Struct("<16sII")
 HASH_BYTES = 32
 LARGEST_MANIFEST = 1 << 26
@@ -179,6 +179,7 @@ def machine_arrays(machine: Machine) -> Iterator[tuple[str, np.ndarray]]:
         if machine.vm.made_interpreter is not None:
             for name, array in interpreter_arrays(machine.vm.made_interpreter):
                 yield f"vm.interpreter.{name}", array
+        yield "vm.shadow", machine.vm.shadow.controls.view(np.ndarray).reshape(-1)
     for name, octets in machine.dialogue.texts().items():
         yield name, np.frombuffer(octets, np.uint8)
     yield from disk_arrays(machine.disks)
@@ -439,6 +440,7 @@ def fill_vm(machine: Machine, state: dict[str, Any], arrays: dict[str, np.ndarra
     restore_vm(vm, state)
     if vm.made_interpreter is not None:
         fill_interpreter(vm.made_interpreter, state["interpreter"], arrays)
+    vm.shadow.restore(arrays["vm.shadow"], state["shadow"])
 
 
 def fill_python_state(machine: Machine, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
