@@ -58,7 +58,6 @@ UNSUPPORTED = (
     r"the guest leaves protected mode: real mode is not virtualized yet",
     r"the guest sets 0x[0-9a-f]+ in CR4: PAE, VME and PVI are not virtualized yet",
     r"a guest GDT of \d+ bytes reaches the VMM's own descriptors: use a smaller one",
-    r"the guest enables a breakpoint on data or ports: only those on code are virtualized",
 )
 PLANNED_END = re.compile(rf"unsupported: ({'|'.join(UNSUPPORTED)}) \(at eip 0x[0-9a-f]+\)")
 

@@ -174,7 +174,7 @@ class Machine:
             return
         while octets:
             room = 0x1000 - (gpa & 0xFFF)
-            address = self.vm.guest.machine_address(gpa)
+            address = self.vm.guest.machine_address(gpa, True)
             if address is not None:
                 self.processor.write_physical(address, octets[:room])
             gpa, octets = gpa + room, octets[room:]
@@ -222,7 +222,7 @@ class Machine:
         cpu.budget = min(budget, pause)
         with self.ends_run():
             while self.outcome is None:
-                outcome = self.processor.run() if self.vm is None else self.vm.run()
+                outcome = self.run_guest()
                 if outcome == core.OK:
                     continue
                 if outcome == core.STOPPED:
@@ -231,6 +231,10 @@ class Machine:
                     return True
                 self.act(outcome)
         return False
+
+    def run_guest(self, single: bool = False) -> int:
+        """One call of the processor, or of the VMM's interpreter while that has the guest."""
+        return self.processor.run(single) if self.vm is None else self.vm.run(single)
 
     @contextlib.contextmanager
     def ends_run(self) -> Iterator[None]:

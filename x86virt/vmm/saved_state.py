@@ -25,7 +25,7 @@ ARRAYS = ("p2m", "boards", "model_specific")  # saved as they are, beside `vm_st
 SAVED_OF_VM = {*FLAGS, "unpriced", "exits", "translation", "debug_bits", "resumed_at", *ARRAYS}
 MADE_OF_VM = {
     "machine", "ring", "processor", "prices", "board", "guest", "vcpu", "shadow", "descriptors", "recorder", "last_exit",
-    "last_delivery", "segments", "events", "entries", "made_interpreter", "m2p",
+    "last_delivery", "segments", "events", "entries", "made_interpreter", "m2p", "physical",
 }  # fmt: skip
 SAVED_OF_DESCRIPTORS, MADE_OF_DESCRIPTORS = {"originals", "detached"}, {"vm", "ring", "shown"}
 SAVED_OF_SEGMENTS, MADE_OF_SEGMENTS = {"held"}, {"vm"}
