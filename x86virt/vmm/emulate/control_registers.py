@@ -48,6 +48,7 @@ def write_cr0(vm: "VirtualMachine", value: int) -> None:
         raise NotDirect
     carry_x87_bits(vm, value)
     vm.vcpu.cr0 = value
+    vm.segments.share_ring()  # alignment checks are the guest's own
     vm.flush_shadow()
 
 
