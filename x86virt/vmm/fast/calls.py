@@ -81,7 +81,7 @@ class JittedExits:
     def run(self) -> int:
         """Run until an outcome of the processor that is not dealt with here, or DEALT_WITH."""
         if not self.usable():
-            return self.processor.run()
+            return self.machine.run_guest()
         self.copy_in()
         outcome = int(self.run_jitted())
         self.copy_back()
@@ -111,7 +111,9 @@ class JittedExits:
         vm, cpu = self.vm, self.processor.cpu
         if not self.declares or not self.wanted or vm.recorder is not None or self.processor.checks_isolation:
             return False
-        if vm.ring != 1 or vm.own_step or vm.shadow.open_frames or vm.table_written or vm.vcpu.halted:
+        if vm.is_interpreted or vm.ring != 1 or cpu.sensitive_trap:
+            return False
+        if vm.own_step or vm.shadow.open_frames or vm.table_written or vm.vcpu.halted:
             return False
         if cpu.stop_count or cpu.stop_deliveries or cpu.watch or vm.translation is not None:
             return False
