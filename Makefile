@@ -6,6 +6,7 @@
 #   make conformance-real  SeaBIOS, GRUB, memtest86+ and Linux, from Debian's packages (ARGUMENTS='--only linux --transcript')
 #   make conformance-x87  a million x87 instructions on our core and on the host's x87
 #   make conformance-system  100 000 generated system cases against Bochs and QEMU where they are installed
+#   make conformance-unix  every program of the Unix-like kernel under every VMM, in lock step with the bare machine
 #   make conformance-bios  what our BIOS answers, beside SeaBIOS and Bochs's BIOS where they are installed
 #   make fuzz        run hostile guests for minutes; `make fuzz SEED=7 SEEDS=20`
 #   make speed       measure the emulator itself
@@ -18,7 +19,7 @@
 #   make check       are the committed profiles and the README's table current?
 #   make help        this text
 
-.PHONY: help bench speed bench-speed test conformance conformance-x87 conformance-system conformance-bios permutations fuzz lint check readme guests gen \
+.PHONY: help bench speed bench-speed test conformance conformance-x87 conformance-system conformance-unix conformance-bios permutations fuzz lint check readme guests gen \
 	profiles prices freeze wheel clean clean-cache
 .DEFAULT_GOAL := help
 
@@ -92,6 +93,10 @@ conformance-real: $(VENV)/installed-test
 
 conformance-x87: $(VENV)/installed-test
 	@$(BIN)/python -m tests.fuzz_x87 --cases $(CASES) --seed $(SEED)
+
+# `make conformance-unix ARGUMENTS='--program memory --strategy trap-and-emulate'` does less.
+conformance-unix: $(VENV)/installed-test
+	@$(BIN)/python tests/unix_programs.py $(ARGUMENTS)
 
 conformance-bios: $(VENV)/installed-test
 	@$(BIN)/python tests/bios_answers.py

@@ -15,7 +15,17 @@ and others, TOCS 2012).
 * The guest's user programs run directly, in ring 3; what they can see there of the VMM is `known_divergences`.
 """
 
-from x86virt.vmm import Exit, GuestFault, Size, Strategy, Switch, Unsupported, VirtualMachine
+from x86virt.vmm import (
+    SHADOW_PATHS,
+    Exit,
+    GuestFault,
+    Size,
+    Strategy,
+    Switch,
+    Unsupported,
+    VirtualMachine,
+    shadow_options,
+)
 
 USER = "guest_user"
 
@@ -33,11 +43,12 @@ class BinaryTranslation(Strategy):
         Switch("chaining", "jumps are patched to go from unit to unit, and the hash table is filled", True),
         Switch("inline_emulation", "CLI, STI, PUSHF, POPF, reads of control registers and selectors without a callout", True),
         Size("tc_size", "room for translated code", 192 << 10, 4 << 10, 192 << 10),
+        *shadow_options(),
     )
     paths = (
         "trap_dispatch", "emulate_flags", "emulate_control_register", "emulate_descriptor_table", "emulate_segment",
         "emulate_far_transfer", "emulate_port", "emulate_msr", "emulate_halt", "emulate_invlpg", "emulate_system_call",
-        "reflect", "shadow_fill", "shadow_flush", "descriptor_shadow", "device_request",
+        "reflect", "descriptor_shadow", "device_request", *SHADOW_PATHS,
     )  # fmt: skip
     known_divergences = frozenset(
         {

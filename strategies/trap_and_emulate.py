@@ -15,7 +15,7 @@ What x86 does not let the VMM see are its sensitive unprivileged instructions. T
 wrong machine; `known_divergences` says which, and every run lists those that it met (Robin and Irvine 2000).
 """
 
-from x86virt.vmm import Exit, GuestFault, Strategy, VirtualMachine
+from x86virt.vmm import SHADOW_PATHS, Exit, GuestFault, Strategy, VirtualMachine, shadow_options
 
 KERNEL, USER = "guest_kernel", "guest_user"
 
@@ -29,10 +29,11 @@ class TrapAndEmulate(Strategy):
     devices = "emulated"
     kernel_ring = 1
     needs_vmm = True
+    options = shadow_options()
     paths = (
         "trap_dispatch", "emulate_flags", "emulate_control_register", "emulate_descriptor_table", "emulate_segment",
         "emulate_far_transfer", "emulate_port", "emulate_msr", "emulate_halt", "emulate_invlpg", "emulate_system_call",
-        "reflect", "shadow_fill", "shadow_flush", "descriptor_shadow", "device_request",
+        "reflect", "descriptor_shadow", "device_request", *SHADOW_PATHS,
     )  # fmt: skip
     known_divergences = frozenset(
         {

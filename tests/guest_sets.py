@@ -9,3 +9,11 @@ BARE_ONLY = frozenset({"tasks"})
 def portable_guests() -> list[str]:
     """The guests that run under every strategy."""
     return [name for name in guests() if name not in BARE_ONLY]
+
+
+UNIX_PROGRAMS = ("clock", "files", "marks", "memory", "pipes", "processes", "signals")
+
+
+def short_line(name: str, iterations: int) -> str:
+    """A command line for tests of every guest; of the Unix-like kernel one program with all kinds of traps, without ticks."""
+    return f"iterations={iterations}" + (" program=signals timer=off" if name == "unix" else "")

@@ -146,6 +146,7 @@ class Kernel:
     words: dict[int, int] = field(default_factory=dict)
     octets: dict[int, bytes] = field(default_factory=dict)
     tss_bytes: int = TSS_BYTES
+    gdt_bytes: int = GDT_BYTES
 
     def image(self) -> Image:
         """The kernel as an image."""
@@ -163,7 +164,7 @@ class Kernel:
         put(COMMON, COMMON_HANDLER)
         put(TSS + 4, word(KERNEL_STACK) + word(DATA_0))
         put(TSS + 100, struct.pack("<HH", 0, TSS_BYTES))
-        put(GDT_POINTER, struct.pack("<HI", GDT_BYTES - 1, GDT))
+        put(GDT_POINTER, struct.pack("<HI", self.gdt_bytes - 1, GDT))
         put(IDT_POINTER, struct.pack("<HI", IDT_BYTES - 1, IDT))
         put(CURSOR, word(LOG))
         put(DIRECTORY, word(TABLE | PTE_P | PTE_RW | PTE_US))

@@ -12,7 +12,7 @@ from x86virt.benchmarks.guests.disk import boot_disk
 from x86virt.cli import main
 from x86virt.guests import find_guest
 
-GUESTS = ("hello", "syscall", "tasks", "cr3switch")
+GUESTS = ("hello", "syscall", "tasks", "cr3switch", "unix")
 LINE = "iterations=2"
 SECONDS = 60
 

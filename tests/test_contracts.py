@@ -7,7 +7,7 @@ import random
 
 import numpy as np
 import pytest
-from guest_sets import portable_guests
+from guest_sets import portable_guests, short_line
 from naive_twin import NaiveTwin
 from small_kernel import CODE_0, Kernel, Step, far_jump, load, set_cr, start, strategy
 
@@ -32,7 +32,7 @@ CHEAP = ("hello_pse", "divzero", "pgfault")
 def machine_of(guest: str, name: str, profile: str = "p4_prescott") -> Machine:
     """A machine with a shipped guest loaded."""
     machine = Machine(strategy(name), load_profile(profile), MEMORY)
-    machine.load(find_guest(guest), f"iterations={ITERATIONS.get(guest, 3)}")
+    machine.load(find_guest(guest), short_line(guest, ITERATIONS.get(guest, 3)))
     return machine
 
 
@@ -156,7 +156,7 @@ def test_recording_changes_nothing(guest: str, name: str) -> None:
     """Every guest; the log of time reads is taken away each time it is full."""
     machine = Machine(strategy(name), load_profile("p4_prescott"), MEMORY)
     recorder = Recorder(machine)
-    machine.load(find_guest(guest), f"iterations={ITERATIONS.get(guest, 3)}")
+    machine.load(find_guest(guest), short_line(guest, ITERATIONS.get(guest, 3)))
     result = machine.run(MAX_CYCLES)
     recorder.drain()
     assert signature(machine, result) == unbroken(guest, name)[0]

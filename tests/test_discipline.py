@@ -1,6 +1,7 @@
 """The shipped guests keep the TLB rules, and one that does not is found."""
 
 import pytest
+from guest_sets import short_line
 from small_kernel import DATA, EAX, ECX, RAM_BYTES, TABLE, Kernel, Step, invlpg, load, store
 
 from x86virt import find_guest, load_profile
@@ -14,7 +15,7 @@ PAGE = 0x80000
 
 @pytest.mark.parametrize("name", [name for name in guests() if name not in BREAK_THE_RULES])
 def test_guest_keeps_the_tlb_rules(name: str) -> None:
-    command_line = "iterations=1" if name == "mix" else "iterations=3"
+    command_line = short_line(name, 1 if name == "mix" else 3)
     rows = tlb_discipline(find_guest(name), load_profile("p4_prescott"), 8 << 20, command_line, 2 * 10**9)
     assert [row.variant for row in rows] == list(VARIANTS)
     for row in rows:

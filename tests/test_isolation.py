@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from guest_sets import portable_guests
+from guest_sets import portable_guests, short_line
 from hypothesis import given, settings
 from random_kernels import kernels
 from small_kernel import (
@@ -33,7 +33,7 @@ TrapAndEmulate: type = type(strategy("trap-and-emulate"))
 def run_guest(name: str, which: Strategy, checked: bool) -> RunResult:
     """One run of a shipped guest."""
     machine = Machine(which, load_profile("p4_prescott"), MEMORY, check_isolation=checked)
-    machine.load(find_guest(name), "iterations=1" if name == "mix" else "iterations=2")
+    machine.load(find_guest(name), short_line(name, 1 if name == "mix" else 2))
     return machine.run(MAX_CYCLES)
 
 

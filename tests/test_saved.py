@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from guest_sets import short_line
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_kernel import strategy
@@ -36,7 +37,7 @@ from x86virt.vmm import saved_state
 MEMORY = 8 << 20
 NAMES = list(guests())
 UNDER = ("native", "trap-and-emulate")
-COMMAND_LINE = {"mix": "iterations=1", "irq": "iterations=2", "clock": "iterations=3"}
+COMMAND_LINE = {"mix": "iterations=1", "irq": "iterations=2", "clock": "iterations=3", "unix": short_line("unix", 2)}
 TrapAndEmulate: type = type(strategy("trap-and-emulate"))
 
 
@@ -106,7 +107,8 @@ def test_a_restored_run_ends_as_the_unbroken_one(guest: str, name: str) -> None:
 
 @settings(max_examples=12)
 @given(
-    guest=st.sampled_from([name for name in NAMES if name not in ("irq", "alu", "mix", "stealth")]), name=st.sampled_from(UNDER),
+    guest=st.sampled_from([name for name in NAMES if name not in ("irq", "alu", "mix", "stealth", "unix")]),
+    name=st.sampled_from(UNDER),
     parts=st.lists(st.floats(0, 1), min_size=1, max_size=3), cache_model=st.sampled_from(("tables", "all")),
 )  # fmt: skip
 def test_any_save_points(guest: str, name: str, parts: list[float], cache_model: str) -> None:

@@ -50,7 +50,7 @@ def comparable(vm) -> bool:
     """Whether no instruction of the guest is being stepped over by the VMM, which the image does not do, and no virtual
     timer rises while the Python handlers are being charged for their work."""
     quiet = device_deadline(vm.boards) - int(vm.processor.cpu.ticks) > QUIET_TICKS
-    return quiet and not (vm.own_step or vm.open_frames or vm.table_written)
+    return quiet and not (vm.own_step or vm.shadow.open_frames or vm.table_written)
 
 
 class Effect:
@@ -113,7 +113,7 @@ def python_effect(vm, console: int) -> Effect:
     effect.values["installed"] = len(vm.descriptors.originals)
     effect.values["user code"] = sorted(vm.descriptors.user_code)
     effect.values["open gates"] = bits(vm.entries.open_vectors, 256).view("<u4").tolist()
-    effect.values["traced"] = bits(vm.traced_frames, -(-len(vm.p2m) // 8) * 8).tolist()
+    effect.values["traced"] = bits(vm.shadow.traced_frames(), -(-len(vm.p2m) // 8) * 8).tolist()
     device = device_record(vm)
     text = vm.boards[0]["console"][console : int(vm.boards[0]["console_length"])]
     device["console_length"] = len(text)

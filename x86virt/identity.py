@@ -156,6 +156,7 @@ def load_identity(cpu: Any, profile: Profile) -> None:
     cpu.cpuid_highest_extended = profile.integer("cpuid.highest_extended_leaf")
     cpu.cpuid_repeats = int(is_intel(profile))
     cpu.cpuid_leaf1_edx = profile.integer("cpuid.features")
+    cpu.sensitive_trap = profile.integer("feature.sensitive_instructions_trap")
     msr = cpu.msr
     msr.features = profile.integer("cpuid.features")
     msr.extended_features = profile.integer("cpuid.extended_features")

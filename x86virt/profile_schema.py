@@ -126,6 +126,12 @@ _WRITTEN_OUT = (
     Key("virt.off", "price", "cycles", "A VMXOFF.", _HARDWARE_VIRTUALIZATION),
     Key("virt.roundtrip_min", "price", "cycles", "The shortest exit and entry.", "`validate`, as a cross-check"),
     Key("feature.hw_virt", "feature", "flag", "Whether VT-x or SVM is there.", _HARDWARE_VIRTUALIZATION),
+    Key(
+        "feature.sensitive_instructions_trap",
+        "feature",
+        "flag",
+        "Whether every sensitive instruction traps at CPL above 0, as on no x86: a processor that can be virtualized.",
+    ),
     Key("feature.nested_paging", "feature", "flag", "Whether EPT or NPT is there.", _HARDWARE_VIRTUALIZATION),
     Key("feature.tlb_vm_tag", "feature", "flag", "Whether the TLB has VPID or ASID tags.", _HARDWARE_VIRTUALIZATION),
 )

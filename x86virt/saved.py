@@ -82,7 +82,7 @@ if TYPE_CHECKING:
     from .vmm import Strategy
 
 MAGIC = b"x86virt machine\n"
-VERSION = 2
+VERSION = 3
 HEAD = struct.Struct("<16sII")
 HASH_BYTES = 32
 LARGEST_MANIFEST = 1 << 26
@@ -175,6 +175,7 @@ def machine_arrays(machine: Machine) -> Iterator[tuple[str, np.ndarray]]:
         yield "vm.board", machine.vm.boards.view(np.ndarray).reshape(-1)
         yield "vm.model_specific", machine.vm.model_specific.view(np.ndarray).reshape(-1)
         yield "vm.p2m", machine.vm.p2m
+        yield "vm.shadow", machine.vm.shadow.controls.view(np.ndarray).reshape(-1)
     for name, octets in machine.dialogue.texts().items():
         yield name, np.frombuffer(octets, np.uint8)
     yield from disk_arrays(machine.disks)
@@ -419,6 +420,7 @@ def fill_vm(machine: Machine, state: dict[str, Any], arrays: dict[str, np.ndarra
     owners[:] = OWNER_VMM
     owners[vm.p2m] = OWNER_GUEST
     restore_vm(vm, state)
+    vm.shadow.restore(arrays["vm.shadow"], state["shadow"])
 
 
 def fill_python_state(machine: Machine, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:

@@ -87,9 +87,31 @@ SYSCALL = (
     Benchmark("syscall", "int80", "syscall", 0, 1000, "a null system call by INT 0x80, interrupt gate and IRET"),
     Benchmark("syscall", "sysenter", "syscall", 1, 1000, "a null system call by SYSENTER, STI and SYSEXIT"),
 )
+UNIX_ITERATIONS = 20  # of every row, so that one run gives them all
+UNIX = tuple(
+    Benchmark("unix", name, "unix", number, UNIX_ITERATIONS, sentence)
+    for number, (name, sentence) in enumerate(
+        (
+            ("null_int80", "a null system call of a Unix-like kernel, by INT 0x80"),
+            ("null_page", "the same by the code that the kernel offers (SYSENTER)"),
+            ("fork_copying", "fork of a process of 100 pages that are copied, exit, wait"),
+            ("fork", "fork of a process of 100 pages that are shared until one is written, exit, wait"),
+            ("fork_exec", "the same, and the child becomes another program"),
+            ("pipe", "one byte to another process and back through two pipes: two context switches"),
+            ("ring", "one byte once around a ring of 8 processes: 8 context switches"),
+            ("page_touch", "the first touch of a page of a mapping"),
+            ("mmap", "64 KB mapped, its 16 pages touched, unmapped"),
+            ("signal", "a signal sent to oneself, its handler, its return"),
+            ("protection", "a write to a protected page, the signal's handler, its return"),
+            ("read", "4 KB read from a file of the RAM disk"),
+        )
+    )
+)
+WORDS = {"unix": "program=marks timer=off"}  # for the command line: only what is measured, and no tick inside
 MICRO_ITERATIONS = {"pgfault": 255, "mix": 5, "irq": 20}  # else the guest's default
 SUITE_SENTENCES = {
     "syscall": "the system call round trip",
+    "unix": "what lmbench measures, on a small Unix-like kernel: calls, processes, pipes, pages, signals",
     "micro": "one event each: calls, faults, page tables, ports, address spaces, interrupts",
     "speed": "the emulator itself, in host time",
 }
@@ -104,6 +126,8 @@ def suite(name: str) -> tuple[Benchmark, ...]:
     """The benchmarks of a suite (`speed` has its own module). Raises SuiteError."""
     if name == "syscall":
         return SYSCALL
+    if name == "unix":
+        return UNIX
     if name == "micro":
         return tuple(_micro())
     names = suite_names()
@@ -141,7 +165,8 @@ def measure(
             key = (benchmark.guest, count, number)
             if key not in regions:
                 progress(f"{benchmark.guest} under {setup.name}, {setup.profile.name}")
-                regions[key] = run_setup(setup, benchmark.guest, f"iterations={count}")
+                line = f"iterations={count} {WORDS.get(benchmark.guest, '')}".rstrip()
+                regions[key] = run_setup(setup, benchmark.guest, line)
             row = _row(benchmark, setup, count, *regions[key])
             if setup.name == NATIVE:
                 row_of_native = row

@@ -1,4 +1,4 @@
-"""Assemble and link the guest kernels, and write their manifest (``make guests``).
+"""Assemble, compile and link the guest kernels, and write their manifest (``make guests``).
 
 Only who changes a guest needs this: the images are committed. The same sources and tools give the same bytes.
 """
@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import re
 import subprocess
 import sys
+import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +28,8 @@ BOOT_PROGRAMS = {"sector.asm": IMAGES / "boot_sector.bin", "bios_probe.asm": IMA
 class Guest:
     """How one image is built and what it measures.
 
-    ``source`` is the NASM file, ``macros`` are defined on the assembler's command line, and ``regions[n]`` says what
-    one iteration of measured region ``n`` is (none for a guest that measures nothing).
+    ``source`` is the NASM file, or the folder of a kernel in C; ``macros`` are defined on the assembler's command line, and
+    ``regions[n]`` says what one iteration of measured region ``n`` is (none for a guest that measures nothing).
     """
 
     source: str
@@ -73,8 +75,37 @@ GUESTS: dict[str, Guest] = {
     "stealth": Guest("stealth.asm"),
     "syscall": Guest("syscall.asm", ("INT 0x80 and IRET", "SYSENTER and SYSEXIT")),
     "tasks": Guest("tasks.asm"),
+    "unix": Guest(
+        "unix",
+        (
+            "null system call by INT 0x80",
+            "null system call by the call page (SYSENTER)",
+            "fork by copying 100 pages, exit, wait",
+            "fork by copy-on-write, exit, wait",
+            "fork by copy-on-write, exec, exit, wait",
+            "one byte through two pipes and back: two context switches",
+            "one byte once around a ring of 8 processes",
+            "first touch of a page of a mapping",
+            "map 64 KB, touch 16 pages, unmap",
+            "signal sent to oneself, handler, return",
+            "write to a protected page, handler, return",
+            "4 KB read from a file of the RAM disk",
+        ),
+    ),
 }
 """Image name -> how it is built."""
+
+COMPILER = (
+    "gcc", "-m32", "-march=i686", "-std=c11", "-O2", "-ffreestanding", "-mgeneral-regs-only", "-mpreferred-stack-boundary=2",
+    "-fno-pie", "-fno-common", "-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-fcf-protection=none",
+    "-fno-strict-aliasing",  # memory is looked at as bytes, as words and as tables
+    "-fno-tree-loop-distribute-patterns",  # a loop that copies stays one: memcpy() would call itself
+    "-Wall", "-Wextra", "-Werror",
+)  # fmt: skip
+ASSEMBLER = ("nasm", "-f", "elf32", "-w+error")
+LINKER = ("ld", "-m", "elf_i386", "-n", "--build-id=none", "-z", "noexecstack")
+PROGRAMS = ("init", "processes", "memory", "pipes", "signals", "files", "clock", "marks")
+"""What the RAM disk of ``unix`` holds, beside the text ``letters``; each is one file of its folder ``user``."""
 
 
 class BuildError(Exception):
@@ -100,6 +131,7 @@ def tool_versions() -> dict[str, str]:
     return {
         "nasm": run_tool("nasm", "-v").splitlines()[0].split(" compiled")[0],
         "ld": run_tool("ld", "--version").splitlines()[0],
+        "gcc": run_tool("gcc", "--version").splitlines()[0],
     }
 
 
@@ -107,11 +139,69 @@ def build_image(name: str, target: Path) -> None:
     """Build the guest ``name`` (a key of :data:`GUESTS`) into the ELF32 file ``target``. Raises :class:`BuildError`."""
     guest = GUESTS[name]
     with tempfile.TemporaryDirectory() as folder:
-        linked_object = str(Path(folder) / f"{name}.o")
-        defines = [f"-D{macro}" for macro in guest.macros]
-        run_tool("nasm", "-f", "elf32", "-w+error", "-I", "lib/", *defines, "-o", linked_object, guest.source)
-        run_tool("ld", "-m", "elf_i386", "-n", "--build-id=none", "-T", "link.ld", "-o", str(target), linked_object)
+        if is_in_c(guest.source):
+            build_kernel(guest.source, Path(folder), target)
+        else:
+            linked_object = str(Path(folder) / f"{name}.o")
+            defines = [f"-D{macro}" for macro in guest.macros]
+            run_tool(*ASSEMBLER, "-I", "lib/", *defines, "-o", linked_object, guest.source)
+            run_tool("ld", "-m", "elf_i386", "-n", "--build-id=none", "-T", "link.ld", "-o", str(target), linked_object)
     target.chmod(0o644)
+
+
+def is_in_c(source: str) -> bool:
+    """Whether a guest's source is the folder of a kernel in C."""
+    return not source.endswith(".asm")
+
+
+def build_kernel(source: str, folder: Path, target: Path) -> None:
+    """Build a kernel in C with its RAM disk, with ``folder`` for what lies between. Raises :class:`BuildError`."""
+    link_kernel(source, kernel_objects(source, folder), target)
+
+
+def kernel_objects(source: str, folder: Path) -> dict[str, str]:
+    """Compile a kernel in C into ``folder``; its objects by the files' names in its folder. Raises :class:`BuildError`."""
+    disk = folder / "disk.tar"
+    disk.write_bytes(archive(source, folder))
+    parts = [path for part in ("kernel", "native") for path in sorted((HERE / source / part).glob("*.[ca]*"))]
+    return {f"{path.parent.name}/{path.name}": object_of(path, folder, f'-DRAM_DISK="{disk}"') for path in parts}
+
+
+def link_kernel(source: str, objects: dict[str, str], target: Path) -> None:
+    """Link the objects of a kernel in C. Raises :class:`BuildError`."""
+    run_tool(*LINKER, "-T", f"{source}/link.ld", "-o", str(target), *objects.values())
+
+
+def object_of(source: Path, folder: Path, *defines: str) -> str:
+    """Assemble or compile one file of a kernel in C; the object's path. Raises :class:`BuildError`."""
+    target = str(folder / f"{source.parent.name}_{source.name}.o")
+    if source.suffix == ".asm":
+        run_tool(*ASSEMBLER, "-I", "lib/", *defines, "-o", target, str(source.relative_to(HERE)))
+    else:
+        run_tool(*COMPILER, "-c", "-o", target, str(source.relative_to(HERE)))
+    return target
+
+
+def archive(source: str, folder: Path) -> bytes:
+    """The RAM disk of a kernel in C: its programs and a text, as tar. Raises :class:`BuildError`."""
+    user = HERE / source / "user"
+    common = [object_of(user / name, folder) for name in ("start.asm", "library.c")]
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w", format=tarfile.USTAR_FORMAT) as disk:
+        for program in PROGRAMS:
+            linked = folder / program
+            own = object_of(user / f"{program}.c", folder)
+            run_tool(*LINKER, "-s", "-T", f"{source}/user/link.ld", "-o", str(linked), *common, own)
+            add_file(disk, program, linked.read_bytes())
+        add_file(disk, "letters", (user / "letters").read_bytes())
+    return content.getvalue()
+
+
+def add_file(disk: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Put a file into an archive, without anything that depends on the day or on who builds it."""
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    disk.addfile(entry, io.BytesIO(content))
 
 
 def build_boot_program(source: str, target: Path) -> None:
@@ -120,10 +210,13 @@ def build_boot_program(source: str, target: Path) -> None:
 
 
 def default_iterations(source: str) -> int:
-    """What a guest does without ``iterations=N`` on its command line, read from the text of its ``source`` file."""
-    found = re.search(r"^%define DEFAULT_ITERATIONS (\d+)$", (HERE / source).read_text(encoding="utf-8"), re.MULTILINE)
+    """What a guest does without ``iterations=N`` on its command line, read from the text of its source."""
+    path = HERE / source
+    if is_in_c(source):
+        path /= "include/sizes.h"
+    found = re.search(r'^[%#]define DEFAULT_ITERATIONS "?(\d+)"?$', path.read_text(encoding="utf-8"), re.MULTILINE)
     if found is None:
-        raise BuildError(f"{source}: no line '%define DEFAULT_ITERATIONS N'")
+        raise BuildError(f"{source}: no line that defines DEFAULT_ITERATIONS")
     return int(found.group(1))
 
 

@@ -6,7 +6,7 @@ also runs under the interpreter. `X86VIRT_BOUNDSCHECK=1` compiles with bounds ch
 ordinary indexing.
 
 The cache directory is keyed by a hash of all jitted sources, because Numba does not notice that a callee in another
-file has changed (numba#1833).
+file has changed (numba#1833). The hardware has a directory of its own, which a change of the VMM's jitted code leaves alone.
 
 Six habits of Numba are changed here for our functions alone, which is why its minor version is pinned: a callee is
 not optimized anew in each caller, only entries become machine code (with the code of all that they call), a function is
@@ -20,6 +20,7 @@ its name; the garbage collector rests.
 """
 
 import ctypes
+import functools
 import gc
 import hashlib
 import os
@@ -30,23 +31,34 @@ import types
 import numpy as np
 
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent
-JITTED_FOLDERS = ("isa", "core")
-JITTED_FILES = ("vmm/fast.py",)
+HARDWARE = ("isa", "core")
+TOOLKIT = ("vmm/layout.py", "vmm/fast.py", "vmm/shadow")  # what the VMM has jitted, beside the hardware that it calls
 
 JIT_DISABLED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 BOUNDSCHECK = os.environ.get("X86VIRT_BOUNDSCHECK", "0") not in ("", "0")
 
 
-def source_hash() -> str:
-    """The hash of every source that can end up in machine code, 16 hexadecimal digits."""
+@functools.cache
+def source_hash(places: tuple[str, ...] = HARDWARE + TOOLKIT) -> str:
+    """The hash of every source in these places that can end up in machine code, 16 hexadecimal digits."""
     digest = hashlib.sha256()
-    files = [path for folder in JITTED_FOLDERS for path in sorted((PACKAGE / folder).rglob("*.py"))]
-    files += [PACKAGE / name for name in JITTED_FILES if (PACKAGE / name).exists()]
+    files = [path for place in places for path in sources_of(PACKAGE / place)]
     for path in files:
         digest.update(path.relative_to(PACKAGE).as_posix().encode())
         digest.update(path.read_bytes())
     digest.update(b"boundscheck" if BOUNDSCHECK else b"")
     return digest.hexdigest()[:16]
+
+
+def sources_of(place: pathlib.Path) -> list[pathlib.Path]:
+    """The sources in a folder, or the file itself if there is one."""
+    return sorted(place.rglob("*.py")) if place.is_dir() else [place] * place.exists()
+
+
+def compiled_folder(module: str) -> str:
+    """Where the machine code of a module's entries is kept."""
+    places = HARDWARE if module.startswith("x86virt.core.") else HARDWARE + TOOLKIT
+    return str(cache_folder() / f"numba-{source_hash(places)}")
 
 
 def cache_folder() -> pathlib.Path:
@@ -59,7 +71,7 @@ def cache_folder() -> pathlib.Path:
 
 
 if "numba" not in sys.modules and not JIT_DISABLED:
-    os.environ["NUMBA_CACHE_DIR"] = str(cache_folder() / f"numba-{source_hash()}")
+    os.environ["NUMBA_CACHE_DIR"] = compiled_folder("x86virt.core.")
 
 if JIT_DISABLED:
 
@@ -74,7 +86,18 @@ else:
     from llvmlite import binding as llvm
     from llvmlite import ir
     from numba._dynfunc import make_function
-    from numba.core import cgutils, codegen, compiler, cpu, postproc, sigutils, transforms, typed_passes, untyped_passes
+    from numba.core import (
+        cgutils,
+        codegen,
+        compiler,
+        config,
+        cpu,
+        postproc,
+        sigutils,
+        transforms,
+        typed_passes,
+        untyped_passes,
+    )
     from numba.core.registry import CPUDispatcher
     from numba.core.targetconfig import ConfigStack
     from numba.extending import intrinsic
@@ -200,6 +223,7 @@ else:
     def entry(function):
         """A function that Python calls: all it needs is linked into it, and it is kept in the cache directory."""
         dispatcher = _Entry(_named(function, ENTRY), targetoptions=dict(OPTIONS, nopython=True), pipeline_class=_Compiler)
+        config.CACHE_DIR = compiled_folder(function.__module__)
         dispatcher.enable_caching()
         return dispatcher
 

@@ -358,6 +358,7 @@ CPU = np.dtype(
         ("cpuid_highest_extended", "i8"),
         ("cpuid_repeats", "i8"),  # 1: beyond the highest leaf CPUID answers as that one does
         ("cpuid_leaf1_edx", "i8"),  # the features
+        ("sensitive_trap", "i8"),  # 1: every sensitive instruction is #GP(0) at CPL > 0
     ]
 )
 NEVER = 1 << 62

@@ -693,7 +693,7 @@ def lower(cpu, uops, i, d):
         return single(uops, i, d, OP_RAISE_GP)
     if info.protected_only == 1 and cpu.contexts[cpu.context].attributes & REAL_OR_VIRTUAL_8086 != 0:
         return single(uops, i, d, OP_RAISE_UD)
-    if info.kernel_only == 1 and cpu.cpl != 0:
+    if cpu.cpl != 0 and (info.kernel_only == 1 or info.sensitive == 1 and cpu.sensitive_trap == 1):
         return single(uops, i, d, OP_RAISE_GP)
     lowering = info.lowering
     if d.address_width == 16 and d.has_memory == 1 and lowering != t.BIT_STRING:

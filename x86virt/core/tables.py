@@ -11,7 +11,7 @@ import numpy as np
 
 from ..isa.events import EVENT_ID
 from ..isa.registers import GENERAL_REGISTERS, LDTR, SEGMENT_REGISTERS
-from ..isa.rows import CPL0, IMMEDIATES, Row
+from ..isa.rows import CPL0, IMMEDIATES, SENSITIVE, Row
 from ..isa.system_ops import NUMBER as SYSTEM_NUMBER
 from ..isa.table import ROWS
 from ..isa.x87_ops import NUMBER as X87_NUMBER
@@ -51,6 +51,8 @@ VALUES = {
 
 # #UD outside protected mode (SDM volume 2, each one's real-address mode exceptions).
 PROTECTED_ONLY = {"ARPL", "LAR", "LSL", "VERR", "VERW", "LLDT", "SLDT", "LTR", "STR"}
+
+SOFTWARE_INTERRUPTS = {"system:INT_N", "system:INT3", "system:INTO", "system:INT1"}
 
 LOWERING = {
     **{name: (BINARY, f"{name}_32", f"{name}_narrow") for name in ("add", "or", "adc", "sbb", "and", "sub", "xor")},
@@ -120,6 +122,7 @@ ROW = np.dtype(
         ("event_memory", "i8"),
         ("event_kernel", "i8"),
         ("kernel_only", "i8"),
+        ("sensitive", "i8"),  # sensitive and unprivileged; software interrupts go through gates, which can trap them
         ("protected_only", "i8"),  # not recognised in real-address and virtual-8086 mode
         ("feature", "i8"),  # bit of CPUID leaf 1 EDX without which it is #UD, -1 for none
         ("lockable", "i8"),
@@ -148,6 +151,7 @@ def fill_row(info: np.void, row: Row) -> None:
     info["event"], info["event_memory"] = event_number(row.cost), event_number(row.cost_memory)
     info["event_kernel"] = event_number(row.cost_kernel)
     info["kernel_only"] = int(row.privilege == CPL0)
+    info["sensitive"] = int(row.sensitivity == SENSITIVE and row.operation not in SOFTWARE_INTERRUPTS)
     info["protected_only"] = int(row.mnemonic in PROTECTED_ONLY)
     info["feature"] = row.feature
     info["lockable"] = int(row.lockable)

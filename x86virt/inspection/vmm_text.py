@@ -32,9 +32,9 @@ def vmm_lines(machine: "Machine") -> list[str]:
         f"ss:esp {vcpu.frame.ss:04x}:{vcpu.frame.esp:08x}",
         f"virtual IF {vcpu.interrupt_flag}, IOPL {vcpu.iopl}, halted {vcpu.halted}, own step {int(vm.own_step)}",
         f"shadow page tables: {vcpu.shadow_next} of {layout.SHADOW_PAGES} pages, "
-        f"{sum(len(pages) for pages in vm.shadow.frames.values())} pages mapped writable",
+        f"{vm.shadow.mapped_writable()} pages mapped writable",
         f"shadowed descriptors: {' '.join(f'{key:04x}' for key in sorted(vm.descriptors.originals)) or 'none'}",
-        f"traced guest frames: {' '.join(f'{frame:05x}' for frame in sorted(vm.traced_frames)) or 'none'}",
+        f"traced guest frames: {' '.join(f'{frame:05x}' for frame in vm.shadow.traced_frames()) or 'none'}",
         f"gates open to ring 3: {' '.join(f'{vector:02x}' for vector in sorted(vm.entries.open_vectors)) or 'none'}",
     ]
     rows.append(f"{'exits':<28}{'count':>12}{'cycles':>18}")

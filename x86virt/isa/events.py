@@ -241,9 +241,34 @@ _VMM_PATHS = {
     "vmm.reflect": "The delivery of an exception or interrupt to the guest through its own IDT.",
     "vmm.shadow_fill": "A shadow page-table entry made from the guest's.",
     "vmm.shadow_flush": "Shadow page tables dropped.",
+    "vmm.shadow_table": "A page for a shadow table allocated, cleared and entered in the directory.",
+    "vmm.shadow_switch": "The shadow of an address space found in the cache.",
+    "vmm.shadow_sync": "A shadow table compared with the guest's: its entries, and the way to them.",
+    "vmm.shadow_check": "A single shadow entry compared with the guest's.",
     "vmm.descriptor_shadow": "A guest descriptor checked and copied to the shadow table.",
     "vmm.device_request": "A request served by an emulated device.",
     "vmm.resume": "The VMM's exit code, up to its IRET.",
+}
+
+# What happens to shadow page tables: counts only, since the VMM's paths above are what takes the time.
+_SHADOW_EVENTS = {
+    "shadow.entry": ("entry", "An entry of a shadow page table made for a page of 4 KB."),
+    "shadow.piece": ("entry", "An entry of a shadow page table made for 4 KB of a large page of the guest, which is broken."),
+    "shadow.large_entry": ("entry", "A large page of the guest kept as one in the shadow."),
+    "shadow.global_entry": ("entry", "One of these entries that is global."),
+    "shadow.table": ("table", "A page for a shadow table allocated, and cleared."),
+    "shadow.table_found": ("table", "A shadow table found in the cache and used again."),
+    "shadow.space_made": ("load", "A load of CR3, or a change of the paging mode, that found no shadow of its address space."),
+    "shadow.space_found": ("load", "A load of CR3, or a change of the paging mode, that found a shadow of its address space."),
+    "shadow.accessed_set": ("entry", "An accessed bit set by the VMM in an entry of the guest's tables."),
+    "shadow.dirty_set": ("entry", "A dirty bit set by the VMM in an entry of the guest's tables."),
+    "shadow.traced_write": ("write", "A guest's write to a frame that is traced."),
+    "shadow.write_protected": ("entry", "Write permission taken from a shadow entry, because its frame is traced."),
+    "shadow.entry_dropped": ("entry", "A shadow entry dropped because the guest's no longer permits it."),
+    "shadow.out_of_sync": ("table", "A page table of the guest let out of sync at a write."),
+    "shadow.synchronised": ("table", "A shadow table compared with the guest's, which was out of sync."),
+    "shadow.release": ("table", "A shadow table given up because the guest's is written again and again without being of use."),
+    "shadow.eviction": ("table", "A shadow table evicted, because the memory for shadow tables is spent."),
 }
 
 # The binary translator's work, each priced by the key of its own name, and what is only counted.
@@ -396,6 +421,7 @@ EVENTS: tuple[Event, ...] = (
     ),
     *(Event(name, "vmm", "path", sentence, None, "dynamic") for name, sentence in _VMM_PATHS.items()),
     *_own_key("instruction", "instruction", _X87_INSTRUCTIONS),
+    *(Event(name, "vmm", unit, sentence, None, "free") for name, (unit, sentence) in _SHADOW_EVENTS.items()),
     *(Event(name, "translator", unit, sentence, name) for name, (unit, sentence) in _TRANSLATOR_WORK.items()),
     *(Event(name, "translator", unit, sentence, None, "free") for name, (unit, sentence) in _TRANSLATOR_COUNTS.items()),
 )
@@ -576,34 +602,55 @@ EVENT_VMM_EMULATE_SYSTEM_CALL = 162
 EVENT_VMM_REFLECT = 163
 EVENT_VMM_SHADOW_FILL = 164
 EVENT_VMM_SHADOW_FLUSH = 165
-EVENT_VMM_DESCRIPTOR_SHADOW = 166
-EVENT_VMM_DEVICE_REQUEST = 167
-EVENT_VMM_RESUME = 168
-EVENT_INS_X87_MOVE = 169
-EVENT_INS_X87_INTEGER = 170
-EVENT_INS_X87_DECIMAL = 171
-EVENT_INS_X87_ADD = 172
-EVENT_INS_X87_COMPARE = 173
-EVENT_INS_X87_MULTIPLY = 174
-EVENT_INS_X87_DIVIDE = 175
-EVENT_INS_X87_SQRT = 176
-EVENT_INS_X87_REMAINDER = 177
-EVENT_INS_X87_TRANSCENDENTAL = 178
-EVENT_INS_X87_CONTROL = 179
-EVENT_INS_X87_ENVIRONMENT = 180
-EVENT_INS_WAIT = 181
-EVENT_INS_FSAVE = 182
-EVENT_INS_FRSTOR = 183
-EVENT_INS_FXSAVE = 184
-EVENT_INS_FXRSTOR = 185
-EVENT_TRANSLATOR_INSTRUCTION = 186
-EVENT_TRANSLATOR_ENTRY = 187
-EVENT_TRANSLATOR_CHAIN = 188
-EVENT_TRANSLATOR_LOOKUP_MISS = 189
-EVENT_TRANSLATOR_PAGE_CHECK = 190
-EVENT_TRANSLATOR_INVALIDATION = 191
-EVENT_TRANSLATOR_FLUSH = 192
-EVENT_TRANSLATOR_UNIT = 193
-EVENT_TRANSLATOR_BYTE = 194
-EVENT_TRANSLATOR_GUEST_BYTE = 195
-EVENT_TRANSLATOR_LOOKUP_HIT = 196
+EVENT_VMM_SHADOW_TABLE = 166
+EVENT_VMM_SHADOW_SWITCH = 167
+EVENT_VMM_SHADOW_SYNC = 168
+EVENT_VMM_SHADOW_CHECK = 169
+EVENT_VMM_DESCRIPTOR_SHADOW = 170
+EVENT_VMM_DEVICE_REQUEST = 171
+EVENT_VMM_RESUME = 172
+EVENT_INS_X87_MOVE = 173
+EVENT_INS_X87_INTEGER = 174
+EVENT_INS_X87_DECIMAL = 175
+EVENT_INS_X87_ADD = 176
+EVENT_INS_X87_COMPARE = 177
+EVENT_INS_X87_MULTIPLY = 178
+EVENT_INS_X87_DIVIDE = 179
+EVENT_INS_X87_SQRT = 180
+EVENT_INS_X87_REMAINDER = 181
+EVENT_INS_X87_TRANSCENDENTAL = 182
+EVENT_INS_X87_CONTROL = 183
+EVENT_INS_X87_ENVIRONMENT = 184
+EVENT_INS_WAIT = 185
+EVENT_INS_FSAVE = 186
+EVENT_INS_FRSTOR = 187
+EVENT_INS_FXSAVE = 188
+EVENT_INS_FXRSTOR = 189
+EVENT_SHADOW_ENTRY = 190
+EVENT_SHADOW_PIECE = 191
+EVENT_SHADOW_LARGE_ENTRY = 192
+EVENT_SHADOW_GLOBAL_ENTRY = 193
+EVENT_SHADOW_TABLE = 194
+EVENT_SHADOW_TABLE_FOUND = 195
+EVENT_SHADOW_SPACE_MADE = 196
+EVENT_SHADOW_SPACE_FOUND = 197
+EVENT_SHADOW_ACCESSED_SET = 198
+EVENT_SHADOW_DIRTY_SET = 199
+EVENT_SHADOW_TRACED_WRITE = 200
+EVENT_SHADOW_WRITE_PROTECTED = 201
+EVENT_SHADOW_ENTRY_DROPPED = 202
+EVENT_SHADOW_OUT_OF_SYNC = 203
+EVENT_SHADOW_SYNCHRONISED = 204
+EVENT_SHADOW_RELEASE = 205
+EVENT_SHADOW_EVICTION = 206
+EVENT_TRANSLATOR_INSTRUCTION = 207
+EVENT_TRANSLATOR_ENTRY = 208
+EVENT_TRANSLATOR_CHAIN = 209
+EVENT_TRANSLATOR_LOOKUP_MISS = 210
+EVENT_TRANSLATOR_PAGE_CHECK = 211
+EVENT_TRANSLATOR_INVALIDATION = 212
+EVENT_TRANSLATOR_FLUSH = 213
+EVENT_TRANSLATOR_UNIT = 214
+EVENT_TRANSLATOR_BYTE = 215
+EVENT_TRANSLATOR_GUEST_BYTE = 216
+EVENT_TRANSLATOR_LOOKUP_HIT = 217

@@ -48,7 +48,9 @@ class Instruction:
 
     @property
     def operation(self) -> str:
-        """The system operation, INS or OUTS, an empty string for other instructions."""
+        """The system operation, INS or OUTS, `x87:` and that operation, an empty string for other instructions."""
+        if self.row.operation.startswith("x87:"):
+            return self.row.operation
         if self.row.operation in ("port_string", "port_string_byte"):
             return self.row.mnemonic
         return self.row.operation.removeprefix("system:") if self.row.operation.startswith("system:") else ""

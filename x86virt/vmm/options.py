@@ -100,6 +100,18 @@ class Size:
 Option = Choice | Switch | Size
 
 
+SHADOW_PATHS = ("shadow_fill", "shadow_table", "shadow_flush", "shadow_switch", "shadow_sync", "shadow_check")
+
+
+def shadow_options(policy: str = "drop") -> tuple[Option, ...]:
+    """The options of shadow memory, for every strategy that has it; `policy` is its usual one."""
+    return (
+        Choice("shadow", "How shadow page tables follow the guest's.", ("drop", "trace", "out-of-sync"), policy),
+        Size("shadow_size", "Memory for shadow page tables.", 768 << 10, 64 << 10, 768 << 10),
+        Choice("p2m", "Which machine frames the guest has.", ("scattered", "contiguous"), "scattered"),
+    )
+
+
 def split_options(name: str) -> tuple[str, list[tuple[str, str]]]:
     """The strategy that a name begins with, and what is chosen behind it."""
     match = CHOSEN.fullmatch(name)

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from .vm import VirtualMachine
 
 FLAGS = ("interrupt_waits", "own_step", "resumed_with_flag", "updating_descriptor", "table_written")
-FRAME_SETS = ("traced_frames", "open_frames")
 ARRAYS = ("p2m", "boards", "model_specific")  # saved as they are, beside `vm_state`
-SAVED_OF_VM = {*FLAGS, *FRAME_SETS, "unpriced", "exits", "translation", "debug_bits", "resumed_at", *ARRAYS}
+SAVED_OF_VM = {*FLAGS, "unpriced", "exits", "translation", "debug_bits", "resumed_at", *ARRAYS}
 MADE_OF_VM = {
     "machine", "ring", "processor", "prices", "board", "guest", "vcpu", "shadow", "descriptors", "recorder", "last_exit",
     "last_delivery", "segments", "events", "entries",
@@ -30,7 +29,7 @@ MADE_OF_VM = {
 SAVED_OF_DESCRIPTORS, MADE_OF_DESCRIPTORS = {"originals", "detached"}, {"vm", "ring", "shown"}
 SAVED_OF_SEGMENTS, MADE_OF_SEGMENTS = {"held"}, {"vm"}
 SAVED_OF_ENTRIES, MADE_OF_ENTRIES = {"open_vectors"}, {"vm"}
-SAVED_OF_SHADOW, MADE_OF_SHADOW = {"frames"}, {"vm", "root"}
+SAVED_OF_SHADOW, MADE_OF_SHADOW = {"controls", "open_frames"}, {"vm", "state", "control", "links", "listeners"}
 SAVED_OF_VCPU, MADE_OF_VCPU = {"frame", "shadow_count", "own_resume"}, {"record", "ring"}
 FRAME_FIELDS = ("eip", "cs", "eflags", "esp", "ss")
 DIVERGENCE_FIELDS = ("n", "rip", "row", "mode", "field", "got", "bare", "text")
@@ -39,7 +38,6 @@ DIVERGENCE_FIELDS = ("n", "rip", "row", "mode", "field", "got", "bare", "text")
 def vm_state(vm: "VirtualMachine") -> dict[str, Any]:
     """All of it but ARRAYS."""
     state: dict[str, Any] = {name: bool(getattr(vm, name)) for name in FLAGS}
-    state |= {name: sorted(getattr(vm, name)) for name in FRAME_SETS}
     state["open_vectors"] = sorted(vm.entries.open_vectors)
     state["unpriced"] = vm.unpriced
     state["debug_bits"] = int(vm.debug_bits)
@@ -48,7 +46,7 @@ def vm_state(vm: "VirtualMachine") -> dict[str, Any]:
     state["frame"] = [getattr(vm.vcpu.frame, name) for name in FRAME_FIELDS]
     state["own_resume"] = int(vm.vcpu.own_resume)
     state["shadow_count"] = vm.vcpu.shadow_count
-    state["shadow_frames"] = sorted([frame, sorted(pages)] for frame, pages in vm.shadow.frames.items())
+    state["shadow"] = vm.shadow.state_of()
     state["originals"] = [[key, guest.low, guest.high] for key, guest in vm.descriptors.originals.items()]
     state["detached"] = [[selector, segment_fields(held)] for selector, held in vm.descriptors.detached.items()]
     state["held"] = [[number, *map(segment_fields, pair)] for number, pair in vm.segments.held.items()]
@@ -60,8 +58,6 @@ def restore_vm(vm: "VirtualMachine", state: dict[str, Any]) -> None:
     """Put it back. Raises KeyError, TypeError or ValueError for anything that `vm_state` does not give."""
     for name in FLAGS:
         setattr(vm, name, within(state[name], 0, 1) == 1)
-    for name in FRAME_SETS:
-        setattr(vm, name, {within(frame, 0, len(vm.p2m) - 1) for frame in state[name]})
     vm.entries.open_vectors = {within(vector, 0, 255) for vector in state["open_vectors"]}
     vm.unpriced = within(state["unpriced"], 0, 1 << 62)
     vm.debug_bits = within(state["debug_bits"], 0, 0xFFFFFFFF)
@@ -71,10 +67,6 @@ def restore_vm(vm: "VirtualMachine", state: dict[str, Any]) -> None:
     vm.vcpu.frame = Frame(**dict(zip(FRAME_FIELDS, values, strict=True)))
     vm.vcpu.own_resume = within(state["own_resume"], 0, 1) == 1
     vm.vcpu.shadow_count = within(state["shadow_count"], -1, 1 << 62)
-    vm.shadow.frames = {
-        within(frame, 0, len(vm.p2m) - 1): {within(page, 0, 0xFFFFF) for page in pages}
-        for frame, pages in state["shadow_frames"]
-    }
     for key, low, high in state["originals"]:
         vm.descriptors.add(within(key, 0, 0xFFFC), Descriptor(within(low, 0, 0xFFFFFFFF), within(high, 0, 0xFFFFFFFF)))
     vm.descriptors.detached = {

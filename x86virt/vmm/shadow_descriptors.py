@@ -15,6 +15,7 @@ from ..isa.registers import AR_P, LDTR, TYPE_LDT
 from . import layout
 from .descriptor import ABSENT, Descriptor, encode, is_out_of_reach, shadow_of
 from .exits import GuestFault
+from .shadow.records import DESCRIPTORS
 from .state import SegmentState
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ class ShadowDescriptors:
         self.vm.charge("descriptor_shadow", 1)
         for key in list(self.originals):
             self.forget(key)
-        self.vm.traced_frames.clear()
+        self.vm.shadow.untrace_all(DESCRIPTORS)
 
     def drop_local(self) -> None:
         """Forget those of the LDT: the guest has another one."""
@@ -210,7 +211,7 @@ class ShadowDescriptors:
             except GuestFault:
                 self.drop_all()
                 return
-            if translation.gpa >> 12 not in self.vm.traced_frames or not translation.accessed:
+            if not self.vm.shadow.kinds(translation.gpa >> 12) & DESCRIPTORS or not translation.accessed:
                 self.drop_all()
                 return
 

@@ -1,8 +1,9 @@
 """A virtual machine under a VMM of the software kind: its region in machine RAM, entry and exit, virtual devices.
 
-The guest's frames are machine frames in descending order (the p2m says which), so that nothing can take guest-physical
-for machine addresses. A trap is an ordinary delivery through the VMM's IDT; the jitted call returns when it lands on an
-entry. To resume, the VMM writes the frame back on its stack and lets the processor execute the IRETD in its region.
+The guest's frames are machine frames in descending order unless its strategy asks for others (the p2m says which), so
+that nothing can take guest-physical for machine addresses. A trap is an ordinary delivery through the VMM's IDT; the
+jitted call returns when it lands on an entry. To resume, the VMM writes the frame back on its stack and lets the
+processor execute the IRETD in its region.
 """
 
 from typing import TYPE_CHECKING
@@ -22,10 +23,8 @@ from ..core.entries import (
     enter_level,
     set_all_eflags,
     vmm_charge,
-    vmm_invlpg,
     vmm_program_timer,
     vmm_reference,
-    vmm_write_cr3,
 )
 from ..core.layout import MAX_INSTRUCTION, MODEL_SPECIFIC, NEVER, OWNER_GUEST, OWNER_VMM, TIME_STAMP
 from ..identity import reset_model_specific
@@ -76,10 +75,12 @@ from .guest_events import GuestEvents
 from .guest_memory import GuestMemory
 from .instruction import Instruction, decode_at_trap, fetch, repeats
 from .open_entries import OpenEntries
+from .options import Value
 from .prices import PathPrices
 from .reflect import reflect
+from .shadow.memory import ShadowMemory
+from .shadow.records import DESCRIPTORS
 from .shadow_descriptors import ShadowDescriptors
-from .shadow_pages import ShadowPages
 from .state import SYSTEM_REGISTERS, SegmentState, VirtualState, devices_of, segment_state, x87_state
 from .stops import note_arrival
 from .translation import Translator
@@ -95,6 +96,14 @@ PAGE = 4096
 GATE_PRESENT = 0x8E00
 DR6_CONDITIONS = 0xE00F
 IRETD, STI, HLT = 0xCF, 0xFB, 0xF4
+SHADOW_BYTES = layout.SHADOW_PAGES * PAGE
+SCATTERED = "scattered"  # the guest's frames in descending order
+
+
+def chosen(vm: "VirtualMachine", name: str, default: Value) -> Value:
+    """What is chosen for an option of the toolkit's parts, which a strategy need not declare."""
+    strategy = vm.machine.strategy
+    return strategy.option(name) if any(option.name == name for option in strategy.options) else default
 
 
 class VirtualMachine:
@@ -106,7 +115,9 @@ class VirtualMachine:
         self.prices = PathPrices(machine.profile)
         frames = machine.memory_bytes // PAGE
         first = layout.VMM_BYTES // PAGE
-        self.p2m = np.arange(first + frames - 1, first - 1, -1, dtype=np.int64)
+        self.p2m = np.arange(first, first + frames, dtype=np.int64)
+        if chosen(self, "p2m", SCATTERED) == SCATTERED:
+            self.p2m = self.p2m[::-1].copy()
         self.boards = record_array(BOARD)
         self.board = self.boards.view(np.recarray)[0]
         self.guest = GuestMemory(self)
@@ -116,15 +127,14 @@ class VirtualMachine:
         self.model_specific[0] = self.processor.cpu.msr
         reset_model_specific(self.model_specific.view(np.recarray)[0])
         self.debug_bits = 0  # of DR6, at the last #DB of the processor
-        self.traced_frames: set[int] = set()
         self.resumed_at, self.resumed_with_flag = -1, False  # instructions retired then; whether the guest had RF set
         self.own_step = False  # TF is the VMM's, to get control after one instruction
-        self.open_frames: set[int] = set()  # traced frames that one instruction may write
         self.updating_descriptor = False
         self.table_written = False
         self.unpriced = 0
         self.exits: dict[str, list[int]] = {}
-        self.shadow = ShadowPages(self)
+        self.shadow = ShadowMemory(self, str(chosen(self, "shadow", "drop")), int(chosen(self, "shadow_size", SHADOW_BYTES)))
+        self.shadow.listeners[DESCRIPTORS] = self.on_descriptors_written
         self.descriptors = ShadowDescriptors(self, ring)
         self.segments = VirtualSegments(self)
         self.events = GuestEvents(self)
@@ -172,7 +182,7 @@ class VirtualMachine:
 
     def build_region(self) -> None:
         """Fill GDT, IDT, TSS and the code with which the VMM resumes and idles."""
-        self.write_region(layout.P2M, self.p2m.astype("<u4").tobytes())
+        self.shadow.install_p2m()
         flat = {
             layout.VMM_CODE_SELECTOR: Descriptor(0x0000FFFF, 0x00CF9B00),
             layout.VMM_DATA_SELECTOR: Descriptor(0x0000FFFF, 0x00CF9300),
@@ -264,7 +274,7 @@ class VirtualMachine:
         stepped = self.own_step
         if stepped:
             self.vcpu.frame.eflags &= ~EFLAGS_TF
-        if self.open_frames and vector != PF:
+        if self.shadow.open_frames and vector != PF:
             self.close_frames()
         gla = int(cpu.cr2) if vector == PF else 0
         if site is not None:
@@ -386,55 +396,38 @@ class VirtualMachine:
     # -- shadows --------------------------------------------------------------------------------------------------
 
     def flush_shadow(self) -> None:
-        """Drop the shadow page tables and load the root anew, which flushes the TLB but the VMM's global entries."""
-        self.charge("shadow_flush", 1)
-        self.shadow.clear()
-        vmm_write_cr3(self.processor.state, self.shadow.root)
+        """The guest's address space may be another one: CR3, CR0 or CR4 was written, or what lies behind its frames changed."""
+        self.shadow.change_space()
         self.descriptors.check_table_pages()
         if self.translation is not None:
             self.translation.pages.revalidate()
 
-    def invalidate(self, gla: int) -> None:
-        """INVLPG on the processor."""
-        vmm_invlpg(self.processor.state, gla)
+    def shadow_fault(self, exit: Exit) -> None:
+        """A page fault of the processor: the guest's own (GuestFault), a missing shadow entry, or a traced frame."""
+        self.shadow.fault(exit)
 
-    def is_traced(self, frame: int) -> bool:
-        """Whether writes of the guest to one of its frames must be seen."""
-        return frame in self.traced_frames or (self.translation is not None and self.translation.pages.is_traced(frame))
+    def on_physical_hole(self, exit: Exit, gpa: int, write: bool) -> None:
+        """An access to a guest-physical address where no memory is, or a write where none takes it."""
+        raise Unsupported(f"access to guest-physical {gpa:#x}, beyond RAM: give the guest more memory")
 
     def trace_linear(self, gla: int, n: int) -> None:
-        """Trace the guest frames that hold `n` bytes at a linear address."""
+        """Trace the guest frames that hold `n` bytes of a descriptor table at a linear address."""
         for address in {gla & M32, gla + n - 1 & M32}:
-            frame = self.guest.walk(address, False, False, mark=False).gpa >> 12
-            if frame not in self.traced_frames:
-                self.traced_frames.add(frame)
-                self.shadow.protect_frame(frame)
+            self.shadow.trace(self.guest.walk(address, False, False, mark=False).gpa >> 12, DESCRIPTORS)
 
     def on_guest_frame_written(self, frame: int) -> None:
-        """The VMM itself wrote a guest frame; what a traced one holds is looked at before the guest goes on."""
-        if self.translation is not None:
-            self.translation.pages.note_write(frame)
-        if frame in self.traced_frames and not self.updating_descriptor:
+        """The VMM itself wrote somewhere in a guest frame."""
+        self.shadow.note_write(frame << 12, PAGE)
+
+    def on_descriptors_written(self, frame: int, first: int, count: int) -> None:
+        """Bytes of a frame with descriptors were written; what it holds is looked at before the guest goes on."""
+        if not self.updating_descriptor:
             self.table_written = True
 
     def close_frames(self) -> None:
         """The instruction that could write traced frames is over: protect them again, drop what it changed."""
-        for frame in self.open_frames:
-            self.shadow.protect_frame(frame)
-            if self.translation is not None:
-                self.translation.pages.note_write(frame)
-        self.open_frames.clear()
+        self.shadow.close_frames()
         self.descriptors.resynchronise()
-
-    def shadow_fault(self, exit: Exit) -> None:
-        """A page fault of the processor: the guest's own, a missing shadow entry, or a traced frame."""
-        write, user = bool(exit.qualification & 2), bool(exit.qualification & 4)
-        self.charge("shadow_fill", 1)  # the walk is the larger part of it, also where the guest's tables refuse
-        translation = self.guest.walk(exit.gla, write, user)
-        frame = translation.gpa >> 12
-        if write and self.is_traced(frame):
-            self.open_frames.add(frame)
-        self.shadow.fill(exit.gla, translation, write)
 
     # -- events to the guest --------------------------------------------------------------------------------------
 
@@ -479,14 +472,14 @@ class VirtualMachine:
         Within a repeated string instruction the RF that is pushed says whether iterations were made. After a fault of
         the processor that is not the guest's, the VMM cannot know that before one more was.
         """
-        if self.open_frames or self.interrupts_held():
+        if self.shadow.open_frames or self.interrupts_held():
             return True
         return self.vcpu.own_resume and self.at_repeated_string() is True
 
     def take_virtual_interrupt(self) -> None:
         """Deliver a virtual interrupt if one waits and the guest's window is open; see that the window is noticed."""
-        self.own_step = bool(self.open_frames) and not self.vcpu.frame.eflags & EFLAGS_TF
-        if self.open_frames:
+        self.own_step = bool(self.shadow.open_frames) and not self.vcpu.frame.eflags & EFLAGS_TF
+        if self.shadow.open_frames:
             return
         pending = self.interrupt_waits = self.see_devices()
         if not pending or not self.vcpu.interrupt_flag:

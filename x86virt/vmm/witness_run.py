@@ -64,7 +64,7 @@ SCENES = (
     ),
     ("irq", "iterations=2", ("emulate_flags", "emulate_port", "emulate_halt", "device_request")),
     ("ptemod", "iterations=3", ("emulate_invlpg", "shadow_fill")),
-    ("cr3switch", "iterations=3", ("emulate_control_register", "shadow_flush")),
+    ("cr3switch", "iterations=3", ("emulate_control_register", "shadow_flush", "shadow_table")),
 )  # fmt: skip
 OCCURRENCE = 2  # of each, the second is measured: the first may find tables that nobody has used yet
 
@@ -149,13 +149,15 @@ def publish(vm: "VirtualMachine") -> None:
     vcpu.record["open_gates"][:] = bits(vm.entries.open_vectors, 256).view("<u4")
     vcpu.record["window_tags"][:] = 0
     vcpu.reverse_generation = 1
-    traced = bits(vm.traced_frames, -(-len(vm.p2m) // 8) * 8)
+    traced = bits(vm.shadow.traced_frames(), -(-len(vm.p2m) // 8) * 8)
     memory[layout.TRACED : layout.TRACED + len(traced)] = traced
     reverse = np.zeros((layout.REVERSE_ENTRIES, 2), "<u4")
     reverse[0, 0] = 1  # not frame 0, which alone belongs there
-    for frame, pages in vm.shadow.frames.items():
-        reverse[frame % layout.REVERSE_ENTRIES] = frame, min(pages) << 12 | 1
+    for frame, page in vm.shadow.writable_pages():
+        reverse[frame % layout.REVERSE_ENTRIES] = frame, page << 12 | 1
     memory[layout.REVERSE : layout.REVERSE + reverse.nbytes] = reverse.view(np.uint8).ravel()
+    control = vm.shadow.controls.view(np.uint8)
+    memory[layout.SHADOW_CONTROL : layout.SHADOW_CONTROL + control.nbytes] = control
     device = device_record(vm)
     memory[layout.DEVICES : layout.DEVICES + device.nbytes] = device.view(np.uint8)
 
@@ -276,7 +278,7 @@ class Witness:
     def map_page(self, missing: MissingPage) -> None:
         """Map a guest page that the image needs, and start from there."""
         vm = self.vm
-        vm.shadow.fill(missing.gla, vm.guest.walk(missing.gla, missing.write, False), missing.write)
+        vm.shadow.map_page(missing.gla, missing.write)
         publish(vm)
         self.save()
 
@@ -343,23 +345,21 @@ class Scene:
     @property
     def traced(self) -> bool:
         """Whether the guest's descriptors have been shadowed before."""
-        return bool(self.vm.traced_frames)
+        return bool(self.vm.shadow.traced_frames())
 
     def to_user(self) -> bool:
         """Whether the guest's stack holds a frame of ring 3."""
         stack = self.vm.machine.bytes_at(self.frame.esp + 4, 2)
         return self.vm.vcpu.cpl == 0 and bool(stack) and stack[0] & 3 == 3
 
+    def has_table(self) -> bool:
+        """Whether there is a shadow table for the address that missed."""
+        gla = int(self.vm.processor.cpu.cr2)
+        return bool(self.vm.shadow.read_entry(self.vm.shadow.root + 4 * (gla >> 22)) & 1)
+
     def plain_fill(self) -> bool:
         """Whether a write misses in a shadow table that is there already."""
-        vm = self.vm
-        gla = int(vm.processor.cpu.cr2)
-        return (
-            self.vector == PAGE_FAULT
-            and self.paged
-            and bool(self.error & 2)
-            and bool(vm.shadow.read_entry(vm.shadow.root + 4 * (gla >> 22)) & 1)
-        )
+        return self.vector == PAGE_FAULT and self.paged and bool(self.error & 2) and self.has_table()
 
 
 # The exit at which each path is measured: its commonest or middle case. A path may be an inner one of the exit's.
@@ -377,6 +377,7 @@ CHOICES: dict[str, Callable[[Scene], bool]] = {
     "emulate_system_call": lambda scene: scene.vector == 255,
     "reflect": lambda scene: scene.vector == 0x80,
     "shadow_fill": Scene.plain_fill,
+    "shadow_table": lambda scene: scene.vector == PAGE_FAULT and scene.paged and not scene.has_table(),
     "shadow_flush": lambda scene: scene.group(0x22, 3) and scene.paged,
     "descriptor_shadow": lambda scene: scene.begins(b"\x8e") and scene.traced,
     "device_request": lambda scene: scene.begins(b"\xe6\x21"),
@@ -413,7 +414,7 @@ def measure_scene(machine: "Machine", paths: tuple[str, ...], prices: Prices) ->
     seen: Counter[str] = Counter()
     for scene in exits_of(machine):
         wanted = [path for path in paths if seen[path] < OCCURRENCE and CHOICES[path](scene)]
-        if wanted and not vm.own_step and not vm.open_frames:
+        if wanted and not vm.own_step and not vm.shadow.open_frames:
             found = measure_exit(vm, wanted)
             prices.update(found)
             seen.update(found.keys())
@@ -456,6 +457,7 @@ def measure(profile: "Profile") -> Prices:
     from ..guests import find_guest
     from ..machine import Machine
     from .registry import find_strategy
+    from .witness_shadow import measure_shadow_cache
 
     prices: Prices = {}
     for guest, command_line, paths in SCENES:
@@ -463,11 +465,13 @@ def measure(profile: "Profile") -> Prices:
         assert machine.vm is not None
         machine.vm.prices.table = {}  # or it would ask for what is being measured
         machine.processor.cpu.cpuid_leaf1_edx |= CPUID_SEP  # the guests show SYSENTER whatever the profile offers
+        machine.processor.cpu.sensitive_trap = 0  # the exits are those of x86; a path in ring 0 costs the same anyway
         machine.load(find_guest(guest), command_line)
         measure_scene(machine, paths, prices)
         missing = [path for path in paths if path not in prices]
         if missing:
             raise WitnessError(f"no exit of the guest {guest} shows {', '.join(missing)}")
+    prices.update(measure_shadow_cache(profile))
     return dict(sorted(prices.items()))
 
 

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ...isa.registers import EFLAGS_RF
+from ...isa.rows import SENSITIVE
+from ...isa.vectors import GP
+from ..exits import GuestFault
 from ..instruction import Instruction
 from .control_registers import clts, invlpg, lmsw, mov_from_cr, mov_to_cr, wbinvd
 from .debug_registers import GeneralDetect, mov_from_dr, mov_to_dr
@@ -23,6 +26,7 @@ from .selectors import load_access_or_limit, verify
 from .software_interrupts import int3, int_n
 from .system_calls import sysexit
 from .task_switches import TaskSwitch, switch_task
+from .x87_stores import fxsave, save, store_environment
 
 if TYPE_CHECKING:
     from ..vm import VirtualMachine
@@ -40,6 +44,7 @@ SEQUENTIAL: dict[str, Handler] = {
     "PUSHF": pushf, "POPF": popf, "SGDT": store_table, "SIDT": store_table, "SLDT": store_system_register,
     "STR": store_system_register, "SMSW": store_system_register, "LAR": load_access_or_limit, "LSL": load_access_or_limit,
     "VERR": verify, "VERW": verify, "SREG_TO_REGISTER": mov_from_sreg, "PUSH_SREG": push_sreg,
+    "x87:STORE_ENVIRONMENT": store_environment, "x87:SAVE": save, "x87:FXSAVE": fxsave,
 }  # fmt: skip
 # Handlers of instructions that may be left between two iterations; True: the last one has been made.
 REPEATED: dict[str, Handler] = {"INS": port_string, "OUTS": port_string}
@@ -62,6 +67,7 @@ def emulate(vm: "VirtualMachine", instruction: Instruction) -> bool:
     stepped, own_resume = vm.vcpu.single_stepped, vm.vcpu.own_resume
     if operation not in SEQUENTIAL and operation not in TRANSFERS and operation not in REPEATED:
         return False
+    trapped_as_sensitive(vm, instruction)
     begin_instruction(vm)
     if operation in REPEATED:
         if not REPEATED[operation](vm, instruction):
@@ -93,6 +99,13 @@ def emulate(vm: "VirtualMachine", instruction: Instruction) -> bool:
     elif stepped and operation not in SOFTWARE_EVENTS:
         vm.events.single_step_trap()
     return True
+
+
+def trapped_as_sensitive(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """On a processor whose sensitive instructions trap, the guest's programs get that #GP(0) too."""
+    sensitive = instruction.row.sensitivity == SENSITIVE and instruction.operation not in SOFTWARE_EVENTS
+    if sensitive and vm.processor.cpu.sensitive_trap and vm.vcpu.cpl > 0:
+        raise GuestFault(GP, 0)
 
 
 def begin_instruction(vm: "VirtualMachine") -> None:

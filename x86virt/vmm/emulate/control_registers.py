@@ -117,8 +117,7 @@ def invlpg(vm: "VirtualMachine", instruction: Instruction) -> None:
     vm.charge("emulate_invlpg", 1)
     privileged(vm)
     gla = vm.segments.base(instruction.segment) + effective_address(vm, instruction) & M32
-    vm.shadow.drop(gla)
-    vm.invalidate(gla)
+    vm.shadow.invalidate(gla)
     if vm.translation is not None:
         vm.translation.pages.revalidate(gla)
 

@@ -2,8 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from ...isa.registers import SS
+from ...isa.registers import CS, SS
+from ...isa.vectors import UD
 from ..descriptor import Descriptor
+from ..exits import GuestFault
 from ..instruction import Instruction, effective_address
 from ..segments import check_data_load, check_stack_load, mark_accessed
 from .operands import far_pointer, source_word
@@ -25,7 +27,8 @@ def load_segment(vm: "VirtualMachine", segment: int, selector: int) -> bool:
         return True
     gla, descriptor = found
     mark_accessed(vm, gla, descriptor)
-    if segment != SS and vm.translation is None and vm.descriptors.install(selector) and vm.descriptors.can_load(selector):
+    retries = segment != SS and vm.translation is None and not vm.processor.cpu.sensitive_trap
+    if retries and vm.descriptors.install(selector) and vm.descriptors.can_load(selector):
         return False
     vm.segments.load(segment, selector, descriptor)
     return True
@@ -34,6 +37,8 @@ def load_segment(vm: "VirtualMachine", segment: int, selector: int) -> bool:
 def mov_to_sreg(vm: "VirtualMachine", instruction: Instruction) -> bool:
     """MOV to a segment register; one to SS holds interrupts off for one more instruction."""
     vm.charge("emulate_segment", 1)
+    if instruction.reg == CS:
+        raise GuestFault(UD)
     done = load_segment(vm, instruction.reg, source_word(vm, instruction))
     if done and instruction.reg == SS:
         vm.hold_interrupts()

@@ -7,6 +7,7 @@ seen; and when the guest's address space may have changed, each linear page with
 from typing import TYPE_CHECKING
 
 from ..exits import GuestFault, Unsupported
+from ..shadow.records import CODE
 from .unit import Unit
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class CodePages:
         self.translator, self.vm = translator, translator.vm
         self.found: dict[int, int] = {}  # linear page -> guest-physical page, of the unit that is being made
         self.written: set[int] = set()  # guest frames that were written since the guest last ran
+        self.vm.shadow.listeners[CODE] = self.note_write
 
     # -- fetching -----------------------------------------------------------------------------------------------------------
 
@@ -67,17 +69,18 @@ class CodePages:
     def trace(self, unit: Unit) -> None:
         """Let writes to the frames of a unit be seen."""
         for frame in unit.frames:
-            if len(self.translator.cache.by_frame[frame]) == 1:
-                self.vm.shadow.protect_frame(frame)
+            self.vm.shadow.trace(frame, CODE)
 
     def is_traced(self, frame: int) -> bool:
         """Whether a guest frame holds code that was translated."""
         return frame in self.translator.cache.by_frame
 
-    def note_write(self, frame: int) -> None:
-        """A frame that holds translated code was written."""
+    def note_write(self, frame: int, first: int, count: int) -> None:
+        """A frame that holds translated code, or held it, was written."""
         if self.is_traced(frame):
             self.written.add(frame)
+        else:
+            self.vm.shadow.untrace(frame, CODE)
 
     def resynchronise(self) -> None:
         """Drop the units of written frames whose bytes are no longer what they were made from."""
@@ -115,3 +118,4 @@ class CodePages:
     def clear(self) -> None:
         """No frame holds translated code any more. Write permission comes back with the next fault."""
         self.written.clear()
+        self.vm.shadow.untrace_all(CODE)

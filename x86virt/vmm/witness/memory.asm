@@ -77,6 +77,9 @@ walk:
         mov     esi, edx
         and     esi, PTE_A
         mov     [walk_accessed], esi
+        mov     esi, eax
+        and     esi, PTE_G
+        mov     [walk_global], esi
         mov     esi, [esp + 12]                 ; the access
         call    permitted
         jc      .refused_small
@@ -119,6 +122,9 @@ walk:
         mov     ecx, eax
         and     ecx, PTE_A
         mov     [walk_accessed], ecx
+        mov     ecx, eax
+        and     ecx, PTE_G
+        mov     [walk_global], ecx
         mov     esi, [esp]
         call    permitted
         jc      .refused
@@ -145,6 +151,7 @@ walk:
         mov     edx, PTE_RW | PTE_US
         mov     ecx, PTE_D
         mov     dword [walk_accessed], PTE_A
+        mov     dword [walk_global], 0
         clc
         ret
 .reserved:
@@ -259,6 +266,10 @@ page_fault:
         mov     eax, [VMM_BASE + P2M + esi * 4]
         shl     eax, 12
         or      eax, edx
+        test    dword [VCPU(cr4)], CR4_PGE
+        jz      .local
+        or      eax, [walk_global]
+.local:
         test    edx, PTE_RW
         jz      .read_only
         or      eax, PTE_P | PTE_A | PTE_D
@@ -279,6 +290,7 @@ page_fault:
         END_PATH shadow_fill
         ret
 .allocate:
+        BEGIN
         mov     eax, [VCPU(shadow_next)]
         cmp     eax, SHADOW_PAGES
         jae     refuse
@@ -296,6 +308,7 @@ page_fault:
         mov     edi, eax
         or      edi, PTE_P | PTE_RW | PTE_US | PTE_A
         mov     [VMM_BASE + SHADOW + ecx * 4], edi
+        END_PATH shadow_table
         jmp     .have
 .guest:
         END_PATH shadow_fill
@@ -338,8 +351,22 @@ shadow_flush:
         END_PATH shadow_flush
         ret
 
-; EBX a linear address: its shadow entry goes. Uses EAX, ECX.
+; EBX a linear address, of a mapped page: nobody can write through its shadow entry any more. Uses EAX, ECX.
+shadow_protect:
+        mov     eax, ebx
+        shr     eax, 22
+        mov     eax, [VMM_BASE + SHADOW + eax * 4]
+        and     eax, 0xFFFFF000
+        mov     ecx, ebx
+        shr     ecx, 12
+        and     ecx, 0x3FF
+        and     dword [VMM_BASE + eax + ecx * 4], ~(PTE_RW | PTE_D)
+        ret
+
+; EBX a linear address: its shadow entry goes. Uses EAX, ECX. The pieces of a large page would all have to go.
 shadow_drop:
+        test    dword [VCPU(cr4)], CR4_PSE
+        jnz     refuse
         mov     eax, ebx
         shr     eax, 22
         cmp     eax, VMM_BASE >> 22
@@ -379,7 +406,7 @@ trace:
         mov     ebx, edx
         and     ebx, 0xFFFFF000
         mov     dword [VMM_BASE + REVERSE + ecx * 8], -1
-        call    shadow_drop
+        call    shadow_protect
         pop     ebx
 .done:
         pop     edx

@@ -6,6 +6,7 @@
 ;
 ;   entry.asm        from the gate of the VMM's IDT to the handler and back
 ;   memory.asm       guest-physical memory through windows, the walk of the guest's page tables, shadow page tables
+;   shadow_cache.asm shadow page tables that are kept and compared
 ;   descriptors.asm  the guest's descriptors: reading, checking, shadowing
 ;   reflect.asm      events delivered through the guest's own IDT
 ;   decode.asm       the instruction at which the guest trapped
@@ -20,6 +21,7 @@
 
 %include "entry.asm"
 %include "memory.asm"
+%include "shadow_cache.asm"
 %include "descriptors.asm"
 %include "reflect.asm"
 %include "decode.asm"
@@ -38,6 +40,8 @@ instruction_reg:     dd 0
 instruction_rm:      dd 0
 instruction_offset:  dd 0       ; of the memory operand
 walk_accessed:       dd 0       ; PTE_A if every level of the last walk had been accessed before
+walk_global:         dd 0       ; PTE_G if its leaf is global
+compare_above:       dd 0       ; what the directory entry above compared entries permits
         align 64
 event_vector:        dd 0
 event_error:         dd 0

@@ -1,0 +1,84 @@
+/* The machine, as the kernel sees it: everything that only ring 0 may do, and every store that a processor or a VMM looks
+   at. Nothing outside of this folder knows a privileged instruction, so that another folder can take its place: the same
+   kernel then asks a hypervisor instead. */
+#ifndef MACHINE_H
+#define MACHINE_H
+
+#include <stdint.h>
+
+/* What lies on the kernel stack after a trap from ring 3 (the last two are absent after a trap in the kernel). */
+struct trap_frame {
+    uint32_t edi, esi, ebp, esp_of_pushad, ebx, edx, ecx, eax;
+    uint32_t vector, error;
+    uint32_t eip, cs, eflags, esp, ss;
+};
+
+#define VECTOR_DIVIDE_ERROR 0
+#define VECTOR_DEBUG 1
+#define VECTOR_BREAKPOINT 3
+#define VECTOR_INVALID_OPCODE 6
+#define VECTOR_GENERAL_PROTECTION 13
+#define VECTOR_PAGE_FAULT 14
+#define VECTOR_TIMER 0x20
+#define VECTOR_SYSTEM_CALL 0x80 /* INT 0x80 */
+#define VECTOR_SYSENTER 0x81    /* no gate: the mark of a frame that SYSENTER made, left by SYSEXIT */
+
+#define FAULT_WRITE 2           /* error code of a page fault */
+#define FAULT_PRESENT 1
+
+#define KERNEL_CS 0x08
+#define KERNEL_DS 0x10
+#define USER_CS (0x18 | 3)
+#define USER_DS (0x20 | 3)
+
+#define EFLAGS_FIXED 0x002
+#define EFLAGS_IF 0x200
+#define EFLAGS_OF_PROGRAMS 0xCD5 /* CF PF AF ZF SF DF OF: what a program may set in its saved flags */
+
+#define ENTRY_P 0x001           /* page-table and page-directory entries */
+#define ENTRY_W 0x002
+#define ENTRY_U 0x004
+#define ENTRY_A 0x020
+#define ENTRY_D 0x040
+#define ENTRY_G 0x100
+#define ENTRY_COPY 0x200        /* ours (bit 9): shared, to be copied at the first write */
+#define ENTRY_FRAME 0xFFFFF000u
+
+/* Descriptor tables, interrupt controllers, SYSENTER where the processor has it; everything is masked. */
+void machine_start(void);
+int machine_has_sysenter(void);
+int machine_has_global_pages(void);
+
+/* Turn paging on with this page directory. */
+void machine_start_paging(uint32_t root);
+
+/* Store an entry of a page directory or page table. Every change of an address space comes through here. */
+void machine_set_entry(uint32_t *entry, uint32_t value);
+
+/* Use this page directory; what the TLB knows of pages that are not global is forgotten. */
+void machine_load_root(uint32_t root);
+
+/* Forget what the TLB knows of one page: after an entry that was present has changed. */
+void machine_flush_page(uint32_t address);
+
+/* The linear address of the last page fault. */
+uint32_t machine_fault_address(void);
+
+/* The stack that the next trap from ring 3 begins on. */
+void machine_set_kernel_stack(uint32_t top);
+
+/* Let interrupts in until one has come. At all other times the kernel runs with interrupts off. */
+void machine_wait_for_interrupt(void);
+
+/* Start TIMER_HZ ticks a second; acknowledge one. */
+void machine_start_timer(void);
+void machine_end_of_interrupt(void);
+
+/* Text, one character; and the end, with a verdict for those who started us (0: all is well). */
+void machine_put_character(char character);
+_Noreturn void machine_shut_down(uint32_t code);
+
+/* The code of the system call page (position independent): as fast as this processor can. */
+const void *machine_call_page(uint32_t *bytes);
+
+#endif

@@ -1,0 +1,325 @@
+"""How a shadow follows the guest's tables: at a write to one, at INVLPG and at MOV CR3, by policy.
+
+An entry agrees with the guest's as long as it permits nothing that the guest's does not, accessed and dirty bits
+included; one that does not agree is dropped, and made again on demand.
+"""
+
+from ...core.cache import VMM, reference
+from ...core.charge import charge
+from ...core.jit import inline, kernel, load_32, store_32
+from ...core.tlb import flush_tlb
+from ...core.walk_32bit import large_frame
+from ...isa.events import (
+    EVENT_SHADOW_ENTRY_DROPPED,
+    EVENT_SHADOW_OUT_OF_SYNC,
+    EVENT_SHADOW_RELEASE,
+    EVENT_SHADOW_SPACE_FOUND,
+    EVENT_SHADOW_SPACE_MADE,
+    EVENT_SHADOW_SYNCHRONISED,
+    EVENT_SYS_MOV_CR3_WRITE,
+)
+from ...isa.registers import PTE_A, PTE_D, PTE_G, PTE_P, PTE_PS, PTE_RW, PTE_US
+from .chains import clear_slot, is_vmms, page_address, page_of, slot_address, write_leaf
+from .guest_walk import CR3, frame_entry, machine_address, mode_of
+from .pool import NEXT, REGION, bucket_of, find, obtain, release
+from .records import (
+    BROKEN,
+    DROP,
+    ENTRIES,
+    FREE,
+    IDENTITY_ROOT,
+    LOOSE,
+    LOOSE_ROOT,
+    MACHINE_FRAME,
+    MODE_PAE,
+    MODE_PG,
+    MODE_PSE,
+    MODE_WP,
+    NO_MEMORY,
+    OUT_OF_SYNC,
+    PAGE_TABLE,
+    ROLE_LEAF_SHIFT,
+    ROLE_RIGHTS_SHIFT,
+    ROOT,
+    STALE,
+    STALE_GLOBAL,
+    TABLE,
+    VMM_SLOT,
+)
+from .tracing import flush_everything, invalidate, kinds_of, trace, untrace
+
+RIGHTS = PTE_RW | PTE_US
+SET = PTE_P | PTE_A
+LINE_ENTRIES = 16  # of a cache line
+MOST_WRITES = 64  # traced ones after which a page that is of no use meanwhile is given up: it may be a table no more
+
+
+# -- agreement --------------------------------------------------------------------------------------------------------
+
+
+@inline
+def is_loose(control, mode):
+    """Whether the policy `drop` is what follows the guest's tables in this mode."""
+    return control.policy == DROP or mode & MODE_PAE != 0
+
+
+@inline
+def source_of(mode, pde):
+    """What has to stand at a place of the shadow's directory whose entry in the guest's is this: kind, frame, role."""
+    role = mode | (pde & RIGHTS) << ROLE_RIGHTS_SHIFT
+    if pde & PTE_PS != 0 and mode & MODE_PSE != 0:
+        return BROKEN, large_frame(pde) >> 12, role | (pde & (PTE_D | PTE_G)) << ROLE_LEAF_SHIFT
+    return TABLE, pde >> 12, role
+
+
+@kernel
+def leaf_agrees(ram, control, mode, rights, guest, frame, entry):
+    """Whether a leaf of the shadow agrees with the guest's, which maps `frame` with `rights` of all its levels."""
+    if guest & SET != SET:
+        return False
+    target = frame_entry(ram, control, frame)
+    if target == NO_MEMORY or target & MACHINE_FRAME != entry >> 12:
+        return False
+    if entry & PTE_US & ~rights != 0 or entry & PTE_G & ~guest != 0:
+        return False
+    if entry & PTE_RW == 0:
+        return True
+    if guest & PTE_D == 0:
+        return False
+    return rights & PTE_RW != 0 or (mode & MODE_WP == 0 and entry & PTE_US == 0)
+
+
+@kernel
+def directory_agrees(cpu, ram, control, mode, guest, entry):
+    """Whether an entry of a shadow's directory agrees with the guest's."""
+    if guest & SET != SET:
+        return False
+    kind, frame, role = source_of(mode, guest)
+    if kind == BROKEN and guest & cpu.large_page_reserved != 0:
+        return False
+    if entry & PTE_PS != 0:
+        return kind == BROKEN and leaf_agrees(ram, control, mode, guest & RIGHTS, guest, frame, entry)
+    page = control.pages[page_of(entry)]
+    return page.kind == kind and page.frame == frame and page.role == role
+
+
+@kernel
+def compare(cpu, ram, control, links, number, first, last):
+    """Compare entries of a shadow with the guest's table, and drop what does not agree."""
+    page = control.pages[number]
+    source = machine_address(cpu, ram, control, page.frame << 12)
+    if source < 0:
+        return
+    mode = page.role & ((1 << ROLE_RIGHTS_SHIFT) - 1)
+    above = (page.role >> ROLE_RIGHTS_SHIFT) & RIGHTS
+    compared = 0
+    for index in range(first, last + 1):
+        slot = number * ENTRIES + index
+        if index == first or index % LINE_ENTRIES == 0:
+            reference(cpu, slot_address(slot), VMM)
+            reference(cpu, source + 4 * index, VMM)
+        entry = load_32(ram, slot_address(slot))
+        if entry & PTE_P == 0 or (page.kind == ROOT and is_vmms(slot)):
+            continue
+        compared += 1
+        guest = load_32(ram, source + 4 * index)
+        if page.kind == ROOT:
+            if not directory_agrees(cpu, ram, control, mode, guest, entry):
+                charge(cpu, EVENT_SHADOW_ENTRY_DROPPED, 1)
+                clear_slot(ram, control, links, slot)
+        elif not leaf_agrees(ram, control, mode, guest & above, guest, guest >> 12, entry):
+            charge(cpu, EVENT_SHADOW_ENTRY_DROPPED, 1)
+            write_leaf(ram, control, links, slot, 0)
+    if last - first == ENTRIES - 1:
+        control.scans += 1
+        control.scanned += compared
+    else:
+        control.checked += last - first + 1
+
+
+# -- writes to the guest's tables -----------------------------------------------------------------------------------------
+
+
+@kernel
+def after_write(cpu, ram, control, links, frame, first, count):
+    """Some bytes of a traced table were written: compare its shadows."""
+    at = control.buckets[bucket_of(frame)]
+    while at != 0:
+        number = at - 1
+        page = control.pages[number]
+        at = page.following
+        if page.frame != frame or (page.kind != TABLE and page.kind != ROOT):
+            continue
+        compare(cpu, ram, control, links, number, first >> 2, (first + count - 1) >> 2)
+        page.writes += 1
+        if page.writes > MOST_WRITES and number != control.root:
+            charge(cpu, EVENT_SHADOW_RELEASE, 1)
+            release(ram, control, links, number)
+
+
+@kernel
+def let_out_of_sync(cpu, control, links, frame):
+    """Let a page table of the guest be written from now on; False if it must stay traced."""
+    if control.policy != OUT_OF_SYNC or kinds_of(control, links, frame) != PAGE_TABLE:
+        return False
+    at = control.buckets[bucket_of(frame)]
+    while at != 0:
+        page = control.pages[at - 1]
+        if page.frame == frame and page.kind == ROOT:
+            return False
+        at = page.following
+    at = control.buckets[bucket_of(frame)]
+    while at != 0:
+        page = control.pages[at - 1]
+        if page.frame == frame and page.kind == TABLE and page.unsync == 0:
+            charge(cpu, EVENT_SHADOW_OUT_OF_SYNC, 1)
+            page.unsync = 1
+            control.unsync_count += 1
+        at = page.following
+    untrace(control, links, frame, PAGE_TABLE)
+    return True
+
+
+@kernel
+def synchronise_frame(cpu, ram, control, links, frame):
+    """Compare the shadows of a page table that was let out of sync, and trace it again."""
+    found = False
+    at = control.buckets[bucket_of(frame)]
+    while at != 0:
+        number = at - 1
+        page = control.pages[number]
+        at = page.following
+        if page.frame == frame and page.unsync == 1:
+            charge(cpu, EVENT_SHADOW_SYNCHRONISED, 1)
+            compare(cpu, ram, control, links, number, 0, ENTRIES - 1)
+            page.unsync = 0
+            control.unsync_count -= 1
+            found = True
+    if found:
+        trace(cpu, ram, control, links, frame, PAGE_TABLE)
+
+
+@kernel
+def synchronise_all(cpu, ram, control, links):
+    """Compare everything that was let out of sync."""
+    for number in range(1, load_32(ram, NEXT)):
+        if control.unsync_count == 0:
+            break
+        if control.pages[number].unsync == 1:
+            synchronise_frame(cpu, ram, control, links, control.pages[number].frame)
+
+
+# -- INVLPG -----------------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def invalidate_page(cpu, ram, control, links, gla):
+    """INVLPG of the guest."""
+    place = control.root * ENTRIES + (gla >> 22)
+    entry = load_32(ram, slot_address(place))
+    held = entry & PTE_P != 0 and entry & PTE_PS == 0 and not is_vmms(place)
+    if links.broken[gla >> 22] != 0:
+        if held and is_loose(control, control.mode):
+            empty(ram, control, links, page_of(entry))
+        flush_everything(cpu, control, links)
+        return
+    stale = control.stale
+    alone = True
+    if held:
+        number = page_of(entry)
+        index = (gla >> 12) & (ENTRIES - 1)
+        alone = control.pages[number].aliased == 0
+        if is_loose(control, control.mode):
+            write_leaf(ram, control, links, number * ENTRIES + index, 0)
+        elif control.pages[number].unsync == 1:
+            compare(cpu, ram, control, links, number, index, index)
+    elif entry & PTE_PS != 0 and is_loose(control, control.mode):
+        clear_slot(ram, control, links, place)
+    invalidate(cpu, gla)
+    if alone:
+        control.stale = stale
+
+
+@kernel
+def empty(ram, control, links, number):
+    """Drop every entry of a shadow page table."""
+    for slot in range(number * ENTRIES, (number + 1) * ENTRIES):
+        write_leaf(ram, control, links, slot, 0)
+
+
+# -- MOV CR3, and other changes of the address space --------------------------------------------------------------------------
+
+
+@kernel
+def forget_writable(ram, control, links):
+    """Empty the chains of everything that a shadow under `drop` maps writable, which is about to go."""
+    for slot in range(ENTRIES * load_32(ram, NEXT)):
+        entry = load_32(ram, slot_address(slot))
+        if entry & PTE_RW != 0 and (slot >= ENTRIES or entry & PTE_PS != 0):
+            links.writable[entry >> 12] = 0
+
+
+@kernel
+def clear_loose(ram, control, links):
+    """Drop the whole shadow that `drop` keeps."""
+    if control.policy != DROP:
+        for number in range(1, load_32(ram, NEXT)):
+            if control.pages[number].kind == LOOSE:
+                release(ram, control, links, number)
+        for slot in range(ENTRIES):
+            clear_slot(ram, control, links, slot)
+    else:
+        forget_writable(ram, control, links)
+        for number in range(load_32(ram, NEXT)):
+            control.pages[number].kind = FREE
+            control.pages[number].following = 0
+        control.free = 0
+        store_32(ram, NEXT, 1)
+        for slot in range(ENTRIES):
+            store_32(ram, slot_address(slot), 0)
+    control.pages[0].kind = LOOSE_ROOT
+    store_32(ram, slot_address(VMM_SLOT), REGION)
+    control.stale |= STALE
+    if control.globals == 1:
+        control.stale |= STALE_GLOBAL
+
+
+@kernel
+def find_space(cpu, ram, control, links, mode):
+    """The directory that is the shadow of the guest's address space: found in the cache, or made, empty."""
+    kind = IDENTITY_ROOT
+    frame = 0
+    if mode & MODE_PG != 0:
+        kind = ROOT
+        frame = load_32(ram, CR3) >> 12
+        synchronise_frame(cpu, ram, control, links, frame)
+    event = EVENT_SHADOW_SPACE_MADE
+    if find(control, kind, frame, mode) >= 0:
+        event = EVENT_SHADOW_SPACE_FOUND
+    charge(cpu, event, 1)
+    return obtain(cpu, ram, control, links, kind, frame, mode)
+
+
+@kernel
+def change_space(cpu, ram, control, links):
+    """The guest's CR3, or the mode of its paging, may have changed: walk the right shadow."""
+    mode = mode_of(ram)
+    # 1. Other modes, other meanings of what the TLBs hold.
+    if mode != control.mode and control.globals == 1:
+        flush_everything(cpu, control, links)
+    control.mode = mode
+    # 2. The directory.
+    if is_loose(control, mode):
+        clear_loose(ram, control, links)
+        control.root = 0
+    else:
+        synchronise_all(cpu, ram, control, links)
+        control.root = find_space(cpu, ram, control, links, mode)
+    # 3. MOV CR3, which flushes all but global entries.
+    charge(cpu, EVENT_SYS_MOV_CR3_WRITE, 1)
+    cpu.cr3 = page_address(control.root)
+    flush_tlb(cpu, 1)
+    control.stale &= ~STALE
+    if control.globals == 0:
+        for place in range(ENTRIES):
+            links.broken[place] = 0
