@@ -138,7 +138,7 @@ class ShadowDescriptors:
         self.originals[key] = guest
         self.shown[key] = tuple(is_shown(guest, cpl, self.ring) for cpl in range(4))
 
-    def forget(self) -> None:
+    def forget_all(self) -> None:
         """Note none as installed; the shadow table itself stays as it is."""
         self.originals.clear()
         self.shown.clear()
