@@ -247,6 +247,9 @@ def test_passing_over_what_is_hidden_shows_the_same(shown: Filter, strategy: str
     quick = list(trace(machine, Limit(QUICK_BEGIN), None, MAX_CYCLES, shown))
     assert [record for record in quick if shown.shows(record)] == [record for record in slow if shown.shows(record)]
     assert total(quick) == total(slow) == machine.ledger()
+    if shown.addresses and strategy == "binary-translation":
+        assert len(quick) == len(slow)  # the kernel's addresses are never executed: only steps tell
+        return
     assert len(quick) < len(slow) / 2 and "passed" in {record.kind for record in quick}
 
 
