@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...core.jit import machine_code
+from ...core.layout import OK
 from ...core.run import run as run_processor
 from ...isa.vectors import PF
 from ...processor import record_array
 from .. import layout
 from ..descriptor import dpl_of
-from ..exits import REASON_OF_VECTOR, Exit, GuestFault
+from ..exits import REASON_OF_VECTOR, Exit, GuestFault, NotDirect
 from ..vcpu import Frame
 from .loop import run_exits
 from .records import (
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 # What a derived class may override without a say in how exits are handled.
 HARMLESS = {"setup", "save", "restore", "configure", "option", "virtual_state", "virtual_registers"}
 USER = 3
-DEALT_WITH = -1  # the VMM has done what an outcome of the processor asked for
 
 
 def reason_of_entry(entry: int) -> str:
@@ -79,9 +79,9 @@ class JittedExits:
         self.code: int | None = None
 
     def run(self) -> int:
-        """Run until an outcome of the processor that is not dealt with here, or DEALT_WITH."""
+        """Run until an outcome of the processor that is not dealt with here; OK: the guest goes on."""
         if not self.usable():
-            return self.processor.run()
+            return self.vm.run()
         self.copy_in()
         outcome = int(self.run_jitted())
         self.copy_back()
@@ -92,7 +92,7 @@ class JittedExits:
         if outcome in (RESUME, ATTENTION, FAULT_BEGUN):
             if self.vm.board.attention:
                 self.machine.on_board()
-            return DEALT_WITH
+            return OK
         return outcome
 
     def run_jitted(self) -> int:
@@ -113,7 +113,9 @@ class JittedExits:
             return False
         if vm.ring != 1 or vm.own_step or vm.shadow.open_frames or vm.table_written or vm.vcpu.halted:
             return False
-        if cpu.stop_count or cpu.stop_deliveries or cpu.watch or vm.translation is not None:
+        if cpu.stop_count or cpu.stop_deliveries or cpu.watch or vm.translation is not None or vm.is_interpreted:
+            return False
+        if cpu.sensitive_trap:  # where programs trap by what a kernel alone does here
             return False
         return self.have_prices() and len(self.hidden()) <= MAX_HIDDEN and len(self.table_pages()) <= MAX_PAGES
 
@@ -186,6 +188,8 @@ class JittedExits:
             vm.shadow.finish_fault(fault, int(exits.outcome))
         except GuestFault as of_guest:
             vm.inject_exception(of_guest)
+        except NotDirect:
+            vm.interpret_one()
 
     def finish(self) -> None:
         """An exit was handled; Python sees to the way back (vm.handle_hook)."""
