@@ -28,7 +28,7 @@ from .start.enter import enter
 from .start.mp_table import mp_tables
 from .vmm import layout as vmm_layout
 from .vmm.exits import IsolationViolation, Unsupported, VmmError
-from .vmm.fast.calls import JittedExits
+from .vmm.fast.calls import DEALT_WITH, JittedExits
 from .vmm.interpreter_processor import spare_bytes
 from .vmm.probe import Divergence, Probe
 from .vmm.reflect import TripleFault
@@ -227,7 +227,7 @@ class Machine:
         with self.ends_run():
             while self.outcome is None:
                 outcome = self.run_guest() if self.exits_in_code is None else self.exits_in_code.run()
-                if outcome == core.OK:
+                if outcome in (core.OK, DEALT_WITH):
                     continue
                 if outcome == core.STOPPED:
                     return True

@@ -69,6 +69,7 @@ def restore_vm(vm: "VirtualMachine", state: dict[str, Any]) -> None:
     vm.vcpu.frame = Frame(**dict(zip(FRAME_FIELDS, values, strict=True)))
     vm.vcpu.own_resume = within(state["own_resume"], 0, 1) == 1
     vm.vcpu.shadow_count = within(state["shadow_count"], -1, 1 << 62)
+    vm.descriptors.forget_all()
     for key, low, high in state["originals"]:
         vm.descriptors.add(within(key, 0, 0xFFFC), Descriptor(within(low, 0, 0xFFFFFFFF), within(high, 0, 0xFFFFFFFF)))
     vm.descriptors.detached = {

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...core.jit import machine_code
-from ...core.layout import OK
 from ...core.run import run as run_processor
 from ...isa.vectors import PF
 from ...processor import record_array
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 # What a derived class may override without a say in how exits are handled.
 HARMLESS = {"setup", "save", "restore", "configure", "option", "virtual_state", "virtual_registers"}
 USER = 3
+DEALT_WITH = -1  # the VMM has done what an outcome of the processor asked for
 
 
 def reason_of_entry(entry: int) -> str:
@@ -79,9 +79,9 @@ class JittedExits:
         self.code: int | None = None
 
     def run(self) -> int:
-        """Run until an outcome of the processor that is not dealt with here; OK: the guest goes on."""
+        """Run until an outcome of the processor that is not dealt with here, or DEALT_WITH."""
         if not self.usable():
-            return self.vm.run()
+            return self.machine.run_guest()
         self.copy_in()
         outcome = int(self.run_jitted())
         self.copy_back()
@@ -92,7 +92,7 @@ class JittedExits:
         if outcome in (RESUME, ATTENTION, FAULT_BEGUN):
             if self.vm.board.attention:
                 self.machine.on_board()
-            return OK
+            return DEALT_WITH
         return outcome
 
     def run_jitted(self) -> int:
@@ -111,11 +111,11 @@ class JittedExits:
         vm, cpu = self.vm, self.processor.cpu
         if not self.declares or not self.wanted or vm.recorder is not None or self.processor.checks_isolation:
             return False
-        if vm.ring != 1 or vm.own_step or vm.shadow.open_frames or vm.table_written or vm.vcpu.halted:
+        if vm.is_interpreted or vm.ring != 1 or cpu.sensitive_trap:
             return False
-        if cpu.stop_count or cpu.stop_deliveries or cpu.watch or vm.translation is not None or vm.is_interpreted:
+        if vm.own_step or vm.shadow.open_frames or vm.table_written or vm.vcpu.halted:
             return False
-        if cpu.sensitive_trap:  # where programs trap by what a kernel alone does here
+        if cpu.stop_count or cpu.stop_deliveries or cpu.watch or vm.translation is not None:
             return False
         return self.have_prices() and len(self.hidden()) <= MAX_HIDDEN and len(self.table_pages()) <= MAX_PAGES
 
@@ -184,12 +184,17 @@ class JittedExits:
         gla = int(self.processor.cpu.cr2)
         fault = Exit("page_fault", PF, int(exits.error), gla, rip=vm.vcpu.frame.eip, cpl=vm.vcpu.cpl)
         try:
-            vm.shadow.after_walk()
-            vm.shadow.finish_fault(fault, int(exits.outcome))
-        except GuestFault as of_guest:
-            vm.inject_exception(of_guest)
+            self.finish_fill(fault)
         except NotDirect:
             vm.interpret_one()
+
+    def finish_fill(self, fault: Exit) -> None:
+        """The rest of a fill, and the guest's own fault if that is what it comes to. Raises NotDirect."""
+        try:
+            self.vm.shadow.after_walk()
+            self.vm.shadow.finish_fault(fault, int(self.exits.outcome))
+        except GuestFault as of_guest:
+            self.vm.inject_exception(of_guest)
 
     def finish(self) -> None:
         """An exit was handled; Python sees to the way back (vm.handle_hook)."""
