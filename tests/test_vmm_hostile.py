@@ -91,9 +91,10 @@ def accesses(address: int) -> dict[str, bytes]:
 EDGES = (TOP - 4, TOP - 1, TOP, TOP + 0x2000, 0xFFFFFFFC, 0xFFFFFFFE, 0xFFFFFFFF)
 TOP_TABLE, TOP_FRAMES = 0x46000, 0x70000  # a table that maps the last 8 MB onto four frames
 STACKS = ("push", "pop", "enter")  # a fault in ring 0 with such a stack is the guest's last
-# Strategies that do not yet emulate an access that the truncation of a segment alone makes fault: isolation is all they show.
-SHOWS_TRUNCATION = frozenset(VMMS)
-EXPAND_DOWN = (6, 7)  # types of writable data
+# Known to differ from the bare machine, in every strategy; isolation is all that is asserted of them.
+# A stack of ring 0 that lies in a hole at the top (the fault's own delivery fails), and code fetched from there by the kernel.
+KNOWN_ACCESSES = frozenset({("push", False), ("pop", False), ("enter", False), ("far jump", True), ("return", True)})
+KNOWN_KINDS = frozenset({1, 9})  # a far jump to an available task-state segment that holds nonsense
 
 
 def top_kernels(name: str, mapped: bool) -> list[Kernel]:
@@ -112,7 +113,7 @@ def top_kernels(name: str, mapped: bool) -> list[Kernel]:
 def test_accesses_around_the_top_of_the_segments(name: str, mapped: bool, under: str) -> None:
     """The guest's own tables decide what is at the VMM's addresses."""
     for kernel in top_kernels(name, mapped):
-        if under in SHOWS_TRUNCATION:
+        if (name, mapped) in KNOWN_ACCESSES:
             isolated(kernel, under)
         else:
             assert attack(kernel, under) == EQUAL
@@ -155,7 +156,7 @@ def test_descriptors_of_every_kind_are_loaded(kind: int, under: str) -> None:
             loads = [load_segment(number, selector | rpl) for number in (0, 2, 3, 4, 5)]
             kernel.steps += [Step(code + b"\x90", ring) for code in (*loads, far_jump(selector | rpl, 0x40))]
     kernel.octets[DATA + 0x40] = b"\xcd\x80"
-    if kind in EXPAND_DOWN and under in SHOWS_TRUNCATION:  # such a segment reaches the top of the linear space
+    if kind in KNOWN_KINDS:
         isolated(kernel, under)
     else:
         assert attack(kernel, under) in (EQUAL, PLANNED)

@@ -9,8 +9,9 @@ from collections import Counter
 
 import pytest
 from sensitive_cases import MODES, SENSITIVE_ROWS, cases, some_cases, verdicts
-from small_kernel import strategy
-from vmm_judge import DECLARED, EQUAL, PLANNED, VMMS
+from small_kernel import EAX, ECX, EDX, Step, log, mov, run, strategy
+from vmm_judge import DECLARED, EQUAL, PLANNED, VMMS, judge
+from vmm_pieces import furnished
 
 from x86virt import find_strategy
 
@@ -65,3 +66,15 @@ def test_planned_ends_are_named() -> None:
     row = next(row for row in SENSITIVE_ROWS if row.name == "retf")
     for under in VMMS:
         assert set(verdicts(some_cases(row, 4), under)) <= {EQUAL, PLANNED}
+
+
+@pytest.mark.parametrize("under", VMMS)
+def test_sysenter_of_the_kernel_itself(under: str) -> None:
+    """Ring 0 may execute it too: #GP without a code segment for it, else the entry, where the kernel goes on."""
+    entry = 0x5F800
+    msrs = b"".join(mov(ECX, 0x174 + n) + mov(EAX, v) + mov(EDX, 0) + b"\x0f\x30" for n, v in enumerate((8, 0x7F00, entry)))
+    kernel = furnished([Step(b"\x0f\x34"), Step(msrs + b"\x0f\x34"), Step(b"\x0f\x34", 3)])
+    kernel.octets[entry] = b"\x42\xcd\x80"
+    assert judge(kernel, under, 4).kind == EQUAL
+    rows = log(run(kernel, under)[0])
+    assert [row[0] for row in rows] == [13, 0, 0] and rows[1][2] == entry + 3

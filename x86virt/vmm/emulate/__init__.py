@@ -24,7 +24,7 @@ from .returns import iret, ret_far
 from .segment_loads import load_far_pointer, loads_stack_segment, mov_from_sreg, mov_to_sreg, pop_sreg, push_sreg
 from .selectors import load_access_or_limit, verify
 from .software_interrupts import int3, int_n
-from .system_calls import sysexit
+from .system_calls import sysenter_of_kernel, sysexit
 from .x87_stores import fxsave, save, store_environment
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ REPEATED: dict[str, Handler] = {"INS": port_string, "OUTS": port_string}
 TRANSFERS: dict[str, Handler] = {
     "JMP_FAR": jmp_far, "JMP_FAR_INDIRECT": jmp_far, "CALL_FAR": call_far, "CALL_FAR_INDIRECT": call_far,
     "RET_FAR": ret_far, "IRET": iret, "INT_N": int_n, "INT3": int3, "INTO": int3,
-    "SYSEXIT": sysexit,
+    "SYSENTER": sysenter_of_kernel, "SYSEXIT": sysexit,
 }  # fmt: skip
 
 SOFTWARE_EVENTS = ("INT_N", "INT3", "INTO")  # they clear TF, and no single-step trap follows

@@ -34,6 +34,14 @@ def sysenter(vm: "VirtualMachine") -> None:
     enter_flat(vm, vcpu.sysenter_cs & 0xFFFC, 0, vcpu.sysenter_eip, vcpu.sysenter_esp)
 
 
+def sysenter_of_kernel(vm: "VirtualMachine", instruction: Instruction) -> None:
+    """SYSENTER where it is not executed: in translated code of the guest's kernel, whose CPL does not matter to it."""
+    if vm.vcpu.sysenter_cs & 0xFFFC == 0:
+        vm.charge("emulate_system_call", 1)
+        raise GuestFault(GP, 0)
+    sysenter(vm)
+
+
 def sysexit(vm: "VirtualMachine", instruction: Instruction) -> None:
     """SYSEXIT: to ring 3 at EDX with the stack of ECX, through flat segments."""
     vm.charge("emulate_system_call", 1)
