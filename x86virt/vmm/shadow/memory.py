@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...isa.registers import CR0_PG, CR4_PAE, PF_U, PF_W, PTE_P, PTE_PS, PTE_RW
-from ...isa.vectors import PF
+from ...isa.vectors import GP, PF
 from ...processor import record_array
 from .. import layout
 from ..exits import Exit, GuestFault, IsolationViolation, Unsupported
@@ -125,6 +125,13 @@ class ShadowMemory:
         if control.touched:
             frame, control.touched = int(control.touched) - 1, 0
             self.notify(frame, 0, PAGE)
+
+    def load_pointers(self, cr3: int) -> None:
+        """Load what PAE paging loads with CR3. Raises GuestFault with all as before."""
+        loaded = calls.guest_pointers(self.state, self.memory, self.controls, cr3)
+        self.after_walk()
+        if not loaded:
+            raise GuestFault(GP, 0)
 
     def fault(self, exit: Exit) -> None:
         """A page fault of the processor: the guest's own (GuestFault), a missing entry, or a write to a traced frame."""
