@@ -197,7 +197,7 @@ def pae_pte(page: int) -> int:
     return PAE_TABLE + page // 0x200
 
 
-PAE_TABLES = {
+PAE_TABLES = WORDS_OF_PAGES | {
     POINTER: PAE_DIRECTORY | PTE_P,
     POINTER + 8: PAE_DIRECTORY | PTE_P,
     POINTER + 0x20: PAE_DIRECTORY | UP,  # R/W is reserved in a pointer
@@ -205,7 +205,6 @@ PAE_TABLES = {
     PAE_DIRECTORY + 8: UP | PTE_PS,
     PAE_DIRECTORY + 16: UP | PTE_PS | 0x2000,  # reserved
     **{PAE_TABLE + page // 0x200: page | UP for page in range(0, 1 << 20, 0x1000)},
-    **WORDS_OF_PAGES,
 }
 PAE_ON = set_cr(4, CR4_PAE) + set_cr(3, POINTER) + set_cr(0, ON | CR0_WP)
 
