@@ -21,7 +21,7 @@ from ...isa.registers import (
     CR4_VME,
 )
 from ...isa.vectors import GP, UD
-from ..exits import GuestFault, Unsupported
+from ..exits import GuestFault, NotDirect
 from ..instruction import Instruction, effective_address
 from .operands import source_word
 from .privilege import privileged
@@ -47,7 +47,7 @@ def write_cr0(vm: "VirtualMachine", value: int) -> None:
     if value & (CR0_PG | CR0_PE) == CR0_PG or value & (CR0_NW | CR0_CD) == CR0_NW:
         raise GuestFault(GP, 0)
     if not value & CR0_PE:
-        raise Unsupported("the guest leaves protected mode: real mode is not virtualized yet")
+        raise NotDirect
     if (value ^ vm.vcpu.cr0) & (CR0_PG | CR0_CD | CR0_NW):
         load_pointers(vm, value, vm.vcpu.cr3, vm.vcpu.cr4)
     carry_x87_bits(vm, value)
@@ -87,7 +87,7 @@ def write_cr4(vm: "VirtualMachine", value: int) -> None:
     if value & ~int(offered_cr4(vm.processor.state)):
         raise GuestFault(GP, 0)
     if value & CR4_NOT_VIRTUALIZED:
-        raise Unsupported(f"the guest sets {value & CR4_NOT_VIRTUALIZED:#x} in CR4: VME and PVI are not virtualized yet")
+        raise NotDirect
     if (value ^ vm.vcpu.cr4) & (CR4_PGE | CR4_PSE | CR4_PAE):
         load_pointers(vm, vm.vcpu.cr0, vm.vcpu.cr3, value)
     vm.vcpu.cr4 = value

@@ -11,7 +11,7 @@ from .guest_walk import walk
 from .pointers import load_pointers
 from .pool import NEXT, holds_tables
 from .records import ENTRIES, FREE, KINDS, OPEN
-from .tracing import protect_guest, trace, untrace
+from .tracing import flush_everything, protect_guest, trace, untrace
 
 
 @entry
@@ -30,6 +30,13 @@ def shadow_fill(state, memory, controls, links, gla, write, user):
 def shadow_change_space(state, memory, controls, links):
     """The guest's address space may be another one."""
     change_space(state[0], memory, controls[0], links[0])
+
+
+@entry
+def shadow_forget(state, controls, links):
+    """Empty the TLBs if there may be global entries in them."""
+    if controls[0].globals == 1:
+        flush_everything(state[0], controls[0], links[0])
 
 
 @entry

@@ -133,6 +133,15 @@ class ShadowMemory:
         if not loaded:
             raise GuestFault(GP, 0)
 
+    @property
+    def pointers(self) -> np.ndarray:
+        """The four entries that it loaded."""
+        return np.array(self.vm.vcpu.record["pdpte"]).view("<u8").astype(np.int64)
+
+    @pointers.setter
+    def pointers(self, entries: np.ndarray) -> None:
+        self.vm.vcpu.record["pdpte"][:] = np.array(entries, dtype="<u8").view("<u4")
+
     def fault(self, exit: Exit) -> None:
         """A page fault of the processor: the guest's own (GuestFault), a missing entry, or a write to a traced frame."""
         write, user = int(exit.qualification & PF_W != 0), int(exit.qualification & PF_U != 0)
@@ -177,6 +186,10 @@ class ShadowMemory:
         self.vm.charge("shadow_flush" if self.is_loose else "shadow_switch", 1)
         calls.shadow_change_space(self.state, self.memory, self.controls, self.links)
         self.charge_work()
+
+    def forget_translations(self) -> None:
+        """The guest has invalidated translations that may be global, nobody says which; a change of space has to follow."""
+        calls.shadow_forget(self.state, self.controls, self.links)
 
     @property
     def is_loose(self) -> bool:
