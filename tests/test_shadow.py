@@ -39,7 +39,7 @@ from small_kernel import (
     word,
 )
 
-from x86virt import Machine, find_guest, find_strategy, load_profile
+from x86virt import Machine, find_guest, find_strategy, load_profile, restore_machine, save_machine
 from x86virt.vmm import layout
 from x86virt.vmm.shadow.records import POLICIES, ROOT
 from x86virt.vmm.shadow.records import TABLE as PAGE_TABLE_SHADOW
@@ -442,3 +442,20 @@ def test_the_budget_is_a_size_of_the_pool():
     machine = start(MANY_TABLES, find_strategy("trap-and-emulate,shadow_size=64K")())
     machine.run(MOST)
     assert machine.vm.vcpu.shadow_next == machine.vm.shadow.control.budget == 16 < layout.SHADOW_PAGES
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("name", ["two spaces", "a table becomes data, and a table again", "global pages"])
+def test_saved_in_the_middle_and_restored(tmp_path, name, policy):
+    """A run that is saved and restored after every tenth instruction ends as the unbroken one."""
+    whole = start(CASES[name], find_strategy(f"trap-and-emulate,shadow={policy}")())
+    whole.run(MOST)
+    broken = start(CASES[name], find_strategy(f"trap-and-emulate,shadow={policy}")())
+    limit = 0
+    while broken.advance(limit := limit + 10, MOST):
+        save_machine(broken, tmp_path / "saved")
+        broken = restore_machine(tmp_path / "saved")
+    one, two = whole.result(), broken.result()
+    assert (one.outcome, one.ticks, one.instructions) == (two.outcome, two.ticks, two.instructions)
+    states = [machine.strategy.virtual_state(machine).digest() for machine in (whole, broken)]
+    assert states[0] == states[1]
