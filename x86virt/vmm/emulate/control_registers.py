@@ -52,6 +52,7 @@ def write_cr0(vm: "VirtualMachine", value: int) -> None:
         load_pointers(vm, value, vm.vcpu.cr3, vm.vcpu.cr4)
     carry_x87_bits(vm, value)
     vm.vcpu.cr0 = value
+    vm.segments.share_ring()  # alignment checks are the guest's own
     vm.flush_shadow()
 
 
