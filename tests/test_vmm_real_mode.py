@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mode_tour import TOUR
 from pc_guests import assembled
-from small_kernel import strategy
+from small_kernel import DATA, EAX, EBX, Kernel, Step, compare, log, mov, run, save, store, strategy
 from x86virt.benchmarks.guests.disk import boot_disk
 
 from x86virt import find_guest, load_profile
@@ -98,3 +98,21 @@ def test_a_disk_boots_with_the_same_console(tmp_path: Path) -> None:
         consoles.append(result.console)
     assert consoles[0] == consoles[1]
     assert consoles[0].endswith(b"hello: passed\n")
+
+
+def test_an_instruction_that_only_the_truncation_refuses_is_interpreted() -> None:
+    """A read at the top of the address space, where no shadow of a segment reaches."""
+    code = mov(EAX, 0xFFFFFFF0) + b"\x8b\x18" + save(DATA, EBX)  # ones: no memory answers there
+    comparison = compare(Kernel([Step(code)], paging=False))
+    assert comparison.equal, "\n".join(comparison.report)
+    assert comparison.other.ledger.event_count("vmm.interpret") == 1
+
+
+def test_breakpoints_on_data_are_met_as_on_the_bare_machine() -> None:
+    dr0 = mov(EAX, DATA + 8) + b"\x0f\x23\xc0"
+    dr7 = mov(EAX, 0x000D0001) + b"\x0f\x23\xf8"  # four bytes, writes
+    off = mov(EAX, 0) + b"\x0f\x23\xf8"
+    kernel = Kernel([Step(dr0 + dr7 + store(DATA + 8, 5)), Step(store(DATA + 4, 7) + store(DATA + 8, 9)), Step(off)])
+    comparison = compare(kernel)
+    assert comparison.equal, "\n".join(comparison.report)
+    assert 1 in [trap[0] for trap in log(run(kernel, "trap-and-emulate")[0])]

@@ -28,6 +28,7 @@ from .start.enter import enter
 from .start.mp_table import mp_tables
 from .vmm import layout as vmm_layout
 from .vmm.exits import IsolationViolation, Unsupported, VmmError
+from .vmm.fast.calls import DEALT_WITH, JittedExits
 from .vmm.interpreter_processor import spare_bytes
 from .vmm.probe import Divergence, Probe
 from .vmm.reflect import TripleFault
@@ -99,6 +100,7 @@ class Machine:
         self.retired_limit = core.NEVER
         self.vm = VirtualMachine(self, strategy.kernel_ring) if strategy.needs_vmm else None
         self.probe = Probe(self) if strategy.needs_vmm else None
+        self.exits_in_code = None if self.vm is None else JittedExits(self, self.vm)
         self.regions: list[Region] = []
         self.outcome: str | None = None
         self.dialogue = Dialogue(self)
@@ -174,7 +176,7 @@ class Machine:
             return
         while octets:
             room = 0x1000 - (gpa & 0xFFF)
-            address = self.vm.guest.machine_address(gpa)
+            address = self.vm.guest.machine_address(gpa, True)
             if address is not None:
                 self.processor.write_physical(address, octets[:room])
             gpa, octets = gpa + room, octets[room:]
@@ -220,10 +222,12 @@ class Machine:
         budget = core.NEVER if max_cycles is None else max_cycles * TICKS
         pause = pause_ticks if pause_cycles is None else pause_cycles * TICKS
         cpu.budget = min(budget, pause)
+        if self.vm is not None:
+            self.vm.before_running()
         with self.ends_run():
             while self.outcome is None:
-                outcome = self.processor.run() if self.vm is None else self.vm.run()
-                if outcome == core.OK:
+                outcome = self.run_guest() if self.exits_in_code is None else self.exits_in_code.run()
+                if outcome in (core.OK, DEALT_WITH):
                     continue
                 if outcome == core.STOPPED:
                     return True
@@ -231,6 +235,10 @@ class Machine:
                     return True
                 self.act(outcome)
         return False
+
+    def run_guest(self, single: bool = False) -> int:
+        """One call of the processor, or of the VMM's interpreter while that has the guest."""
+        return self.processor.run(single) if self.vm is None else self.vm.run(single)
 
     @contextlib.contextmanager
     def ends_run(self) -> Iterator[None]:

@@ -440,6 +440,7 @@ def fill_vm(machine: Machine, state: dict[str, Any], arrays: dict[str, np.ndarra
     restore_vm(vm, state)
     if vm.made_interpreter is not None:
         fill_interpreter(vm.made_interpreter, state["interpreter"], arrays)
+    vm.physical.look()
     vm.shadow.restore(arrays["vm.shadow"], state["shadow"])
 
 

@@ -6,9 +6,6 @@ in physical memory as the shadow maps it. Segments that no table says any more a
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ..core.breakpoints import ON_EXECUTION
 from ..core.entries import all_eflags
 from ..core.layout import HOLDS_DEBUG
 from ..isa.registers import (
@@ -31,15 +28,13 @@ from ..isa.registers import (
     TR,
     TYPE_CODE,
 )
-from . import layout
-from .descriptor import is_out_of_reach
+from .descriptor import is_out_of_reach, shadow_of
 from .emulate.control_registers import carry_x87_bits
 
 if TYPE_CHECKING:
     from .interpreter import Interpreter
 
 CR4_NOT_DIRECT = CR4_VME | CR4_PVI
-BREAKPOINTS = 4
 DEBUG_REGISTERS = (0, 1, 2, 3, 6, 7)
 ADDRESS_SPACE_REGISTERS = ("cr0", "cr3", "cr4")
 
@@ -53,21 +48,12 @@ def can_hold(interpreter: "Interpreter") -> bool:
         and not cpu.eflags & EFLAGS_VM
         and bool(code.access & TYPE_CODE)
         and not is_out_of_reach(code)
+        and int(cpu.rip) <= shadow_of(code, interpreter.vm.ring).limit
         and not cpu.cr4 & CR4_NOT_DIRECT
         and not cpu.efer & EFER_NXE
-        and interpreter.maps_plain_ram()
-        and watches_code_alone(cpu)
+        and not cpu.a20_closed
+        and interpreter.vm.events.can_load([int(value) for value in cpu.dr])
         and (interpreter.vm.translation is None or int(cpu.cpl) != 0 or bool(code.access & AR_DB))
-    )
-
-
-def watches_code_alone(cpu: np.record) -> bool:
-    """Whether every breakpoint that is enabled is one that the processor itself may have: on code, below the VMM."""
-    control = int(cpu.dr[7])
-    return all(
-        control >> 16 + 4 * number & 3 == ON_EXECUTION and int(cpu.dr[number]) < layout.VMM_BASE
-        for number in range(BREAKPOINTS)
-        if control >> 2 * number & 3
     )
 
 
@@ -85,7 +71,8 @@ def store(interpreter: "Interpreter", invalidates: bool) -> None:
     vm.segments.set_cpl(int(interpreter.cpu.cpl))
     if invalidates:
         vm.shadow.forget_translations()
-    if store_control_registers(interpreter) or invalidates:
+    moved = vm.physical.follow()
+    if store_control_registers(interpreter) or invalidates or moved:
         vm.flush_shadow()
     for number in changed:
         vm.segments.set(number, interpreter.segment(number))

@@ -37,7 +37,6 @@ from ..core.layout import (
     RETIRED_LIMIT,
     SHUTDOWN,
 )
-from ..core.physical_map import HOLE_SHADOW
 from ..core.run import deliver_external, take_requested_interrupt
 from ..isa.events import EVENT_IDLE_HALT, EVENT_INS_NOP, EVENT_VMM_INTERPRET
 from ..isa.registers import CR0_PE, CR4_PAE, CS, EFLAGS_VM, ESP
@@ -179,7 +178,7 @@ class Interpreter:
                 self.look_soon()
                 self.next_look -= 1
                 outcome = OK
-            elif outcome == RETIRED_LIMIT and int(self.cpu.retired) < self.vm.machine.retired_limit:
+            elif outcome == RETIRED_LIMIT and int(self.cpu.retired) < int(self.vm.processor.cpu.retired_limit):
                 outcome = OK
             if outcome != OK:
                 return outcome
@@ -190,15 +189,15 @@ class Interpreter:
 
     def follow_machine(self) -> None:
         """Limits of the run, the debugger's stops, and the time, which the machine's processor has."""
-        cpu, host, machine = self.cpu, self.vm.processor.cpu, self.vm.machine
+        cpu, host = self.cpu, self.vm.processor.cpu
         cpu.ticks, cpu.retired, cpu.budget = host.ticks, host.retired, host.budget
         cpu.time_mode = host.time_mode
         if self.vm.recorder is not None:
             self.stop_at_ports()
             cpu.budget = min(int(host.budget), int(device_deadline(self.vm.boards)))
-        cpu.retired_limit = machine.retired_limit
+        cpu.retired_limit = host.retired_limit
         if self.in_protected_mode():
-            cpu.retired_limit = min(machine.retired_limit, self.next_look)
+            cpu.retired_limit = min(int(host.retired_limit), self.next_look)
         self.follow_debugger()
 
     def stop_at_ports(self) -> None:
@@ -330,10 +329,6 @@ class Interpreter:
             recorder.drain()
             recorder.take(self.cpu)
         return outcome
-
-    def maps_plain_ram(self) -> bool:
-        """Whether all of the guest's RAM is there for reads and writes: the A20 gate is open, and no ROM hides any."""
-        return not self.cpu.a20_closed and not self.cpu.holes & HOLE_SHADOW
 
     # -- time, and what was written -----------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ ARRAYS = ("p2m", "boards", "model_specific")  # saved as they are, beside `vm_st
 SAVED_OF_VM = {*FLAGS, "unpriced", "exits", "translation", "debug_bits", "resumed_at", *ARRAYS}
 MADE_OF_VM = {
     "machine", "ring", "processor", "prices", "board", "guest", "vcpu", "shadow", "descriptors", "recorder", "last_exit",
-    "last_delivery", "segments", "events", "entries", "made_interpreter", "m2p",
+    "last_delivery", "segments", "events", "entries", "made_interpreter", "m2p", "physical",
 }  # fmt: skip
 SAVED_OF_DESCRIPTORS, MADE_OF_DESCRIPTORS = {"originals", "detached"}, {"vm", "ring", "shown"}
 SAVED_OF_SEGMENTS, MADE_OF_SEGMENTS = {"held"}, {"vm"}
@@ -69,6 +69,7 @@ def restore_vm(vm: "VirtualMachine", state: dict[str, Any]) -> None:
     vm.vcpu.frame = Frame(**dict(zip(FRAME_FIELDS, values, strict=True)))
     vm.vcpu.own_resume = within(state["own_resume"], 0, 1) == 1
     vm.vcpu.shadow_count = within(state["shadow_count"], -1, 1 << 62)
+    vm.descriptors.forget_all()
     for key, low, high in state["originals"]:
         vm.descriptors.add(within(key, 0, 0xFFFC), Descriptor(within(low, 0, 0xFFFFFFFF), within(high, 0, 0xFFFFFFFF)))
     vm.descriptors.detached = {

@@ -70,7 +70,6 @@ from .exits import (
     GuestFault,
     IsolationViolation,
     NotDirect,
-    Unsupported,
 )
 from .guest_events import GuestEvents
 from .guest_memory import GuestMemory
@@ -78,6 +77,7 @@ from .instruction import Instruction, decode_at_trap, fetch, repeats
 from .interpreter import Interpreter
 from .open_entries import OpenEntries
 from .options import Value
+from .physical_map import PhysicalMap
 from .prices import PathPrices
 from .reflect import reflect
 from .shadow.memory import ShadowMemory
@@ -150,6 +150,7 @@ class VirtualMachine:
         self.events = GuestEvents(self)
         self.entries = OpenEntries(self)
         self.made_interpreter: Interpreter | None = None
+        self.physical = PhysicalMap(self)
         self.follow_p2m()
         translates = machine.strategy.processor == "binary_translation"
         self.translation = Translator(self) if translates else None
@@ -366,10 +367,10 @@ class VirtualMachine:
             self.descriptors.resynchronise()
         if self.vcpu.halted and not self.wait_over():
             return
+        if self.board.a20_closed or (self.translation is not None and not self.translation.can_translate()):
+            self.interpreter.take_over()
+            return
         if self.translation is not None:
-            if not self.translation.can_translate():
-                self.interpreter.take_over()
-                return
             self.translation.resynchronise()
         self.take_virtual_interrupt()
         if self.is_interpreted:
@@ -391,6 +392,11 @@ class VirtualMachine:
         self.program_timer()
         cpu.retired_limit = self.machine.retired_limit
         note_arrival(self)
+
+    def before_running(self) -> None:
+        """A run goes on that may have paused as the guest was about to."""
+        if self.translation is not None:
+            self.translation.mark_entered()
 
     def run(self, single: bool = False) -> int:
         """Run the guest, directly or in the interpreter: an outcome of core/layout.py; OK: it goes on."""
@@ -633,8 +639,8 @@ class VirtualMachine:
         device_write(self.boards, port, n, value, self.processor.cpu.ticks)
         if self.recorder is not None:
             self.recorder.after_devices(self, int(completes))
-        if self.boards["a20_closed"][0] == 1:
-            raise Unsupported("the guest closes the A20 gate: a wrap of addresses at 1 MB is not virtualized yet")
+        if self.physical.follow():
+            self.flush_shadow()
 
     def time_stamp(self) -> int:
         """What an emulated RDTSC reads now, in cycles."""
