@@ -8,6 +8,7 @@
 #   make conformance-system  100 000 generated system cases against Bochs and QEMU where they are installed
 #   make conformance-unix  every program of the Unix-like kernel under every VMM, in lock step with the bare machine
 #   make conformance-bios  what our BIOS answers, beside SeaBIOS and Bochs's BIOS where they are installed
+#   make conformance-vmm  every VMM against the bare machine: random kernels, every sensitive case (SEED=n, ARGUMENTS='--kernels 1000')
 #   make fuzz        run hostile guests for minutes; `make fuzz SEED=7 SEEDS=20`
 #   make speed       measure the emulator itself
 #   make bench-speed the same guest on this emulator and on QEMU, Bochs, v86 and Unicorn where they are installed
@@ -19,7 +20,7 @@
 #   make check       are the committed profiles and the README's table current?
 #   make help        this text
 
-.PHONY: help bench speed bench-speed test conformance conformance-x87 conformance-system conformance-unix conformance-bios permutations fuzz lint check readme guests gen \
+.PHONY: help bench speed bench-speed test conformance conformance-x87 conformance-system conformance-unix conformance-vmm conformance-bios permutations fuzz lint check readme guests gen \
 	profiles prices freeze wheel clean clean-cache
 .DEFAULT_GOAL := help
 
@@ -81,6 +82,10 @@ test: lint
 # `make conformance-system ARGUMENTS='--seed 1000 --only paging'` chooses other kernels.
 conformance-system: $(VENV)/installed-test
 	@$(BIN)/python tests/conformance_system.py --cases 100000 $(ARGUMENTS)
+
+# `make conformance-vmm SEED=7 ARGUMENTS='--strategy trap-and-emulate --only paging --kernels 5000'` chooses others.
+conformance-vmm: $(VENV)/installed-test
+	@$(BIN)/python tests/conformance_vmm.py --seed $(SEED) $(ARGUMENTS)
 
 CASES ?= 1000000
 SEED ?= 1

@@ -15,7 +15,7 @@ What x86 does not let the VMM see are its sensitive unprivileged instructions. T
 wrong machine; `known_divergences` says which, and every run lists those that it met (Robin and Irvine 2000).
 """
 
-from x86virt.vmm import SHADOW_PATHS, Exit, GuestFault, Strategy, VirtualMachine, shadow_options
+from x86virt.vmm import SHADOW_PATHS, Choice, Exit, GuestFault, Strategy, VirtualMachine, shadow_options
 
 KERNEL, USER = "guest_kernel", "guest_user"
 
@@ -29,7 +29,7 @@ class TrapAndEmulate(Strategy):
     devices = "emulated"
     kernel_ring = 1
     needs_vmm = True
-    options = shadow_options()
+    options = (Choice("ring", "The ring in which the guest's kernel runs.", ("1", "3"), "1"), *shadow_options())
     paths = (
         "trap_dispatch", "emulate_flags", "emulate_control_register", "emulate_descriptor_table", "emulate_segment",
         "emulate_far_transfer", "emulate_port", "emulate_msr", "emulate_halt", "emulate_invlpg", "emulate_system_call",
@@ -80,6 +80,11 @@ class TrapAndEmulate(Strategy):
             ("verw_ew", USER, "eflags"),
         }
     )
+
+    @classmethod
+    def configure(cls) -> None:
+        """With `ring=3` paging keeps the guest's kernel from its programs: it gets shadow tables of its own."""
+        cls.kernel_ring = int(cls.option("ring"))
 
     # -- privileged instructions ---------------------------------------------------------------------------------
 

@@ -10,12 +10,14 @@ the hardware's register is as that load left it.
 
 from typing import TYPE_CHECKING
 
+from ..isa.events import MODE_GUEST_KERNEL, MODE_GUEST_USER
 from ..isa.registers import (
     AR_DB,
     AR_DPL,
     AR_DPL_SHIFT,
     AR_TYPE,
     AR_UNUSABLE,
+    CR0_AM,
     CS,
     DS,
     ES,
@@ -269,6 +271,17 @@ class VirtualSegments:
         if cpl != old:
             self.vm.vcpu.cpl = cpl
             self.vm.descriptors.on_virtual_cpl_change(old)
+            if self.vm.ring == 3 and 3 in (cpl, old):
+                self.share_ring()
+                self.vm.shadow.change_space()
+
+    def share_ring(self) -> None:
+        """Where kernel and programs share the processor's ring 3, what ring 3 is follows the virtual CPL."""
+        cpu, vcpu = self.vm.processor.cpu, self.vm.vcpu
+        if self.vm.ring == 3:
+            cpu.mode_table[3] = MODE_GUEST_USER if vcpu.cpl == 3 else MODE_GUEST_KERNEL
+        checks = vcpu.cr0 & CR0_AM if self.vm.ring < 3 or vcpu.cpl == 3 else 0
+        cpu.cr0 = int(cpu.cr0) & ~CR0_AM | checks
 
     def are_truncated(self) -> bool:
         """Whether the shadow of some segment lets less pass than the guest's own: a fault may be the VMM's doing."""

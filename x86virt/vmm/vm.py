@@ -225,6 +225,7 @@ class VirtualMachine:
         cpu.gdtr_base, cpu.gdtr_limit = layout.VMM_BASE + layout.GDT, 0xFFFF
         cpu.idtr_base, cpu.idtr_limit = layout.VMM_BASE + layout.IDT, 256 * 8 - 1
         cpu.mode_table[:4] = (MODE_VMM, MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_USER)
+        self.segments.share_ring()
         cpu.hook_first = layout.VMM_BASE + layout.ENTRIES
         cpu.hook_last = layout.VMM_BASE + layout.RESUME - 1
         cpu.timer_vector = layout.HOST_TIMER_VECTOR

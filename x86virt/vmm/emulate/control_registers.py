@@ -48,6 +48,7 @@ def write_cr0(vm: "VirtualMachine", value: int) -> None:
         raise Unsupported("the guest leaves protected mode: real mode is not virtualized yet")
     carry_x87_bits(vm, value)
     vm.vcpu.cr0 = value
+    vm.segments.share_ring()  # alignment checks are the guest's own
     vm.flush_shadow()
 
 

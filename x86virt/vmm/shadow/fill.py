@@ -3,6 +3,7 @@
 Permissions are withheld until the guest's processor would have them: writing until the guest's entry is dirty, which the
 first write to the page makes it, and writing to traced frames always. With CR0.WP = 0 the guest's kernel may write what is
 read-only; the processor itself always runs with WP = 1, so that such a page is made writable for the supervisor alone.
+Where the guest's kernel itself runs in ring 3, it has shadows of its own, in which every page is a user page.
 """
 
 from ...core.cache import VMM, reference
@@ -28,6 +29,7 @@ from .records import (
     KINDS,
     LOOSE,
     MACHINE_FRAME,
+    MODE_KERNEL,
     MODE_PG,
     MODE_PGE,
     NO_MEMORY,
@@ -96,6 +98,8 @@ def permissions(control, write, kinds, target):
     if write == 1 and writable == 0:  # allowed by WP = 0 alone
         user = 0
         writable = PTE_RW
+    if control.mode & MODE_KERNEL != 0:
+        user = PTE_US
     if control.leaf & PTE_D == 0 or target & READ_ONLY != 0 or (kinds & KINDS != 0 and kinds & OPEN == 0):
         writable = 0
     bits = PTE_P | PTE_A | user | writable

@@ -31,6 +31,7 @@ from .records import (
     LOOSE,
     LOOSE_ROOT,
     MACHINE_FRAME,
+    MODE_KERNEL,
     MODE_PAE,
     MODE_PG,
     MODE_PSE,
@@ -80,13 +81,14 @@ def leaf_agrees(ram, control, mode, rights, guest, frame, entry):
     target = frame_entry(ram, control, frame)
     if target == NO_MEMORY or target & MACHINE_FRAME != entry >> 12:
         return False
-    if entry & PTE_US & ~rights != 0 or entry & PTE_G & ~guest != 0:
+    kernel = mode & MODE_KERNEL != 0
+    if (entry & PTE_US & ~rights != 0 and not kernel) or entry & PTE_G & ~guest != 0:
         return False
     if entry & PTE_RW == 0:
         return True
     if guest & PTE_D == 0:
         return False
-    return rights & PTE_RW != 0 or (mode & MODE_WP == 0 and entry & PTE_US == 0)
+    return rights & PTE_RW != 0 or (mode & MODE_WP == 0 and (kernel or entry & PTE_US == 0))
 
 
 @kernel
@@ -303,7 +305,7 @@ def find_space(cpu, ram, control, links, mode):
 @kernel
 def change_space(cpu, ram, control, links):
     """The guest's CR3, or the mode of its paging, may have changed: walk the right shadow."""
-    mode = mode_of(ram)
+    mode = mode_of(ram, control)
     # 1. Other modes, other meanings of what the TLBs hold.
     if mode != control.mode and control.globals == 1:
         flush_everything(cpu, control, links)

@@ -40,6 +40,7 @@ from .records import (
     FILLED,
     KINDS,
     MACHINE_FRAME,
+    MODE_KERNEL,
     MODE_PAE,
     MODE_PG,
     MODE_PGE,
@@ -55,6 +56,7 @@ P2M = layout.P2M
 CR0 = layout.vcpu_address("cr0")
 CR3 = layout.vcpu_address("cr3")
 CR4 = layout.vcpu_address("cr4")
+CPL = layout.vcpu_address("cpl")
 POINTERS = layout.vcpu_address("pdpte")
 ALL_ONES = 0xFFFFFFFF
 
@@ -135,8 +137,11 @@ def refuse(control, write, user, cause):
 
 
 @kernel
-def mode_of(ram):
-    """The modes of the guest's paging, as MODE_ bits; WP, PSE and the others mean nothing while it is off."""
+def mode_of(ram, control):
+    """The modes of the guest's paging, as MODE_ bits; WP, PSE and the others mean nothing while it is off.
+
+    Where kernel and programs share the processor's ring 3, a page that is global for one must not be so for the other.
+    """
     cr0 = load_32(ram, CR0)
     cr4 = load_32(ram, CR4)
     if cr0 & CR0_PG == 0:
@@ -146,7 +151,9 @@ def mode_of(ram):
         mode |= MODE_WP
     if cr4 & CR4_PSE != 0:
         mode |= MODE_PSE
-    if cr4 & CR4_PGE != 0:
+    if control.shares_ring == 1 and load_32(ram, CPL) < 3:
+        mode |= MODE_KERNEL
+    if cr4 & CR4_PGE != 0 and control.shares_ring == 0:
         mode |= MODE_PGE
     if cr4 & CR4_PAE != 0:
         mode |= MODE_PAE

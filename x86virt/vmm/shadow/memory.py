@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...isa.registers import CR0_PG, CR4_PAE, PF_U, PF_W, PTE_P, PTE_PS, PTE_RW
+from ...isa.registers import CR0_PG, CR4_PAE, PF_W, PTE_P, PTE_PS, PTE_RW
 from ...isa.vectors import PF
 from ...processor import record_array
 from .. import layout
@@ -63,6 +63,7 @@ class ShadowMemory:
         self.control.policy = POLICIES.index(policy)
         self.control.budget = budget // PAGE
         self.control.frames = len(vm.p2m)
+        self.control.shares_ring = int(vm.ring == 3)
         self.install_region()
         self.control.pages[0].kind = LOOSE_ROOT
         self.write_entry(layout.SHADOW + 4 * VMM_SLOT, REGION)
@@ -128,7 +129,7 @@ class ShadowMemory:
 
     def fault(self, exit: Exit) -> None:
         """A page fault of the processor: the guest's own (GuestFault), a missing entry, or a write to a traced frame."""
-        write, user = int(exit.qualification & PF_W != 0), int(exit.qualification & PF_U != 0)
+        write, user = int(exit.qualification & PF_W != 0), int(self.vm.vcpu.cpl == 3)
         self.vm.charge("shadow_fill", 1)  # the walk is the larger part of it, also where the guest's tables refuse
         outcome = self.fill(exit.gla, write, user)
         if outcome == TRACED:
@@ -308,11 +309,11 @@ def bounded(value: int, end: int) -> int:
 def check_control(control: np.ndarray, frames: int, mine: np.record) -> None:
     """Whether a control record is one that a shadow of this make can have. Raises ValueError."""
     row, pages = control[0], control[0]["pages"]
-    limits = {"root": layout.SHADOW_PAGES, "mode": 32, "free": layout.SHADOW_PAGES + 1, "hand": layout.SHADOW_PAGES + 1}
+    limits = {"root": layout.SHADOW_PAGES, "mode": 64, "free": layout.SHADOW_PAGES + 1, "hand": layout.SHADOW_PAGES + 1}
     limits |= {"unsync_count": layout.SHADOW_PAGES + 1, "stale": 4, "globals": 2}
     if any(not 0 <= row[name] < end for name, end in limits.items()):
         raise ValueError("the shadow's control record")
-    if any(row[name] != mine[name] for name in ("policy", "budget", "frames")):
+    if any(row[name] != mine[name] for name in ("policy", "budget", "frames", "shares_ring")):
         raise ValueError("the shadow's policy")
     page_limits = {"kind": LOOSE + 1, "frame": 1 << 28, "role": 1 << 24, "following": layout.SHADOW_PAGES + 1}
     page_limits |= {"aliased": 2, "used": 2, "unsync": 2, "writes": 1 << 32}

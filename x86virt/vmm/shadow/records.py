@@ -38,6 +38,7 @@ LOOSE = 7  # under `drop`: whatever table stands at its place in the directory
 
 # Modes of the guest's paging on which a shadow depends; the lowest bits of a page's role.
 MODE_PG, MODE_WP, MODE_PSE, MODE_PGE, MODE_PAE = 1, 2, 4, 8, 16
+MODE_KERNEL = 32  # the guest's kernel is running, in ring 3 like its programs: every page is the processor's user page
 ROLE_RIGHTS_SHIFT = 8  # R/W and U/S of the directory entry above, in their places
 ROLE_LEAF_SHIFT = 12  # of a large page: D and G, in their places
 
@@ -102,6 +103,7 @@ CONTROL = np.dtype(
         ("violation", "i8"),  # a machine address that is not the guest's, plus 1
         ("buckets", "i8", N_BUCKETS),  # first page by frame, plus 1
         ("pages", SHADOW_PAGE, N_PAGES),
+        ("shares_ring", "i8"),  # 1: the guest's kernel runs in ring 3, in a shadow of its own
     ]
 )
 # Made again from the shadow tables and the pages when a machine is restored.
