@@ -408,6 +408,21 @@ def test_the_history_keeps_its_beginning_and_is_densest_near_the_present() -> No
     assert places == sorted(places)
 
 
+@pytest.mark.parametrize("strategy", ["trap-and-emulate", "binary-translation"])
+def test_a_snapshot_puts_back_what_the_vmm_keeps(strategy: str) -> None:
+    """Also what it has got since: descriptors of the guest's that it did not hold then are not held again."""
+    machine = machine_of("syscall", strategy)
+    camera = Camera(machine)
+    machine.advance(15_000)
+    before = camera.take()
+    machine.advance(20_960)
+    assert len(camera.take().state["vm"]["originals"]) > len(before.state["vm"]["originals"])
+    camera.put_back(before)
+    assert camera.take().state == before.state
+    assert machine.run().outcome == undisturbed("syscall", strategy).outcome
+    same_end(machine, undisturbed("syscall", strategy))
+
+
 def test_a_snapshot_puts_back_every_byte() -> None:
     machine = machine_of("syscall", "trap-and-emulate")
     camera = Camera(machine)

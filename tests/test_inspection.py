@@ -72,7 +72,7 @@ def test_under_a_vmm_both_walks_lead_to_the_same_byte(guest: str) -> None:
     assert both > 0
 
 
-@pytest.mark.parametrize("strategy", ["native", "trap-and-emulate"])
+@pytest.mark.parametrize("strategy", ["native", "trap-and-emulate", "binary-translation"])
 def test_looking_changes_nothing(strategy: str) -> None:
     plain, looked_at = machine_of("syscall", strategy), machine_of("syscall", strategy)
     travel = Travel(looked_at, symbols=find_guest("syscall").symbols)
@@ -86,6 +86,22 @@ def test_looking_changes_nothing(strategy: str) -> None:
     travel.go_on([])
     assert looked_at.result().ledger == plain.result().ledger
     assert (looked_at.processor.ram == plain.processor.ram).all()
+
+
+def test_the_monitor_shows_the_unit_of_the_next_instruction() -> None:
+    """And that of an address; without a translator it says so."""
+    machine = machine_of("syscall", "binary-translation")
+    monitor = Monitor(Travel(machine, symbols=find_guest("syscall").symbols))
+    monitor.travel.go_on([], retired=20_700)
+    here = monitor.view.instruction_address()
+    text = monitor.run("unit")
+    assert f"{here:08x} " in text and "translated code" in text and "=* " in text
+    assert monitor.run(f"unit {here:#x}") == text
+    assert "no unit of the code at 00200000" in monitor.run("unit 0x200000")
+    units = machine.ledger().event_count("translator.unit")
+    assert f"{units} units of" in monitor.run("translation") and "of 196,608 bytes used" in monitor.run("translation")
+    bare = Monitor(Travel(machine_of("syscall", "native")))
+    assert bare.run("unit") == bare.run("translation") == "nothing is translated: the technique has no translation cache\n"
 
 
 @pytest.mark.parametrize(

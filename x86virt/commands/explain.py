@@ -1,15 +1,19 @@
-"""`x86virt explain`: what an instruction, an event, an exit reason or an exception is."""
+"""`x86virt explain`: what an instruction, an event, an exit reason or an exception is, and what a guest is translated to."""
 
 import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..api import DEFAULT_PROFILE
+from .explain_unit import WORD, explain_unit, refuse_run_options, run_options
 from .options import JsonFile
 from .output import SCHEMA_VERSION, STATUS_DONE, write_json
+
+if TYPE_CHECKING:
+    from ..explain import Explanation
 
 WIDTH_WITHOUT_TERMINAL = 100
 WIDEST = 120
@@ -24,10 +28,17 @@ WIDEST = 120
     "--bits", type=click.Choice(["16", "32"]), default="32", show_default=True, help="Of the code, for bytes."
 )
 @click.option("--json", "json_file", type=JsonFile(), help="Write JSON there instead of text to stdout.")
-def explain_command(what: Sequence[str], profile: str, bits: str, json_file: str | None) -> int:
+@run_options
+def explain_command(what: Sequence[str], profile: str, bits: str, json_file: str | None, **run: Any) -> int:
     """Explain WHAT: an instruction (`lgdt`, `mov cr3, eax`, or its bytes `0f 01 d8`), an event of the ledger (`sys.exc_gp`), an
     exit reason (`page_fault`) or an exception (`#GP`). Alone it lists what there is.
+
+    `unit GUEST` runs a guest under binary translation and lists its translation units; `unit GUEST:PLACE` shows the one at a
+    symbol or hexadecimal address, its instructions beside those of the guest.
     """
+    if what and what[0] == WORD:
+        return tell([explain_unit(what, profile, run)], " ".join(what), json_file)
+    refuse_run_options()
     from ..profile import load_profile
 
     text = " ".join(what)
@@ -36,7 +47,11 @@ def explain_command(what: Sequence[str], profile: str, bits: str, json_file: str
         return list_topics(json_file)
     from ..explain import explain
 
-    found = explain(text, loaded, int(bits))
+    return tell(explain(text, loaded, int(bits)), text, json_file)
+
+
+def tell(found: "list[Explanation]", text: str, json_file: str | None) -> int:
+    """Explanations as text, or as JSON."""
     if json_file is not None:
         explanations = [one.as_json() for one in found]
         write_json(json_file, {"schema_version": SCHEMA_VERSION, "asked": text, "explanations": explanations})
@@ -86,4 +101,5 @@ def topic_lines(found: dict[str, list[str]], width: int) -> Iterator[str]:
             " ".join(names), width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
         )
         yield ""
+    yield "Units of translated code: `unit GUEST` and `unit GUEST:PLACE`, the guest being run for them."
     yield "An instruction can also be given with operands (mov cr3, eax), as bytes (0f 01 d8), or by its row (mov_sw_ew)."

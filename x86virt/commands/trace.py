@@ -65,6 +65,9 @@ class LimitType(click.ParamType):
     "-e", "--event", "events", multiple=True, metavar="NAME|PATTERN", help="Only what is charged this event."
 )
 @click.option("-t", "--transitions", is_flag=True, help="Only what changes the ring or enters the VMM.")
+@click.option(
+    "-g", "--guest-code", is_flag=True, help="Translated code as the guest's instructions that it stands for, each one line."
+)
 @machine_options
 @click.option(
     "-c", "--command-line", "--append", "command_line", default="", help="The guest's command line, such as iterations=2."
@@ -80,6 +83,7 @@ def trace_command(
     rings: Sequence[str],
     events: Sequence[str],
     transitions: bool,
+    guest_code: bool,
     json_file: str | None,
     command_line: str,
     **machine: Any,
@@ -113,7 +117,7 @@ def trace_command(
             stack.enter_context(conversation.with_machine(traced))
         may_look_ahead = conversation is None and not wishes.disk_write
         limits = make_limit(begin), make_limit(count), setup.max_cycles
-        records = trace_of(traced, *limits, shown if may_look_ahead else None)
+        records = trace_of(traced, *limits, shown if may_look_ahead else None, guest_code)
         if json_file is None:
             show_trace(records, shown, symbols)
         else:
@@ -150,12 +154,14 @@ def quiet_end() -> Iterator[None]:
 
 
 def trace_of(
-    machine: "Machine", begin: "Limit | None", count: "Limit | None", max_cycles: int | None, shown: "Filter | None"
-) -> "Iterator[Record]":
+    machine: "Machine", begin: "Limit | None", count: "Limit | None", max_cycles: int | None, shown: "Filter | None",
+    guest_code: bool,
+) -> "Iterator[Record]":  # fmt: skip
     """The records of a loaded machine."""
-    from ..trace import trace
+    from ..trace import as_guest_code, trace
 
-    return trace(machine, begin, count, max_cycles, shown)
+    records = trace(machine, begin, count, max_cycles, shown)
+    return as_guest_code(records) if guest_code else records
 
 
 def show_trace(records: "Iterator[Record]", shown: "Filter", symbols: "Symbols") -> None:

@@ -11,10 +11,11 @@ NARROWEST = 50
 
 @dataclass
 class Section:
-    """A heading (may be empty) and rows: label and text."""
+    """A heading (may be empty) and rows: label and text; or lines that are shown as they are."""
 
     heading: str
     rows: list[tuple[str, str]] = field(default_factory=list)
+    verbatim: list[str] = field(default_factory=list)
 
     def add(self, label: str, text: str) -> None:
         """One more row, unless it would say nothing."""
@@ -26,7 +27,7 @@ class Section:
 class Explanation:
     """What `x86virt explain` says of one thing: its kind, name, one line, sections for people, data for programs."""
 
-    kind: str  # instruction, event, exit, exception
+    kind: str  # instruction, event, exit, exception, unit, units
     name: str
     title: str
     sections: list[Section]
@@ -41,13 +42,15 @@ class Explanation:
         width = max(width, NARROWEST)
         yield from textwrap.wrap(f"{self.name}: {self.title}", width, subsequent_indent="  ")
         for section in self.sections:
-            if not section.rows:
+            if not section.rows and not section.verbatim:
                 continue
             yield ""
             if section.heading:
                 yield f" {section.heading}"
             for label, text in section.rows:
                 yield from row_lines(label, text, width)
+            for line in section.verbatim:
+                yield f"  {line}".rstrip()
 
 
 def row_lines(label: str, text: str, width: int) -> Iterator[str]:

@@ -4,8 +4,9 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..inspection import View, descriptor_rows, gate_rows, task_rows, walk
+from ..inspection import TranslatedCode, View, descriptor_rows, gate_rows, task_rows, walk
 from ..inspection.text import cycles_text, device_lines, ledger_lines, register_lines, tlb_lines, waiting_lines
+from ..inspection.unit_text import NOT_TRANSLATED, UnitText, occupancy_lines
 from ..inspection.vmm_text import vmm_lines
 from ..isa.registers import AR_UNUSABLE
 from ..vmm.exits import VmmError
@@ -50,6 +51,8 @@ class Monitor:
             "tss": Command("", "the task-state segment", self.tss),
             "devices": Command("", "the devices that the guest sees", self.devices),
             "vmm": Command("", "what the VMM really holds", self.vmm),
+            "unit": Command("[ADDRESS]", "translated code beside the guest's, here or at a linear address", self.unit),
+            "translation": Command("", "how full the translation cache is, and what the translator has done", self.translation),
             "console": Command("", "all that the guest has printed on its debug ports and first serial port", self.console),
             "screen": Command("", "the text screen", self.screen),
         }
@@ -211,6 +214,22 @@ class Monitor:
     def vmm(self, words: list[str]) -> list[str]:
         """The VMM."""
         return vmm_lines(self.machine)
+
+    def unit(self, words: list[str]) -> list[str]:
+        """The units of the guest's next instruction, or of another."""
+        code = TranslatedCode(self.machine)
+        if code.translation is None:
+            return [NOT_TRANSLATED]
+        gla = self.address(words) if words else self.view.instruction_address()
+        text = UnitText(code, self.travel.symbols)
+        units = code.units_of(gla)
+        if not units:
+            return [f"no unit of the code at {text.where(gla)}: it has not run yet, or runs as it is in ring 3"]
+        return [line for number, unit in enumerate(units) for line in (*([""] if number else []), *text.lines(unit))]
+
+    def translation(self, words: list[str]) -> list[str]:
+        """The translation cache."""
+        return occupancy_lines(self.machine)
 
     def console(self, words: list[str]) -> list[str]:
         """The console's text."""

@@ -8,8 +8,11 @@ ledger. Tracing changes no cycle.
 """
 
 from .filters import Filter, ring_filter
+from .guest_code import as_guest_code
 from .record import DELIVERIES, Charge, Record, Transition
 from .stepper import Limit, trace
 from .text import TextFormat
 
-__all__ = ["DELIVERIES", "Charge", "Filter", "Limit", "Record", "TextFormat", "Transition", "ring_filter", "trace"]
+__all__ = [
+    "DELIVERIES", "Charge", "Filter", "Limit", "Record", "TextFormat", "Transition", "as_guest_code", "ring_filter", "trace",
+]  # fmt: skip

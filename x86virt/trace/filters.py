@@ -36,7 +36,7 @@ class Filter:
             return True
         if record.kind == NEVER_SHOWN:
             return False
-        if self.addresses and not any(record.address in addresses for addresses in self.addresses):
+        if self.addresses and not any(record.address in addresses or record.place in addresses for addresses in self.addresses):
             return False
         if self.rings and record.ring not in self.rings and record.mode not in self.rings:
             return False

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..error_codes import describe_error, exception_text
+from ..inspection import Translated
 from ..isa.vectors import EXCEPTIONS, KIND_EXTERNAL, KIND_SOFTWARE_INTERRUPT, NMI
 from ..ledger import as_cycles
 from ..symbols import Symbols
@@ -169,11 +170,19 @@ class Record:
     divergences: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     outcome: str = ""
+    translated: Translated | None = None  # of an instruction in a translation cache: what it stands for
 
     @property
     def ticks(self) -> int:
         """What it took."""
         return sum(charge.ticks for charge in self.charges)
+
+    @property
+    def place(self) -> int:
+        """The linear address in the guest's code, or that of the VMM's where that is none of the guest's."""
+        if self.translated is None or self.translated.guest is None:
+            return self.address
+        return self.translated.guest.gla
 
     def as_json(self, symbols: Symbols) -> dict[str, Any]:
         """One JSON line; what is empty is left out."""
@@ -181,10 +190,11 @@ class Record:
         if self.kind not in ("before", "end"):
             row |= {"ring": self.ring, "mode": self.mode, "processor_mode": self.processor_mode}
             row |= {"cs": self.selector, "eip": self.offset, "address": self.address}
-            symbol = symbols.text(self.address)
+            symbol = symbols.text(self.place)
             row |= {"symbol": symbol} if symbol else {}
         row |= {"bytes": self.octets.hex()} if self.octets else {}
         row |= {"text": self.text} if self.text else {}
+        row |= {"translated": self.translated.as_json()} if self.translated else {}
         row |= {"cycles": as_cycles(self.ticks), "events": [charge.as_json() for charge in self.charges]}
         if self.transitions:
             row["transitions"] = [transition.as_json(symbols) for transition in self.transitions]

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..core.layout import BUDGET, HOOK, MARK, NEVER, OK, RETIRED_LIMIT
 from ..disassembly import decode_text
+from ..inspection import TranslatedCode, View
 from ..isa.events import EVENTS, MODE_NAMES, TICKS_PER_CYCLE
 from ..isa.registers import AR_DB, CR0_PE, CS, EFLAGS_VM
 from ..vmm.exits import ERROR_CODE_VECTORS
@@ -83,6 +84,7 @@ class Stepper:
         self.counts, self.times = state["ledger_count"][0], state["ledger_ticks"][0]
         self.seen_counts, self.seen_times = np.zeros_like(self.counts), np.zeros_like(self.times)
         self.seen_divergences = 0
+        self.code_cache, self.view = TranslatedCode(machine), View(machine)
 
     def records(self, begin: Limit | None, count: Limit | None) -> Iterator[Record]:
         """See `trace`."""
@@ -174,7 +176,7 @@ class Stepper:
         """One call of the processor."""
         self.cpu.retired_limit = retired_limit
         self.cpu.budget = budget
-        return self.processor.run(single)
+        return self.machine.run_guest(single)
 
     def act(self, outcome: int) -> None:
         """Do what an outcome asks for; it may end the run."""
@@ -183,13 +185,17 @@ class Stepper:
 
     def instruction(self, place: Place, now: tuple[int, int]) -> Record:
         """Execute one instruction."""
-        octets, text = self.bytes_and_text(place.address, place.bits, place.offset)
+        translated = self.code_cache.at(place.address)
+        if translated is None:
+            octets, text = self.bytes_and_text(place.address, place.bits, place.offset)
+        else:
+            octets, text = translated.octets, translated.text
         outcome = self.run(NEVER, self.last_tick, True)
         mark = int(self.cpu.mark) if outcome == MARK else 0
         if outcome != OK:
             self.act(outcome)
         record = self.record("instruction", place, now)
-        record.octets, record.text = octets, text
+        record.octets, record.text, record.translated = octets, text, translated
         self.note_transitions(record, place)
         if mark:
             record.remarks.append("a measured region begins" if mark == 1 else "the measured region ends")
@@ -272,7 +278,7 @@ class Stepper:
 
     def bytes_and_text(self, address: int, bits: int, offset: int) -> tuple[bytes, str]:
         """Bytes and text of the instruction at a linear address; `offset` is its EIP."""
-        octets = self.machine.bytes_at(address, 15)
+        octets = self.machine.bytes_at(address, 15) or self.view.read(address, 15)  # translated code is never fetched
         if not octets:
             return b"", "(not mapped)"
         length, text = decode_text(octets, offset, bits)

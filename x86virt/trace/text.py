@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from ..inspection.translated import IDENTICAL
 from ..isa.events import TICKS_PER_CYCLE
 from ..symbols import Symbols
 from ..vmm.layout import VMM_BASE
@@ -55,26 +56,31 @@ class TextFormat:
         """On a narrow terminal, the function's name when it changes."""
         if self.wide or not self.symbols or record.kind == "exit":
             return
-        found = self.symbols.at(record.address)
+        found = self.symbols.at(record.place)
         name = found[0].split(".")[0] if found else ""
         if name != self.last_symbol:
             self.last_symbol = name
             if name:
-                yield f"{'':14} {self.symbols.text(record.address)}:"
+                yield f"{'':14} {self.symbols.text(record.place)}:"
 
     def first_line(self, record: Record) -> Iterator[str]:
         """Cycle, ring, address, bytes, text, and the events if they fit."""
         head = f"{cycles(record.tick)} {self.ring(record):<8} {record.address:08x} "
         if self.symbol_width:
-            head += f"{self.short_symbol(record.address):<{self.symbol_width}} "
+            head += f"{self.short_symbol(record.place):<{self.symbol_width}} "
         octets = record.octets.hex() if record.kind == "instruction" else ""
         head += f"{octets:<{self.bytes_width if octets or self.wide else 0}} {self.title(record)}"
+        origin = self.origin(record)
+        if len(head) + len(origin) <= self.width:
+            head, origin = head + origin, ""
         pieces = [charge_text(charge, record.mode) for charge in record.charges]
         whole = head + "  ; " + ", ".join(pieces)
-        if pieces and len(whole) <= self.width:
+        if pieces and len(whole) <= self.width and not origin:
             yield whole
             return
         yield head.rstrip()
+        if origin:
+            yield from textwrap.wrap(origin.strip(), self.width, initial_indent=INDENT, subsequent_indent=f"{INDENT}  ")
         yield from self.wrapped("; ", pieces)
 
     def ring(self, record: Record) -> str:
@@ -93,6 +99,18 @@ class TextFormat:
         if record.kind == "idle":
             return "(halted)"
         return "(between instructions)"
+
+    @staticmethod
+    def origin(record: Record) -> str:
+        """Behind an instruction of the cache: the guest's that it stands for, and what it is."""
+        translated = record.translated
+        if translated is None or record.address != translated.address:
+            return ""
+        guest = translated.guest
+        if guest is None:
+            return f"  | {translated.role}"
+        text = "" if translated.part == IDENTICAL else f"{guest.text}: "
+        return f"  | {guest.eip:08x} {text}{translated.role}"
 
     def exit_title(self, exit: ExitWork) -> str:
         """The reason, and what the processor told."""

@@ -138,6 +138,11 @@ class ShadowDescriptors:
         self.originals[key] = guest
         self.shown[key] = tuple(is_shown(guest, cpl, self.ring) for cpl in range(4))
 
+    def forget_all(self) -> None:
+        """Note none as installed; the shadow table itself stays as it is."""
+        self.originals.clear()
+        self.shown.clear()
+
     def can_load(self, selector: int) -> bool:
         """Whether the processor loads the guest's selector by itself at the present virtual CPL."""
         shown = self.shown.get(key_of(selector))

@@ -31,7 +31,7 @@ from ...isa.registers import (
 )
 from .. import layout
 from ..descriptor import encode
-from ..exits import GuestFault, Unsupported
+from ..exits import GuestFault
 from ..state import SegmentState
 from ..vcpu import Frame
 from . import common
@@ -215,14 +215,16 @@ class Translator:
         """Whether the guest's next instruction must be translated: in its kernel always."""
         return self.vm.vcpu.cpl == 0
 
+    def can_translate(self) -> bool:
+        """Whether the guest's next instruction needs no translation, or can have one: 16-bit code is interpreted."""
+        return not self.applies() or bool(self.vm.segments.state(CS).access & AR_DB)
+
     def context(self) -> Context:
         """What the next unit depends on besides its bytes."""
         vm = self.vm
         code = vm.segments.state(CS)
         trap_flag = vm.vcpu.single_stepped
         single = trap_flag or vm.own_step or vm.interrupts_held()
-        if not code.access & AR_DB:
-            raise Unsupported("the guest's kernel runs 16-bit code: only 32-bit code is translated yet")
         narrow_stack = vm.segments.stack_mask != M32
         return Context(code.selector, code.base, code.limit, int(vm.vcpu.iopl), narrow_stack, single, trap_flag)
 
