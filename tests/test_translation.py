@@ -99,3 +99,9 @@ def test_a_callout_for_a_port_changes_no_privilege() -> None:
 @pytest.mark.parametrize("guest", ["portio", "smc"])
 def test_a_saved_and_restored_run_ends_as_the_unbroken_one(guest: str) -> None:
     assert_same(guest, "binary-translation", [420_000, 600_000, 700_001, 900_003])
+
+
+def test_a_callout_that_hands_the_guest_to_the_interpreter_leaves_its_ring() -> None:
+    """OUT closes the A20 gate: from then on the guest is interpreted, until it opens the gate again."""
+    close_and_open = b"\xe4\x92\x24\xfd\xe6\x92\x40\x0c\x02\xe6\x92\x43"  # IN, AND, OUT, INC EAX, OR, OUT, INC EBX
+    assert judge(Kernel([Step(close_and_open)]), "binary-translation", 1).kind == EQUAL

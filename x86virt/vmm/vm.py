@@ -378,6 +378,8 @@ class VirtualMachine:
         if self.vcpu.halted and not self.wait_over():
             return
         if self.board.a20_closed or (self.translation is not None and not self.translation.can_translate()):
+            if self.translation is not None:
+                self.translation.leave_ring()
             self.interpreter.take_over()
             return
         if self.translation is not None:
@@ -397,6 +399,8 @@ class VirtualMachine:
             image, code = self.translation.enter(frame), layout.RESUME_TRANSLATED
         else:
             image, code = frame.with_trap_flag(self.own_step), layout.RESUME
+            if self.translation is not None:
+                self.translation.leave_ring()
         if self.translation is not None and self.translation.serving:
             self.translation.come_back(image)
         else:

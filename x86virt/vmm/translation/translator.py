@@ -7,10 +7,11 @@ translation of the guest's next instruction. Everything else of the VMM works on
 
 from typing import TYPE_CHECKING
 
-from ...core.entries import all_eflags, set_all_eflags, vmm_charge
+from ...core.entries import all_eflags, enter_level, set_all_eflags, vmm_charge
 from ...core.layout import OWNER_GRANTED
 from ...isa.events import (
     EVENT_ID,
+    EVENT_SYS_INT_N_CPL3_TO_CPL0,
     EVENT_TRANSLATOR_LOOKUP_HIT,
 )
 from ...isa.registers import (
@@ -29,6 +30,7 @@ from ...isa.registers import (
     TYPE_CODE,
     TYPE_CONFORMING,
 )
+from ...processor import FLAT_CODE, FLAT_DATA
 from .. import layout
 from ..descriptor import encode
 from ..exits import GuestFault
@@ -157,6 +159,17 @@ class Translator:
         set_all_eflags(vm.processor.state, image.eflags)
         cpu.seg[GS] = self.own_gs
         self.serving = False
+
+    def leave_ring(self) -> None:
+        """Serving a callout in ring 1, the VMM needs ring 0 for the way on: a software interrupt of its own takes it there."""
+        if not self.serving:
+            return
+        vm = self.vm
+        self.serving = False
+        vmm_charge(vm.processor.state, EVENT_SYS_INT_N_CPL3_TO_CPL0, 1, int(vm.processor.cpu.price[EVENT_SYS_INT_N_CPL3_TO_CPL0]))
+        vm.processor.set_segment(CS, layout.VMM_CODE_SELECTOR, 0, M32, FLAT_CODE)
+        vm.processor.set_segment(SS, layout.VMM_DATA_SELECTOR, 0, M32, FLAT_DATA)
+        enter_level(vm.processor.state, 0)
 
     def leave(self, frame: Frame, vector: int) -> Site | None:
         """At an exit from translated code: make the frame and the registers the guest's. Returns the callout's site."""
