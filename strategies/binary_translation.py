@@ -83,21 +83,16 @@ class BinaryTranslation(Strategy):
             vm.inject_exception(fault)
 
     def on_unchained_jump(self, vm: VirtualMachine, exit: Exit) -> None:
-        """A jump is taken for the first time: translate its target, and let the jump go there by itself."""
-        self.translate_or_fault(vm, vm.translator.chain)
+        """A jump is taken for the first time: as the guest goes on, its target is translated, and the jump goes there."""
 
     def on_lookup_miss(self, vm: VirtualMachine, exit: Exit) -> None:
-        """An indirect transfer to an address that the hash table lacks."""
-        self.translate_or_fault(vm, vm.translator.fill_hash)
+        """An indirect transfer to an address that the hash table lacks, and will have when the guest goes on."""
+        vm.translator.count("lookup_miss")
 
     def on_begin(self, vm: VirtualMachine, exit: Exit) -> None:
         """The instruction at which the guest was to go on could not be fetched; what that means is the guest's affair."""
-        self.translate_or_fault(vm, vm.translator.begin)
-
-    def translate_or_fault(self, vm: VirtualMachine, work) -> None:
-        """Let the translator work; a fault of fetching the code is the guest's."""
         try:
-            work()
+            vm.translator.begin()
         except GuestFault as fault:
             vm.inject_exception(fault)
 

@@ -15,6 +15,8 @@ What x86 does not let the VMM see are its sensitive unprivileged instructions. T
 wrong machine; `known_divergences` says which, and every run lists those that it met (Robin and Irvine 2000).
 """
 
+from typing import ClassVar
+
 from x86virt.vmm import SHADOW_PATHS, Choice, Exit, GuestFault, Strategy, VirtualMachine, shadow_options
 
 KERNEL, USER = "guest_kernel", "guest_user"
@@ -35,6 +37,12 @@ class TrapAndEmulate(Strategy):
         "emulate_far_transfer", "emulate_port", "emulate_msr", "emulate_halt", "emulate_invlpg", "emulate_system_call",
         "reflect", "descriptor_shadow", "device_request", *SHADOW_PATHS,
     )  # fmt: skip
+    jitted: ClassVar = {
+        "general_protection": "emulate", "segment_not_present": "emulate", "stack_fault": "emulate",
+        "invalid_tss": "emulate", "divide_error": "reflect", "bound": "reflect", "invalid_opcode": "reflect",
+        "device_not_available": "reflect", "alignment_check": "reflect", "software_interrupt": "open_gate",
+        "host_timer": "nothing", "system_call": "system_call", "page_fault": "fill",
+    }  # fmt: skip
     known_divergences = frozenset(
         {
             ("sgdt_ms", KERNEL, "memory"),  # the VMM's tables

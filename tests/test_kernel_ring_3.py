@@ -41,14 +41,14 @@ def test_every_guest_is_equal(name: str) -> None:
     assert comparison.divergences == []
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(kernels)
 def test_random_kernels_are_equal(kernel: Kernel) -> None:
     comparison = compare(kernel, strategy(NAME))
     assert comparison.equal, "\n".join(comparison.report)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example])
 @given(segment_kernels((0,)))
 def test_random_kernels_of_segments_are_equal(kernel: Kernel) -> None:
     """Selectors of RPL 0 alone: an RPL no longer restricts what a kernel in ring 3 loads."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from bare_machine import CODE, CODE_0, CODE_3, DATA, DATA_0, DATA_3, GDT, IDT, STACK_END, TF, BareMachine
 from descriptor_machine import descriptor
+from test_interpreter import InterpretEach
 from x86virt.strategies.native import Native
 
 from x86virt.core.deliver import delivery_event
@@ -297,7 +298,7 @@ def test_every_live_price_is_charged_somewhere() -> None:
     for name in ("irq", "syscall", "cr3switch", "stealth"):
         seen |= guest_events(name, Native())
     seen |= guest_events("mix", Native(), cache_model="all")
-    seen |= guest_events("irq", TrapAndEmulate())
+    seen |= guest_events("irq", TrapAndEmulate()) | guest_events("hello", InterpretEach())
     seen |= guest_events("smc", find_strategy("binary-translation,tc_size=4K")())
     seen |= BY_VECTOR | SECOND_LEVELS | {"vmm.unpriced_hook"}
     live = {event.name for event in EVENTS if event.price and SCHEMA[event.price].live}

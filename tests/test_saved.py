@@ -32,7 +32,7 @@ from x86virt.saved import (
     save_machine,
     saved_fields,
 )
-from x86virt.vmm import saved_state
+from x86virt.vmm import saved_interpreter, saved_state
 
 MEMORY = 8 << 20
 NAMES = list(guests())
@@ -135,6 +135,7 @@ def test_every_attribute_of_the_vmm_is_saved_or_made_again() -> None:
     for kind, thing in (parts | {"SHADOW": vm.shadow, "VCPU": vm.vcpu}).items():
         known = getattr(saved_state, f"SAVED_OF_{kind}") | getattr(saved_state, f"MADE_OF_{kind}")
         assert set(vars(thing)) == known, kind
+    assert set(vars(vm.interpreter)) - {"_shared", "_returned", "_debugger"} == saved_interpreter.SAVED | saved_interpreter.MADE
 
 
 # -- strategies with a state of their own -----------------------------------------------------------------------------

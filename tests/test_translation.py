@@ -3,6 +3,8 @@
 from functools import cache
 
 import pytest
+from small_kernel import DATA, Kernel, Step, word
+from vmm_judge import EQUAL, judge
 
 from x86virt import Machine, find_strategy, load_profile
 from x86virt.api import compare
@@ -69,3 +71,17 @@ def test_modified_code_is_dropped() -> None:
 def test_every_attribute_of_the_translator_is_saved_or_made_again() -> None:
     translator = machine_of("hello").vm.translation
     assert set(vars(translator)) == saving.SAVED | saving.MADE
+
+
+# -- found by random kernels ------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_behind_a_jump_does_not_see_the_next_fetch() -> None:
+    """The page of a jump's target is marked accessed when the guest goes on there, not when its target is translated."""
+    assert judge(Kernel([Step(b"\x90")]), "binary-translation", 1).kind == EQUAL
+
+
+def test_an_access_through_gs_as_the_loader_left_it() -> None:
+    """GS holds a segment that no table of the guest's says: translated code can load it all the same."""
+    through_gs = b"\x65\x8b\x0d" + word(DATA) + b"\x65\x89\x0d" + word(DATA + 4)
+    assert judge(Kernel([Step(through_gs)]), "binary-translation", 1).kind == EQUAL

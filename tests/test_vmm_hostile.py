@@ -93,6 +93,7 @@ TOP_TABLE, TOP_FRAMES = 0x46000, 0x70000  # a table that maps the last 8 MB onto
 STACKS = ("push", "pop", "enter")  # a fault in ring 0 with such a stack is the guest's last
 # Strategies that do not yet emulate an access that the truncation of a segment alone makes fault: isolation is all they show.
 SHOWS_TRUNCATION = frozenset(VMMS)
+EXPAND_DOWN = (6, 7)  # types of writable data
 
 
 def top_kernels(name: str, mapped: bool) -> list[Kernel]:
@@ -120,12 +121,6 @@ def test_accesses_around_the_top_of_the_segments(name: str, mapped: bool, under:
 # -- selectors --------------------------------------------------------------------------------------------------------
 
 
-# Those that a guest's kernel in ring 1 can load, since no privileged instruction stands in the way: what its CS, SS and
-# data registers were loaded from before it had tables of its own, truncated as all of its segments are.
-LOADABLE = (layout.DETACHED_CODE_SELECTOR, layout.DETACHED_STACK_SELECTOR, layout.BOOT_DATA_SELECTOR)
-IN_RING_1 = frozenset({"trap-and-emulate"})  # strategies whose guest's kernel loads segments itself
-
-
 def selector_steps(own: int, ring: int) -> list[Step]:
     """A selector loaded in every way, with every RPL."""
     steps = []
@@ -138,13 +133,12 @@ def selector_steps(own: int, ring: int) -> list[Step]:
 @pytest.mark.parametrize("under", VMMS)
 @pytest.mark.parametrize("ring", (0, 3))
 def test_the_vmms_selectors_are_none_of_the_guests(ring: int, under: str) -> None:
-    """They fault as selectors beyond the guest's table, which they are."""
+    """They fault as selectors beyond the guest's table, which they are.
+
+    A program runs first: before the kernel's first return its CS and SS may still hang on two of them.
+    """
     for own in OWN_SELECTORS:
-        kernel = Kernel(selector_steps(own, ring))
-        if own in LOADABLE and ring == 0 and under.split(",")[0] in IN_RING_1:
-            isolated(kernel, under)
-        else:
-            assert attack(kernel, under) == EQUAL, hex(own)
+        assert attack(Kernel([Step(b"\x90", 3), *selector_steps(own, ring)]), under) == EQUAL, hex(own)
     machine, _ = run(Kernel(selector_steps(OWN_SELECTORS[0], ring)), under)
     assert log(machine)[0][:2] == (13, layout.FIRST_VMM_SELECTOR)
 
@@ -161,7 +155,10 @@ def test_descriptors_of_every_kind_are_loaded(kind: int, under: str) -> None:
             loads = [load_segment(number, selector | rpl) for number in (0, 2, 3, 4, 5)]
             kernel.steps += [Step(code + b"\x90", ring) for code in (*loads, far_jump(selector | rpl, 0x40))]
     kernel.octets[DATA + 0x40] = b"\xcd\x80"
-    assert attack(kernel, under) in (EQUAL, PLANNED)
+    if kind in EXPAND_DOWN and under in SHOWS_TRUNCATION:  # such a segment reaches the top of the linear space
+        isolated(kernel, under)
+    else:
+        assert attack(kernel, under) in (EQUAL, PLANNED)
 
 
 # -- tables modified from user mode -----------------------------------------------------------------------------------

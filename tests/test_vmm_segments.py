@@ -123,6 +123,14 @@ def test_sysexit_leaves_data_segments_of_ring_0() -> None:
     assert [entry[0] for entry in both(kernel)] == [0]
 
 
+def test_a_detached_entry_that_the_guest_loads_stays_what_it_was() -> None:
+    """The one load that should fault and does not: it is harmless, and what the register holds is known ever after."""
+    kernel = Kernel([Step(load_segment(0, 0xFFE1) + b"\x26" + load(EAX, 4)), Step(load_segment(0, DATA_3))])
+    machine, result = run(kernel, "trap-and-emulate")
+    assert result.outcome == "exited 1"
+    assert machine.vm is not None and machine.vm.segments.state(0).selector == DATA_3
+
+
 # -- gates ------------------------------------------------------------------------------------------------------------------
 
 

@@ -42,16 +42,8 @@ EQUAL, DECLARED, PLANNED = "equal", "declared", "planned"
 
 # What the VMMs say of guests that they do not run yet. A guest may end so, in the bare machine's state up to there.
 UNSUPPORTED = (
-    r"a far transfer to a task gate or a task-state segment \(a hardware task switch\), or IRET from one",
-    r"guest IDT vector 0x[0-9a-f]+ is a task gate: use interrupt or trap gates",
-    r"a return to virtual-8086 mode",
     r"a code segment that begins at 0x[0-9a-f]+, where the VMM lies: use a base below it",
-    r"access to guest-physical 0x[0-9a-f]+, beyond RAM: give the guest more memory",
     r"code at guest-physical 0x[0-9a-f]+, beyond RAM",
-    r"the guest's kernel runs 16-bit code: only 32-bit code is translated yet",
-    r"the guest leaves protected mode: real mode is not virtualized yet",
-    r"the guest sets 0x[0-9a-f]+ in CR4: PAE, VME and PVI are not virtualized yet",
-    r"the guest enables a breakpoint on data or ports: only those on code are virtualized",
 )
 PLANNED_END = re.compile(rf"unsupported: ({'|'.join(UNSUPPORTED)}) \(at eip 0x[0-9a-f]+\)")
 

@@ -28,6 +28,8 @@ from .start.enter import enter
 from .start.mp_table import mp_tables
 from .vmm import layout as vmm_layout
 from .vmm.exits import IsolationViolation, Unsupported, VmmError
+from .vmm.fast.calls import DEALT_WITH, JittedExits
+from .vmm.interpreter_processor import spare_bytes
 from .vmm.probe import Divergence, Probe
 from .vmm.reflect import TripleFault
 from .vmm.strategy import Strategy
@@ -91,11 +93,14 @@ class Machine:
     ) -> None:
         self.strategy, self.profile, self.memory_bytes = strategy, profile, memory_bytes
         self.cache_model = cache_model
-        host_bytes = memory_bytes + (vmm_layout.VMM_BYTES if strategy.needs_vmm else 0)
-        self.processor = Processor(profile, host_bytes, cache_model)
+        vmm_bytes = vmm_layout.VMM_BYTES + vmm_layout.GUEST_ROM_BYTES if strategy.needs_vmm else 0
+        host_bytes = memory_bytes + vmm_bytes
+        spare = spare_bytes(host_bytes) if strategy.needs_vmm else 0
+        self.processor = Processor(profile, host_bytes, cache_model, spare)
         self.retired_limit = core.NEVER
         self.vm = VirtualMachine(self, strategy.kernel_ring) if strategy.needs_vmm else None
         self.probe = Probe(self) if strategy.needs_vmm else None
+        self.exits_in_code = None if self.vm is None else JittedExits(self, self.vm)
         self.regions: list[Region] = []
         self.outcome: str | None = None
         self.dialogue = Dialogue(self)
@@ -171,7 +176,7 @@ class Machine:
             return
         while octets:
             room = 0x1000 - (gpa & 0xFFF)
-            address = self.vm.guest.machine_address(gpa)
+            address = self.vm.guest.machine_address(gpa, True)
             if address is not None:
                 self.processor.write_physical(address, octets[:room])
             gpa, octets = gpa + room, octets[room:]
@@ -217,15 +222,23 @@ class Machine:
         budget = core.NEVER if max_cycles is None else max_cycles * TICKS
         pause = pause_ticks if pause_cycles is None else pause_cycles * TICKS
         cpu.budget = min(budget, pause)
+        if self.vm is not None:
+            self.vm.before_running()
         with self.ends_run():
             while self.outcome is None:
-                outcome = self.processor.run()
+                outcome = self.run_guest() if self.exits_in_code is None else self.exits_in_code.run()
+                if outcome in (core.OK, DEALT_WITH):
+                    continue
                 if outcome == core.STOPPED:
                     return True
                 if outcome == core.RETIRED_LIMIT or (outcome == core.BUDGET and cpu.ticks < budget):
                     return True
                 self.act(outcome)
         return False
+
+    def run_guest(self, single: bool = False) -> int:
+        """One call of the processor, or of the VMM's interpreter while that has the guest."""
+        return self.processor.run(single) if self.vm is None else self.vm.run(single)
 
     @contextlib.contextmanager
     def ends_run(self) -> Iterator[None]:
@@ -243,7 +256,7 @@ class Machine:
 
     def trapped_at(self) -> int:
         """EIP of the guest where it last trapped to the VMM."""
-        return 0 if self.vm is None else self.vm.vcpu.frame.eip
+        return 0 if self.vm is None else self.vm.eip()
 
     def act(self, outcome: int) -> None:
         """Do what an outcome of the processor asks for."""
@@ -281,6 +294,8 @@ class Machine:
 
     def bytes_at(self, gla: int, count: int) -> bytes:
         """Bytes at a linear address as the processor translates it now, without any effect; fewer at a hole."""
+        if self.vm is not None and self.vm.is_interpreted:
+            return self.vm.interpreter.bytes_at(gla, count)
         octets = bytearray()
         for place in range(count):
             physical = self.processor.look_up((gla + place) & 0xFFFFFFFF)
@@ -313,7 +328,10 @@ class Machine:
         A kernel that was started without firmware has nothing to come back to: its run ends, as one without reboots does.
         """
         if self.has_firmware and self.reboots:
-            self.processor.system_reset()
+            if self.vm is None:
+                self.processor.system_reset()
+            else:
+                self.vm.interpreter.reset()
             self.set_up_devices()
             self.dialogue.watch()
         else:
@@ -347,17 +365,18 @@ class Machine:
     def on_mark(self) -> None:
         """A region begins or ends."""
         cpu = self.processor.cpu
-        began = cpu.mark == 1
-        cpu.mark = 0
+        marked = self.vm.interpreter.cpu if self.vm is not None and self.vm.is_interpreted else cpu
+        began = marked.mark == core.MARK_BEGIN
+        marked.mark = 0
         if began:
-            self.open_region = (int(cpu.gpr[EDX]), int(cpu.ticks), int(cpu.retired), self.ledger(), self.exits())
+            self.open_region = (int(marked.gpr[EDX]), int(cpu.ticks), int(cpu.retired), self.ledger(), self.exits())
         elif self.open_region is not None:
             number, ticks, retired, ledger, exits = self.open_region
             self.open_region = None
             self.regions.append(
                 Region(
                     number=number,
-                    iterations=int(cpu.gpr[EAX]),
+                    iterations=int(marked.gpr[EAX]),
                     instructions=int(cpu.retired) - retired,
                     ticks=int(cpu.ticks) - ticks,
                     ledger=self.ledger() - ledger,

@@ -9,7 +9,6 @@ from .core.board import BOARD
 from .core.device_entries import device_restart, devices_as_firmware_left_them
 from .core.entries import (
     enter_level,
-    is_writable,
     look_up,
     note_write,
     place_of,
@@ -18,6 +17,7 @@ from .core.entries import (
     reset_apics,
     reset_devices,
     settle_all,
+    writable_place_of,
     write_debug_register,
 )
 from .core.jit import JIT_DISABLED
@@ -78,7 +78,7 @@ HOST_FIELDS = (
     "front_read", "front_write", "front_fetch", "read_addend", "write_addend", "fetch_addend", "context", "context_of_level",
     "context_count", "contexts", "code_write_count", "code_writes", "in_block", "uop_index", "flush_code", "rmw_first",
     "rmw_split", "rmw_second", "front_generation", "fetch_generation", "pam_read",
-    "pam_write", "holes",
+    "pam_write", "holes", "written_count", "written",
 )  # fmt: skip
 # What a reset line leaves as it is: the limits of the run, which are not the machine's.
 RUN_LIMITS = ("budget", "retired_limit", "hook_first", "hook_last", "hook_level")
@@ -105,16 +105,23 @@ class Processor:
     """One processor with its RAM and board.
 
     `ram_bytes` is the size of RAM, a multiple of a page. The arrays are shared with the jitted code: `cpu` and `board`
-    are records that read and write through.
+    are records that read and write through. `spare_bytes` at the end of the array are for a VMM's interpreter.
     """
 
-    def __init__(self, profile: Profile, ram_bytes: int, cache_model: str = "tables") -> None:
+    def __init__(self, profile: Profile, ram_bytes: int, cache_model: str = "tables", spare_bytes: int = 0) -> None:
         self.profile = profile
         self.ram_bytes = ram_bytes
         self.rom_bytes = 0
-        self.memory = self._empty_memory()
-        self.state = record_array(CPU)
+        self.spare_bytes = spare_bytes
         self.boards = record_array(BOARD)
+        self.memory = self._empty_memory()
+        self._make_records(cache_model)
+        self._load_profile()
+        self.reset()
+
+    def _make_records(self, cache_model: str) -> None:
+        """The records and arrays that the jitted code works on, beside memory and board."""
+        self.state = record_array(CPU)
         self.codes = record_array(CODE)
         self.blocks = record_array(BLOCK, MAX_BLOCKS)
         self.uops = record_array(UOP, MAX_UOPS)
@@ -124,8 +131,6 @@ class Processor:
         self.checks_isolation = False
         self.board = self.boards.view(np.recarray)[0]
         self.cpu.cache_all = int(cache_model == "all")
-        self._load_profile()
-        self.reset()
 
     @property
     def ram(self) -> np.ndarray:
@@ -138,10 +143,10 @@ class Processor:
         return self.memory[self.ram_bytes : self.ram_bytes + self.rom_bytes]
 
     def _empty_memory(self) -> np.ndarray:
-        """RAM, ROM, a mask of decoded code for each page of both, and the owners of the frames of RAM."""
+        """RAM, ROM, a mask of decoded code for each page of both, the owners of the frames of RAM, and what is spare."""
         memory_bytes = self.ram_bytes + self.rom_bytes
         masks = memory_bytes // PAGE_BYTES * CODE_MASK_BYTES
-        return np.zeros(memory_bytes + masks + self.ram_bytes // PAGE_BYTES, np.uint8)
+        return np.zeros(memory_bytes + masks + self.ram_bytes // PAGE_BYTES + self.spare_bytes, np.uint8)
 
     def fit_apic(self, present: bool) -> None:
         """Give the machine a local APIC and an I/O APIC, or none, before it first runs; a reset follows."""
@@ -258,11 +263,18 @@ class Processor:
 
     def _power_on(self, running: bool = False) -> None:
         """What all ways of starting have in common: no event, no limit, empty TLBs, no decoded code, fresh devices."""
+        self._power_on_processor()
+        if running:
+            device_restart(self.boards, int(self.cpu.ticks))
+        else:
+            reset_devices(self.boards, TICKS_PER_CYCLE * self.clock_hz)
+        if not self.rom_bytes:
+            devices_as_firmware_left_them(self.boards)
+
+    def _power_on_processor(self) -> None:
+        """The same without the devices."""
         cpu = self.cpu
-        cpu.ram_last = self.ram_bytes - 1
-        cpu.rom_first = self.ram_bytes
-        cpu.code_map = self.ram_bytes + self.rom_bytes
-        cpu.place_last = cpu.code_map - 1
+        self._lay_out_memory()
         cpu.vga_rom_address = 0
         cpu.pam = 0 if self.rom_bytes else PAM_ALL_RAM
         cpu.eflags = EFLAGS_FIXED
@@ -285,13 +297,15 @@ class Processor:
         self.code.block_count = layout.FIRST_BLOCK
         self.code.uop_count = layout.BLOCK_UOPS
         cpu.mode_table[:4] = (MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_USER)
-        if running:
-            device_restart(self.boards, int(cpu.ticks))
-        else:
-            reset_devices(self.boards, TICKS_PER_CYCLE * self.clock_hz)
-        if not self.rom_bytes:
-            devices_as_firmware_left_them(self.boards)
         reset_apics(self.state)
+
+    def _lay_out_memory(self) -> None:
+        """Where RAM ends in the array, and where ROM and the masks of decoded code begin."""
+        cpu = self.cpu
+        cpu.ram_last = self.ram_bytes - 1
+        cpu.rom_first = self.ram_bytes
+        cpu.code_map = self.ram_bytes + self.rom_bytes
+        cpu.place_last = cpu.code_map - 1
 
     def system_reset(self) -> None:
         """Reset processor and devices while the machine runs, as its reset line does; RAM, time and ledger go on.
@@ -341,8 +355,9 @@ class Processor:
             self._write_ram(address, octets)
             return
         for place, length in self.pieces(address, len(octets)):
-            if is_writable(self.state, place):
-                self._write_ram(place, octets[place - address : place - address + length])
+            taken = int(writable_place_of(self.state, self.memory, place))
+            if taken < BUS:
+                self._write_ram(taken, octets[place - address : place - address + length])
 
     def _write_ram(self, address: int, octets: bytes) -> None:
         """Write RAM, discarding decoded code there."""
@@ -357,7 +372,7 @@ class Processor:
             return self.memory[address : address + length].tobytes()
         octets = b""
         for physical, count in self.pieces(address, length):
-            place = int(place_of(self.state, physical))
+            place = int(place_of(self.state, self.memory, physical))
             if place >= BUS:
                 break
             octets += self.memory[place : place + count].tobytes()
@@ -366,12 +381,17 @@ class Processor:
     @property
     def owners(self) -> np.ndarray:
         """The owner of each frame (core/layout.py OWNER_*), for the check of isolation."""
-        return self.memory[self._owners_first :]
+        return self.memory[self._owners_first : self.spare_first]
 
     @property
     def _owners_first(self) -> int:
         """Where the owners begin in the array."""
-        return int(self.memory.size) - self.ram_bytes // PAGE_BYTES
+        return self.spare_first - self.ram_bytes // PAGE_BYTES
+
+    @property
+    def spare_first(self) -> int:
+        """Where the spare bytes begin in the array."""
+        return int(self.memory.size) - self.spare_bytes
 
     def check_isolation(self, on: bool) -> None:
         """Check every access of a guest's operand against `owners` from now on, or no longer."""
@@ -386,13 +406,17 @@ class Processor:
         for name in HOST_FIELDS:
             cpu[name] = 0
         cpu.front_generation = cpu.fetch_generation = 1
-        self.memory[self.ram_bytes + self.rom_bytes : self._owners_first] = 0
+        self._clear_code_masks()
         self.codes["buckets"] = 0
         self.codes["page_heads"] = 0
         self.codes["jumps"]["block"] = 0
         code.block_count, code.uop_count = layout.FIRST_BLOCK, layout.BLOCK_UOPS
         enter_level(self.state, int(cpu.cpl))
         refresh_memory_map(self.state)
+
+    def _clear_code_masks(self) -> None:
+        """Forget which pieces of memory hold decoded code."""
+        self.memory[self.ram_bytes + self.rom_bytes : self._owners_first] = 0
 
     def run(self, single: bool = False) -> int:
         """Run until an outcome (core/layout.py); `single`: one instruction."""
@@ -404,6 +428,18 @@ class Processor:
         """The physical address of a linear one as translated now, without any effect; None if it is not."""
         physical = int(look_up(self.state, self.memory, gla))
         return None if physical < 0 else physical
+
+    def refresh_map(self) -> None:
+        """Take notice of a changed map of memory."""
+        refresh_memory_map(self.state)
+
+    def discard_code(self, frame: int) -> None:
+        """A frame of RAM was written by somebody else than this processor: forget what was decoded there."""
+        octets = self.memory[int(self.cpu.code_map) + CODE_MASK_BYTES * frame :][:CODE_MASK_BYTES]
+        mask = int.from_bytes(octets.tobytes(), "little")
+        for piece in range(PAGE_BYTES >> layout.CODE_SHIFT):
+            if mask >> piece & 1:
+                note_write(self.state, self.memory, frame * PAGE_BYTES + (piece << layout.CODE_SHIFT))
 
     def settle(self) -> None:
         """Bring the ledger up to date."""

@@ -46,7 +46,7 @@ from .console.sources import NAMES
 from .core.board import BOARD, CONSOLE_BYTES, SHUTDOWN_WORD
 from .core.entries import arm_stops, refresh_segment
 from .core.keyboard import RESPONSE_BYTES, SCAN_BYTES
-from .core.layout import CPU, MAX_ROWS, NEVER, OWNER_GUEST, OWNER_VMM, TIME_OFF, TLB_BUCKETS
+from .core.layout import CPU, MAX_ROWS, NEVER, TIME_OFF, TLB_BUCKETS
 from .core.port_map import N_DEVICES
 from .core.uart import FIFO_BYTES, SENT_BYTES
 from .errors import UserError, show
@@ -54,7 +54,7 @@ from .isa.events import N_MODES
 from .isa.registers import N_SEGMENTS
 from .ledger import SHAPE, Ledger
 from .machine import Machine, Region
-from .processor import DEBUGGER_FIELDS, HOST_FIELDS, LARGEST_BIOS
+from .processor import DEBUGGER_FIELDS, HOST_FIELDS, LARGEST_BIOS, Processor
 from .profile import Profile, ProfileError, load_profile
 from .saved_apics import check_apics
 from .saved_disks import (
@@ -67,6 +67,7 @@ from .saved_disks import (
     restore_overlays,
 )
 from .vmm.registry import find_strategy
+from .vmm.saved_interpreter import fill_interpreter, interpreter_arrays
 from .vmm.saved_state import (
     divergences_state,
     exits_of,
@@ -92,7 +93,7 @@ AGAIN = "save the machine again"
 # Fields of the processor that say what machine it is: they must be those of the machine that is made to take the state.
 IDENTITY_FIELDS = (
     "price", "cache_levels", "cache_all", "ram_last", "place_last", "rom_first", "bios_bytes", "vga_rom_bytes", "code_map",
-    "owner_table",
+    "owner_table", "frame_map", "write_log", "interrupt_exits", "protected_exits",
     *(name for name in CPU.names or () if name.startswith("cpuid")),
 )  # fmt: skip
 TIME_LOG_FIELDS = ("time_mode", "time_count", "time_next", "time_log")
@@ -132,7 +133,7 @@ def machine_bytes(machine: Machine, where: object = "machine") -> bytes:
         "profile": machine.profile.name,
         "profile_digest": machine.profile.digest(),
         "memory_bytes": machine.memory_bytes,
-        "firmware_bytes": [int(machine.processor.cpu.bios_bytes), int(machine.processor.cpu.vga_rom_bytes)],
+        "firmware_bytes": firmware_bytes(machine),
         "apic": int(machine.processor.cpu.apic.present),
         "cache_model": machine.cache_model,
         "check_isolation": bool(machine.processor.cpu.owner_table),
@@ -175,6 +176,9 @@ def machine_arrays(machine: Machine) -> Iterator[tuple[str, np.ndarray]]:
         yield "vm.board", machine.vm.boards.view(np.ndarray).reshape(-1)
         yield "vm.model_specific", machine.vm.model_specific.view(np.ndarray).reshape(-1)
         yield "vm.p2m", machine.vm.p2m
+        if machine.vm.made_interpreter is not None:
+            for name, array in interpreter_arrays(machine.vm.made_interpreter):
+                yield f"vm.interpreter.{name}", array
         yield "vm.shadow", machine.vm.shadow.controls.view(np.ndarray).reshape(-1)
     for name, octets in machine.dialogue.texts().items():
         yield name, np.frombuffer(octets, np.uint8)
@@ -320,9 +324,24 @@ def empty_machine(
     bios_bytes, vga_rom_bytes = (within(count, 0, LARGEST_BIOS) for count in manifest["firmware_bytes"])
     if within(manifest["apic"], 0, 1):
         machine.processor.fit_apic(True)
+    if machine.vm is not None and manifest["vm"]["interpreter"] is not None:
+        guest_processor(machine)  # which makes the interpreter
     if bios_bytes:
-        machine.processor.install_firmware(bytes(bios_bytes), bytes(vga_rom_bytes))
+        guest_processor(machine).install_firmware(bytes(bios_bytes), bytes(vga_rom_bytes))
     return machine
+
+
+def guest_processor(machine: Machine) -> Processor:
+    """The processor that a guest's firmware belongs to."""
+    return machine.processor if machine.vm is None else machine.vm.interpreter.processor
+
+
+def firmware_bytes(machine: Machine) -> list[int]:
+    """The sizes of the BIOS image and of the expansion ROM of the VGA."""
+    if machine.vm is not None and machine.vm.made_interpreter is None:
+        return [0, 0]
+    cpu = guest_processor(machine).cpu
+    return [int(cpu.bios_bytes), int(cpu.vga_rom_bytes)]
 
 
 def expected_arrays(machine: Machine, manifest: dict[str, Any]) -> dict[str, tuple[np.dtype, int]]:
@@ -416,10 +435,12 @@ def fill_vm(machine: Machine, state: dict[str, Any], arrays: dict[str, np.ndarra
     if p2m.min() < 0 or p2m.max() >= machine.processor.ram_bytes >> 12:
         raise ValueError("vm.p2m")
     vm.p2m[:] = p2m
-    owners = machine.processor.owners
-    owners[:] = OWNER_VMM
-    owners[vm.p2m] = OWNER_GUEST
+    vm.follow_p2m()
+    vm.set_owners()
     restore_vm(vm, state)
+    if vm.made_interpreter is not None:
+        fill_interpreter(vm.made_interpreter, state["interpreter"], arrays)
+    vm.physical.look()
     vm.shadow.restore(arrays["vm.shadow"], state["shadow"])
 
 

@@ -36,17 +36,22 @@ REPEATS = 3
 SHORTEST, GOAL = 0.4, 1.0  # seconds of a measured run
 CPUID_SEP = 1 << 11
 NATIVE = "native"
+EXITS = "exits"
 
 
 @dataclass(frozen=True)
 class Loop:
-    """One measured loop: a guest, the iterations to begin with, what one event is, whether SYSENTER is there."""
+    """One measured loop: a guest, the iterations to begin with, what one event is, whether SYSENTER is there.
+
+    An event is an iteration, or where `counted` names events of the ledger each of these, or each VM exit for `exits`.
+    """
 
     name: str
     guest: str
     iterations: int
     event: str
     has_sysenter: bool = True
+    counted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,10 @@ VMM_LOOPS = (
     Loop("alu", "alu", 200, "pass of 1000"),
     Loop("syscall", "syscall", 100, "INT 0x80 round trip", has_sysenter=False),
     Loop("portio", "portio", 100, "IN and OUT"),
+    # What the VMM itself does in a second of host time.
+    Loop("vmm_privileged", "portio", 100, "VM exit", counted=(EXITS,)),
+    Loop("vmm_fill", "ptemod", 100, "shadow fill", counted=("vmm.shadow_fill",)),
+    Loop("vmm_reflect", "divzero", 100, "reflected exception", counted=("vmm.reflect",)),
 )
 
 
@@ -228,9 +237,18 @@ def measure_loop(setup: Setup, loop: Loop) -> SpeedRow:
         iterations=iterations,
         seconds=best,
         guest_mips=result.instructions / best / 1e6,
-        events_per_second=iterations / best,
+        events_per_second=events_of(loop, result, iterations) / best,
         exits_per_second=exits / best if exits else None,
     )
+
+
+def events_of(loop: Loop, result: "RunResult", iterations: int) -> int:
+    """How many events of a loop there were in a run."""
+    if not loop.counted:
+        return iterations
+    if loop.counted == (EXITS,):
+        return sum(count for count, _ in result.exits.values())
+    return sum(result.ledger.event_count(event) for event in loop.counted)
 
 
 def _timed(setup: Setup, image: "Bootable", iterations: int) -> "tuple[float, RunResult]":

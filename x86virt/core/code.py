@@ -79,7 +79,7 @@ def fetch_address(cpu, ram, gla):
     outcome, physical, rights = translate(cpu, ram, gla, 0, user, 1)
     if outcome != OK:
         return outcome, 0
-    place = place_to_read(cpu, physical)
+    place = place_to_read(cpu, ram, physical)
     if cpu.owner_table == 0:
         front_fetch_fill(cpu, gla, place - gla, user)
     elif owner_refuses(cpu, ram, gla, physical, user, ACCESS_FETCH) == 1:

@@ -1,9 +1,11 @@
 """What Python may call of the hardware besides `run`: each function is an entry, compiled whole and kept in the cache."""
 
 from ..isa.events import (
+    EVENT_IDLE_HALT,
     EVENT_SYS_INVLPG,
     EVENT_SYS_LAPIC_MMIO_ACCESS,
     EVENT_SYS_MOV_CR3_WRITE,
+    MODE_IDLE,
     MODE_VMM,
 )
 from .board import (
@@ -37,7 +39,7 @@ from .performance import (
     write_performance_register,
 )
 from .physical import note_code_write
-from .physical_map import place_to_read, refresh_map, takes_writes
+from .physical_map import place_to_read, place_to_write, refresh_map
 from .port_decode import port_read, port_write, reads_time
 from .segment import segment_limits
 from .tlb import flush_tlb, invalidate_page
@@ -84,15 +86,15 @@ def refresh_memory_map(state):
 
 
 @entry
-def place_of(state, physical):
+def place_of(state, memory, physical):
     """Where a read of a physical address finds its bytes in the array; beyond the array, in no memory."""
-    return place_to_read(state[0], physical)
+    return place_to_read(state[0], memory, physical)
 
 
 @entry
-def is_writable(state, physical):
-    """Whether RAM takes what is written to a physical address."""
-    return takes_writes(state[0], physical)
+def writable_place_of(state, memory, physical):
+    """Where RAM takes what is written to a physical address; beyond the array, no memory takes it."""
+    return place_to_write(state[0], memory, physical)
 
 
 @entry
@@ -203,6 +205,12 @@ def vmm_program_timer(state, deadline):
 def vmm_charge(state, event, items, ticks):
     """Charge a path of the VMM: its ticks were computed from the witness table."""
     charge_ticks(state[0], event, items, ticks, MODE_VMM)
+
+
+@entry
+def vmm_idle(state, halts, ticks):
+    """Time that a guest was halted while the VMM's interpreter ran it."""
+    charge_ticks(state[0], EVENT_IDLE_HALT, halts, ticks, MODE_IDLE)
 
 
 @entry

@@ -11,7 +11,7 @@ from ..isa.events import MODE_VMM
 from .jit import kernel, load_8
 from .layout import ACCESS_FETCH, OWNER_VMM
 from .memory_mapped import has_registers
-from .physical_map import BUS, place_to_read
+from .physical_map import BUS, place_of_ram, place_to_read
 
 
 @kernel
@@ -22,9 +22,9 @@ def owner_refuses(cpu, ram, gla, physical, user, access):
     if user == 0 and access != ACCESS_FETCH and cpu.operand_access == 0:
         return 0
     if physical <= cpu.ram_last:
-        if load_8(ram, cpu.owner_table + (physical >> 12)) != OWNER_VMM:
+        if load_8(ram, cpu.owner_table + (place_of_ram(cpu, ram, physical) >> 12)) != OWNER_VMM:
             return 0
-    elif place_to_read(cpu, physical) < BUS or has_registers(cpu, physical):
+    elif place_to_read(cpu, ram, physical) < BUS or has_registers(cpu, physical):
         return 0
     cpu.violation_gla = gla
     cpu.violation_hpa = physical

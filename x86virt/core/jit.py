@@ -32,7 +32,7 @@ import numpy as np
 
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent
 HARDWARE = ("isa", "core")
-TOOLKIT = ("vmm/layout.py", "vmm/fast.py", "vmm/shadow")  # what the VMM has jitted, beside the hardware that it calls
+TOOLKIT = ("vmm/layout.py", "vmm/fast", "vmm/shadow")  # what the VMM has jitted, beside the hardware that it calls
 
 JIT_DISABLED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 BOUNDSCHECK = os.environ.get("X86VIRT_BOUNDSCHECK", "0") not in ("", "0")
@@ -80,6 +80,14 @@ if JIT_DISABLED:
         return function
 
     inline = entry = kernel
+
+    def machine_code(function, *arguments):
+        """What `call_machine_code` calls: the function itself."""
+        return function
+
+    def call_machine_code(function, *arguments):
+        """Call it."""
+        return function(*arguments)
 
 else:
     import numba
@@ -226,6 +234,33 @@ else:
         config.CACHE_DIR = compiled_folder(function.__module__)
         dispatcher.enable_caching()
         return dispatcher
+
+    def machine_code(function, *arguments):
+        """The address of an entry's machine code for arguments of these types, compiled or loaded first if need be.
+
+        `call_machine_code` calls it from another entry, which needs no copy of its code, and is not compiled anew with it.
+        """
+        types_of = tuple(map(numba.typeof, arguments))
+        function.compile(types_of)
+        compiled = function.overloads[types_of]
+        if compiled.signature.return_type != numba.types.int64:
+            raise TypeError(f"{function.__qualname__} returns {compiled.signature.return_type}, not an integer")
+        return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+
+    @intrinsic
+    def call_machine_code(typing_context, address, a, b, c, d, e, f, g, h):
+        """Call the machine code of an entry of eight arguments that returns an integer (Numba's calling convention)."""
+        arguments = (a, b, c, d, e, f, g, h)
+
+        def generate(context, builder, signature, values):
+            convention, kinds = context.call_conv, signature.args[1:]
+            kind = convention.get_function_type(signature.return_type, kinds)
+            places = [cgutils.alloca_once(builder, pointer.pointee) for pointer in kind.args[:2]]  # result, exception
+            packed = convention._get_arg_packer(kinds).as_arguments(builder, values[1:])
+            builder.call(builder.inttoptr(values[0], kind.as_pointer()), [*places, *packed])
+            return builder.load(places[0])
+
+        return numba.types.int64(numba.types.int64, *arguments), generate
 
     _fix_integer_index = arrayobj.fix_integer_index
 

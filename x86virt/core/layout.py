@@ -26,6 +26,11 @@ HALTED_FOREVER = 11  # HLT with nothing that could wake it
 ISOLATION = 12  # an operand or a fetch reached a frame that is not the guest's; cpu.violation_* say which
 TIME_LOG = 13  # recording: the log of time reads is full; replaying: it has no value for this read; nothing committed
 STOPPED = 14  # a stop of the debugger's was met: cpu.stop_number says which (core/stops.py)
+INTERRUPT = 15  # an external interrupt is about to be taken, and cpu.interrupt_exits asks for this outcome instead
+
+# What cpu.mark says of the instruction that ended with MARK.
+MARK_BEGIN, MARK_END = 1, 2  # of a measured region
+MARK_PROTECTED = 3  # it changed CS, CPL or the mode, and protected mode is on now; only where cpu.protected_exits is 1
 
 # Edges out of a block, as micro-operations report them.
 EDGE_FALL = 0
@@ -79,6 +84,7 @@ MAX_GENERATION = 0xFFF
 MAX_MODE_TABLE = 8
 MAX_CONTEXTS = 64
 CONTEXT = np.dtype([("cs_base", "i8"), ("cs_limit", "i8"), ("attributes", "i8")])
+WRITTEN_FRAMES = 64  # of the log of writes that need no search
 CODE_WRITES = 64  # pending writes to pages that hold decoded code
 CODE_SHIFT = 7  # decoded code is tracked in pieces of 128 bytes
 
@@ -311,10 +317,14 @@ CPU = np.dtype(
         ("pam", "i8"),  # the host bridge's PAM registers 59 to 5F, 59 in the low byte
         ("pam_read", "i8"),  # made of them, bit n: reads of the 16 KB at C0000 + n * 4000 go to RAM
         ("pam_write", "i8"),  # the same for writes
-        ("holes", "i8"),  # not 0: something hides parts of RAM
+        ("holes", "i8"),  # not 0: something hides parts of RAM, or the frame map moves it
+        ("frame_map", "i8"),  # place of a table of the frame where each frame of RAM really lies, 4 bytes each; 0: no such map
+        ("write_log", "i8"),  # place of a table of bytes, one per real frame: 1 where RAM was written through the frame map
+        ("written_count", "i8"),  # frames that were marked there since the count was set to 0
+        ("written", "i8", WRITTEN_FRAMES),  # the first of them
         # an address that a read-modify-write has translated for writing
         ("rmw_first", "i8"),  # physical address of the first byte
-        ("rmw_split", "i8"),  # bytes on the first page, 0 when the operand does not cross
+        ("rmw_split", "i8"),  # bytes on the first page, 0 when the operand does not cross; AT_PLACE of core/memory.py
         ("rmw_second", "i8"),  # physical address of the rest
         # code
         ("context", "i8"),  # index of the code context (CS base and limit, CPL, D bit, mode)
@@ -345,13 +355,16 @@ CPU = np.dtype(
         ("probe_row", "i8"),
         ("hook_first", "i8"),  # linear range of VMM entry points; empty when first > last
         ("hook_last", "i8"),
+        ("mark", "i8"),  # MARK_, or 0
+        # exits that whoever runs the processor asks for
+        ("interrupt_exits", "i8"),  # 1: INTERRUPT instead of an external interrupt
+        ("protected_exits", "i8"),  # 1: MARK_PROTECTED where CS, CPL or the mode changed in protected mode
         ("hook_level", "i8"),  # the outermost privilege level at which arriving there counts
         # translated code, whose instructions are not the guest's one for one (core/retirement.py)
         ("unit_first", "i8"),  # places of the translation cache; empty when first > last
         ("unit_last", "i8"),
         ("unit_notes", "i8"),  # the place of its table of notes, a byte for each byte of the cache
         ("unit_events", "i8", UNIT_EVENTS),  # the ledger event that a note's number stands for
-        ("mark", "i8"),  # 1 region begins, 2 region ends
         # features and identity, from the profile
         ("cpuid", "i8", (CPUID_ROWS, 4)),  # EAX, EBX, ECX, EDX by row (core/identity.py)
         ("cpuid_highest", "i8"),

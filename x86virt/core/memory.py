@@ -38,11 +38,12 @@ from .layout import ACCESS_READ, ACCESS_WRITE, FRONT_MASK, FRONT_SLOTS, ISOLATIO
 from .memory_mapped import has_registers
 from .paging import translate, walk_for_read
 from .physical import holds_code, page_holds_code, read_at, read_physical, write_physical
-from .physical_map import BUS, is_ram, place_to_read, takes_writes
+from .physical_map import BUS, log_write, place_to_read, place_to_write
 from .tlb import front_read_fill, front_write_fill
 
 M32 = 0xFFFFFFFF
 PAGE = 0xFFFFF000
+AT_PLACE = -1  # in cpu.rmw_split: cpu.rmw_first is a place that takes plain writes, not a physical address
 SUPERVISOR = 0  # the bank of the front cache for CPL 0 to 2, and for what the processor itself reads
 
 
@@ -199,7 +200,7 @@ def resolve_read_miss(cpu, ram, gla, user):
         return RESTART, 0
     if cpu.owner_table != 0 and owner_refuses(cpu, ram, gla, physical, user, ACCESS_READ) == 1:
         return ISOLATION, 0
-    place = place_to_read(cpu, physical)
+    place = place_to_read(cpu, ram, physical)
     if place >= BUS and has_registers(cpu, physical):
         if cpu.in_block == 1:
             return RESTART, 0
@@ -213,9 +214,9 @@ def resolve_read_miss(cpu, ram, gla, user):
 
 @inline
 def resolve_write(cpu, ram, gla, user):
-    """Translate for writing: (outcome, physical address)."""
+    """Translate for writing: (outcome, physical address). The front cache knows the place alone, which a frame map moves."""
     slot = user * FRONT_SLOTS + ((gla >> 12) & FRONT_MASK)
-    if cpu.front_write[slot] == (gla & PAGE) | cpu.front_generation:
+    if cpu.front_write[slot] == (gla & PAGE) | cpu.front_generation and cpu.frame_map == 0:
         return OK, gla + cpu.write_addend[slot]
     return resolve_write_miss(cpu, ram, gla, user)
 
@@ -240,13 +241,16 @@ def resolve_write_miss(cpu, ram, gla, user):
         return OK, physical
     if cpu.cache_all == 1:
         reference(cpu, physical, DATA)
-    if takes_writes(cpu, physical):
-        if page_holds_code(cpu, ram, physical):
-            last = min(physical + 3, physical | 0xFFF)  # an operand has four bytes at most
-            if cpu.in_block == 1 and (holds_code(cpu, ram, physical) | holds_code(cpu, ram, last)) == 1:
+    place = place_to_write(cpu, ram, physical)
+    if place < BUS:
+        if page_holds_code(cpu, ram, place):
+            last = min(place + 3, place | 0xFFF)  # an operand has four bytes at most
+            if cpu.in_block == 1 and (holds_code(cpu, ram, place) | holds_code(cpu, ram, last)) == 1:
                 return RESTART, 0
-        elif cpu.cache_all == 0 and rights & PTE_D != 0 and is_ram(cpu, physical) and is_plain(cpu, gla, user):
-            front_write_fill(cpu, gla, physical - gla, user)
+        elif cpu.cache_all == 0 and rights & PTE_D != 0 and is_plain(cpu, gla, user):
+            if place == place_to_read(cpu, ram, physical):
+                front_write_fill(cpu, gla, place - gla, user)
+                log_write(cpu, ram, place)
     return OK, physical
 
 
@@ -319,7 +323,9 @@ def check_write_linear(cpu, ram, gla, n, user):
 def write_translated(cpu, ram, n, value):
     """Store to the address that the last `check_write_linear` translated."""
     head = cpu.rmw_split
-    if head == 0:
+    if head == AT_PLACE:
+        put_bytes(ram, cpu.rmw_first, n, value)
+    elif head == 0:
         write_physical(cpu, ram, cpu.rmw_first, n, value)
     else:
         write_physical(cpu, ram, cpu.rmw_first, head, value)

@@ -15,7 +15,7 @@ from ..isa.registers import (
     SS,
 )
 from .jit import inline, kernel
-from .layout import FRONT_SLOTS, MAX_CONTEXTS, OK
+from .layout import FRONT_SLOTS, MARK_PROTECTED, MAX_CONTEXTS, OK
 from .memory import bytes_at, fast_read_address, read_segment, write_segment
 
 MASK_32 = 0xFFFFFFFF
@@ -123,6 +123,8 @@ def set_context(cpu):
         cpu.context_count = index + 1
     cpu.context = index
     cpu.context_of_level[cpu.cpl] = index
+    if cpu.protected_exits == 1 and not segments_are_paragraphs(cpu):
+        cpu.mark = MARK_PROTECTED
 
 
 @kernel

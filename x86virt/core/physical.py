@@ -9,7 +9,7 @@ from .cache import WALK, reference
 from .jit import inline, kernel, load_8, load_16, load_32, store_8, store_16, store_32
 from .layout import CODE_SHIFT, CODE_WRITES
 from .memory_mapped import read_registers, write_registers
-from .physical_map import BUS, is_ram, place_to_read, takes_writes
+from .physical_map import BUS, is_ram, log_write, place_to_read, place_to_write
 
 
 @inline
@@ -57,13 +57,13 @@ def read_at(cpu, ram, place, n):
 @kernel
 def read_physical(cpu, ram, physical, n):
     """`n` bytes (1 to 4) of one page at a physical address: an operand, or other data of an instruction."""
-    return read_at(cpu, ram, place_to_read(cpu, physical), n)
+    return read_at(cpu, ram, place_to_read(cpu, ram, physical), n)
 
 
 @kernel
 def read_memory(cpu, ram, physical, n):
     """What the processor reads of its own, which never reaches registers: a table's entry. `n` bytes, ones for no memory."""
-    place = place_to_read(cpu, physical)
+    place = place_to_read(cpu, ram, physical)
     if place >= BUS:
         return (1 << (8 * n)) - 1
     return read_at(cpu, ram, place, n)
@@ -89,18 +89,21 @@ def read_table(cpu, ram, physical):
 @kernel
 def write_physical(cpu, ram, physical, n, value):
     """Store the low `n` bytes (1 to 4) of `value` on one page at a physical address."""
-    if not takes_writes(cpu, physical):
+    place = place_to_write(cpu, ram, physical)
+    if place >= BUS:
         write_registers(cpu, physical, n, value)
         return
-    if page_holds_code(cpu, ram, physical):
-        note_code_write(cpu, ram, physical)
-    if (physical ^ (physical + n - 1)) >> CODE_SHIFT != 0:
-        note_code_write(cpu, ram, physical + n - 1)
+    if cpu.write_log != 0:
+        log_write(cpu, ram, place)
+    if page_holds_code(cpu, ram, place):
+        note_code_write(cpu, ram, place)
+    if (place ^ (place + n - 1)) >> CODE_SHIFT != 0:
+        note_code_write(cpu, ram, place + n - 1)
     if n == 4:
-        store_32(ram, physical, value)
+        store_32(ram, place, value)
     elif n == 1:
-        store_8(ram, physical, value)
+        store_8(ram, place, value)
     else:
-        store_16(ram, physical, value)
+        store_16(ram, place, value)
         if n == 3:
-            store_8(ram, physical + 2, value >> 16)
+            store_8(ram, place + 2, value >> 16)

@@ -10,11 +10,15 @@ section 4; every region beyond RAM that is not named reads as ones and loses wha
     where its BAR says the expansion ROM of the VGA, unless RAM is there
     up to FFFFFFFF     the BIOS image
 
+The processor of a virtual machine may have a frame map (`cpu.frame_map`, a VMM's p2m in RAM): then a RAM address is not its own
+place, and every access looks the place up. Its writes are logged by frame, for whoever keeps something derived from RAM.
+
 A machine without firmware has RAM in all segments, as a BIOS would leave it. Whoever changes the map drops the front
 caches. Decoded code is known by its place, so that a map which changes can bring no stale code to execution.
 """
 
-from .jit import inline, kernel
+from .jit import inline, kernel, load_8, load_32, store_8
+from .layout import WRITTEN_FRAMES
 from .tlb import drop_fetch_front, drop_front
 
 BUS = 1 << 60  # BUS + physical address is the "place" of what is neither RAM nor ROM
@@ -25,12 +29,15 @@ SEGMENT_SHIFT = 14  # 16 KB; the 64 KB from F0000 are four of them that are swit
 ALL_SEGMENTS = 0xFFFF
 PAM_READ, PAM_WRITE = 1, 2
 PAM_ALL_RAM = 0x33333333333330  # all seven registers, 59 in the low byte: every segment is RAM
-HOLE_SHADOW, HOLE_REGISTERS = 1, 2  # bits of cpu.holes: a segment is not RAM in both directions; the local APIC is in RAM
+# Bits of cpu.holes: a segment is not RAM in both directions; the local APIC is in RAM; RAM lies where the frame map says.
+HOLE_SHADOW, HOLE_REGISTERS, HOLE_MAPPED = 1, 2, 4
 
 
 @kernel
 def in_hole(cpu, physical):
-    """Whether an address of RAM is hidden, for reads or writes, by something in front of it."""
+    """Whether an address of RAM is hidden, for reads or writes, by something in front of it, or lies elsewhere."""
+    if cpu.frame_map != 0:
+        return True
     if physical >> 12 == cpu.apic.page:
         return True
     if physical >> 18 != SHADOW_FIRST >> 18:
@@ -45,17 +52,32 @@ def is_ram(cpu, physical):
 
 
 @kernel
-def place_beside_ram(cpu, physical):
+def place_of_ram(cpu, ram, physical):
+    """Where the bytes of a RAM address lie: there, or in the frame that the frame map names."""
+    if cpu.frame_map == 0:
+        return physical
+    return load_32(ram, cpu.frame_map + (physical >> 12) * 4) << 12 | (physical & 0xFFF)
+
+
+@inline
+def is_shadow(physical):
+    """Whether an address lies in the segments that the PAM registers rule."""
+    return SHADOW_FIRST <= physical < SHADOW_END
+
+
+@kernel
+def place_beside_ram(cpu, ram, physical):
     """`place_to_read` for an address that `is_ram` does not vouch for."""
     if physical >> 12 == cpu.apic.page:
         return BUS + physical
-    if SHADOW_FIRST <= physical < SHADOW_END:
-        if physical <= cpu.ram_last and (cpu.pam_read >> ((physical >> SEGMENT_SHIFT) & 15)) & 1 != 0:
-            return physical
+    reads_ram = physical <= cpu.ram_last
+    if is_shadow(physical) and (not reads_ram or (cpu.pam_read >> ((physical >> SEGMENT_SHIFT) & 15)) & 1 == 0):
         offset = physical - SHADOW_END + cpu.bios_bytes
         if physical >= BIOS_ALIAS and offset >= 0:
             return cpu.rom_first + offset
         return BUS + physical
+    if reads_ram:
+        return place_of_ram(cpu, ram, physical)
     if physical < TOP and physical >= TOP - cpu.bios_bytes:
         return cpu.rom_first + physical - (TOP - cpu.bios_bytes)
     if cpu.vga_rom_address != 0 and cpu.vga_rom_address <= physical < cpu.vga_rom_address + cpu.vga_rom_bytes:
@@ -64,20 +86,43 @@ def place_beside_ram(cpu, physical):
 
 
 @inline
-def place_to_read(cpu, physical):
+def place_to_read(cpu, ram, physical):
     """Where a read of a physical address, or a fetch from it, finds its bytes; from BUS on, they are in no memory."""
     if is_ram(cpu, physical):
         return physical
-    return place_beside_ram(cpu, physical)
+    return place_beside_ram(cpu, ram, physical)
+
+
+@kernel
+def place_to_write_beside_ram(cpu, ram, physical):
+    """`place_to_write` for an address that `is_ram` does not vouch for."""
+    if physical > cpu.ram_last or physical >> 12 == cpu.apic.page:
+        return BUS + physical
+    if is_shadow(physical) and (cpu.pam_write >> ((physical >> SEGMENT_SHIFT) & 15)) & 1 == 0:
+        return BUS + physical
+    return place_of_ram(cpu, ram, physical)
 
 
 @inline
-def takes_writes(cpu, physical):
-    """Whether RAM takes what is written to a physical address, which is its place then."""
+def place_to_write(cpu, ram, physical):
+    """Where RAM takes what is written to a physical address; from BUS on, no memory takes it."""
     if is_ram(cpu, physical):
-        return True
-    in_shadow = physical <= cpu.ram_last and SHADOW_FIRST <= physical < SHADOW_END
-    return in_shadow and physical >> 12 != cpu.apic.page and (cpu.pam_write >> ((physical >> SEGMENT_SHIFT) & 15)) & 1 != 0
+        return physical
+    return place_to_write_beside_ram(cpu, ram, physical)
+
+
+# -- the log of writes through a frame map ------------------------------------------------------------------------------
+
+
+@kernel
+def log_write(cpu, ram, place):
+    """Mark the frame of a place as written, and name it if it is among the first that are marked."""
+    if cpu.write_log == 0 or load_8(ram, cpu.write_log + (place >> 12)) != 0:
+        return
+    store_8(ram, cpu.write_log + (place >> 12), 1)
+    if cpu.written_count < WRITTEN_FRAMES:
+        cpu.written[cpu.written_count] = place >> 12
+    cpu.written_count += 1
 
 
 # -- what changes the map ---------------------------------------------------------------------------------------------
@@ -109,6 +154,8 @@ def refresh_map(cpu):
         cpu.holes = HOLE_SHADOW
     if 0 <= cpu.apic.page <= cpu.ram_last >> 12:
         cpu.holes |= HOLE_REGISTERS
+    if cpu.frame_map != 0:
+        cpu.holes |= HOLE_MAPPED
     drop_front(cpu)
     drop_fetch_front(cpu)
 

@@ -39,6 +39,7 @@ from .layout import (
     HALTED_FOREVER,
     HOLDS_DEBUG,
     HOOK,
+    INTERRUPT,
     MARK,
     NEVER,
     OK,
@@ -79,12 +80,18 @@ def advance_time(cpu, board):
 
 
 @kernel
-def take_interrupt(cpu, ram, board):
-    """Acknowledge and deliver the external interrupt that waits."""
+def acknowledge_event(cpu, board):
+    """Acknowledge the external interrupt that waits: it is the event to be delivered."""
     cpu.event_vector = acknowledge(cpu, board)
     cpu.event_kind = KIND_EXTERNAL
     cpu.event_error = 0
     cpu.event_has_error = 0
+
+
+@kernel
+def take_interrupt(cpu, ram, board):
+    """Acknowledge and deliver the external interrupt that waits."""
+    acknowledge_event(cpu, board)
     return deliver_event(cpu, ram)
 
 
@@ -131,6 +138,8 @@ def boundary(cpu, ram, board):
                 return outcome
             continue
         if cpu.shadow == 0 and cpu.eflags & EFLAGS_IF != 0 and interrupt_requested(cpu, board):
+            if cpu.interrupt_exits == 1:
+                return INTERRUPT
             if cpu.halted == 1:
                 wake(cpu)
             outcome = take_interrupt(cpu, ram, board)
@@ -146,6 +155,28 @@ def boundary(cpu, ram, board):
         outcome = idle(cpu, board)
         if outcome != OK:
             return outcome
+
+
+@entry
+def take_requested_interrupt(state, ram, boards):
+    """Take the external interrupt because of which the last call ended with INTERRUPT: (OK or SHUTDOWN, its vector)."""
+    cpu = state[0]
+    if cpu.halted == 1:
+        wake(cpu)
+    acknowledge_event(cpu, boards[0])
+    vector = cpu.event_vector
+    return deliver_event(cpu, ram), vector
+
+
+@entry
+def deliver_external(state, ram, vector):
+    """Deliver an external interrupt that was acknowledged: OK or SHUTDOWN."""
+    cpu = state[0]
+    cpu.event_vector = vector
+    cpu.event_kind = KIND_EXTERNAL
+    cpu.event_error = 0
+    cpu.event_has_error = 0
+    return deliver_event(cpu, ram)
 
 
 @inline

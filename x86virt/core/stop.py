@@ -4,7 +4,7 @@ from ..isa.registers import EBX
 from ..isa.vectors import UD
 from .fault import raise_plain
 from .jit import kernel
-from .layout import EDGE_FAULT, EDGE_SYSTEM, PROBE
+from .layout import EDGE_FAULT, EDGE_SYSTEM, MARK_BEGIN, MARK_END, PROBE
 
 
 @kernel
@@ -23,8 +23,8 @@ def stop_probe(cpu, ram, u):
 @kernel
 def stop_mark(cpu, ram, u):
     """XCHG BX,BX begins a measured region, XCHG CX,CX ends it; both are no operation."""
-    cpu.mark = 2
+    cpu.mark = MARK_END
     if u.dst == EBX:
-        cpu.mark = 1
+        cpu.mark = MARK_BEGIN
     cpu.rip = u.target
     return EDGE_SYSTEM

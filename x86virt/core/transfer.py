@@ -8,6 +8,7 @@ from .flags import arithmetic_flags, carry_flag, set_arithmetic_flags, set_carry
 from .jit import inline, kernel
 from .layout import OK
 from .memory import (
+    AT_PLACE,
     bytes_at,
     check_operand_alignment,
     check_write_segment,
@@ -163,7 +164,7 @@ def load_for_update(cpu, ram, u):
     index = fast_write_address(cpu, u.segment, offset, n)
     if index >= 0:
         cpu.rmw_first = index
-        cpu.rmw_split = 0
+        cpu.rmw_split = AT_PLACE
         cpu.gpr[u.dst] = bytes_at(ram, index, n)
         return OK
     outcome = check_write_segment(cpu, ram, u.segment, offset, n)

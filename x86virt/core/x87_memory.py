@@ -7,7 +7,7 @@ from .jit import kernel
 from .layout import OK, RESTART
 from .memory import check_alignment, check_segment, effective_address, resolve_read, resolve_write
 from .physical import holds_code, read_at, write_physical
-from .physical_map import takes_writes
+from .physical_map import BUS, place_to_write
 
 M32 = 0xFFFFFFFF
 PIECE = 128  # bytes in which decoded code is tracked
@@ -28,9 +28,10 @@ def resolve(cpu, ram, gla, user, write):
 @kernel
 def covers_code(cpu, ram, physical, n):
     """Whether any of `n` bytes on one page belongs to decoded code."""
-    if not takes_writes(cpu, physical):
+    place = place_to_write(cpu, ram, physical)
+    if place >= BUS:
         return False
-    for piece in range(physical & ~(PIECE - 1), physical + n, PIECE):
+    for piece in range(place & ~(PIECE - 1), place + n, PIECE):
         if holds_code(cpu, ram, piece) == 1:
             return True
     return False

@@ -41,7 +41,6 @@ class UnitText:
             *(["one instruction at a time"] if context.single else []),
             *(["TF set"] if context.trap_flag else []),
             *(["16-bit stack"] if context.narrow_stack else []),
-            *(["GS cannot be loaded again"] if context.lost_gs else []),
         ]
         mode = ", ".join([f"cs {context.selector:04x}", f"iopl {context.iopl}", *special])
         growth = len(unit.octets) / len(unit.guest)

@@ -424,6 +424,20 @@ EVENTS: tuple[Event, ...] = (
     *(Event(name, "vmm", unit, sentence, None, "free") for name, (unit, sentence) in _SHADOW_EVENTS.items()),
     *(Event(name, "translator", unit, sentence, name) for name, (unit, sentence) in _TRANSLATOR_WORK.items()),
     *(Event(name, "translator", unit, sentence, None, "free") for name, (unit, sentence) in _TRANSLATOR_COUNTS.items()),
+    Event(
+        "vmm.interpret",
+        "vmm",
+        "instruction",
+        "An instruction of the guest's, or the delivery of an event to it, performed by the VMM's interpreter.",
+        "vmm.interpret",
+    ),
+    Event(
+        "vmm.interpreter_switch",
+        "vmm",
+        "switch",
+        "The state of the virtual processor taken to the VMM's interpreter and back.",
+        "vmm.interpreter_switch",
+    ),
 )
 
 
@@ -654,3 +668,5 @@ EVENT_TRANSLATOR_UNIT = 214
 EVENT_TRANSLATOR_BYTE = 215
 EVENT_TRANSLATOR_GUEST_BYTE = 216
 EVENT_TRANSLATOR_LOOKUP_HIT = 217
+EVENT_VMM_INTERPRET = 218
+EVENT_VMM_INTERPRETER_SWITCH = 219

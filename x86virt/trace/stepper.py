@@ -176,7 +176,7 @@ class Stepper:
         """One call of the processor."""
         self.cpu.retired_limit = retired_limit
         self.cpu.budget = budget
-        return self.processor.run(single)
+        return self.machine.run_guest(single)
 
     def act(self, outcome: int) -> None:
         """Do what an outcome asks for; it may end the run."""

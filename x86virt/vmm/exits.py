@@ -39,6 +39,13 @@ class Unsupported(VmmError):
     """The guest uses something that this VMM does not virtualize yet; the outcome names it."""
 
 
+class NotDirect(Exception):
+    """The hardware cannot hold what the guest's instruction asks for: the interpreter takes the guest over before it.
+
+    Whoever raises it has changed nothing yet.
+    """
+
+
 class IsolationViolation(Exception):
     """An access that originates in a guest operand would reach a frame that is not the guest's."""
 

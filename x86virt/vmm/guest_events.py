@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 from ..core.breakpoints import DR6_BD, DR6_BS, DR7_GD, ON_EXECUTION
 from ..isa.registers import CR0_NE, EFLAGS_RF
-from ..isa.vectors import DB, MF
+from ..isa.vectors import DB, GP, MF, SS_FAULT
 from . import layout
-from .exits import ERROR_CODE_VECTORS, Exit, GuestFault, Unsupported
+from .exits import ERROR_CODE_VECTORS, Exit, GuestFault
 from .reflect import reflect
 
 if TYPE_CHECKING:
@@ -29,12 +29,22 @@ class GuestEvents:
         reflect(self.vm, fault.vector, fault.error)
 
     def reflect_exit(self, exit: Exit) -> None:
-        """Deliver the exception that caused an exit to the guest as it is."""
+        """Deliver the exception that caused an exit to the guest as it is.
+
+        Where the guest's own processor might do otherwise, the interpreter says what: it tells the guest of an x87 exception
+        by IRQ 13 if CR0.NE is clear, and the limits of its segments may reach further than those of their shadows.
+        """
         if exit.vector == DB:
             self.note_debug(self.vm.debug_bits)
-        if exit.vector == MF and not self.vm.vcpu.cr0 & CR0_NE:
-            raise Unsupported("an x87 exception of a guest with CR0.NE clear: its IRQ 13 is not virtualized; set CR0.NE")
+        by_irq_13 = exit.vector == MF and not self.vm.vcpu.cr0 & CR0_NE
+        if by_irq_13 or self.is_by_truncation(exit):
+            self.vm.interpret_one()
+            return
         reflect(self.vm, exit.vector, exit.qualification if exit.vector in ERROR_CODE_VECTORS else None)
+
+    def is_by_truncation(self, exit: Exit) -> bool:
+        """Whether a limit that the VMM cut off may have raised the fault."""
+        return exit.vector in (GP, SS_FAULT) and exit.qualification == 0 and self.vm.segments.are_truncated()
 
     # -- debug exceptions -------------------------------------------------------------------------------------------
 
@@ -55,18 +65,21 @@ class GuestEvents:
         self.vm.vcpu.own_resume = False
         reflect(self.vm, DB, None)
 
+    @staticmethod
+    def can_load(registers: list[int]) -> bool:
+        """Whether the processor may have all breakpoints that DR0 to DR7 enable: on code alone, below the VMM."""
+        return all(
+            registers[7] >> 16 + 4 * number & 3 == ON_EXECUTION and registers[number] < layout.VMM_BASE
+            for number in range(4)
+            if registers[7] >> 2 * number & 3
+        )
+
     def load_breakpoints(self) -> None:
         """Give the processor the guest's instruction breakpoints, which it meets just where the guest's would.
 
-        Breakpoints on data and ports would miss what the VMM does for the guest.
+        Breakpoints on data and ports would miss what the VMM does for the guest: while there are any, it is interpreted.
         """
         registers = [int(value) for value in self.vm.vcpu.dr]
-        for number in range(4):
-            if registers[7] >> 2 * number & 3:
-                if registers[7] >> 16 + 4 * number & 3 != ON_EXECUTION:
-                    raise Unsupported("the guest enables a breakpoint on data or ports: only those on code are virtualized")
-                if registers[number] >= layout.VMM_BASE:
-                    raise Unsupported(f"the guest enables a breakpoint at {registers[number]:#x}, where the VMM lies")
         for number in range(4):
             self.vm.processor.set_debug_register(number, registers[number])
         self.vm.processor.set_debug_register(7, registers[7] & DR7_ENABLES)

@@ -31,12 +31,17 @@ class GuestMemory:
 
     # -- guest-physical -----------------------------------------------------------------------------------------
 
-    def machine_address(self, gpa: int) -> int | None:
-        """The machine address of a guest-physical one, None beyond the guest's RAM."""
+    def machine_address(self, gpa: int, write: bool = False) -> int | None:
+        """The machine address of a guest-physical one, None where no memory gives or takes anything."""
         frame = gpa >> 12
         if frame >= len(self.vm.p2m):
             return None
-        address = int(self.vm.p2m[frame]) << 12 | gpa & 0xFFF
+        found: int | None = int(self.vm.p2m[frame])
+        if frame in self.vm.physical.moved:
+            found = self.vm.physical.moved[frame][write]
+        if found is None:
+            return None
+        address = found << 12 | gpa & 0xFFF
         self.vm.check_owner(gpa, address)
         return address
 
@@ -49,7 +54,7 @@ class GuestMemory:
 
     def write_gpa(self, gpa: int, n: int, value: int) -> None:
         """Store `n` bytes within one page; lost where there is no RAM."""
-        address = self.machine_address(gpa)
+        address = self.machine_address(gpa, True)
         if address is not None:
             self.vm.processor.write_physical(address, (value & ((1 << (8 * n)) - 1)).to_bytes(n, "little"))
             self.vm.shadow.note_write(gpa, n)

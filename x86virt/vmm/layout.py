@@ -73,7 +73,9 @@ DETACHED_STACK_SELECTOR = 0xFFE8
 BOOT_DATA_SELECTOR = 0xFFF0
 TRANSLATED_CODE_SELECTOR = 0xFFD8
 TRANSLATOR_DATA_SELECTOR = 0xFFF8
+GUEST_GS_SELECTOR = 0xFFF0  # what the guest has in GS, for translated code that goes through it
 FIRST_VMM_SELECTOR = VMM_CODE_SELECTOR
+GUEST_ROM_BYTES = 1 << 20  # of machine RAM behind the guest's own, for its BIOS and the expansion ROM of its VGA
 MAX_GUEST_BYTES = 0x7FC00000
 
 TSS_BYTES = 104

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from .vm import VirtualMachine
 
 
+Place = tuple[int, int, int | None, int]  # n, EIP, iterations left, tick
+
+
 class TimeLog(Protocol):
     """Who sees to the processor's log of time reads when it is full, or empty in a replay."""
 
@@ -98,7 +101,10 @@ class Recorder:
 
     def drain(self) -> None:
         """Take what the processor has logged."""
-        cpu = self.machine.processor.cpu
+        self.take(self.machine.processor.cpu)
+
+    def take(self, cpu: Any) -> None:
+        """Take what a processor's record has logged: the machine's, or that of the VMM's interpreter."""
         rows = cpu.time_log[: int(cpu.time_count)]
         self.log.reads += [TimeRead(int(row["n"]), int(row["source"]), int(row["value"])) for row in rows]
         cpu.time_count = 0
@@ -116,20 +122,30 @@ class Recorder:
         self._deadline = int(device_deadline(vm.boards))
         self._edges, self._level = int(board.timer_edges), int(board.pit[0].output)
 
-    def after_devices(self, vm: "VirtualMachine", instructions: int) -> None:
-        """Log what moved; `instructions` is 1 for a port access, whose effect is behind the instruction."""
+    def after_devices(self, vm: "VirtualMachine", instructions: int, by_guest: bool = False) -> None:
+        """Log what moved; `instructions` is 1 for a port access, whose effect is behind the instruction.
+
+        `by_guest`: an instruction that has retired may have moved it, not time alone."""
         board, cpu = vm.board, vm.processor.cpu
         edges, level = int(board.timer_edges) - self._edges, int(board.pit[0].output)
         if edges or level != self._level:
             if edges:
-                self.requested = int(cpu.ticks) if instructions or self._deadline == NEVER else self._deadline
+                asked = instructions or by_guest or self._deadline == NEVER
+                self.requested = int(cpu.ticks) if asked else self._deadline
             self.log.events.append(TimerLine(int(cpu.retired) + instructions, edges, level))
 
     def on_delivery(self, vm: "VirtualMachine", vector: int) -> None:
         """The VMM is about to deliver an interrupt."""
-        cpu = vm.processor.cpu
-        place = int(cpu.retired), vm.vcpu.frame.eip, iterations_left(vm)
-        self.log.events.append(Delivery(*place, vector, int(cpu.ticks), self.requested))
+        self.note_delivery(self.place(vm), vector)
+
+    def place(self, vm: "VirtualMachine") -> Place:
+        """Where the guest is, and when."""
+        return int(vm.processor.cpu.retired), vm.eip(), iterations_left(vm), int(vm.processor.cpu.ticks)
+
+    def note_delivery(self, place: Place, vector: int) -> None:
+        """An interrupt is delivered there."""
+        n, rip, left, tick = place
+        self.log.events.append(Delivery(n, rip, left, vector, tick, self.requested))
 
     def on_resume(self, vm: "VirtualMachine") -> None:
         """The VMM gives control back: nothing may wait before an open window.

@@ -33,7 +33,7 @@ from ..isa.vectors import (
     NP,
 )
 from .descriptor import Descriptor
-from .exits import GuestFault, Unsupported
+from .exits import GuestFault, NotDirect
 from .guest_stack import inner_stack, present_stack
 from .segments import descriptor_of, error_code, mark_accessed
 from .stops import note_delivery
@@ -130,7 +130,7 @@ def deliver(vm: "VirtualMachine", vector: int, error: int | None, kind: int) -> 
     low, high = read_gate(vm, vector, kind)
     gate_type = high >> 8 & 0x1F
     if gate_type == TYPE_TASK_GATE:
-        raise Unsupported(f"guest IDT vector {vector:#x} is a task gate: use interrupt or trap gates")
+        raise NotDirect  # a hardware task switch
     n = 4 if gate_type & WIDE else 2
     selector = low >> 16
     target = low & 0xFFFF | (high & 0xFFFF0000 if n == 4 else 0)

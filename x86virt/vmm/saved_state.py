@@ -11,6 +11,7 @@ from ..isa.registers import LDTR
 from . import layout
 from .descriptor import Descriptor
 from .probe import Divergence
+from .saved_interpreter import interpreter_state
 from .state import SegmentState
 from .translation.saving import restore_translator, translator_state
 from .vcpu import Frame
@@ -24,7 +25,7 @@ ARRAYS = ("p2m", "boards", "model_specific")  # saved as they are, beside `vm_st
 SAVED_OF_VM = {*FLAGS, "unpriced", "exits", "translation", "debug_bits", "resumed_at", *ARRAYS}
 MADE_OF_VM = {
     "machine", "ring", "processor", "prices", "board", "guest", "vcpu", "shadow", "descriptors", "recorder", "last_exit",
-    "last_delivery", "segments", "events", "entries",
+    "last_delivery", "segments", "events", "entries", "made_interpreter", "m2p", "physical",
 }  # fmt: skip
 SAVED_OF_DESCRIPTORS, MADE_OF_DESCRIPTORS = {"originals", "detached"}, {"vm", "ring", "shown"}
 SAVED_OF_SEGMENTS, MADE_OF_SEGMENTS = {"held"}, {"vm"}
@@ -39,6 +40,7 @@ def vm_state(vm: "VirtualMachine") -> dict[str, Any]:
     """All of it but ARRAYS."""
     state: dict[str, Any] = {name: bool(getattr(vm, name)) for name in FLAGS}
     state["open_vectors"] = sorted(vm.entries.open_vectors)
+    state["interpreter"] = None if vm.made_interpreter is None else interpreter_state(vm.made_interpreter)
     state["unpriced"] = vm.unpriced
     state["debug_bits"] = int(vm.debug_bits)
     state["resumed_at"] = vm.resumed_at

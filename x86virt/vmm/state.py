@@ -11,6 +11,7 @@ from ..isa.registers import GENERAL_REGISTERS, SEGMENT_REGISTERS
 
 if TYPE_CHECKING:
     from ..machine import Machine
+    from ..processor import Processor
 
 # Fields of board records that a guest can come to know; the console is compared as text.
 BOARD_FIELDS = (
@@ -150,7 +151,11 @@ def x87_state(cpu) -> dict[str, int]:
 
 def bare_registers(machine: "Machine") -> tuple[dict[str, int], dict[str, SegmentState]]:
     """Registers and segments of a guest on the bare machine: the processor's own."""
-    processor = machine.processor
+    return processor_registers(machine.processor)
+
+
+def processor_registers(processor: "Processor") -> tuple[dict[str, int], dict[str, SegmentState]]:
+    """Registers and segments of a processor that executes a guest on the guest's own terms."""
     cpu = processor.cpu
     registers = {name: int(cpu.gpr[number]) for number, name in enumerate(GENERAL_REGISTERS)}
     registers |= {

@@ -6,6 +6,10 @@ trap, so that the VMM's IRET loads them anew at each resume; the others stay in 
 A register may hold what no table says any more (Robin and Irvine call it a segment that cannot be restored): CS and SS
 are then loaded from entries of the VMM's own, and of the others `held` says what they were loaded with, for as long as
 the hardware's register is as that load left it.
+
+While CS or SS hangs on an entry of the VMM's own, which must be one that its ring may load, the guest can load that entry
+too, by a selector at the end of the largest table (0xFFE0 and 0xFFE8): its processor would have raised #GP. No GDT can
+tell the two loads apart; it is a divergence of ring deprivileging on x86 that no instruction's row names.
 """
 
 from typing import TYPE_CHECKING
@@ -64,6 +68,9 @@ class VirtualSegments:
         held = self.held.get(segment)
         if held is not None and held[1] == hardware:
             return held[0]
+        own = self.vm.descriptors.detached.get(hardware.selector & 0xFFF8)
+        if own is not None:  # which the guest's processor would have refused
+            return SegmentState(hardware.selector, own.base, own.limit, own.access)
         original = self.vm.descriptors.originals.get(key_of(hardware.selector))
         if original is None:
             name = SEGMENT_REGISTERS[segment]
@@ -177,6 +184,10 @@ class VirtualSegments:
                     frame.cs = selector
                 else:
                     frame.ss = selector
+        self.keep_data(key)
+
+    def keep_data(self, key: int) -> None:
+        """Note what DS, ES, FS and GS hold that were loaded from a descriptor of the shadow."""
         for segment in DATA_SEGMENTS:
             hardware = self.hardware_state(segment)
             if key_of(hardware.selector) == key and not hardware.access & AR_UNUSABLE:
@@ -198,8 +209,10 @@ class VirtualSegments:
         """The guest is about to go on: entries for CS and SS that are not in use are none that it may load."""
         frame = self.vm.vcpu.frame
         for segment, selector in ((CS, frame.cs), (SS, frame.ss)):
-            if selector & 0xFFF8 != DETACHED_SELECTOR[segment]:
-                self.vm.descriptors.attach(DETACHED_SELECTOR[segment])
+            own = DETACHED_SELECTOR[segment]
+            if selector & 0xFFF8 != own and own in self.vm.descriptors.detached:
+                self.keep_data(own)
+                self.vm.descriptors.attach(own)
 
     # -- operands -------------------------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ from ..core.entries import (
 )
 from ..core.layout import MAX_INSTRUCTION, MODEL_SPECIFIC, NEVER, OWNER_GUEST, OWNER_VMM, TIME_STAMP
 from ..identity import reset_model_specific
-from ..isa.events import EVENT_ID, EVENT_VMM_UNPRICED_HOOK, MODE_GUEST_KERNEL, MODE_GUEST_USER, MODE_VMM
+from ..isa.events import EVENT_ID, EVENT_VMM_UNPRICED_HOOK, EVENTS, MODE_GUEST_KERNEL, MODE_GUEST_USER, MODE_VMM
 from ..isa.registers import (
     AR_UNUSABLE,
     CR0_ET,
@@ -69,19 +69,29 @@ from .exits import (
     Exit,
     GuestFault,
     IsolationViolation,
-    Unsupported,
+    NotDirect,
 )
 from .guest_events import GuestEvents
 from .guest_memory import GuestMemory
 from .instruction import Instruction, decode_at_trap, fetch, repeats
+from .interpreter import Interpreter
 from .open_entries import OpenEntries
 from .options import Value
+from .physical_map import PhysicalMap
 from .prices import PathPrices
 from .reflect import reflect
 from .shadow.memory import ShadowMemory
 from .shadow.records import DESCRIPTORS
 from .shadow_descriptors import ShadowDescriptors
-from .state import SYSTEM_REGISTERS, SegmentState, VirtualState, devices_of, segment_state, x87_state
+from .state import (
+    SYSTEM_REGISTERS,
+    SegmentState,
+    VirtualState,
+    devices_of,
+    processor_registers,
+    segment_state,
+    x87_state,
+)
 from .stops import note_arrival
 from .translation import Translator
 from .vcpu import Frame, VirtualCpu
@@ -139,14 +149,54 @@ class VirtualMachine:
         self.segments = VirtualSegments(self)
         self.events = GuestEvents(self)
         self.entries = OpenEntries(self)
+        self.made_interpreter: Interpreter | None = None
+        self.physical = PhysicalMap(self)
+        self.follow_p2m()
         translates = machine.strategy.processor == "binary_translation"
         self.translation = Translator(self) if translates else None
         self.interrupt_waits = False  # a virtual device requests one, whatever the guest's IF
         self.recorder: Recorder | None = None
         self.last_exit: Exit | None = None
         self.last_delivery: tuple[int, int | None, int] | None = None  # to the guest: vector, error code, kind
-        self.processor.owners[:] = OWNER_VMM
-        self.processor.owners[self.p2m] = OWNER_GUEST
+        self.set_owners()
+
+    def set_owners(self) -> None:
+        """Say whose each machine frame is: the guest's RAM and ROM, all others the VMM's."""
+        owners = self.processor.owners
+        owners[:] = OWNER_VMM
+        owners[self.p2m] = OWNER_GUEST
+        first = layout.VMM_BYTES + self.machine.memory_bytes >> 12
+        owners[first : first + (layout.GUEST_ROM_BYTES >> 12)] = OWNER_GUEST
+
+    def guest_frame(self, frame: int) -> int | None:
+        """The guest frame that a machine frame is, None if it is none of the guest's RAM."""
+        found = int(self.m2p[frame])
+        return None if found < 0 else found
+
+    def follow_p2m(self) -> None:
+        """The p2m is set: its inverse follows."""
+        self.m2p = np.full(self.processor.ram_bytes // PAGE, -1, np.int64)
+        self.m2p[self.p2m] = np.arange(len(self.p2m))
+
+    @property
+    def interpreter(self) -> Interpreter:
+        """The VMM's interpreter, made when it is first needed."""
+        if self.made_interpreter is None:
+            self.made_interpreter = Interpreter(self)
+        return self.made_interpreter
+
+    @property
+    def is_interpreted(self) -> bool:
+        """Whether the guest is in the interpreter's hands, and with it the state of the virtual processor."""
+        return self.made_interpreter is not None and self.made_interpreter.holds
+
+    def interpret_one(self) -> None:
+        """Perform the instruction at which the guest trapped in the VMM's interpreter, its fault included."""
+        self.interpreter.one()
+
+    def on_physical_hole(self, exit: Exit, gpa: int, write: bool) -> None:
+        """The guest's access reaches a guest-physical address where no RAM answers, or takes what is written."""
+        self.interpret_one()
 
     def check_owner(self, gpa: int, address: int) -> None:
         """The check of isolation, where it is on, for an access that the VMM performs in the guest's name."""
@@ -168,8 +218,11 @@ class VirtualMachine:
         vmm_reference(self.processor.state, address)
 
     def charge(self, path: str, items: int) -> None:
-        """Charge a path of the VMM by the witness table of the profile."""
+        """Charge a path of the VMM by the witness table of the profile, or by the profile itself where it has a price."""
         event = EVENT_ID[f"vmm.{path}"]
+        if EVENTS[event].fixed:
+            vmm_charge(self.processor.state, event, items, items * int(self.processor.cpu.price[event]))
+            return
         ticks = self.prices.ticks(path, items)
         if ticks is None:
             self.unpriced += 1
@@ -215,8 +268,6 @@ class VirtualMachine:
 
     def start(self, boot: Boot) -> None:
         """Put the processor under the VMM, the guest at its first instruction."""
-        if boot.mode != PROTECTED:
-            raise Unsupported("the guest starts in real mode: real mode is not virtualized yet")
         self.build_region()
         cpu = self.processor.cpu
         cpu.cr0 = CR0_ET | CR0_PE | CR0_PG | CR0_WP | CR0_NE
@@ -238,6 +289,14 @@ class VirtualMachine:
         self.vcpu.reset()
         if self.translation is not None:
             self.translation.build()
+        if boot.mode == PROTECTED:
+            self.start_directly(boot)
+        else:
+            self.interpreter.start(boot)
+
+    def start_directly(self, boot: Boot) -> None:
+        """The guest begins in flat protected mode, as a Multiboot loader leaves it."""
+        cpu = self.processor.cpu
         self.vcpu.gdtr_base, self.vcpu.gdtr_limit = boot.gdt
         for number, value in boot.registers.items():
             cpu.gpr[number] = value
@@ -302,13 +361,20 @@ class VirtualMachine:
 
     def resume(self) -> None:
         """Let the processor return to the guest: the frame goes on the stack, EIP to the IRETD."""
+        if self.is_interpreted:
+            return
         if self.table_written:
             self.descriptors.resynchronise()
         if self.vcpu.halted and not self.wait_over():
             return
+        if self.board.a20_closed or (self.translation is not None and not self.translation.can_translate()):
+            self.interpreter.take_over()
+            return
         if self.translation is not None:
             self.translation.resynchronise()
         self.take_virtual_interrupt()
+        if self.is_interpreted:
+            return
         self.segments.release_detached()
         if self.recorder is not None:
             self.recorder.on_resume(self)
@@ -326,6 +392,17 @@ class VirtualMachine:
         self.program_timer()
         cpu.retired_limit = self.machine.retired_limit
         note_arrival(self)
+
+    def before_running(self) -> None:
+        """A run goes on that may have paused as the guest was about to."""
+        if self.translation is not None:
+            self.translation.mark_entered()
+
+    def run(self, single: bool = False) -> int:
+        """Run the guest, directly or in the interpreter: an outcome of core/layout.py; OK: it goes on."""
+        if self.is_interpreted:
+            return self.interpreter.run(single)
+        return self.processor.run(single)
 
     def enter_vmm_code(self, offset: int, stack: int) -> None:
         """Go on in the VMM's own code at an offset of its region."""
@@ -356,7 +433,10 @@ class VirtualMachine:
         before = int(self.processor.cpu.ticks)
         exit = self.last_exit = self.read_exit()
         self.charge("trap_dispatch", 1)
-        self.machine.strategy.handle(self, exit)
+        try:
+            self.machine.strategy.handle(self, exit)
+        except NotDirect:
+            self.interpret_one()
         if self.board.attention:
             self.machine.on_board()
         if self.machine.outcome is None:
@@ -369,9 +449,15 @@ class VirtualMachine:
 
     def register(self, number: int) -> int:
         """A general register of the guest; ESP is in the frame."""
+        if self.is_interpreted:
+            return int(self.interpreter.cpu.gpr[number])
         if self.translation is not None and number in self.translation.overlay:
             return self.translation.overlay[number]
         return self.vcpu.frame.esp if number == ESP else int(self.processor.cpu.gpr[number])
+
+    def eip(self) -> int:
+        """The guest's EIP."""
+        return int(self.interpreter.cpu.rip) if self.is_interpreted else self.vcpu.frame.eip
 
     @property
     def translator(self) -> Translator:
@@ -407,9 +493,6 @@ class VirtualMachine:
         """A page fault of the processor: the guest's own (GuestFault), a missing shadow entry, or a traced frame."""
         self.shadow.fault(exit)
 
-    def on_physical_hole(self, exit: Exit, gpa: int, write: bool) -> None:
-        """An access to a guest-physical address where no memory is, or a write where none takes it."""
-        raise Unsupported(f"access to guest-physical {gpa:#x}, beyond RAM: give the guest more memory")
 
     def trace_linear(self, gla: int, n: int) -> None:
         """Trace the guest frames that hold `n` bytes of a descriptor table at a linear address."""
@@ -462,6 +545,8 @@ class VirtualMachine:
 
     def at_repeated_string(self) -> bool | None:
         """Whether the guest stands at a repeated string instruction; None where the shadow does not map its bytes now."""
+        if self.is_interpreted:
+            return self.interpreter.at_repeated_string()
         gla = self.segments.base(CS) + self.vcpu.frame.eip & M32
         if self.translation is not None:
             return repeats(self.translation.pages.peek(gla, MAX_INSTRUCTION))
@@ -493,13 +578,16 @@ class VirtualMachine:
         if self.recorder is not None:
             self.recorder.on_delivery(self, vector)
         self.charge("device_request", 1)
-        reflect(self, vector, None, KIND_EXTERNAL)
+        try:
+            reflect(self, vector, None, KIND_EXTERNAL)
+        except NotDirect:
+            self.interpreter.deliver_external(vector)
 
-    def see_devices(self) -> bool:
-        """Let the virtual devices see the present; whether they request an interrupt."""
+    def see_devices(self, tick: int | None = None) -> bool:
+        """Let the virtual devices see the present, or a later tick; whether they request an interrupt."""
         if self.recorder is not None:
             self.recorder.before_devices(self)
-        pending = bool(device_advance(self.boards, self.processor.cpu.ticks))
+        pending = bool(device_advance(self.boards, self.processor.cpu.ticks if tick is None else tick))
         if self.recorder is not None:
             self.recorder.after_devices(self, 0)
         return pending
@@ -551,8 +639,8 @@ class VirtualMachine:
         device_write(self.boards, port, n, value, self.processor.cpu.ticks)
         if self.recorder is not None:
             self.recorder.after_devices(self, int(completes))
-        if self.boards["a20_closed"][0] == 1:
-            raise Unsupported("the guest closes the A20 gate: a wrap of addresses at 1 MB is not virtualized yet")
+        if self.physical.follow():
+            self.flush_shadow()
 
     def time_stamp(self) -> int:
         """What an emulated RDTSC reads now, in cycles."""
@@ -591,6 +679,8 @@ class VirtualMachine:
 
     def virtual_registers(self) -> tuple[dict[str, int], dict[str, SegmentState]]:
         """The guest's registers and segments, read from what the VMM and the hardware hold."""
+        if self.is_interpreted:
+            return processor_registers(self.interpreter.processor)
         self.leave_vmm()
         vcpu = self.vcpu
         registers = {name: self.register(number) for number, name in enumerate(GENERAL_REGISTERS)}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ...isa.registers import EFLAGS_RF
 from ...isa.rows import SENSITIVE
 from ...isa.vectors import GP
-from ..exits import GuestFault
+from ..exits import GuestFault, NotDirect
 from ..instruction import Instruction
 from .control_registers import clts, invlpg, lmsw, mov_from_cr, mov_to_cr, wbinvd
 from .debug_registers import GeneralDetect, mov_from_dr, mov_to_dr
@@ -25,7 +25,6 @@ from .segment_loads import load_far_pointer, loads_stack_segment, mov_from_sreg,
 from .selectors import load_access_or_limit, verify
 from .software_interrupts import int3, int_n
 from .system_calls import sysexit
-from .task_switches import TaskSwitch, switch_task
 from .x87_stores import fxsave, save, store_environment
 
 if TYPE_CHECKING:
@@ -61,6 +60,21 @@ SOFTWARE_EVENTS = ("INT_N", "INT3", "INTO")  # they clear TF, and no single-step
 def emulate(vm: "VirtualMachine", instruction: Instruction) -> bool:
     """Perform the instruction on the virtual processor; False if it is none that the VMM emulates.
 
+    Where the hardware cannot hold what it leads to, the VMM's interpreter performs it, and goes on from there if need be.
+    """
+    frame, own_resume = vm.vcpu.frame, vm.vcpu.own_resume
+    eflags = frame.eflags
+    try:
+        return perform(vm, instruction)
+    except NotDirect:
+        frame.eflags, vm.vcpu.own_resume = eflags, own_resume
+        vm.interpret_one()
+        return True
+
+
+def perform(vm: "VirtualMachine", instruction: Instruction) -> bool:
+    """Perform the instruction by the handler of its operation; False if there is none.
+
     Counts it as retired, unless it is to be retried; then the guest's single-step trap follows, if it had TF set.
     """
     operation = instruction.operation
@@ -87,11 +101,7 @@ def emulate(vm: "VirtualMachine", instruction: Instruction) -> bool:
             return True
         vm.vcpu.frame.eip = vm.vcpu.frame.eip + instruction.length & M32
     else:
-        try:
-            TRANSFERS[operation](vm, instruction)
-        except TaskSwitch:
-            switch_task(vm)
-            return True
+        TRANSFERS[operation](vm, instruction)
     vm.retire()
     if loads_stack_segment(instruction):
         vm.vcpu.frame.eflags |= EFLAGS_RF  # no debug exception until after the next instruction

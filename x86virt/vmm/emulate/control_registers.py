@@ -19,7 +19,7 @@ from ...isa.registers import (
     CR4_VME,
 )
 from ...isa.vectors import GP, UD
-from ..exits import GuestFault, Unsupported
+from ..exits import GuestFault, NotDirect
 from ..instruction import Instruction, effective_address
 from .operands import source_word
 from .privilege import privileged
@@ -45,7 +45,7 @@ def write_cr0(vm: "VirtualMachine", value: int) -> None:
     if value & (CR0_PG | CR0_PE) == CR0_PG or value & (CR0_NW | CR0_CD) == CR0_NW:
         raise GuestFault(GP, 0)
     if not value & CR0_PE:
-        raise Unsupported("the guest leaves protected mode: real mode is not virtualized yet")
+        raise NotDirect
     carry_x87_bits(vm, value)
     vm.vcpu.cr0 = value
     vm.segments.share_ring()  # alignment checks are the guest's own
@@ -77,7 +77,7 @@ def write_cr4(vm: "VirtualMachine", value: int) -> None:
     if value & ~int(offered_cr4(vm.processor.state)):
         raise GuestFault(GP, 0)
     if value & CR4_NOT_VIRTUALIZED:
-        raise Unsupported(f"the guest sets {value & CR4_NOT_VIRTUALIZED:#x} in CR4: PAE, VME and PVI are not virtualized yet")
+        raise NotDirect
     vm.vcpu.cr4 = value
     # RDTSC under CR4.TSD must trap at ring 3 as the guest asked.
     vm.processor.cpu.cr4 = vm.processor.cpu.cr4 & ~CR4_TSD | value & CR4_TSD

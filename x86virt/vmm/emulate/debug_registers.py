@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from ...core.breakpoints import DR7_GD
 from ...isa.registers import CR4_DE
 from ...isa.vectors import UD
-from ..exits import GuestFault
+from ..exits import GuestFault, NotDirect
 from ..instruction import Instruction
 from .privilege import privileged
 
@@ -25,7 +25,11 @@ def mov_to_dr(vm: "VirtualMachine", instruction: Instruction) -> None:
     privileged(vm)
     value = vm.register(instruction.rm)
     number = debug_register(vm, instruction)
-    vm.vcpu.dr[number] = with_fixed_bits(number, value)
+    registers = [int(register) for register in vm.vcpu.dr]
+    registers[number] = with_fixed_bits(number, value)
+    if not vm.events.can_load(registers):
+        raise NotDirect
+    vm.vcpu.dr[number] = registers[number]
     if number != 6:
         vm.events.load_breakpoints()
 

@@ -14,12 +14,11 @@ from ...isa.registers import (
 )
 from ...isa.vectors import GP, NP
 from ..descriptor import Descriptor
-from ..exits import GuestFault
+from ..exits import GuestFault, NotDirect
 from ..guest_stack import inner_stack, present_stack
 from ..instruction import Instruction
 from ..segments import check_code_jump, descriptor_of, error_code, mark_accessed
 from .operands import far_pointer
-from .task_switches import TaskSwitch
 
 if TYPE_CHECKING:
     from ..vm import VirtualMachine
@@ -74,7 +73,7 @@ def call_far(vm: "VirtualMachine", instruction: Instruction) -> None:
 
 
 def system_target(vm: "VirtualMachine", selector: int, descriptor: Descriptor) -> int:
-    """Check a system descriptor as a target: bytes of an item for a call gate. A task is left to `task_switches`."""
+    """Check a system descriptor as a target: bytes of an item for a call gate. A task is left to the interpreter."""
     task = descriptor.kind in TASK_STATES
     if descriptor.is_segment or not task and descriptor.kind not in (*CALL_GATES, TYPE_TASK_GATE):
         raise GuestFault(GP, error_code(selector))
@@ -83,7 +82,7 @@ def system_target(vm: "VirtualMachine", selector: int, descriptor: Descriptor) -
     if not task and not descriptor.is_present:
         raise GuestFault(NP, error_code(selector))
     if descriptor.kind not in CALL_GATES:
-        raise TaskSwitch
+        raise NotDirect  # a hardware task switch
     return CALL_GATES[descriptor.kind]
 
 

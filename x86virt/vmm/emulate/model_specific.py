@@ -20,7 +20,7 @@ from ...isa.registers import (
     MSR_TSC,
 )
 from ...isa.vectors import GP
-from ..exits import GuestFault, Unsupported
+from ..exits import GuestFault, NotDirect
 from ..instruction import Instruction
 from .privilege import privileged
 
@@ -79,7 +79,7 @@ def wrmsr(vm: "VirtualMachine", instruction: Instruction) -> None:
         value = low | (high - (high >> 31 << 32)) << 32
         vm.processor.cpu.tsc_offset = value - (vm.processor.cpu.ticks >> 6)
     elif number == MSR_EFER and low & EFER_NXE:
-        raise Unsupported("the guest turns no-execute pages on: they are not virtualized yet")
+        raise NotDirect
     elif not write_model_specific(vm.model_specific, number, low, high):
         if not write_performance(vm.processor.state, number, low):
             raise GuestFault(GP, 0)

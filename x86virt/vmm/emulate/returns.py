@@ -19,10 +19,9 @@ from ...isa.registers import (
     SS,
 )
 from ...isa.vectors import GP
-from ..exits import GuestFault, Unsupported
+from ..exits import GuestFault, NotDirect
 from ..instruction import Instruction
 from ..segments import check_code_return, check_stack_load, mark_accessed
-from .task_switches import TaskSwitch
 
 if TYPE_CHECKING:
     from ..vm import VirtualMachine
@@ -54,10 +53,10 @@ def iret(vm: "VirtualMachine", instruction: Instruction) -> None:
     vm.charge("emulate_far_transfer", 1)
     vcpu, n = vm.vcpu, instruction.width // 8
     if vcpu.frame.eflags & EFLAGS_NT:
-        raise TaskSwitch
+        raise NotDirect  # a hardware task switch
     eip, selector, image = vm.segments.peek(0, n), vm.segments.peek(n, n) & 0xFFFF, vm.segments.peek(2 * n, n)
     if image & EFLAGS_VM and vcpu.cpl == 0:
-        raise Unsupported("a return to virtual-8086 mode")
+        raise NotDirect
     mask = loadable_flags(vm, n)
     if n == 4:
         mask |= EFLAGS_RF | (EFLAGS_VIF | EFLAGS_VIP if vcpu.cpl == 0 else 0)

@@ -131,7 +131,11 @@ class ShadowMemory:
         """A page fault of the processor: the guest's own (GuestFault), a missing entry, or a write to a traced frame."""
         write, user = int(exit.qualification & PF_W != 0), int(self.vm.vcpu.cpl == 3)
         self.vm.charge("shadow_fill", 1)  # the walk is the larger part of it, also where the guest's tables refuse
-        outcome = self.fill(exit.gla, write, user)
+        self.finish_fault(exit, self.fill(exit.gla, write, user))
+
+    def finish_fault(self, exit: Exit, outcome: int) -> None:
+        """What a fill has not done for a page fault."""
+        write, user = int(exit.qualification & PF_W != 0), int(self.vm.vcpu.cpl == 3)
         if outcome == TRACED:
             self.open_to_writing(int(self.control.gpa) >> 12)
             outcome = self.fill(exit.gla, write, user)

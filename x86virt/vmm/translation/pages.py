@@ -22,6 +22,7 @@ class CodePages:
     def __init__(self, translator: "Translator") -> None:
         self.translator, self.vm = translator, translator.vm
         self.found: dict[int, int] = {}  # linear page -> guest-physical page, of the unit that is being made
+        self.unmarked: list[int] = []  # linear addresses of it whose pages its guest has not marked accessed
         self.written: set[int] = set()  # guest frames that were written since the guest last ran
         self.vm.shadow.listeners[CODE] = self.note_write
 
@@ -29,7 +30,7 @@ class CodePages:
 
     def begin(self) -> None:
         """A unit is about to be made."""
-        self.found = {}
+        self.found, self.unmarked = {}, []
 
     def fetch(self, gla: int, count: int) -> bytes:
         """The guest's code at a linear address, each page walked once for a unit. Raises GuestFault."""
@@ -38,7 +39,10 @@ class CodePages:
             place = gla + len(octets) & 0xFFFFFFFF
             page = place & ~(PAGE - 1)
             if page not in self.found:
-                self.found[page] = self.vm.guest.walk(place, False, self.vm.vcpu.cpl == 3).gpa & ~(PAGE - 1)
+                translation = self.vm.guest.walk(place, False, self.vm.vcpu.cpl == 3, mark=False)
+                self.found[page] = translation.gpa & ~(PAGE - 1)
+                if not translation.accessed:
+                    self.unmarked.append(place)
             room = min(count - len(octets), page + PAGE - place)
             address = self.vm.guest.machine_address(self.found[page] | place & PAGE - 1)
             if address is None:
@@ -63,6 +67,12 @@ class CodePages:
     def frames(self) -> tuple[int, ...]:
         """The guest frames that the unit was made from."""
         return tuple(sorted({gpa >> 12 for gpa in self.found.values()}))
+
+    def mark(self, unit: Unit) -> None:
+        """The guest is about to execute a unit: its processor would mark the pages accessed as it fetches."""
+        for gla in unit.unmarked:
+            self.vm.guest.walk(gla, False, self.vm.vcpu.cpl == 3)
+        unit.unmarked = []
 
     # -- writes ---------------------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from .unit import Scan, Unit
 if TYPE_CHECKING:
     from .translator import Translator
 
-SAVED = {"cs", "trap_flag", "inside", "gs", "passed", "iopl", "cache", "hash", "pages"}
+SAVED = {"cs", "trap_flag", "inside", "gs", "passed", "entered", "iopl", "cache", "hash", "pages"}
 MADE = {"vm", "chaining", "inline_emulation", "record", "site", "overlay"}
 
 
@@ -29,6 +29,7 @@ def translator_state(translator: "Translator") -> dict[str, Any]:
         "trap_flag": int(translator.trap_flag),
         "inside": int(translator.inside),
         "gs": [int(translator.gs[name]) for name in SEGMENT.names or ()],
+        "entered": None if translator.entered is None else translator.entered.address,
         "passed": None if translator.passed is None else list(translator.passed),
         "iopl": translator.iopl,
         "used": cache.used,
@@ -43,7 +44,7 @@ def unit_state(unit: Unit) -> list[Any]:
     """What a unit is made of, and which of its jumps go where."""
     chained = [[site.offset, site.chained] for site in unit.sites.values() if site.chained is not None]
     context = [int(value) for value in astuple(unit.context)]
-    return [unit.eip, context, unit.address, unit.guest.hex(), list(unit.frames), chained]
+    return [unit.eip, context, unit.address, unit.guest.hex(), list(unit.frames), unit.unmarked, chained]
 
 
 def restore_translator(translator: "Translator", state: dict[str, Any]) -> None:
@@ -66,6 +67,8 @@ def restore_translator(translator: "Translator", state: dict[str, Any]) -> None:
     for unit in cache.units:
         restore_chains(translator, unit)
     cache.used = word(state["used"])
+    entered = state["entered"]
+    translator.entered = None if entered is None else cache.unit_at(word(entered))
     context = state["hash_context"]
     translator.hash.context = None if context is None else context_of(context)
     translator.hash.entered = {word(place): word(eip) for place, eip in state["hash"]}
@@ -74,7 +77,7 @@ def restore_translator(translator: "Translator", state: dict[str, Any]) -> None:
 
 def remade(translator: "Translator", row: list[Any]) -> Unit:
     """A unit from its guest bytes."""
-    eip, context, address, guest, frames, chained = row
+    eip, context, address, guest, frames, unmarked, chained = row
     octets = bytes.fromhex(guest)
     known = context_of(context)
     first = known.segment_base + word(eip) & 0xFFFFFFFF
@@ -93,6 +96,7 @@ def remade(translator: "Translator", row: list[Any]) -> Unit:
     except GuestFault as fault:
         raise ValueError("a unit that cannot be made") from fault
     unit.frames = tuple(word(frame) for frame in frames)
+    unit.unmarked = [word(gla) for gla in unmarked]
     for offset, target in chained:
         unit.sites[offset].chained = word(target)
     return unit
@@ -108,8 +112,8 @@ def restore_chains(translator: "Translator", unit: Unit) -> None:
 def context_of(values: list[int]) -> Context:
     """A context from its numbers."""
     selector, segment_base, limit, iopl, *flags = map(word, values)
-    narrow_stack, lost_gs, single, trap_flag = map(bool, flags)
-    return Context(selector, segment_base, limit, iopl, narrow_stack, lost_gs, single, trap_flag)
+    narrow_stack, single, trap_flag = map(bool, flags)
+    return Context(selector, segment_base, limit, iopl, narrow_stack, single, trap_flag)
 
 
 def word(value: Any) -> int:

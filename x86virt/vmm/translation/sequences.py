@@ -44,7 +44,6 @@ class Context:
     limit: int
     iopl: int
     narrow_stack: bool = False  # the stack pointer is SP
-    lost_gs: bool = False  # GS holds what no table says any more, so that it cannot be loaded again
     single: bool = False
     trap_flag: bool = False
 
@@ -84,8 +83,6 @@ class Writer:
         """The instruction itself; one that goes through GS or CS does so with the guest's in GS."""
         override = self.instruction.override
         if override in (GS, CS) and self.uses_segment():
-            if override == GS and self.context.lost_gs:
-                return self.sensitive()
             return self.through_segment("guest_gs" if override == GS else "guest_cs")
         self.emitter.commit(self.instruction.octets, Recovery(self.next_eip))
         return GOES_ON
@@ -121,8 +118,6 @@ class Writer:
         instruction = self.instruction
         releases = sequence is Writer.ret and instruction.imm & 0xFFFF
         if instruction.width != 32 or self.context.limit != M32 or (self.context.narrow_stack and releases):
-            return self.sensitive(transfers=True)
-        if instruction.has_memory and instruction.override == GS and self.context.lost_gs:
             return self.sensitive(transfers=True)
         return sequence(self)
 

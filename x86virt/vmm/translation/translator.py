@@ -13,11 +13,25 @@ from ...isa.events import (
     EVENT_ID,
     EVENT_TRANSLATOR_LOOKUP_HIT,
 )
-from ...isa.registers import AR_DB, AR_UNUSABLE, CS, ECX, EFLAGS_IF, EFLAGS_IOPL_SHIFT, EFLAGS_TF, GS, SS
+from ...isa.registers import (
+    AR_DB,
+    AR_DPL,
+    AR_DPL_SHIFT,
+    AR_UNUSABLE,
+    CS,
+    ECX,
+    EFLAGS_IF,
+    EFLAGS_IOPL_SHIFT,
+    EFLAGS_TF,
+    GS,
+    SS,
+    TYPE_CODE,
+    TYPE_CONFORMING,
+)
 from .. import layout
-from ..descriptor import shadow_of
-from ..exits import GuestFault, Unsupported
-from ..shadow_descriptors import key_of
+from ..descriptor import encode
+from ..exits import GuestFault
+from ..state import SegmentState
 from ..vcpu import Frame
 from . import common
 from .cache import TranslationCache
@@ -63,6 +77,7 @@ class Translator:
         self.site: tuple[Unit, Site] | None = None  # the callout that brought control here
         self.passed: tuple[int, int, int] | None = None  # behind a callout: instructions retired, EIP, where to go on
         self.overlay: dict[int, int] = {}  # registers that are in the record while the processor stands in a sequence
+        self.entered: Unit | None = None  # where the guest goes on, its pages not yet marked accessed
         self.iopl = -1  # for which the tables of POPF stand
 
     # -- the region ---------------------------------------------------------------------------------------------------------
@@ -160,28 +175,30 @@ class Translator:
         """Whether the guest's next instruction must be translated: in its kernel always."""
         return self.vm.vcpu.cpl == 0
 
+    def can_translate(self) -> bool:
+        """Whether the guest's next instruction needs no translation, or can have one: 16-bit code is interpreted."""
+        return not self.applies() or bool(self.vm.segments.state(CS).access & AR_DB)
+
     def context(self) -> Context:
         """What the next unit depends on besides its bytes."""
         vm = self.vm
         code = vm.segments.state(CS)
         trap_flag = vm.vcpu.single_stepped
         single = trap_flag or vm.own_step or vm.interrupts_held()
-        if not code.access & AR_DB:
-            raise Unsupported("the guest's kernel runs 16-bit code: only 32-bit code is translated yet")
         narrow_stack = vm.segments.stack_mask != M32
-        return Context(
-            code.selector, code.base, code.limit, int(vm.vcpu.iopl), narrow_stack, self.gs_is_lost(), single, trap_flag
-        )
+        return Context(code.selector, code.base, code.limit, int(vm.vcpu.iopl), narrow_stack, single, trap_flag)
 
-    def gs_is_lost(self) -> bool:
-        """Whether the guest's GS holds what a load of its selector would not bring back."""
+    def show_gs(self) -> int:
+        """Let translated code load what the guest has in GS, whatever its tables say by now: the selector for it."""
         hardware = self.vm.segments.hardware_state(GS)
         if hardware.access & AR_UNUSABLE:
-            return hardware.selector & 0xFFFC != 0
-        original = self.vm.descriptors.originals.get(key_of(hardware.selector))
-        if original is None or not self.vm.descriptors.can_load(hardware.selector):
-            return True
-        return shadow_of(original.loaded(hardware.selector), self.vm.ring) != hardware
+            return 0
+        access = hardware.access & ~AR_DPL | RING << AR_DPL_SHIFT
+        if access & TYPE_CODE:
+            access &= ~TYPE_CONFORMING  # the guest's programs must not be able to load it
+        descriptor = encode(SegmentState(0, hardware.base, hardware.limit, access))
+        self.vm.write_region(layout.GDT + layout.GUEST_GS_SELECTOR, descriptor.octets())
+        return layout.GUEST_GS_SELECTOR | RING
 
     def enter(self, frame: Frame) -> Frame:
         """The frame with which the processor goes on in the cache where the guest's frame stands."""
@@ -191,7 +208,7 @@ class Translator:
         address = self.address_of(frame.eip, context)
         self.cs, self.trap_flag = frame.cs, context.trap_flag
         self.gs = vm.processor.cpu.seg[GS].copy()
-        record["guest_gs"], record["guest_cs"] = int(self.gs["selector"]), frame.cs
+        record["guest_gs"], record["guest_cs"] = self.show_gs(), frame.cs
         for number in range(N_SELECTORS):
             record["selectors"][number] = vm.segments.state(number).selector
         record["interrupt_flag"] = vm.vcpu.interrupt_flag * EFLAGS_IF
@@ -205,12 +222,24 @@ class Translator:
         passed, self.passed = self.passed, None
         if passed is not None and passed[:2] == (int(self.vm.processor.cpu.retired), eip):
             return passed[2]
+        site, self.site = self.site, None
         try:
-            return self.find(eip, context)[1]
+            unit, address = self.find(eip, context)
         except GuestFault:
             # It cannot be fetched: the guest is asked again from within, where the fault can be delivered.
             self.record["target"] = eip
             return self.cache.units[1].address
+        if site is not None and self.chaining:
+            self.join(*site, unit, address, context)
+        self.entered = unit
+        self.mark_entered()
+        return address
+
+    def mark_entered(self) -> None:
+        """The guest goes on in a unit, unless the run pauses first: then its pages are marked when it does go on."""
+        if self.entered is not None and self.vm.processor.cpu.retired < self.vm.machine.retired_limit:
+            self.pages.mark(self.entered)
+            self.entered = None
 
     def find(self, eip: int, context: Context) -> tuple[Unit, int]:
         """The unit and address for a guest address, translated now if need be. Raises GuestFault."""
@@ -223,7 +252,7 @@ class Translator:
             self.flush()
         self.pages.begin()
         unit = Scan(self.vm, context, self.choices, self.pages.fetch).unit(eip, self.cache.next_address)
-        unit.frames = self.pages.frames()
+        unit.frames, unit.unmarked = self.pages.frames(), self.pages.unmarked
         self.cache.add(unit)
         self.pages.trace(unit)
         self.count("unit")
@@ -244,26 +273,15 @@ class Translator:
 
     # -- callouts ---------------------------------------------------------------------------------------------------------------
 
-    def chain(self) -> None:
-        """A jump was taken whose target was not known to be translated: from now on it goes there by itself."""
-        assert self.site is not None
-        unit, site = self.site
-        frame = self.vm.vcpu.frame
-        context = self.context()
-        if context != unit.context:
-            return
-        target, address = self.find(frame.eip, context)
-        if self.chaining and unit.alive and not context.single:
-            self.cache.chain(unit, site, target, address)
-            self.count("chain")
-
-    def fill_hash(self) -> None:
-        """An indirect transfer did not find its target: from now on it does."""
-        context = self.context()
+    def join(self, source: Unit, site: Site, target: Unit, address: int, context: Context) -> None:
+        """The guest goes on where a callout has asked: from now on the way there does not lead through the VMM."""
         eip = self.vm.vcpu.frame.eip
-        _, address = self.find(eip, context)
-        self.count("lookup_miss")
-        if self.chaining and not context.single:
+        if context.single or site.recovery.held:
+            return
+        if site.kind == "unchained_jump" and source.alive and source.context == context and site.target == eip:
+            self.cache.chain(source, site, target, address)
+            self.count("chain")
+        elif site.kind == "lookup_miss" and self.record["target"] == eip:
             self.hash.enter(eip, address, context)
 
     def begin(self) -> None:

@@ -44,6 +44,7 @@ class Unit:
     boundaries: dict[int, int] = field(default_factory=dict)  # guest EIP -> offset at which it may be entered
     instructions: int = 0
     frames: tuple[int, ...] = ()  # guest frames that hold the code
+    unmarked: list[int] = field(default_factory=list)  # linear addresses whose pages are not marked accessed yet
     incoming: list[tuple["Unit", Site]] = field(default_factory=list)  # jumps that were chained to it
     alive: bool = True
 

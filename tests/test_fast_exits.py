@@ -1,0 +1,164 @@
+"""Jitted exits of trap-and-emulate: the same state, ledger and exits as the Python handlers, to the last tick."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from random_kernels import kernels
+from small_kernel import Kernel, start
+
+from x86virt.api import make_setup
+from x86virt.guests import find_guest
+from x86virt.vmm import Strategy
+from x86virt.vmm.fast.calls import JittedExits, declared_actions, reason_of_entry
+from x86virt.vmm.fast.records import ACTIONS, N_ENTRIES, PATHS, SYSTEM_CALL
+from x86virt.vmm.registry import find_strategy
+
+TRAP_AND_EMULATE = find_strategy("trap-and-emulate")
+GUESTS = {
+    "alu": "2", "callret": "20", "clock": "10", "cr3switch": "10", "divzero": "30", "hello": "1", "hello_pse": "1", "irq": "5",
+    "pgfault": "20", "portio": "30", "ptemod": "20", "stealth": "1", "syscall": "30", "tasks": "3",
+}  # fmt: skip
+BUDGET = 400_000_000
+MEMORY_BYTES = 8 << 20
+
+
+def loaded(guest: str, iterations: str = "1", jitted: bool = True, strategy: type[Strategy] = TRAP_AND_EMULATE):
+    """A machine about to start."""
+    machine = make_setup(strategy, memory_bytes=MEMORY_BYTES).load(find_guest(guest), f"iterations={iterations}")
+    assert machine.exits_in_code is not None
+    machine.exits_in_code.wanted = jitted
+    return machine
+
+
+def everything(machine) -> dict[str, object]:
+    """What a run came to, in an order that shows the order of exits too."""
+    result = machine.result()
+    return {
+        "outcome": result.outcome,
+        "instructions": result.instructions,
+        "ticks": result.ticks,
+        "counts": result.ledger.count.tolist(),
+        "ledger": result.ledger.ticks.tolist(),
+        "exits": list(result.exits.items()),
+        "state": machine.strategy.virtual_state(machine).digest(),
+        "region": machine.processor.ram[: 4 << 20].tobytes(),
+        "cache": machine.processor.cpu.cache_lines.tobytes(),
+        "regions": [(region.number, region.ticks, list(region.exits.items())) for region in result.regions],
+    }
+
+
+def differing(one: dict[str, object], other: dict[str, object]) -> list[str]:
+    """The names of what differs."""
+    return [name for name in one if one[name] != other[name]]
+
+
+@pytest.mark.parametrize("guest", GUESTS)
+def test_every_guest_takes_the_same_course(guest: str) -> None:
+    runs = []
+    for jitted in (True, False):
+        machine = loaded(guest, GUESTS[guest], jitted)
+        machine.run(BUDGET)
+        runs.append(everything(machine))
+        assert machine.exits_in_code.handled == 0 or jitted
+    assert differing(*runs) == []
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(kernel=kernels)
+def test_random_kernels_take_the_same_course(kernel: Kernel) -> None:
+    runs = []
+    for jitted in (True, False):
+        machine = start(kernel, "trap-and-emulate")
+        machine.exits_in_code.wanted = jitted
+        machine.run(BUDGET)
+        runs.append(everything(machine))
+    assert differing(*runs) == []
+
+
+@pytest.mark.parametrize("guest", ["syscall", "irq", "portio"])
+def test_slices_do_not_show(guest: str) -> None:
+    """Cut at numbers of instructions and of cycles, with jitted exits in every other slice."""
+    whole = loaded(guest, "4")
+    whole.run(BUDGET)
+    cut = loaded(guest, "4")
+    steps = np.random.default_rng(7)
+    while cut.outcome is None:
+        cut.exits_in_code.wanted = not cut.exits_in_code.wanted
+        if steps.integers(2):
+            cut.advance(int(cut.processor.cpu.retired) + int(steps.integers(1, 400)), BUDGET)
+        else:
+            cut.advance(1 << 62, BUDGET, int(cut.processor.cpu.ticks) // 64 + int(steps.integers(1, 20_000)))
+    assert differing(everything(whole), everything(cut)) == []
+
+
+@pytest.mark.parametrize("guest", ["syscall", "portio", "divzero"])
+def test_the_common_exits_do_not_return_to_python(guest: str) -> None:
+    """In steady state: the number of exits that Python sees does not grow with the iterations."""
+    left = []
+    for iterations in (100, 300):
+        machine = loaded(guest, str(iterations))
+        result = machine.run(BUDGET)
+        exits = sum(count for count, _ in result.exits.values())
+        assert exits > 2 * iterations
+        left.append(exits - machine.exits_in_code.handled)
+    assert left[0] == left[1]
+
+
+# -- who says what is jitted ----------------------------------------------------------------------------------------------
+
+
+def test_what_trap_and_emulate_declares_is_known() -> None:
+    assert set(TRAP_AND_EMULATE.jitted.values()) <= set(ACTIONS)
+    reasons = {reason_of_entry(entry) for entry in range(N_ENTRIES)}
+    assert set(TRAP_AND_EMULATE.jitted) <= reasons
+    assert set(PATHS) <= set(TRAP_AND_EMULATE.paths)
+    assert reason_of_entry(SYSTEM_CALL) == "system_call"
+
+
+def test_a_hook_of_a_derived_class_is_called_all_the_same() -> None:
+    class Counting(TRAP_AND_EMULATE):  # type: ignore[misc, valid-type]
+        """Counts the exits of one reason."""
+
+        seen = 0
+
+        def on_general_protection(self, vm, exit) -> None:
+            type(self).seen += 1
+            super().on_general_protection(vm, exit)
+
+    machine = loaded("syscall", "10", strategy=Counting)
+    result = machine.run(BUDGET)
+    assert Counting.seen == result.exits["general_protection"][0] > 0
+    assert machine.exits_in_code.handled > 0  # the others are still handled without it
+    assert "general_protection" not in declared_actions(Counting)
+
+
+def test_a_strategy_that_handles_exits_itself_gets_all_of_them() -> None:
+    class Own(TRAP_AND_EMULATE):  # type: ignore[misc, valid-type]
+        """Looks at every exit."""
+
+        seen = 0
+
+        def handle(self, vm, exit) -> None:
+            type(self).seen += 1
+            super().handle(vm, exit)
+
+    assert declared_actions(Own) == {}
+    machine = loaded("hello", strategy=Own)
+    result = machine.run(BUDGET)
+    assert Own.seen == sum(count for count, _ in result.exits.values())
+
+
+def test_a_strategy_that_declares_nothing_gets_all_of_them() -> None:
+    assert declared_actions(find_strategy("native")) == {}
+
+
+def test_unpriced_paths_are_left_to_python() -> None:
+    machine = loaded("syscall")
+    assert machine.vm is not None
+    machine.vm.prices.table = {path: row for path, row in machine.vm.prices.table.items() if path != "reflect"}
+    machine.run(BUDGET)
+    assert machine.exits_in_code.handled == 0
+    assert isinstance(machine.exits_in_code, JittedExits)
+    assert machine.vm.unpriced > 0

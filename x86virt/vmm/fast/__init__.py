@@ -1,0 +1,19 @@
+"""The VMM's common exits in machine code: what trap-and-emulate does for them, without a return to Python.
+
+    records.py        what Python and machine code share
+    guest_access.py   the guest's memory, where no bit of its tables changes
+    descriptors.py    the guest's descriptors and their shadows
+    exits.py          what brought control here; the way back to the guest
+    instructions.py   the instruction at which the guest trapped, by its bytes
+    privileged.py     CLI, STI, MOV from control registers, CLTS, MOV CR2
+    ports.py          IN and OUT
+    returns.py        IRET
+    delivery.py       events delivered through the guest's own IDT; INT n, SYSENTER and SYSEXIT
+    loop.py           the processor and these, in turns
+    calls.py          what a machine calls of all this
+
+Each handler first works out what it would do, with no effect, and notes the references and paths that are to be charged. Only
+when nothing is unusual does it commit: charges first, in the order of the Python handlers, then effects. Anything unusual (a
+fault of the guest, a bit to be set in its tables, a descriptor that is not shadowed yet) is left, untouched, to the Python
+handlers of `x86virt/vmm`: they define what happens, and the tests hold these to the last tick and byte against them.
+"""

@@ -1,0 +1,199 @@
+"""What a machine calls: runs the processor with jitted exits where the VMM's state lets it, plainly otherwise."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...core.jit import machine_code
+from ...core.run import run as run_processor
+from ...isa.vectors import PF
+from ...processor import record_array
+from .. import layout
+from ..descriptor import dpl_of
+from ..exits import REASON_OF_VECTOR, Exit, GuestFault
+from ..vcpu import Frame
+from .loop import run_exits
+from .records import (
+    ACTIONS,
+    ATTENTION,
+    EXITS,
+    FAULT_BEGUN,
+    MAX_HIDDEN,
+    MAX_PAGES,
+    N_ENTRIES,
+    NOTHING_HELD,
+    PATH_EVENTS,
+    PATHS,
+    RESUME,
+    SYSTEM_CALL,
+)
+
+if TYPE_CHECKING:
+    from ...machine import Machine
+    from ..strategy import Strategy
+    from ..vm import VirtualMachine
+
+# What a derived class may override without a say in how exits are handled.
+HARMLESS = {"setup", "save", "restore", "configure", "option", "virtual_state", "virtual_registers"}
+USER = 3
+DEALT_WITH = -1  # the VMM has done what an outcome of the processor asked for
+
+
+def reason_of_entry(entry: int) -> str:
+    """The reason to exit that an entry of the VMM stands for."""
+    if entry == SYSTEM_CALL:
+        return "system_call"
+    if entry == layout.HOST_TIMER_VECTOR:
+        return "host_timer"
+    return REASON_OF_VECTOR.get(entry, "software_interrupt")
+
+
+def declared_actions(strategy: "type[Strategy]") -> dict[str, str]:
+    """What a strategy lets the toolkit do by reason; where a class derived from the one that says so has a hook, it is that."""
+    classes = strategy.__mro__
+    declares = next(one for one in classes if "jitted" in vars(one))
+
+    derived = {name for one in classes[: classes.index(declares)] for name in vars(one)}
+    helpers = {name for name in derived if callable(getattr(declares, name, None))} - HARMLESS
+    if any(not name.startswith(("on_", "__")) for name in helpers):
+        return {}
+    return {reason: action for reason, action in strategy.jitted.items() if f"on_{reason}" not in derived}
+
+
+class JittedExits:
+    """The jitted exits of one virtual machine. Set `wanted` to False to have Python handle all of them."""
+
+    def __init__(self, machine: "Machine", vm: "VirtualMachine") -> None:
+        self.machine, self.vm, self.processor = machine, vm, machine.processor
+        self.wanted = True
+        self.handled = 0  # exits
+        self.shared = record_array(EXITS)
+        self.exits = self.shared.view(np.recarray)[0]
+        declared = declared_actions(type(machine.strategy))
+        self.declares = bool(declared)
+        for entry in range(N_ENTRIES):
+            self.exits.actions[entry] = ACTIONS.index(declared.get(reason_of_entry(entry), ""))
+        self.exits.event[:] = PATH_EVENTS
+        self.prices: dict[str, tuple[int, int]] | None = None
+        self.priced = False
+        self.code: int | None = None
+
+    def run(self) -> int:
+        """Run until an outcome of the processor that is not dealt with here, or DEALT_WITH."""
+        if not self.usable():
+            return self.machine.run_guest()
+        self.copy_in()
+        outcome = int(self.run_jitted())
+        self.copy_back()
+        if outcome == FAULT_BEGUN:
+            self.finish_fault()
+        if outcome in (RESUME, FAULT_BEGUN):
+            self.finish()
+        if outcome in (RESUME, ATTENTION, FAULT_BEGUN):
+            if self.vm.board.attention:
+                self.machine.on_board()
+            return DEALT_WITH
+        return outcome
+
+    def run_jitted(self) -> int:
+        """The jitted loop."""
+        processor = self.processor
+        processors = (
+            processor.state, processor.memory, processor.boards, processor.codes, processor.blocks, processor.uops,
+            processor.details,
+        )  # fmt: skip
+        if self.code is None:
+            self.code = machine_code(run_processor, *processors, 0)
+        return run_exits(*processors, self.shared, self.vm.shadow.links, self.vm.shadow.controls, self.vm.boards, self.code)
+
+    def usable(self) -> bool:
+        """Whether nothing is on that the jitted exits know nothing of: a recorder, stops, checks, steps of the VMM's own."""
+        vm, cpu = self.vm, self.processor.cpu
+        if not self.declares or not self.wanted or vm.recorder is not None or self.processor.checks_isolation:
+            return False
+        if vm.is_interpreted or vm.ring != 1 or cpu.sensitive_trap:
+            return False
+        if vm.own_step or vm.shadow.open_frames or vm.table_written or vm.vcpu.halted:
+            return False
+        if cpu.stop_count or cpu.stop_deliveries or cpu.watch or vm.translation is not None:
+            return False
+        return self.have_prices() and len(self.hidden()) <= MAX_HIDDEN and len(self.table_pages()) <= MAX_PAGES
+
+    def table_pages(self) -> list[int]:
+        """The linear pages in which descriptors lie that are shadowed (ShadowDescriptors.check_table_pages)."""
+        descriptors = self.vm.descriptors
+        return sorted({gla >> 12 for gla in map(descriptors.address_of, descriptors.originals) if gla is not None})
+
+    def hidden(self) -> list[int]:
+        """Where the high doublewords are of the shadows that are present at CPL 3 and not at CPL 0."""
+        shown = self.vm.descriptors.shown.items()
+        tables = (layout.GDT, layout.LDT)
+        return [tables[key >> 2 & 1] + (key & 0xFFF8) + 4 for key, at in shown if at[0] != at[3]]
+
+    def have_prices(self) -> bool:
+        """Whether every path has a price, by the item alone; they are copied when the table is another."""
+        table = self.vm.prices.table
+        if table is not self.prices:
+            self.prices = table
+            self.priced = all(path in table for path in PATHS)
+            if self.priced:
+                self.exits.base_price[:], self.exits.item_price[:] = zip(*(table[path] for path in PATHS), strict=True)
+                self.exits.price[:] = self.exits.base_price + self.exits.item_price
+        return self.priced
+
+    def copy_in(self) -> None:
+        """What the exits depend on, from where Python keeps it."""
+        exits, vm = self.exits, self.vm
+        exits.guest_frames, exits.retired_limit = len(vm.p2m), self.machine.retired_limit
+        hidden = self.hidden()
+        pages = self.table_pages()
+        exits.page_count = len(pages)
+        exits.pages[: len(pages)] = pages
+        exits.hidden_count = len(hidden)
+        exits.hidden[: len(hidden)] = hidden
+        exits.held["selector"] = NOTHING_HELD
+        for segment, (state, hardware) in vm.segments.held.items():
+            if dpl_of(state.access) < USER:
+                exits.held[segment] = (hardware.selector, hardware.base, hardware.limit, hardware.access)
+        exits.shadow_count, exits.own_resume = vm.vcpu.shadow_count, int(vm.vcpu.own_resume)
+        exits.resumed_at, exits.resumed_with_flag = vm.resumed_at, int(vm.resumed_with_flag)
+        frame = vm.vcpu.frame
+        exits.eip, exits.cs, exits.eflags, exits.esp, exits.ss = frame.eip, frame.cs, frame.eflags, frame.esp, frame.ss
+        exits.order_count = 0
+
+    def copy_back(self) -> None:
+        """What the exits have changed, to where Python keeps it."""
+        exits, vm = self.exits, self.vm
+        vm.vcpu.shadow_count, vm.vcpu.own_resume = int(exits.shadow_count), bool(exits.own_resume)
+        vm.resumed_at, vm.resumed_with_flag = int(exits.resumed_at), bool(exits.resumed_with_flag)
+        vm.vcpu.frame = Frame(int(exits.eip), int(exits.cs), int(exits.eflags), int(exits.esp), int(exits.ss))
+        for entry in exits.order[: exits.order_count].tolist():
+            self.count_exits(entry, int(exits.count[entry]), int(exits.ticks[entry]))
+            exits.count[entry] = exits.ticks[entry] = 0
+
+    def count_exits(self, entry: int, count: int, ticks: int) -> None:
+        """Add to the exits by reason."""
+        row = self.vm.exits.setdefault(reason_of_entry(entry), [0, 0])
+        row[0] += count
+        self.handled += count
+        row[1] += ticks
+
+    def finish_fault(self) -> None:
+        """A page fault was charged and looked up; what is left of it (the strategy's hook)."""
+        exits, vm = self.exits, self.vm
+        gla = int(self.processor.cpu.cr2)
+        fault = Exit("page_fault", PF, int(exits.error), gla, rip=vm.vcpu.frame.eip, cpl=vm.vcpu.cpl)
+        try:
+            vm.shadow.after_walk()
+            vm.shadow.finish_fault(fault, int(exits.outcome))
+        except GuestFault as of_guest:
+            vm.inject_exception(of_guest)
+
+    def finish(self) -> None:
+        """An exit was handled; Python sees to the way back (vm.handle_hook)."""
+        if self.vm.board.attention:
+            self.machine.on_board()
+        if self.machine.outcome is None:
+            self.vm.resume()
+        self.count_exits(int(self.exits.entry), 1, int(self.processor.cpu.ticks) - int(self.exits.begun))
+

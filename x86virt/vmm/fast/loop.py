@@ -1,0 +1,77 @@
+"""The processor and the VMM's jitted exits, in turns, until something is left to Python."""
+
+from ...core.jit import call_machine_code, entry, kernel
+from ...core.layout import HOOK
+from .delivery import reflect_exception, system_call, through_open_gate
+from .exits import WITH_ERROR_CODE, can_commit, commit, count_exit, is_of, note_path, read_exit, resume
+from .instructions import emulate
+from .memory import page_fault
+from .records import (
+    ATTENTION,
+    DONE,
+    EMULATE,
+    ENTER_SYSTEM_CALL,
+    FAULT_BEGUN,
+    FILL,
+    NO_ACTION,
+    NOT_FAST,
+    NOTHING,
+    OPEN_GATE,
+    REFLECT_EXCEPTION,
+    REST,
+    RESUME,
+    TRAP_DISPATCH,
+)
+
+
+@kernel
+def handle(cpu, ram, exits, links, control, board):
+    """One exit: DONE, REST, or NOT_FAST with nothing changed."""
+    if read_exit(cpu, ram, exits) == NOT_FAST:
+        return NOT_FAST
+    action = exits.actions[exits.entry]
+    if action == NO_ACTION:
+        return NOT_FAST
+    note_path(exits, TRAP_DISPATCH)
+    if action == EMULATE:
+        return emulate(cpu, ram, exits, links, control, board)
+    if action == FILL:
+        return page_fault(cpu, ram, exits, links, control)
+    if action == OPEN_GATE:
+        return through_open_gate(cpu, ram, exits, links)
+    if action == REFLECT_EXCEPTION:
+        return reflect_exception(cpu, ram, exits, links, is_of(WITH_ERROR_CODE, exits.entry))
+    if action == ENTER_SYSTEM_CALL:
+        return system_call(cpu, ram, exits)
+    if action == NOTHING and can_commit(exits):
+        commit(cpu, exits)
+        return DONE
+    return NOT_FAST
+
+
+@entry
+def run_exits(state, ram, boards, codes, blocks, uops, details, shared, chains, controls, devices, run):
+    """Run the processor (`run` is what `machine_code` gave for it) and handle exits.
+
+    An outcome of the processor, among them HOOK for an exit that is left to Python; RESUME; ATTENTION; FAULT_BEGUN. `chains` and
+    `controls` are the shadow's records.
+    """
+    cpu = state[0]
+    exits = shared[0]
+    links = chains[0]
+    control = controls[0]
+    board = devices[0]
+    while True:
+        outcome = call_machine_code(run, state, ram, boards, codes, blocks, uops, details, 0)
+        if outcome != HOOK:
+            return outcome
+        what = handle(cpu, ram, exits, links, control, board)
+        if what == NOT_FAST:
+            return HOOK
+        if what == REST:
+            return FAULT_BEGUN
+        if board.attention != 0 or not resume(cpu, ram, exits, board):
+            return RESUME
+        count_exit(cpu, exits)
+        if board.attention != 0:
+            return ATTENTION

@@ -1,0 +1,51 @@
+"""IN and OUT, byte and doubleword, of a guest whose IOPL permits them (SDM volume 1, chapter 18)."""
+
+from ...core.jit import inline, kernel, load_32
+from ...core.port_decode import port_read, port_write
+from ...isa.registers import EAX
+from .exits import can_commit, commit, note_path
+from .records import CPL, DEVICE_REQUEST, DONE, EMULATE_PORT, IOPL, NOT_FAST
+
+# Ports that can change what lies at an address, which the VMM must see: the keyboard controller and port 0x92 (A20), PCI
+# configuration space (PAM), and the ports that configuration space places.
+KEYBOARD, SYSTEM_CONTROL = (0x60, 0x64), 0x92
+FIRST_PCI, LAST_PCI, FIRST_PLACED = 0xCF8, 0xCFF, 0x1000
+
+
+@inline
+def may_move_memory(port):
+    """Whether an OUT to a port is left to Python."""
+    keyboard = port == KEYBOARD[0] or port == KEYBOARD[1]
+    return keyboard or port == SYSTEM_CONTROL or (FIRST_PCI <= port <= LAST_PCI) or port >= FIRST_PLACED
+
+
+@inline
+def request(cpu, ram, exits):
+    """Charge an access to a device; False if the guest's TSS decides whether it may be made."""
+    note_path(exits, EMULATE_PORT)
+    note_path(exits, DEVICE_REQUEST)
+    permitted = load_32(ram, CPL) <= load_32(ram, IOPL) and can_commit(exits)
+    if permitted:
+        commit(cpu, exits)
+    return permitted
+
+
+@kernel
+def port_in(cpu, ram, exits, board, port, n):
+    """IN of 1 or 4 bytes."""
+    if not request(cpu, ram, exits):
+        return NOT_FAST
+    value = port_read(board, port, n, cpu.ticks)
+    mask = (1 << (8 * n)) - 1
+    cpu.gpr[EAX] = (cpu.gpr[EAX] & ~mask & 0xFFFFFFFF) | (value & mask)
+    return DONE
+
+
+@kernel
+def port_out(cpu, ram, exits, board, port, n):
+    """OUT of 1 or 4 bytes."""
+    if may_move_memory(port) or not request(cpu, ram, exits):
+        return NOT_FAST
+    mask = (1 << (8 * n)) - 1
+    board.attention |= port_write(board, port, n, cpu.gpr[EAX] & mask, cpu.ticks)
+    return DONE
