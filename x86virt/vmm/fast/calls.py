@@ -10,7 +10,7 @@ from ...isa.vectors import PF
 from ...processor import record_array
 from .. import layout
 from ..descriptor import dpl_of
-from ..exits import REASON_OF_VECTOR, Exit, GuestFault
+from ..exits import REASON_OF_VECTOR, Exit, GuestFault, NotDirect
 from ..vcpu import Frame
 from .loop import run_exits
 from .records import (
@@ -184,10 +184,17 @@ class JittedExits:
         gla = int(self.processor.cpu.cr2)
         fault = Exit("page_fault", PF, int(exits.error), gla, rip=vm.vcpu.frame.eip, cpl=vm.vcpu.cpl)
         try:
-            vm.shadow.after_walk()
-            vm.shadow.finish_fault(fault, int(exits.outcome))
+            self.finish_fill(fault)
+        except NotDirect:
+            vm.interpret_one()
+
+    def finish_fill(self, fault: Exit) -> None:
+        """The rest of a fill, and the guest's own fault if that is what it comes to. Raises NotDirect."""
+        try:
+            self.vm.shadow.after_walk()
+            self.vm.shadow.finish_fault(fault, int(self.exits.outcome))
         except GuestFault as of_guest:
-            vm.inject_exception(of_guest)
+            self.vm.inject_exception(of_guest)
 
     def finish(self) -> None:
         """An exit was handled; Python sees to the way back (vm.handle_hook)."""
