@@ -267,6 +267,7 @@ class Interpreter:
             self.processor.empty_tlbs()
         for name in RECORD_FIELDS:
             cpu[name] = vcpu.record[name]
+        cpu.pdpte = vm.shadow.pointers
         cpu.msr = vm.model_specific[0]
         cpu.efer = cpu.msr.efer
         self.load_debug_registers()
