@@ -105,3 +105,15 @@ def test_a_callout_that_hands_the_guest_to_the_interpreter_leaves_its_ring() -> 
     """OUT closes the A20 gate: from then on the guest is interpreted, until it opens the gate again."""
     close_and_open = b"\xe4\x92\x24\xfd\xe6\x92\x40\x0c\x02\xe6\x92\x43"  # IN, AND, OUT, INC EAX, OR, OUT, INC EBX
     assert judge(Kernel([Step(close_and_open)]), "binary-translation", 1).kind == EQUAL
+
+
+def test_repeated_strings_trap_after_each_iteration_under_the_trap_flag() -> None:
+    pointers = b"\xb9\x05\x00\x00\x00\xbe" + word(DATA) + b"\xbf" + word(DATA + 64)
+    stepped = b"\x9c\x81\x0c\x24\x00\x01\x00\x00\x9d\xf3\xa4\x90"  # PUSHF, OR, POPF, REP MOVSB, NOP
+    assert judge(Kernel([Step(pointers + stepped)]), "binary-translation", 1).kind == EQUAL
+
+
+def test_breakpoints_of_the_kernel_are_met_in_its_own_code() -> None:
+    behind = b"\xe8\x00\x00\x00\x00\x58\x83\xc0\x17\x0f\x23\xc0"  # CALL, POP, ADD, MOV DR0
+    enabled = b"\xb8\x01\x00\x00\x00\x0f\x23\xf8" + b"\x90" * 24
+    assert judge(Kernel([Step(behind + enabled)]), "binary-translation", 1).kind == EQUAL

@@ -85,6 +85,8 @@ class Writer:
     def identical(self) -> bool:
         """The instruction itself; one that goes through GS or CS does so with the guest's in GS."""
         override = self.instruction.override
+        if self.context.trap_flag and self.instruction.repeated:
+            return self.sensitive()  # each iteration traps
         if override in (GS, CS) and self.uses_segment():
             return self.through_segment("guest_gs" if override == GS else "guest_cs")
         self.emitter.commit(self.instruction.octets, Recovery(self.next_eip))

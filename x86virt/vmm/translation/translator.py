@@ -34,6 +34,7 @@ from ...processor import FLAT_CODE, FLAT_DATA
 from .. import layout
 from ..descriptor import encode
 from ..exits import GuestFault
+from ..guest_events import DR7_ENABLES
 from ..state import SegmentState
 from ..vcpu import Frame
 from . import common
@@ -229,8 +230,13 @@ class Translator:
         return self.vm.vcpu.cpl == 0
 
     def can_translate(self) -> bool:
-        """Whether the guest's next instruction needs no translation, or can have one: 16-bit code is interpreted."""
-        return not self.applies() or bool(self.vm.segments.state(CS).access & AR_DB)
+        """Whether the guest's next instruction needs no translation, or can have one.
+
+        16-bit code is interpreted, and so is a kernel with breakpoints, which are addresses of its own code.
+        """
+        if not self.applies():
+            return True
+        return bool(self.vm.segments.state(CS).access & AR_DB) and not int(self.vm.vcpu.dr[7]) & DR7_ENABLES
 
     def context(self) -> Context:
         """What the next unit depends on besides its bytes."""
