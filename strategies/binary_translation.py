@@ -22,7 +22,6 @@ from x86virt.vmm import (
     Size,
     Strategy,
     Switch,
-    Unsupported,
     VirtualMachine,
     shadow_options,
 )
@@ -74,11 +73,14 @@ class BinaryTranslation(Strategy):
     # -- callouts of translated code ---------------------------------------------------------------------------------
 
     def on_sensitive_instruction(self, vm: VirtualMachine, exit: Exit) -> None:
-        """An instruction that the translator left to the VMM: it is performed on the virtual processor."""
+        """An instruction that the translator left to the VMM: it is performed on the virtual processor.
+
+        One that is not sensitive, but that no sequence does as the guest's segments are, goes through the interpreter.
+        """
         try:
             instruction = vm.instruction()
             if instruction is None or not vm.emulate(instruction):
-                raise Unsupported(f"{vm.text_at_trap()} is sensitive, and this VMM does not emulate it")
+                vm.interpret_one()
         except GuestFault as fault:
             vm.inject_exception(fault)
 

@@ -38,6 +38,7 @@ protected:
         mov     word [0x9100 + 13 * 8 + 2], 0x08
         mov     word [0x9100 + 13 * 8 + 4], 0x8E00
         lidt    [idt_pointer]
+        mov     byte [soft + 1], 0x0E       ; what real-address mode has executed: DEC the next time
         mov     ecx, 300
 .sum:   add     [0x800], ecx
         loop    .sum

@@ -19,7 +19,8 @@ from small_kernel import (
     DATA_3,
     EAX,
     GDT,
-    STEPS,
+    NEXT,
+    STEPS_END,
     TABLES,
     TSS,
     Kernel,
@@ -36,6 +37,7 @@ SLOTS = range(0x78, 0xC0, 8)
 LOCAL = range(4, 0x44, 8)
 GDT_BYTES = 0xC0
 STACK_1, STACK_2 = 0x60, 0xB8  # stacks of rings 1 and 2
+LANDING = STEPS_END - 0x100  # where transfers lead: on to the next step
 CALL_NEXT = b"\xe8\0\0\0\0"
 
 segment_descriptors = st.builds(
@@ -51,7 +53,7 @@ segment_descriptors = st.builds(
 gates = st.builds(
     gate,
     selector=st.one_of(st.sampled_from((CODE_0, CODE_3, 0x78, 0x80, 0x0C, 0x14)), st.integers(0, 0xCF)),
-    offset=st.sampled_from((STEPS, STEPS + 3, 0xFFFFF000)),
+    offset=st.sampled_from((LANDING, LANDING + 1, 0xFFFFF000)),
     kind=st.sampled_from((4, 12, 12)),
     dpl=st.sampled_from((0, 3, 3)),
     present=st.sampled_from((1, 1, 1, 0)),
@@ -123,7 +125,7 @@ def codes(levels: tuple[int, ...]) -> st.SearchStrategy[bytes]:
     chosen = selectors(levels)
     offsets, narrow = st.sampled_from((0, 4, 0xFFF, 0x8000)), st.booleans()
     loads = st.one_of(st.builds(load_code, SEGMENTS, chosen, offsets), st.builds(pop_code, SEGMENTS, chosen))
-    targets = st.sampled_from((STEPS, 0xFFFFFFF0))
+    targets = st.sampled_from((LANDING, 0xFFFFFFF0))
     transfers = st.one_of(
         st.builds(call_code, chosen, targets, narrow),
         st.builds(jump_code, chosen, targets, narrow),
@@ -146,6 +148,7 @@ def make_kernel(chosen: list[Step], gdt: list[int], local: list[int]) -> Kernel:
     table |= {STACK_1 | 1: descriptor(0, 0xFFFFF, 3, dpl=1, granular=1), STACK_2: descriptor(0, 0xFFFF, 3, dpl=2, db=0)}
     table |= {LDT_SELECTOR: descriptor(LDT, 0x3F, 2, s=0), OTHER_LDT: descriptor(LDT + 8, 0x1F, 2, s=0)}
     octets = {LDT + 8 * n: value.to_bytes(8, "little") for n, value in enumerate(local)}
+    octets[LANDING] = b"\xff\x25" + word(NEXT)  # JMP [NEXT]
     octets[TSS + 12] = word(0x7800) + word(STACK_1 | 1) + word(0x7400) + word(STACK_2 | 2)
     return Kernel(chosen, descriptors=table, octets=octets, gdt_bytes=GDT_BYTES)
 

@@ -39,7 +39,7 @@ from small_kernel import (
     word,
 )
 
-from x86virt import Machine, find_guest, find_strategy, load_profile
+from x86virt import Machine, find_guest, find_strategy, load_profile, restore_machine, save_machine
 from x86virt.vmm import layout
 from x86virt.vmm.shadow.records import POLICIES, ROOT
 from x86virt.vmm.shadow.records import TABLE as PAGE_TABLE_SHADOW
@@ -187,6 +187,57 @@ CASES: dict[str, Kernel] = {
 }  # fmt: skip
 
 
+# -- PAE paging: the pointers at MORE, directories of 2 MB behind them, a table for the first 2 MB ----------------------------
+
+POINTER, PAE_DIRECTORY, PAE_TABLE = MORE, MORE + 0x1000, MORE + 0x2000
+
+
+def pae_pte(page: int) -> int:
+    """Where the PAE entry of a page of the first 2 MB is."""
+    return PAE_TABLE + page // 0x200
+
+
+PAE_TABLES = WORDS_OF_PAGES | {
+    POINTER: PAE_DIRECTORY | PTE_P,
+    POINTER + 8: PAE_DIRECTORY | PTE_P,
+    POINTER + 0x20: PAE_DIRECTORY | UP,  # R/W is reserved in a pointer
+    PAE_DIRECTORY: PAE_TABLE | UP,
+    PAE_DIRECTORY + 8: UP | PTE_PS,
+    PAE_DIRECTORY + 16: UP | PTE_PS | 0x2000,  # reserved
+    **{PAE_TABLE + page // 0x200: page | UP for page in range(0, 1 << 20, 0x1000)},
+}
+PAE_ON = set_cr(4, CR4_PAE) + set_cr(3, POINTER) + set_cr(0, ON | CR0_WP)
+
+
+def pae(*codes: bytes | Step) -> Kernel:
+    """A kernel under PAE paging."""
+    return kernel(PAE_ON, *codes, paging=False, words=PAE_TABLES)
+
+
+CASES |= {
+    "PAE: pages move": pae(
+        touch(PAGE, 0x40000000 + PAGE) + store(PAGE, 5) + store(pae_pte(PAGE), OTHER | UP) + invlpg(PAGE)
+        + invlpg(0x40000000 + PAGE) + touch(PAGE, 0x40000000 + PAGE) + store(PAGE, 6),
+        store(pae_pte(PAGE), OTHER | PTE_P) + invlpg(PAGE) + store(PAGE, 7),
+        Step(touch(PAGE), 3),
+    ),
+    "PAE: large pages and reserved bits": pae(
+        touch(0x200000 + PAGE) + store(0x200000 + OTHER, 9),
+        touch(0x400000),
+        store(pae_pte(PAGE) + 4, 0x100) + invlpg(PAGE) + touch(PAGE),
+        store(PAE_DIRECTORY + 8, PAE_TABLE | UP) + invlpg(0x200000) + touch(0x200000 + PAGE) + touch(0x200000 + OTHER),
+    ),
+    "PAE: pointers are loaded with CR3 alone": pae(
+        store(POINTER + 16, PAE_DIRECTORY | PTE_P) + touch(0x80000000 + PAGE),
+        RELOAD + touch(0x80000000 + PAGE),
+        set_cr(3, POINTER + 0x20) + touch(PAGE),
+        store(POINTER, 0) + touch(PAGE) + store(POINTER, PAE_DIRECTORY | PTE_P) + RELOAD + touch(PAGE),
+        set_cr(4, CR4_PAE | CR4_PGE) + touch(PAGE) + set_cr(0, CR0_PE | CR0_ET) + set_cr(4, 0) + touch(PAGE)
+        + set_cr(3, DIRECTORY) + set_cr(0, ON) + touch(PAGE),
+    ),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("name", CASES)
 def test_equal_to_the_bare_machine(name, policy):
@@ -244,7 +295,7 @@ def assert_in_sync(machine: Machine) -> int:
     return count
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("PAE")])
 def test_traced_shadows_never_permit_more_than_the_guests_tables(name):
     machine = start(CASES[name], find_strategy("trap-and-emulate,shadow=trace")())
     seen = limit = 0
@@ -391,3 +442,20 @@ def test_the_budget_is_a_size_of_the_pool():
     machine = start(MANY_TABLES, find_strategy("trap-and-emulate,shadow_size=64K")())
     machine.run(MOST)
     assert machine.vm.vcpu.shadow_next == machine.vm.shadow.control.budget == 16 < layout.SHADOW_PAGES
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("name", ["two spaces", "a table becomes data, and a table again", "global pages"])
+def test_saved_in_the_middle_and_restored(tmp_path, name, policy):
+    """A run that is saved and restored after every tenth instruction ends as the unbroken one."""
+    whole = start(CASES[name], find_strategy(f"trap-and-emulate,shadow={policy}")())
+    whole.run(MOST)
+    broken = start(CASES[name], find_strategy(f"trap-and-emulate,shadow={policy}")())
+    limit = 0
+    while broken.advance(limit := limit + 10, MOST):
+        save_machine(broken, tmp_path / "saved")
+        broken = restore_machine(tmp_path / "saved")
+    one, two = whole.result(), broken.result()
+    assert (one.outcome, one.ticks, one.instructions) == (two.outcome, two.ticks, two.instructions)
+    states = [machine.strategy.virtual_state(machine).digest() for machine in (whole, broken)]
+    assert states[0] == states[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import pathlib
 import re
@@ -87,8 +88,9 @@ def test_strategies_use_public_names_only() -> None:
     sources = [listing for listing, _ in LISTINGS]
     sources += [path.read_text(encoding="utf-8") for path in GUIDE.parent.glob("[a-z]*.py")]
     for source in sources:
-        for module, names in re.findall(r"^from (x86virt\S*) import (.*)$", source, re.MULTILINE):
-            assert set(names.replace(" ", "").split(",")) <= public[module]
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("x86virt"):
+                assert {name.name for name in node.names} <= public[str(node.module)]
 
 
 # -- a missing hook ---------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from functools import cache
 from typing import Any
 
@@ -156,9 +157,9 @@ def test_guest_code_adds_up_to_the_ledger() -> None:
     machine = machine_with("syscall", TRANSLATING, "iterations=2")
     records = list(as_guest_code(trace(machine, Limit(20_700), None, MAX_CYCLES)))
     assert total(records) == machine.ledger()
-    shared = [one for one in records if one.kind == "instruction" and one.mode == "guest_kernel" and one.address >= VMM_BASE]
-    assert shared == []
     for record, following in itertools.pairwise(records[1:]):
+        if following.kind == "instruction" and following.mode == "guest_kernel" and following.address >= VMM_BASE:
+            assert record.kind == "exit"  # the way back from the VMM, which is no instruction of the guest's
         assert record.tick + record.ticks == following.tick, record
         assert following.n - record.n in (0, 1)
 
@@ -217,9 +218,9 @@ def test_explain_unit_shows_a_unit_beside_its_guest_code(x86virt: Any) -> None:
         "guest code at 0010116b syscall_sysenter: 4 instructions, 14 bytes (cs 0008, iopl 0)",
         "0010116b inc dword ptr [0x102004]       ffc",
         "+* mov dword ptr gs:[interrupt_flag], 0x200",
-        "!  int 0xf1                                  open_window",
     ):
         assert line in answer.out
+    assert re.search(r"!  \S.*  open_window\n", answer.out)
     loop = x86virt("explain", "unit", "syscall:print_string", "-c", "iterations=2").out
     assert "chained to 00101037 print_string.next+0x6" in loop and "taken: to 0010103c print_string.done" in loop
     alone = x86virt("explain", "unit", "syscall:print_string", "-c", "iterations=2", "-s", f"{TRANSLATING},chaining=off").out

@@ -4,6 +4,7 @@ from functools import cache
 
 import pytest
 from small_kernel import DATA, Kernel, Step, word
+from test_saved import assert_same
 from vmm_judge import EQUAL, judge
 
 from x86virt import Machine, find_strategy, load_profile
@@ -85,3 +86,34 @@ def test_an_access_through_gs_as_the_loader_left_it() -> None:
     """GS holds a segment that no table of the guest's says: translated code can load it all the same."""
     through_gs = b"\x65\x8b\x0d" + word(DATA) + b"\x65\x89\x0d" + word(DATA + 4)
     assert judge(Kernel([Step(through_gs)]), "binary-translation", 1).kind == EQUAL
+
+
+def test_a_callout_for_a_port_changes_no_privilege() -> None:
+    """What ring 1 may do is done there: no gate and no IRET in the loop but those of its first jumps."""
+    loop = machine_of("portio").run().regions[0]
+    crossings = sum(count for reason, (count, _) in loop.exits.items() if reason != "sensitive_instruction")
+    assert loop.exits["sensitive_instruction"][0] == loop.iterations == 100
+    assert crossings == loop.ledger.event_count("sys.iret_cpl0_to_cpl3") <= 4
+
+
+@pytest.mark.parametrize("guest", ["portio", "smc"])
+def test_a_saved_and_restored_run_ends_as_the_unbroken_one(guest: str) -> None:
+    assert_same(guest, "binary-translation", [420_000, 600_000, 700_001, 900_003])
+
+
+def test_a_callout_that_hands_the_guest_to_the_interpreter_leaves_its_ring() -> None:
+    """OUT closes the A20 gate: from then on the guest is interpreted, until it opens the gate again."""
+    close_and_open = b"\xe4\x92\x24\xfd\xe6\x92\x40\x0c\x02\xe6\x92\x43"  # IN, AND, OUT, INC EAX, OR, OUT, INC EBX
+    assert judge(Kernel([Step(close_and_open)]), "binary-translation", 1).kind == EQUAL
+
+
+def test_repeated_strings_trap_after_each_iteration_under_the_trap_flag() -> None:
+    pointers = b"\xb9\x05\x00\x00\x00\xbe" + word(DATA) + b"\xbf" + word(DATA + 64)
+    stepped = b"\x9c\x81\x0c\x24\x00\x01\x00\x00\x9d\xf3\xa4\x90"  # PUSHF, OR, POPF, REP MOVSB, NOP
+    assert judge(Kernel([Step(pointers + stepped)]), "binary-translation", 1).kind == EQUAL
+
+
+def test_breakpoints_of_the_kernel_are_met_in_its_own_code() -> None:
+    behind = b"\xe8\x00\x00\x00\x00\x58\x83\xc0\x17\x0f\x23\xc0"  # CALL, POP, ADD, MOV DR0
+    enabled = b"\xb8\x01\x00\x00\x00\x0f\x23\xf8" + b"\x90" * 24
+    assert judge(Kernel([Step(behind + enabled)]), "binary-translation", 1).kind == EQUAL

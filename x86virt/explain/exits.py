@@ -17,6 +17,8 @@ EMULATES = (
     "emulate_flags", "emulate_control_register", "emulate_descriptor_table", "emulate_segment", "emulate_far_transfer",
     "emulate_port", "emulate_msr", "emulate_halt", "emulate_invlpg", "emulate_system_call",
 )  # fmt: skip
+# What following the guest's page tables takes: entries, tables, another address space, a table read anew.
+SHADOW = ("shadow_fill", "shadow_flush", "shadow_table", "shadow_switch", "shadow_sync", "shadow_check")
 # What any exit may end with: an interrupt of a virtual device, and descriptors that the guest has written.
 ON_RESUME = ("device_request", "reflect", "descriptor_shadow")
 
@@ -44,7 +46,7 @@ _SELECTOR_WORK = (
     "The VMM decodes the instruction and performs it on the virtual processor, or fills in a descriptor and lets it run "
     "again; if it faults there too, the fault is the guest's."
 )
-_SELECTOR_PATHS = (*EMULATES, "reflect", "shadow_fill", "shadow_flush", "descriptor_shadow", "device_request")
+_SELECTOR_PATHS = (*EMULATES, "reflect", *SHADOW, "descriptor_shadow", "device_request")
 
 REASONS: dict[str, Reason] = {
     "divide_error": _reflected("a divide error (#DE)", "sys.exc_de"),
@@ -87,7 +89,7 @@ REASONS: dict[str, Reason] = {
         "The VMM walks the guest's own tables: if they allow the access, the shadow gets the entry and the "
         "instruction runs again; "
         "if not, the fault is the guest's.",
-        ("shadow_fill", "shadow_flush", "reflect", "descriptor_shadow"),
+        (*SHADOW, "reflect", "descriptor_shadow"),
     ),
     "x87_error": _reflected("an x87 floating-point error (#MF)", "sys.exc_mf"),
     "alignment_check": _reflected("an alignment check (#AC)", "sys.exc_ac"),
@@ -110,9 +112,35 @@ REASONS: dict[str, Reason] = {
         "Nothing but what every exit ends with: the interrupt of the device is delivered if the guest's window is "
         "open.", (),
     ),
+    "sensitive_instruction": Reason(
+        "Translated code came to an instruction that the translator left to the VMM.", ("sys.int_n_cpl3_to_cpl0",),
+        "The VMM performs it on the virtual processor; translated code goes on behind it.", _SELECTOR_PATHS,
+    ),
+    "unchained_jump": Reason(
+        "Translated code came to a jump, or to its end, whose target was not yet reached from there.",
+        ("sys.int_n_cpl3_to_cpl0",),
+        "The target is translated if need be, and the callout becomes a jump to it (chaining).", SHADOW,
+    ),
+    "lookup_miss": Reason(
+        "An indirect jump, call or return went to an address that the hash table of translated code lacks.",
+        ("sys.int_n_cpl3_to_cpl0",),
+        "The target is translated if need be, and entered in the hash table.", SHADOW,
+    ),
+    "open_window": Reason(
+        "Translated code has set the virtual IF while an interrupt waits.", ("sys.int_n_cpl3_to_cpl0",),
+        "Resuming the guest delivers the interrupt, behind the shadow of an STI.", (),
+    ),
+    "begin": Reason(
+        "The instruction at which the guest was to go on could not be fetched when it was resumed.",
+        ("sys.int_n_cpl3_to_cpl0",), "It is fetched again, and the fault is the guest's.", (*SHADOW, "reflect"),
+    ),
+    "x87_pointer": Reason(
+        "Translated code is about to store an image of the x87 FPU, which holds the address of an instruction.",
+        ("sys.int_n_cpl3_to_cpl0",), "That address is made the guest's; the instruction follows.", (),
+    ),
     "own_step": Reason(
         "One instruction is over that the VMM wanted to see the end of: it had set TF.", ("sys.exc_db",),
-        "What it had opened for that instruction is closed again.", ("shadow_fill",),
+        "What it had opened for that instruction is closed again.", SHADOW,
     ),
 }  # fmt: skip
 VECTOR_OF = {reason: vector for vector, reason in REASON_OF_VECTOR.items()}

@@ -9,6 +9,7 @@ appendix C; AMD APM volume 2, section 15.9 and appendix C.
 import functools
 from dataclasses import dataclass
 
+from ..isa.registers import DS, ES, FS
 from ..isa.rows import INNOCUOUS, PRIVILEGED, Row
 from .facts import operation_of
 
@@ -80,16 +81,16 @@ JUMPS_DIRECTLY = ("JMP_FAR", "JMP_FAR_INDIRECT", "CALL_FAR", "CALL_FAR_INDIRECT"
 
 def divergences(row: Row) -> dict[str, list[str]]:
     """What `trap-and-emulate` declares to differ, by the guest's mode: fields of its state."""
-    return declared_divergences().get(row.name, {})
+    return declared_divergences(TRAP_AND_EMULATE).get(row.name, {})
 
 
 @functools.cache
-def declared_divergences() -> dict[str, dict[str, list[str]]]:
-    """The same of all rows, by name."""
+def declared_divergences(strategy: str) -> dict[str, dict[str, list[str]]]:
+    """The same of all rows and of any technique, by name."""
     from ..vmm.registry import find_strategy
 
     found: dict[str, dict[str, list[str]]] = {}
-    for name, mode, field in sorted(find_strategy(TRAP_AND_EMULATE).known_divergences):
+    for name, mode, field in sorted(find_strategy(strategy).known_divergences):
         found.setdefault(name, {}).setdefault(mode, []).append(field)
     return found
 
@@ -138,33 +139,63 @@ def native(row: Row) -> Technique:
     return Technique("native", True, "The guest is the machine's only software: the processor executes it as above.")
 
 
-# -- techniques that are not built yet -------------------------------------------------------------------------------
+# -- binary translation ----------------------------------------------------------------------------------------------
 
-BRANCHES = ("jcc", "jmp", "jmp_indirect", "call", "call_indirect", "ret", "loop")
+BINARY_TRANSLATION = "binary-translation"
+# What becomes of an instruction of the guest's kernel in the translation cache.
+IDENTICAL, TRANSFER, INLINE_EMULATION, CALLOUT, POINTER = "identical", "transfer", "inline", "callout", "pointer"
+IN_KERNEL = {
+    IDENTICAL: "In kernel code it is copied to the translation cache as it is.",
+    TRANSFER: "In kernel code it becomes a jump within the translation cache: a constant target is reached by a callout the "
+    "first time, and by a chained jump from then on; another one by the look-up in the hash table.",
+    INLINE_EMULATION: "In kernel code a few injected instructions work on the virtual processor in its place, without the VMM "
+    "(a callout with inline_emulation=off, or where its operands are unusual).",
+    POINTER: "In kernel code it is copied as it is behind a callout (exit x87_pointer), since its image holds the address of an "
+    "instruction, which must be the guest's.",
+    CALLOUT: "In kernel code a callout stands for it: exit sensitive_instruction, and the VMM performs it on the virtual "
+    "processor",
+}
+
+
+def translation_of(row: Row) -> str:
+    """What becomes of a row's usual form in the translation cache, by the translator's own tables."""
+    from ..vmm.translation.sequences import IDENTICAL_SYSTEM, INLINE, NEAR_TRANSFERS, X87_IMAGES
+
+    operation = operation_of(row)
+    if row.operation in NEAR_TRANSFERS:
+        return TRANSFER
+    if row.mnemonic in X87_IMAGES:
+        return POINTER
+    if operation == "PUSH_SREG" and row.condition in (DS, ES, FS):
+        return IDENTICAL  # these registers hold the guest's selectors; as do those that MOV reads of them
+    if operation in INLINE:
+        return INLINE_EMULATION
+    if row.operation.startswith("port_string"):
+        return CALLOUT
+    return CALLOUT if row.operation.startswith("system:") and operation not in IDENTICAL_SYSTEM else IDENTICAL
 
 
 def binary_translation(row: Row) -> Technique:
-    """Adams and Agesen 2006."""
-    if operation_of(row) in BRANCHES:
-        text = "In kernel code it is replaced by a jump within the translation cache; in ring 3 it runs directly."
-    elif row.sensitivity == INNOCUOUS:
-        text = "It is copied to the translation unchanged; in ring 3 it runs directly."
-    elif row.sensitivity == PRIVILEGED:
-        text = (
-            "In kernel code it is replaced by code, or a call-out, that works on the virtual processor: no trap. In "
-            "ring 3 it traps."
-        )
-    elif row.silent:
-        text = (
-            "In kernel code it is replaced like a privileged one. In ring 3 it runs directly, so that a program "
-            "still sees the real machine."
-        )
-    else:
-        text = (
-            "In kernel code it is replaced like a privileged one. In ring 3 it runs directly, on the tables and gates of "
-            "the VMM."
-        )
-    return Technique("binary-translation", False, text)
+    """The built technique, after Adams and Agesen 2006."""
+    kind = translation_of(row)
+    text = IN_KERNEL[kind]
+    if kind == CALLOUT:
+        path = PATHS.get(operation_of(row))
+        text += f" (vmm.{path})." if path else "."
+    return Technique(BINARY_TRANSLATION, True, f"{text} {in_ring_3(row)}")
+
+
+def in_ring_3(row: Row) -> str:
+    """What becomes of it in a program, which runs as it is."""
+    if row.sensitivity == PRIVILEGED:
+        return "In ring 3 it traps."
+    declared = declared_divergences(BINARY_TRANSLATION).get(row.name, {}).get("guest_user")
+    if declared:
+        return f"In ring 3 it runs directly and shows the VMM's state: a declared divergence ({', '.join(declared)})."
+    return "In ring 3 it runs directly."
+
+
+# -- techniques that are not built yet -------------------------------------------------------------------------------
 
 
 HYPERCALLS: dict[str, str] = {

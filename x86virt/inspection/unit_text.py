@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ..vmm.translation.unit import Unit
 
 JUMP_REL32, JUMP_BYTES = 0xE9, 5
+LOOK_UP = "the look-up"
 MARKS = {IDENTICAL: "=", INJECTED: "+", CALLOUT: "!", CHAINED: ">", ROOM: " "}
 LEGEND = "= the guest's own bytes   + injected   ! callout to the VMM   > chained jump   * the guest's instruction completes"
 LEAST_GUEST_WIDTH, MOST_GUEST_WIDTH = 24, 46
@@ -60,7 +61,7 @@ class UnitText:
                 kinds["chained jump"] += 1
             elif one.part == CALLOUT:
                 kinds[f"callout {one.kind}"] += 1
-            elif self.leads_to_shared_code(one):
+            elif self.shared_target(one) == LOOK_UP:
                 kinds["look-up"] += 1
         return ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
 
@@ -84,17 +85,19 @@ class UnitText:
             return f"chained to {to}"
         if one.part == ROOM:
             return "room for a jump"
-        if self.leads_to_shared_code(one):
-            return "to the look-up"
+        shared = self.shared_target(one)
+        if shared:
+            return f"to {shared}"
         return f"taken: to {to}" if to else ""
 
-    def leads_to_shared_code(self, one: Translated) -> bool:
-        """Whether a jump goes to the code that all units share."""
+    def shared_target(self, one: Translated) -> str:
+        """The code that all units share to which a jump goes, empty if it goes elsewhere."""
         if one.part != INJECTED or one.octets[0] != JUMP_REL32 or len(one.octets) != JUMP_BYTES:
-            return False
-        target = one.address + JUMP_BYTES + int.from_bytes(one.octets[1:], "little", signed=True)
-        unit = self.code.unit_at(target)
-        return unit is not None and not unit.guest
+            return ""
+        unit = self.code.unit_at(one.address + JUMP_BYTES + int.from_bytes(one.octets[1:], "little", signed=True))
+        if unit is None or unit.guest or self.code.translation is None:
+            return ""
+        return LOOK_UP if unit is self.code.translation.cache.units[0] else "the shared callout"
 
     def where(self, address: int) -> str:
         """An address of the guest's and its symbol."""

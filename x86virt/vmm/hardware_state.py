@@ -11,7 +11,6 @@ from ..core.layout import HOLDS_DEBUG
 from ..isa.registers import (
     AR_DB,
     CR0_PE,
-    CR4_PAE,
     CR4_PVI,
     CR4_TSD,
     CR4_VME,
@@ -35,7 +34,7 @@ from .emulate.control_registers import carry_x87_bits
 if TYPE_CHECKING:
     from .interpreter import Interpreter
 
-CR4_NOT_DIRECT = CR4_PAE | CR4_VME | CR4_PVI
+CR4_NOT_DIRECT = CR4_VME | CR4_PVI
 DEBUG_REGISTERS = (0, 1, 2, 3, 6, 7)
 ADDRESS_SPACE_REGISTERS = ("cr0", "cr3", "cr4")
 
@@ -70,6 +69,8 @@ def store(interpreter: "Interpreter", invalidates: bool) -> None:
     store_record(interpreter)
     store_flags(interpreter)
     vm.segments.set_cpl(int(interpreter.cpu.cpl))
+    if invalidates:
+        vm.shadow.forget_translations()
     moved = vm.physical.follow()
     if store_control_registers(interpreter) or invalidates or moved:
         vm.flush_shadow()
@@ -127,6 +128,7 @@ def store_control_registers(interpreter: "Interpreter") -> bool:
     vm, cpu, vcpu = interpreter.vm, interpreter.cpu, interpreter.vm.vcpu
     another = any(int(vcpu.record[name]) != int(cpu[name]) for name in ADDRESS_SPACE_REGISTERS)
     vcpu.cr0, vcpu.cr3, vcpu.cr4 = int(cpu.cr0), int(cpu.cr3), int(cpu.cr4)
+    vm.shadow.pointers = cpu.pdpte
     carry_x87_bits(vm, int(cpu.cr0))
     vm.processor.cpu.cr4 = vm.processor.cpu.cr4 & ~CR4_TSD | cpu.cr4 & CR4_TSD
     return another

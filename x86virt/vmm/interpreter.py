@@ -152,8 +152,11 @@ class Interpreter:
         self.begin()
 
     def begin(self) -> None:
-        """The state is here: from now on the guest is interpreted."""
+        """The state is here: from now on the guest is interpreted, by its code as it stands now.
+
+        While the guest ran directly nothing told the interpreter what was written to code that it had decoded."""
         self.holds = True
+        self.cpu.flush_code = 1
         self.look_soon()
 
     def look_soon(self) -> None:
@@ -267,6 +270,7 @@ class Interpreter:
             self.processor.empty_tlbs()
         for name in RECORD_FIELDS:
             cpu[name] = vcpu.record[name]
+        cpu.pdpte = vm.shadow.pointers
         cpu.msr = vm.model_specific[0]
         cpu.efer = cpu.msr.efer
         self.load_debug_registers()

@@ -42,6 +42,7 @@ STACK_TOP = 0x8000
 REGION_TABLE = 0x8000
 TRANSLATOR = 0x9000
 CALLOUT_STACK_TOP = 0xC000
+CALLOUT_ENTRY = 0x0FF8  # where a callout arrives that stays in the ring of translated code: between two entries
 FLAG_TABLES = 0xC000  # 256 bytes, then 256 doublewords: what POPF makes of bits 15:8 of its image
 GDT = 0x10000
 WITNESS = 0x20000

@@ -316,6 +316,8 @@ class VirtualMachine:
             self.vcpu.frame.eflags = int(all_eflags(self.processor.state)) | EFLAGS_IF
             self.vcpu.own_resume = False
             return Exit("system_call", -1, cpl=self.vcpu.cpl)
+        if entry == layout.CALLOUT_ENTRY:
+            return self.read_callout()
         vector = entry // layout.ENTRY_BYTES
         stack = int(cpu.gpr[ESP]) - layout.VMM_BASE
         error = 0
@@ -347,6 +349,14 @@ class VirtualMachine:
             reason = REASON_OF_VECTOR.get(vector, "software_interrupt")
         return Exit(reason, vector, error, gla, rip=self.vcpu.frame.eip, cpl=self.vcpu.cpl)
 
+    def read_callout(self) -> Exit:
+        """A callout of translated code that stays in its ring: there is no frame, the translator knows the guest's."""
+        self.vcpu.frame, site = self.translator.leave_in_ring()
+        self.note_resume_flag(layout.CALLOUT_VECTOR)
+        if self.shadow.open_frames:
+            self.close_frames()
+        return Exit(site.kind, layout.CALLOUT_VECTOR, rip=self.vcpu.frame.eip, cpl=self.vcpu.cpl)
+
     def note_resume_flag(self, vector: int) -> None:
         """Whose the RF of the frame is: the processor sets it in the image of a fault, and the VMM when it resumes.
 
@@ -368,6 +378,8 @@ class VirtualMachine:
         if self.vcpu.halted and not self.wait_over():
             return
         if self.board.a20_closed or (self.translation is not None and not self.translation.can_translate()):
+            if self.translation is not None:
+                self.translation.leave_ring()
             self.interpreter.take_over()
             return
         if self.translation is not None:
@@ -387,8 +399,13 @@ class VirtualMachine:
             image, code = self.translation.enter(frame), layout.RESUME_TRANSLATED
         else:
             image, code = frame.with_trap_flag(self.own_step), layout.RESUME
-        self.write_region(stack, image.octets())
-        self.enter_vmm_code(code, self.segments.return_stack(layout.VMM_BASE + stack))
+            if self.translation is not None:
+                self.translation.leave_ring()
+        if self.translation is not None and self.translation.serving:
+            self.translation.come_back(image)
+        else:
+            self.write_region(stack, image.octets())
+            self.enter_vmm_code(code, self.segments.return_stack(layout.VMM_BASE + stack))
         self.program_timer()
         cpu.retired_limit = self.machine.retired_limit
         note_arrival(self)
@@ -414,7 +431,7 @@ class VirtualMachine:
     def leave_vmm(self) -> None:
         """The processor stopped while the guest runs: take its frame from the registers."""
         cpu = self.processor.cpu
-        if cpu.cpl == 0:
+        if cpu.cpl == 0 or (self.translation is not None and self.translation.serving):
             return
         if int(cpu.retired) != self.resumed_at:
             self.vcpu.own_resume = False

@@ -14,6 +14,8 @@ from ...isa.registers import (
     CR0_PG,
     CR0_TS,
     CR4_PAE,
+    CR4_PGE,
+    CR4_PSE,
     CR4_PVI,
     CR4_TSD,
     CR4_VME,
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from ..vm import VirtualMachine
 
 M32 = 0xFFFFFFFF
-CR4_NOT_VIRTUALIZED = CR4_PAE | CR4_VME | CR4_PVI
+CR4_NOT_VIRTUALIZED = CR4_VME | CR4_PVI
 
 
 def mov_to_cr(vm: "VirtualMachine", instruction: Instruction) -> None:
@@ -46,10 +48,18 @@ def write_cr0(vm: "VirtualMachine", value: int) -> None:
         raise GuestFault(GP, 0)
     if not value & CR0_PE:
         raise NotDirect
+    if (value ^ vm.vcpu.cr0) & (CR0_PG | CR0_CD | CR0_NW):
+        load_pointers(vm, value, vm.vcpu.cr3, vm.vcpu.cr4)
     carry_x87_bits(vm, value)
     vm.vcpu.cr0 = value
     vm.segments.share_ring()  # alignment checks are the guest's own
     vm.flush_shadow()
+
+
+def load_pointers(vm: "VirtualMachine", cr0: int, cr3: int, cr4: int) -> None:
+    """Load the page-directory-pointer entries if these values mean PAE paging (SDM volume 3, section 4.4.1)."""
+    if cr0 & CR0_PG and cr4 & CR4_PAE:
+        vm.shadow.load_pointers(cr3)
 
 
 def carry_x87_bits(vm: "VirtualMachine", value: int) -> None:
@@ -68,6 +78,7 @@ def write_cr2(vm: "VirtualMachine", value: int) -> None:
 
 def write_cr3(vm: "VirtualMachine", value: int) -> None:
     """MOV CR3."""
+    load_pointers(vm, vm.vcpu.cr0, value & M32, vm.vcpu.cr4)
     vm.vcpu.cr3 = value & M32
     vm.flush_shadow()
 
@@ -78,6 +89,8 @@ def write_cr4(vm: "VirtualMachine", value: int) -> None:
         raise GuestFault(GP, 0)
     if value & CR4_NOT_VIRTUALIZED:
         raise NotDirect
+    if (value ^ vm.vcpu.cr4) & (CR4_PGE | CR4_PSE | CR4_PAE):
+        load_pointers(vm, vm.vcpu.cr0, vm.vcpu.cr3, value)
     vm.vcpu.cr4 = value
     # RDTSC under CR4.TSD must trap at ring 3 as the guest asked.
     vm.processor.cpu.cr4 = vm.processor.cpu.cr4 & ~CR4_TSD | value & CR4_TSD

@@ -9,7 +9,7 @@ from ...isa.vectors import KIND_EXCEPTION, PF
 from ..shadow.fill import fill
 from ..shadow.follow import change_space, invalidate_page, is_loose
 from ..shadow.guest_walk import mode_of
-from ..shadow.records import DESCRIPTORS, FILLED, REFUSED
+from ..shadow.records import DESCRIPTORS, FILLED, MODE_PAE, REFUSED
 from .delivery import deliver
 from .descriptors import base_of, shadow_high, shadow_low
 from .exits import can_commit, commit, note_path
@@ -167,6 +167,8 @@ def load_page_directory(cpu, ram, exits, links, control, number):
     note_path(exits, EMULATE_CONTROL_REGISTER)
     value = register(cpu, exits, number)
     before = exits.reference_count
+    if mode_of(ram, control) & MODE_PAE != 0:  # pointers are loaded with it, which may fault
+        return NOT_FAST
     if load_32(ram, CPL) != 0 or not tables_stay(ram, exits, links, value) or not can_commit(exits):
         return NOT_FAST
     # 1. Its own references and paths, the walks of the tables' pages apart: these come behind the switch.

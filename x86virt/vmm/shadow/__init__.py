@@ -2,6 +2,7 @@
 
     records.py      what the VMM keeps of them, as records for jitted code
     guest_walk.py   the walk of the guest's own tables over the p2m
+    pointers.py     the pointers that PAE paging loads with CR3
     chains.py       which entries map a frame writable, which directories hold a table
     pool.py         pages for shadow tables: found again, allocated, evicted
     tracing.py      frames whose modification must be seen

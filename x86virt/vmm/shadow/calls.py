@@ -8,9 +8,10 @@ from .chains import is_vmms, page_of, put_first, slot_address
 from .fill import fill
 from .follow import after_write, change_space, invalidate_page, let_out_of_sync, synchronise_frame
 from .guest_walk import walk
+from .pointers import load_pointers
 from .pool import NEXT, holds_tables
 from .records import ENTRIES, FREE, KINDS, OPEN
-from .tracing import protect_guest, trace, untrace
+from .tracing import flush_everything, protect_guest, trace, untrace
 
 
 @entry
@@ -29,6 +30,13 @@ def shadow_fill(state, memory, controls, links, gla, write, user):
 def shadow_change_space(state, memory, controls, links):
     """The guest's address space may be another one."""
     change_space(state[0], memory, controls[0], links[0])
+
+
+@entry
+def shadow_forget(state, controls, links):
+    """Empty the TLBs if there may be global entries in them."""
+    if controls[0].globals == 1:
+        flush_everything(state[0], controls[0], links[0])
 
 
 @entry
@@ -91,3 +99,9 @@ def shadow_links(memory, controls, links):
             table.parents = put_first(links[0], slot, table.parents)
         elif value & PTE_RW != 0:
             links[0].writable[value >> 12] = put_first(links[0], slot, links[0].writable[value >> 12])
+
+
+@entry
+def guest_pointers(state, memory, controls, cr3):
+    """Load the page-directory-pointer entries of the guest; False: #GP(0) is due."""
+    return load_pointers(state[0], memory, controls[0], cr3)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...isa.registers import CR0_PG, CR4_PAE, PF_W, PTE_P, PTE_PS, PTE_RW
-from ...isa.vectors import PF
+from ...isa.vectors import GP, PF
 from ...processor import record_array
 from .. import layout
 from ..exits import Exit, GuestFault, IsolationViolation, Unsupported
@@ -127,6 +127,22 @@ class ShadowMemory:
             frame, control.touched = int(control.touched) - 1, 0
             self.notify(frame, 0, PAGE)
 
+    def load_pointers(self, cr3: int) -> None:
+        """Load what PAE paging loads with CR3. Raises GuestFault with all as before."""
+        loaded = calls.guest_pointers(self.state, self.memory, self.controls, cr3)
+        self.after_walk()
+        if not loaded:
+            raise GuestFault(GP, 0)
+
+    @property
+    def pointers(self) -> np.ndarray:
+        """The four entries that it loaded."""
+        return np.array(self.vm.vcpu.record["pdpte"]).view("<u8").astype(np.int64)
+
+    @pointers.setter
+    def pointers(self, entries: np.ndarray) -> None:
+        self.vm.vcpu.record["pdpte"][:] = np.array(entries, dtype="<u8").view("<u4")
+
     def fault(self, exit: Exit) -> None:
         """A page fault of the processor: the guest's own (GuestFault), a missing entry, or a write to a traced frame."""
         write, user = int(exit.qualification & PF_W != 0), int(self.vm.vcpu.cpl == 3)
@@ -175,6 +191,10 @@ class ShadowMemory:
         self.vm.charge("shadow_flush" if self.is_loose else "shadow_switch", 1)
         calls.shadow_change_space(self.state, self.memory, self.controls, self.links)
         self.charge_work()
+
+    def forget_translations(self) -> None:
+        """The guest has invalidated translations that may be global, nobody says which; a change of space has to follow."""
+        calls.shadow_forget(self.state, self.controls, self.links)
 
     @property
     def is_loose(self) -> bool:

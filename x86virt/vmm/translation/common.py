@@ -1,12 +1,14 @@
 """Code of the cache that is written once and shared by all units."""
 
-from ...isa.registers import EAX, ECX, EDX
+from ...isa.registers import EAX, ECX, EDX, ESP
+from .. import layout
 from .emitter import GS_PREFIX, Emitter, dword
 from .record import HASH_ADDRESS, slot
 from .recovery import Recovery
 from .sequences import Context
 from .unit import Unit
 
+CALLOUT_ADDRESS = layout.VMM_BASE + layout.ENTRIES + layout.CALLOUT_ENTRY
 NO_CONTEXT = Context(0, 0, 0, 0)
 LOOKUP_HIT = 1  # the note that counts one: its place in CPU.unit_events
 
@@ -46,6 +48,31 @@ def begin(address: int) -> Unit:
     e = Emitter(address, 0)
     e.now = Recovery(None)
     e.callout("begin")
+    return finished(e, address)
+
+
+def call(address: int) -> Unit:
+    """A callout that stays in ring 1: to the VMM's stack, with the guest's registers and flags on it, and to the VMM."""
+    e = Emitter(address, 0)
+    e.now = Recovery(None, called=True)
+    e.put(e.store(slot("guest_esp"), ESP))
+    e.put(bytes([GS_PREFIX, 0x0F, 0xB2, 0x25]) + dword(slot("callout_esp")))  # LSS ESP, GS:[callout_esp]
+    e.now = Recovery(None, called=True, own_stack=True)
+    e.put(b"\x9c")  # PUSHF
+    e.put(b"\x60")  # PUSHA
+    e.jump(CALLOUT_ADDRESS)
+    return finished(e, address)
+
+
+def come_back(address: int) -> Unit:
+    """The way back from there: registers and flags from the VMM's stack, the guest's stack, and on in the cache."""
+    e = Emitter(address, 0)
+    e.now = Recovery(None, returning=True, own_stack=True)
+    e.put(b"\x61")  # POPA
+    e.put(b"\x9d")  # POPF
+    e.put(bytes([GS_PREFIX, 0x0F, 0xB2, 0x25]) + dword(slot("guest_esp")))  # LSS ESP, GS:[guest_esp]
+    e.now = Recovery(None, returning=True)
+    e.put(bytes([GS_PREFIX, 0xFF, 0x25]) + dword(slot("jump")))
     return finished(e, address)
 
 

@@ -109,6 +109,14 @@ class Emitter:
         self.put(FILLER)
         return site
 
+    def light_callout(self, kind: str, stub: int) -> Site:
+        """Call the VMM without a change of privilege: the site's address goes into the record, the common code does the rest."""
+        site = Site(kind, len(self.octets), self.now)
+        self.sites.append(site)
+        self.put(self.store_constant(slot("site"), self.here))
+        self.jump(stub)
+        return site
+
     def jump(self, address: int) -> None:
         """JMP to an address in the cache."""
         self.put(jump_octets(self.here, address))

@@ -30,6 +30,7 @@ RECORD = np.dtype(
         ("own_gs", "<u4"),
         # a callout that stays in the ring of translated code: its site, the guest's stack, and the VMM's
         ("site", "<u4"),
+        ("resume_eip", "<u4"),
         ("guest_esp", "<u4"),
         ("guest_ss", "<u4"),
         ("callout_esp", "<u4"),

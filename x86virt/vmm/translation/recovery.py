@@ -21,6 +21,9 @@ class Recovery:
     is what must still be added to ESP. `held` says that an STI has just completed, `unstored` that ECX is the new virtual
     interrupt flag. `unpushed`: a flags image lies on the guest's stack that does not show the virtual flags yet; whoever
     recovers writes the right one and counts the instruction, behind which `eip` is.
+
+    In the common code of callouts, `called` says that the state is that of the site in the record, `returning` that EIP is
+    in the record's `resume_eip`, and `own_stack` that SS and ESP are the VMM's, the guest's in the record.
     """
 
     eip: int | None
@@ -29,6 +32,9 @@ class Recovery:
     held: bool = False
     unstored: bool = False
     unpushed: bool = False
+    called: bool = False
+    returning: bool = False
+    own_stack: bool = False
 
     def spill(self, register: int) -> "Recovery":
         """The same with one more register in the record."""

@@ -16,7 +16,7 @@ from .unit import Scan, Unit
 if TYPE_CHECKING:
     from .translator import Translator
 
-SAVED = {"cs", "trap_flag", "inside", "gs", "passed", "entered", "iopl", "cache", "hash", "pages"}
+SAVED = {"serving", "own_gs", "cs", "trap_flag", "inside", "gs", "passed", "entered", "iopl", "cache", "hash", "pages"}
 MADE = {"vm", "chaining", "inline_emulation", "record", "site", "overlay"}
 
 
@@ -28,7 +28,9 @@ def translator_state(translator: "Translator") -> dict[str, Any]:
         "cs": translator.cs,
         "trap_flag": int(translator.trap_flag),
         "inside": int(translator.inside),
+        "serving": int(translator.serving),
         "gs": [int(translator.gs[name]) for name in SEGMENT.names or ()],
+        "own_gs": [int(translator.own_gs[name]) for name in SEGMENT.names or ()],
         "entered": None if translator.entered is None else translator.entered.address,
         "passed": None if translator.passed is None else list(translator.passed),
         "iopl": translator.iopl,
@@ -51,8 +53,10 @@ def restore_translator(translator: "Translator", state: dict[str, Any]) -> None:
     """Put it back. Raises KeyError, TypeError or ValueError for anything that `translator_state` does not give."""
     translator.cs = word(state["cs"])
     translator.trap_flag, translator.inside = bool(word(state["trap_flag"])), bool(word(state["inside"]))
-    for name, value in zip(SEGMENT.names or (), state["gs"], strict=True):
-        translator.gs[name] = value
+    translator.serving = bool(word(state["serving"]))
+    for cache_of, values in ((translator.gs, state["gs"]), (translator.own_gs, state["own_gs"])):
+        for name, value in zip(SEGMENT.names or (), values, strict=True):
+            cache_of[name] = value
     passed = state["passed"]
     translator.passed = None if passed is None else (int(passed[0]), word(passed[1]), word(passed[2]))
     translator.iopl = int(state["iopl"])

@@ -29,6 +29,8 @@ TRANSFERS = frozenset(
         "SYSENTER", "SYSEXIT", "UD2",
     }
 )  # fmt: skip
+# The VMM performs these without an instruction that ring 1 may not execute.
+LIGHT = frozenset({"IN", "OUT", "CLI", "STI", "PUSHF", "POPF", "CR_TO_REGISTER", "SGDT", "SIDT", "SLDT", "STR", "SMSW"})
 IDENTICAL_SYSTEM = frozenset({"CPUID", "RDTSC", "ARPL", "UD2", "INT1", "INTO"})
 
 
@@ -54,6 +56,7 @@ class Choices:
 
     inline_emulation: bool
     lookup: int
+    call: int  # where callouts begin that stay in the ring of translated code
 
 
 class Writer:
@@ -82,6 +85,8 @@ class Writer:
     def identical(self) -> bool:
         """The instruction itself; one that goes through GS or CS does so with the guest's in GS."""
         override = self.instruction.override
+        if self.context.trap_flag and self.instruction.repeated:
+            return self.sensitive()  # each iteration traps
         if override in (GS, CS) and self.uses_segment():
             return self.through_segment("guest_gs" if override == GS else "guest_cs")
         self.emitter.commit(self.instruction.octets, Recovery(self.next_eip))
@@ -229,7 +234,10 @@ class Writer:
 
     def sensitive(self, transfers: bool = False) -> bool:
         """A callout: the VMM performs the instruction on the virtual processor."""
-        self.emitter.callout("sensitive_instruction")
+        if self.instruction.operation in LIGHT:
+            self.emitter.light_callout("sensitive_instruction", self.choices.call)
+        else:
+            self.emitter.callout("sensitive_instruction")
         self.emitter.now = Recovery(self.next_eip)
         return ENDS if transfers else GOES_ON
 

@@ -7,10 +7,11 @@ translation of the guest's next instruction. Everything else of the VMM works on
 
 from typing import TYPE_CHECKING
 
-from ...core.entries import vmm_charge
+from ...core.entries import all_eflags, enter_level, set_all_eflags, vmm_charge
 from ...core.layout import OWNER_GRANTED
 from ...isa.events import (
     EVENT_ID,
+    EVENT_SYS_INT_N_CPL3_TO_CPL0,
     EVENT_TRANSLATOR_LOOKUP_HIT,
 )
 from ...isa.registers import (
@@ -23,14 +24,17 @@ from ...isa.registers import (
     EFLAGS_IF,
     EFLAGS_IOPL_SHIFT,
     EFLAGS_TF,
+    ESP,
     GS,
     SS,
     TYPE_CODE,
     TYPE_CONFORMING,
 )
+from ...processor import FLAT_CODE, FLAT_DATA
 from .. import layout
 from ..descriptor import encode
 from ..exits import GuestFault
+from ..guest_events import DR7_ENABLES
 from ..state import SegmentState
 from ..vcpu import Frame
 from . import common
@@ -52,7 +56,8 @@ RING = 1
 CODE_SELECTOR = layout.TRANSLATED_CODE_SELECTOR | RING
 DATA_SELECTOR = layout.TRANSLATOR_DATA_SELECTOR | RING
 RESUME_CODE = b"\x2e\x8e\x2d" + dword(slot("own_gs")) + b"\xcf"  # MOV GS, CS:[own_gs]; IRETD
-GRANTED = (layout.VCPU_RECORD, layout.TRANSLATOR, layout.FLAG_TABLES)
+CALLOUT_IMAGE = 36  # bytes on the stack of a callout: the registers, the flags above them
+GRANTED = (layout.VCPU_RECORD, layout.TRANSLATOR, layout.FLAG_TABLES, layout.CALLOUT_STACK_TOP - CALLOUT_IMAGE)
 MOST_BYTES = 2048  # of one unit, which is far less
 IOPL_BITS, TRAP_BIT, NESTED_BIT, INTERRUPT_BIT = 0x30, 1, 0x40, 2  # of bits 15:8 of a flags image
 
@@ -60,7 +65,7 @@ IOPL_BITS, TRAP_BIT, NESTED_BIT, INTERRUPT_BIT = 0x30, 1, 0x40, 2  # of bits 15:
 class Translator:
     """The translator of one virtual machine."""
 
-    COMMON = 2  # units that are not the guest's: the look-up and the question where to begin
+    COMMON = 4  # units that are not the guest's
 
     def __init__(self, vm: "VirtualMachine") -> None:
         self.vm = vm
@@ -74,6 +79,8 @@ class Translator:
         self.cs = 0  # what the hardware would hold in CS for the guest
         self.trap_flag = False  # the guest's TF, which the processor does not have
         self.gs = vm.processor.cpu.seg[GS].copy()  # the guest's GS, while the processor holds the VMM's
+        self.serving = False  # a callout that stays in ring 1 is being served
+        self.own_gs = vm.processor.cpu.seg[GS].copy()  # the VMM's GS, as such a callout found it
         self.site: tuple[Unit, Site] | None = None  # the callout that brought control here
         self.passed: tuple[int, int, int] | None = None  # behind a callout: instructions retired, EIP, where to go on
         self.overlay: dict[int, int] = {}  # registers that are in the record while the processor stands in a sequence
@@ -90,7 +97,9 @@ class Translator:
             vm.write_region(layout.GDT + (selector & 0xFFF8), octets)
         vm.write_gate(layout.CALLOUT_VECTOR, RING)
         vm.write_region(layout.RESUME_TRANSLATED, RESUME_CODE)
-        self.record["own_gs"] = DATA_SELECTOR
+        self.record["own_gs"] = self.record["callout_ss"] = DATA_SELECTOR
+        self.record["callout_esp"] = layout.VMM_BASE + layout.CALLOUT_STACK_TOP
+        cpu.hook_level = RING
         self.lay_common_code()
         self.hash.clear()
         cpu.unit_first, cpu.unit_last = layout.CACHE, layout.CACHE + self.cache.room - 1
@@ -106,13 +115,13 @@ class Translator:
 
     def lay_common_code(self) -> None:
         """What all units share, as the first units of an empty cache."""
-        for make in (common.look_up, common.begin):
+        for make in (common.look_up, common.begin, common.call, common.come_back):
             self.cache.add(make(self.cache.next_address))
 
     @property
     def choices(self) -> Choices:
         """What sequences depend on besides the guest's code and mode."""
-        return Choices(self.inline_emulation, self.cache.units[0].address)
+        return Choices(self.inline_emulation, self.cache.units[0].address, self.cache.units[2].address)
 
     def count(self, event: str, number: int = 1) -> None:
         """Count an event of the translator; one that has a price is charged."""
@@ -124,6 +133,44 @@ class Translator:
     def runs_inside(self, frame: Frame) -> bool:
         """Whether a frame is that of translated code."""
         return frame.cs == CODE_SELECTOR
+
+    def leave_in_ring(self) -> tuple[Frame, Site]:
+        """At an exit that stays in ring 1: the guest's frame, and the callout's site."""
+        cpu, record = self.vm.processor.cpu, self.record
+        unit = self.cache.unit_at(int(record["site"]))
+        self.site = unit, unit.sites[int(record["site"]) - unit.address]
+        flags = int(all_eflags(self.vm.processor.state))
+        frame = Frame(0, CODE_SELECTOR, flags, int(record["guest_esp"]), int(record["guest_ss"]))
+        self.view(frame, self.site[1].recovery)
+        self.own_gs = cpu.seg[GS].copy()
+        cpu.seg[GS] = self.gs
+        self.inside, self.serving = False, True
+        return frame, self.site[1]
+
+    def come_back(self, image: Frame) -> None:
+        """Return from such a callout into the cache, by the code that does it."""
+        vm, cpu, record = self.vm, self.vm.processor.cpu, self.record
+        record["guest_esp"], record["guest_ss"], record["jump"] = image.esp, image.ss, image.eip
+        record["resume_eip"] = vm.vcpu.frame.eip
+        place = layout.CALLOUT_STACK_TOP - CALLOUT_IMAGE
+        registers = b"".join(dword(vm.register(number)) for number in reversed(range(8)))
+        vm.write_region(place, registers + dword(image.eflags))
+        cpu.gpr[ESP] = layout.VMM_BASE + place
+        cpu.rip = self.cache.units[3].address
+        set_all_eflags(vm.processor.state, image.eflags)
+        cpu.seg[GS] = self.own_gs
+        self.serving = False
+
+    def leave_ring(self) -> None:
+        """Serving a callout in ring 1, the VMM needs ring 0 for the way on: a software interrupt of its own takes it there."""
+        if not self.serving:
+            return
+        vm = self.vm
+        self.serving = False
+        vmm_charge(vm.processor.state, EVENT_SYS_INT_N_CPL3_TO_CPL0, 1, int(vm.processor.cpu.price[EVENT_SYS_INT_N_CPL3_TO_CPL0]))
+        vm.processor.set_segment(CS, layout.VMM_CODE_SELECTOR, 0, M32, FLAT_CODE)
+        vm.processor.set_segment(SS, layout.VMM_DATA_SELECTOR, 0, M32, FLAT_DATA)
+        enter_level(vm.processor.state, 0)
 
     def leave(self, frame: Frame, vector: int) -> Site | None:
         """At an exit from translated code: make the frame and the registers the guest's. Returns the callout's site."""
@@ -153,6 +200,13 @@ class Translator:
     def view(self, frame: Frame, recovery: Recovery) -> None:
         """Make a frame the guest's, its registers visible in `overlay`, and the virtual flags those of the moment."""
         vm, record = self.vm, self.record
+        if recovery.own_stack:
+            frame.esp, frame.ss = int(record["guest_esp"]), int(record["guest_ss"])
+        if recovery.returning:
+            recovery = Recovery(int(record["resume_eip"]))
+        elif recovery.called:
+            unit = self.cache.unit_at(int(record["site"]))
+            recovery = unit.sites[int(record["site"]) - unit.address].recovery
         frame.eip = int(record["target"]) if recovery.eip is None else recovery.eip
         frame.esp = frame.esp + recovery.release & M32
         frame.cs = self.cs
@@ -176,8 +230,13 @@ class Translator:
         return self.vm.vcpu.cpl == 0
 
     def can_translate(self) -> bool:
-        """Whether the guest's next instruction needs no translation, or can have one: 16-bit code is interpreted."""
-        return not self.applies() or bool(self.vm.segments.state(CS).access & AR_DB)
+        """Whether the guest's next instruction needs no translation, or can have one.
+
+        16-bit code is interpreted, and so is a kernel with breakpoints, which are addresses of its own code.
+        """
+        if not self.applies():
+            return True
+        return bool(self.vm.segments.state(CS).access & AR_DB) and not int(self.vm.vcpu.dr[7]) & DR7_ENABLES
 
     def context(self) -> Context:
         """What the next unit depends on besides its bytes."""
@@ -211,6 +270,7 @@ class Translator:
         record["guest_gs"], record["guest_cs"] = self.show_gs(), frame.cs
         for number in range(N_SELECTORS):
             record["selectors"][number] = vm.segments.state(number).selector
+        record["guest_ss"] = frame.ss
         record["interrupt_flag"] = vm.vcpu.interrupt_flag * EFLAGS_IF
         record["pending"] = int(vm.interrupt_waits)
         self.prepare_flag_images(context.iopl)
