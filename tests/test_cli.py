@@ -84,7 +84,7 @@ def test_compare_says_that_the_states_are_the_same(x86virt: Any) -> None:
     assert answer.status == 0
     comparison = answer.json()
     assert comparison["equal"] is True
-    assert [run["strategy"] for run in comparison["runs"]] == ["native", "trap-and-emulate"]
+    assert [run["strategy"] for run in comparison["runs"]] == ["native", "binary-translation", "trap-and-emulate"]
     assert comparison["differences"]["trap-and-emulate"]["checkpoints"] > 0
     assert "the same as native" in x86virt("compare", "hello").out
 
@@ -98,14 +98,28 @@ def test_compare_has_status_1_where_the_technique_shows_through(x86virt: Any) ->
     assert comparison["differences"]["trap-and-emulate"]["divergences"]
 
 
+REFUSING = """
+from x86virt import Strategy
+from x86virt.vmm import Unsupported
+
+
+class Refusing(Strategy):
+    name = "refusing"
+    kernel_ring = 1
+    needs_vmm = True
+
+    def on_exit(self, vm, exit):
+        raise Unsupported("nothing is served here")
+"""
+
+
 def test_a_guest_that_the_one_strategy_cannot_run_has_status_5(x86virt: Any, tmp_path: Path) -> None:
-    """MOV to CR0 with PE clear: the bare machine and the VMM both have no real mode; the VMM says that it has not."""
-    leave_protected_mode = b"\x31\xc0\x0f\x22\xc0\xf4"
-    path = kernel(tmp_path / "real.elf", leave_protected_mode)
+    """A technique that meets what it does not virtualize says so."""
+    (tmp_path / "refusing.py").write_text(REFUSING)
     for command in ("run", "compare"):
-        answer = x86virt(command, path, "-s", "trap-and-emulate", "--max-cycles", "1000000")
+        answer = x86virt(command, "hello", "-s", f"{tmp_path / 'refusing.py'}:Refusing")
         assert answer.status == 5, answer.err
-        assert "real mode" in answer.out
+        assert "nothing is served here" in answer.out
 
 
 @pytest.mark.parametrize(

@@ -23,13 +23,13 @@ from x86virt.vmm import VirtualMachine
 from x86virt.vmm.recorder import Delivery, InputLog, TimerLine
 
 MEMORY = 8 << 20
-GUESTS = {"irq": "iterations=2", "clock": "iterations=10", "hello": "", "pgfault": "iterations=3"}
+GUESTS = {"irq": "iterations=2", "clock": "iterations=20", "hello": "", "pgfault": "iterations=3"}
 TrapAndEmulate: type = type(strategy("trap-and-emulate"))
 
 
 def setup_of(name: str | type = "trap-and-emulate", **options) -> Setup:
-    """A small machine."""
-    return make_setup(name, memory_bytes=MEMORY, **options)
+    """A small machine, of the profile under which a timer interrupts `clock` within a repeated instruction."""
+    return make_setup(name, memory_bytes=MEMORY, **{"profile": "core2_harpertown"} | options)
 
 
 @functools.cache

@@ -418,4 +418,3 @@ def test_files_and_options_that_do_not_go_together(x86virt: Any, files: dict[str
     ):
         assert_refused(x86virt("run", *arguments), *words)
     assert_refused(x86virt("compare", path["disk.img"]), "boot disk")
-    assert_refused(x86virt("run", path["disk.img"], "-s", "trap-and-emulate"), "real mode", status=5)

@@ -113,7 +113,8 @@ REASONS: dict[str, Reason] = {
         "open.", (),
     ),
     "sensitive_instruction": Reason(
-        "Translated code came to an instruction that the translator left to the VMM.", ("sys.int_n_cpl3_to_cpl0",),
+        "Translated code came to an instruction that the translator left to the VMM.",
+        ("sys.int_n_cpl3_to_cpl0", "ins.jmp_taken"),  # what needs no ring 0 is performed in ring 1, reached by a jump
         "The VMM performs it on the virtual processor; translated code goes on behind it.", _SELECTOR_PATHS,
     ),
     "unchained_jump": Reason(

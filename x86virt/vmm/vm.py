@@ -456,8 +456,7 @@ class VirtualMachine:
             self.interpret_one()
         if self.board.attention:
             self.machine.on_board()
-        if self.machine.outcome is None:
-            self.resume()
+        self.resume()
         row = self.exits.setdefault(exit.reason, [0, 0])
         row[0] += 1
         row[1] += int(self.processor.cpu.ticks) - before
@@ -585,8 +584,8 @@ class VirtualMachine:
         if self.shadow.open_frames:
             return
         pending = self.interrupt_waits = self.see_devices()
-        if not pending or not self.vcpu.interrupt_flag:
-            return
+        if not pending or not self.vcpu.interrupt_flag or self.machine.outcome is not None:
+            return  # nothing is delivered to a guest that has ended
         if self.must_step():
             self.own_step = not self.vcpu.frame.eflags & EFLAGS_TF
             return

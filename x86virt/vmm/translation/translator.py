@@ -297,7 +297,9 @@ class Translator:
 
     def mark_entered(self) -> None:
         """The guest goes on in a unit, unless the run pauses first: then its pages are marked when it does go on."""
-        if self.entered is not None and self.vm.processor.cpu.retired < self.vm.machine.retired_limit:
+        machine = self.vm.machine
+        goes_on = machine.outcome is None and self.vm.processor.cpu.retired < machine.retired_limit
+        if self.entered is not None and goes_on:
             self.pages.mark(self.entered)
             self.entered = None
 
