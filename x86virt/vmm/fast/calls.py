@@ -200,7 +200,6 @@ class JittedExits:
         """An exit was handled; Python sees to the way back (vm.handle_hook)."""
         if self.vm.board.attention:
             self.machine.on_board()
-        if self.machine.outcome is None:
-            self.vm.resume()
+        self.vm.resume()
         self.count_exits(int(self.exits.entry), 1, int(self.processor.cpu.ticks) - int(self.exits.begun))
 
