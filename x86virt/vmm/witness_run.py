@@ -28,6 +28,7 @@ from ..isa.registers import EAX, EBP, ECX, ESP, N_SEGMENTS
 from . import layout
 from .exits import ERROR_CODE_VECTORS, GuestFault, Unsupported
 from .vcpu import Frame
+from .witness_translation import publish_translation
 
 if TYPE_CHECKING:
     from ..machine import Machine
@@ -49,7 +50,8 @@ MAX_PAGES = 16  # guest pages that one path may find missing in the shadow
 ARCHITECTURE = (
     "gpr", "rip", "eflags", "flag_result", "flag_carry", "cr0", "cr2", "cr3", "cr4", "seg", "sysenter_cs",
     "sysenter_esp", "sysenter_eip", "tsc_offset", "dr", "shadow", "halted", "retired", "retired_limit", "budget",
-    "timer", "timer_pending", "mark", "probe_on",
+    "timer", "timer_pending", "mark", "probe_on", "fpu_value", "fpu_control", "fpu_status", "fpu_occupied",
+    "fpu_instruction", "fpu_instruction_selector", "fpu_operand", "fpu_operand_selector", "fpu_opcode",
 )  # fmt: skip
 
 # Where the exits that are measured come from: guest, command line, the paths that it shows.
@@ -66,6 +68,7 @@ SCENES = (
     ("ptemod", "iterations=3", ("emulate_invlpg", "shadow_fill")),
     ("cr3switch", "iterations=3", ("emulate_control_register", "shadow_flush", "shadow_table")),
 )  # fmt: skip
+ENDINGS = ("trap_dispatch", "light_dispatch", "leave_ring", "idle", REFUSED)  # behind these marks the image is left
 OCCURRENCE = 2  # of each, the second is measured: the first may find tables that nobody has used yet
 
 
@@ -160,6 +163,7 @@ def publish(vm: "VirtualMachine") -> None:
     memory[layout.SHADOW_CONTROL : layout.SHADOW_CONTROL + control.nbytes] = control
     device = device_record(vm)
     memory[layout.DEVICES : layout.DEVICES + device.nbytes] = device.view(np.uint8)
+    publish_translation(vm)
 
 
 def device_record(vm: "VirtualMachine") -> np.ndarray:
@@ -199,6 +203,7 @@ class Witness:
         """Remember the state from which every run starts."""
         self.ram = self.processor.ram.copy()
         self.architecture = {name: np.array(self.cpu[name], copy=True) for name in ARCHITECTURE}
+        self.level = int(self.cpu.cpl)
 
     def restore(self) -> None:
         """Go back to that state; translations and decoded code stay as they are."""
@@ -207,13 +212,15 @@ class Witness:
             self.cpu[name] = value
         for segment in range(N_SEGMENTS):
             refresh_segment(self.processor.state, segment)
-        enter_level(self.processor.state, 0)
+        enter_level(self.processor.state, self.level)
 
     def stub(self) -> int:
         """Where the gate of this exit leads in the image."""
         offset = self.entry - layout.VMM_BASE - layout.ENTRIES
         if offset == layout.SYSENTER_ENTRY:
             return symbols()["sysenter_stub"]
+        if offset == layout.CALLOUT_ENTRY:
+            return symbols()["light_entry"]
         return symbols()["stubs"] + offset // layout.ENTRY_BYTES * 16
 
     def run(self, address: int | None = None) -> Measured:
@@ -239,7 +246,7 @@ class Witness:
             else:
                 result.ending = ends()[int(cpu.rip)]
                 result.ticks.append((result.ending, open_paths.pop()))
-                if result.ending in ("trap_dispatch", "idle", REFUSED):
+                if result.ending in ENDINGS:
                     return result
             cpu.mark = 0
 
