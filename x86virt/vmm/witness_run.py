@@ -39,6 +39,7 @@ FOLDER = pathlib.Path(__file__).resolve().parent / "witness"
 IMAGE, MANIFEST, PRICES = FOLDER / "witness.bin", FOLDER / "manifest.json", FOLDER / "prices.json"
 EVIDENCE = "witness"
 REFUSED = "refused"
+LIGHT_CALLOUT = 256  # beside the vectors: a callout that stays in ring 1
 SEGMENT_GONE = "segment gone"  # a guest segment register outlives its descriptor, and cannot be loaded again
 MEMORY_BYTES = 8 << 20
 BUDGET = 50_000_000  # cycles until every exit that is wanted has come
@@ -54,9 +55,11 @@ ARCHITECTURE = (
     "fpu_instruction", "fpu_instruction_selector", "fpu_operand", "fpu_operand_selector", "fpu_opcode",
 )  # fmt: skip
 
-# Where the exits that are measured come from: guest, command line, the paths that it shows.
+DIRECT, TRANSLATED = "trap-and-emulate", "binary-translation"
+# Where the exits that are measured come from: strategy, guest, command line, the paths that it shows.
 SCENES = (
     (
+        DIRECT,
         "syscall",
         "iterations=3",
         (
@@ -64,9 +67,12 @@ SCENES = (
             "emulate_descriptor_table", "descriptor_shadow", "reflect",
         ),
     ),
-    ("irq", "iterations=2", ("emulate_flags", "emulate_port", "emulate_halt", "device_request")),
-    ("ptemod", "iterations=3", ("emulate_invlpg", "shadow_fill")),
-    ("cr3switch", "iterations=3", ("emulate_control_register", "shadow_flush", "shadow_table")),
+    (DIRECT, "irq", "iterations=2", ("emulate_flags", "emulate_port", "emulate_halt", "device_request")),
+    (DIRECT, "ptemod", "iterations=3", ("emulate_invlpg", "shadow_fill")),
+    (DIRECT, "cr3switch", "iterations=3", ("emulate_control_register", "shadow_flush", "shadow_table")),
+    (TRANSLATED, "portio", "iterations=5", ("light_dispatch", "enter_cache")),
+    (TRANSLATED, "divzero", "iterations=5", ("callout",)),
+    (TRANSLATED, "pgfault", "iterations=5", ("recover",)),
 )  # fmt: skip
 ENDINGS = ("trap_dispatch", "light_dispatch", "leave_ring", "idle", REFUSED)  # behind these marks the image is left
 OCCURRENCE = 2  # of each, the second is measured: the first may find tables that nobody has used yet
@@ -388,13 +394,18 @@ CHOICES: dict[str, Callable[[Scene], bool]] = {
     "shadow_flush": lambda scene: scene.group(0x22, 3) and scene.paged,
     "descriptor_shadow": lambda scene: scene.begins(b"\x8e") and scene.traced,
     "device_request": lambda scene: scene.begins(b"\xe6\x21"),
+    "light_dispatch": lambda scene: scene.vector == LIGHT_CALLOUT,
+    "enter_cache": lambda scene: scene.vector == LIGHT_CALLOUT,
+    "callout": lambda scene: scene.vector == layout.CALLOUT_VECTOR,
+    "recover": lambda scene: scene.frame.cs & 0xFFF8 == layout.TRANSLATED_CODE_SELECTOR and scene.vector == PAGE_FAULT,
 }
 
 
 def scene_of(vm: "VirtualMachine") -> Scene:
     """The present exit; nothing is changed."""
     cpu, ram = vm.processor.cpu, vm.processor.ram
-    vector = (int(cpu.rip) - layout.VMM_BASE - layout.ENTRIES) // layout.ENTRY_BYTES
+    offset = int(cpu.rip) - layout.VMM_BASE - layout.ENTRIES
+    vector = LIGHT_CALLOUT if offset == layout.CALLOUT_ENTRY else offset // layout.ENTRY_BYTES
     stack = int(cpu.gpr[ESP]) - layout.VMM_BASE
     error = int(ram[stack : stack + 4].view("<u4")[0]) if vector in ERROR_CODE_VECTORS else 0
     frame = Frame.from_octets(vm.processor.read_physical(layout.STACK_TOP - 20, 20))
@@ -464,11 +475,12 @@ def measure(profile: "Profile") -> Prices:
     from ..guests import find_guest
     from ..machine import Machine
     from .registry import find_strategy
+    from .witness_made import measure_made
     from .witness_shadow import measure_shadow_cache
 
     prices: Prices = {}
-    for guest, command_line, paths in SCENES:
-        machine = Machine(find_strategy("trap-and-emulate")(), profile, MEMORY_BYTES)
+    for strategy, guest, command_line, paths in SCENES:
+        machine = Machine(find_strategy(strategy)(), profile, MEMORY_BYTES)
         assert machine.vm is not None
         machine.vm.prices.table = {}  # or it would ask for what is being measured
         machine.processor.cpu.cpuid_leaf1_edx |= CPUID_SEP  # the guests show SYSENTER whatever the profile offers
@@ -479,6 +491,7 @@ def measure(profile: "Profile") -> Prices:
         if missing:
             raise WitnessError(f"no exit of the guest {guest} shows {', '.join(missing)}")
     prices.update(measure_shadow_cache(profile))
+    prices.update(measure_made(profile))
     return dict(sorted(prices.items()))
 
 

@@ -7,6 +7,7 @@ path (other contexts, jumps to be chained, the common code) is marked, or left o
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 SPILLED = {EAX: 1 << 0, ECX: 1 << 1, EDX: 1 << 2}
 HELD, UNSTORED, FROM_TARGET, SLOWER = 1 << 3, 1 << 4, 1 << 5, 1 << 6
 KIND_SHIFT, RELEASE_SHIFT = 8, 16
+FRAME_BYTES = 20  # EIP, CS, EFLAGS, ESP, SS
 SLOWER_KIND = len(layout.SITE_KINDS)
 
 
@@ -36,10 +38,10 @@ def publish_translation(vm: "VirtualMachine") -> None:
     header = np.zeros(1, layout.TABLES)
     if vm.translation is not None:
         places = list(places_of(vm.translation))
-        context = commonest_context(vm.translation)
+        context, selector = present_context(vm)
         header["translates"], header["place_count"] = 1, len(places)
-        if context is not None:
-            header["context_cs"] = vm.vcpu.hardware_selector(context.selector)
+        if context is not None and is_plain(context):
+            header["context_cs"] = selector
             header["context_iopl"] = context.iopl
         put(vm, layout.PLACES, places, layout.N_PLACES, 3)
         put(vm, layout.SITES, hashed(sites_of(vm.translation), layout.N_SITES, 3, 1), layout.N_SITES, 3)
@@ -60,9 +62,7 @@ def put(vm: "VirtualMachine", offset: int, rows: list[tuple[int, ...]], most: in
 def hashed(rows: Iterator[tuple[int, ...]], count: int, width: int, shift: int) -> list[tuple[int, ...]]:
     """The rows of a hash table: each at its first number, shifted, or the next place that is free. Raises TooLarge."""
     table: list[tuple[int, ...]] = [(0,) * width] * count
-    used = 0
-    for row in rows:
-        used += 1
+    for used, row in enumerate(rows, 1):
         if used == count:
             raise TooLarge(f"a hash table of {count} places is full")
         place = row[0] >> shift & count - 1
@@ -96,10 +96,20 @@ def sites_of(translator: "Translator") -> Iterator[tuple[int, ...]]:
             yield unit.address + site.offset, site.recovery.eip or 0, word
 
 
-def commonest_context(translator: "Translator") -> "Context | None":
-    """The context of the guest's kernel that most of its code was translated in, of those that the routines know."""
-    found = Counter(context for _, context in translator.cache.at if is_plain(context))
-    return found.most_common(1)[0][0] if found else None
+def present_context(vm: "VirtualMachine") -> "tuple[Context | None, int]":
+    """The context that the guest's kernel has just left, or else that most of its code was translated in, and what the
+    hardware would hold in CS."""
+    cpu, cache = vm.processor.cpu, vm.translator.cache
+    if int(cpu.rip) == layout.VMM_BASE + layout.CALLOUT_ENTRY:
+        address = int(vm.translator.record["site"])
+    else:
+        place = layout.STACK_TOP - FRAME_BYTES
+        address = int.from_bytes(vm.processor.read_physical(place, 4), "little")
+    if cache.holds(address) and cache.unit_at(address).guest:
+        return replace(cache.unit_at(address).context, single=False), int(vm.translator.record["guest_cs"])
+    found = Counter(context for _, context in cache.at if is_plain(context))
+    commonest = found.most_common(1)[0][0] if found else None
+    return commonest, vm.vcpu.hardware_selector(commonest.selector) if commonest else 0
 
 
 def is_plain(context: "Context") -> bool:

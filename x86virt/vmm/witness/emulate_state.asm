@@ -377,8 +377,3 @@ traced_write:
 .byte:
         mov     [edi], al
         FINISH  traced_write
-
-traced_write_alone:                             ; to be measured by itself, at the exit of such a write
-        mov     ebp, esp
-        call    traced_write
-        jmp     resume

@@ -36,6 +36,11 @@ sysenter_stub:
         push    dword 256
         jmp     near trap
 
+; To measure a store to a traced frame by itself, at the exit of another fault with an error code.
+traced_stub:
+        push    dword 257
+        jmp     near trap
+
 ; -- saving ---------------------------------------------------------------------------------------------------------
         align 16
 trap:
@@ -133,7 +138,7 @@ handlers:
         times   0xF0 - 19 dd soft_gate
         dd      host_timer, callout
         times   255 - 0xF1 dd soft_gate
-        dd      system_call
+        dd      system_call, traced_write
 
 ; The guest's own exception: to the guest, as it is.
 exception:

@@ -174,8 +174,7 @@ light_entry:
         mov     [TRANSLATED(jump)], eax
         mov     [TRANSLATED(guest_esp)], ecx
         mov     [ebp + F_VECTOR], edx
-        add     esp, 4                          ; GS stays the VMM's
-        pop     fs
+        add     esp, 8                          ; FS is as it was, GS stays the VMM's
         pop     es
         pop     ds
         END_PATH light_dispatch
