@@ -265,7 +265,11 @@ class Witness:
             raise MissingPage(int(cpu.cr2), bool(error & 2))
         stack = int(cpu.gpr[ESP]) - layout.VMM_BASE
         pushed = self.processor.ram[stack : stack + 12].view("<u4").tolist()
-        if outcome == core.HOOK and symbols()["restoring"] <= pushed[1] < symbols()["ended_1_trap_dispatch"]:
+        found = symbols()
+        restoring = (
+            range(found["restoring"], found["ended_1_trap_dispatch"]), range(found["light_restoring"], found["light_restored"]),
+        )  # fmt: skip
+        if outcome == core.HOOK and any(pushed[1] in addresses for addresses in restoring):
             return
         raise WitnessError(
             f"the witness image stopped with outcome {outcome}, vector {vector}, eip {int(cpu.rip):#x}, "

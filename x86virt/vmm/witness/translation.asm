@@ -174,10 +174,12 @@ light_entry:
         mov     [TRANSLATED(jump)], eax
         mov     [TRANSLATED(guest_esp)], ecx
         mov     [ebp + F_VECTOR], edx
+..@light_restoring:
         add     esp, 8                          ; FS is as it was, GS stays the VMM's
         pop     es
         pop     ds
         END_PATH light_dispatch
+..@light_restored:
 .pending:                                       ; it is delivered from ring 0
         cmp     dword [VCPU(interrupt_flag)], 0
         je      .back
@@ -230,8 +232,10 @@ enter_cache:
         mov     ecx, [ebp + F_FS]
         mov     eax, [ebp + F_GS]
         mov     [TRANSLATED(selectors) + 4 * 4], ecx
+        ; 3. The guest's GS, in a descriptor of the VMM's, unless it is as it was.
+        cmp     eax, [TRANSLATED(selectors) + 5 * 4]
+        je      .same_gs
         mov     [TRANSLATED(selectors) + 5 * 4], eax
-        ; 3. The guest's GS, in a descriptor of the VMM's.
         xor     edi, edi
         test    eax, 0xFFFC
         jz      .gs
@@ -247,6 +251,7 @@ enter_cache:
         mov     edi, GUEST_GS_SELECTOR | GUEST_RING
 .gs:
         mov     [TRANSLATED(guest_gs)], edi
+.same_gs:
         ; 4. The virtual interrupt flag, and whether an interrupt waits for it.
         mov     eax, [VCPU(interrupt_flag)]
         mov     ecx, [DEVICE(pending)]
