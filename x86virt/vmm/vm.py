@@ -200,7 +200,7 @@ class VirtualMachine:
 
     def check_owner(self, gpa: int, address: int) -> None:
         """The check of isolation, where it is on, for an access that the VMM performs in the guest's name."""
-        if self.processor.checks_isolation and self.processor.owners[address >> 12] == OWNER_VMM:
+        if self.processor.checks_isolation and self.processor.owners[address >> 12] != OWNER_GUEST:
             raise IsolationViolation(
                 f"the VMM's access to guest-physical {gpa:#x} reaches machine address {address:#x}, "
                 f"which is not the guest's, at eip {self.vcpu.frame.eip:#x}"
