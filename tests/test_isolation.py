@@ -25,6 +25,7 @@ from vmm_judge import VMMS
 from x86virt import Strategy, find_guest, load_profile
 from x86virt.machine import Machine, RunResult
 from x86virt.vmm import Exit, VirtualMachine, layout
+from x86virt.vmm.region import region_address
 from x86virt.vmm.translation.hash_table import HashTable
 from x86virt.vmm.translation.sequences import Writer
 
@@ -78,7 +79,7 @@ class MapsItself:
         if exit.gla >> 12 == TARGET >> 12 and vm.vcpu.cr0 >> 31:
             table = vm.shadow.read_entry(vm.shadow.root + 4 * (exit.gla >> 22)) & 0xFFFFF000
             address = table + 4 * (exit.gla >> 12 & 0x3FF)
-            vm.shadow.write_entry(address, vm.region_address(self.frame) | vm.shadow.read_entry(address) & 0xFFF)
+            vm.shadow.write_entry(address, region_address(self.frame) | vm.shadow.read_entry(address) & 0xFFF)
 
 
 class TrapAndEmulateOntoItself(MapsItself, TrapAndEmulate):
