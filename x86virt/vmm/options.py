@@ -100,7 +100,9 @@ class Size:
 Option = Choice | Switch | Size
 
 
-SHADOW_PATHS = ("shadow_fill", "shadow_table", "shadow_flush", "shadow_switch", "shadow_sync", "shadow_check")
+SHADOW_PATHS = (
+    "shadow_fill", "shadow_table", "shadow_flush", "shadow_switch", "shadow_sync", "shadow_check", "traced_write",
+)  # fmt: skip
 
 
 def shadow_options(policy: str = "drop") -> tuple[Option, ...]:

@@ -62,6 +62,7 @@ from . import layout
 from .descriptor import Descriptor
 from .emulate import emulate
 from .emulate.system_calls import sysenter
+from .emulate.writes import simulate_write
 from .exits import (
     ERROR_CODE_VECTORS,
     FAULT_VECTORS,
@@ -336,8 +337,6 @@ class VirtualMachine:
         stepped = self.own_step
         if stepped:
             self.vcpu.frame.eflags &= ~EFLAGS_TF
-        if self.shadow.open_frames and vector != PF:
-            self.close_frames()
         gla = int(cpu.cr2) if vector == PF else 0
         if site is not None:
             reason = site.kind
@@ -353,8 +352,6 @@ class VirtualMachine:
         """A callout of translated code that stays in its ring: there is no frame, the translator knows the guest's."""
         self.vcpu.frame, site = self.translator.leave_in_ring()
         self.note_resume_flag(layout.CALLOUT_VECTOR)
-        if self.shadow.open_frames:
-            self.close_frames()
         return Exit(site.kind, layout.CALLOUT_VECTOR, rip=self.vcpu.frame.eip, cpl=self.vcpu.cpl)
 
     def note_resume_flag(self, vector: int) -> None:
@@ -509,6 +506,9 @@ class VirtualMachine:
         """A page fault of the processor: the guest's own (GuestFault), a missing shadow entry, or a traced frame."""
         self.shadow.fault(exit)
 
+    def simulate_write(self) -> None:
+        """Perform the guest's instruction, which may write what is traced, where it stands. Raises GuestFault."""
+        simulate_write(self, self.instruction())
 
     def trace_linear(self, gla: int, n: int) -> None:
         """Trace the guest frames that hold `n` bytes of a descriptor table at a linear address."""
@@ -517,17 +517,12 @@ class VirtualMachine:
 
     def on_guest_frame_written(self, frame: int) -> None:
         """The VMM itself wrote somewhere in a guest frame."""
-        self.shadow.note_write(frame << 12, PAGE)
+        self.shadow.note_frame_written(frame)
 
     def on_descriptors_written(self, frame: int, first: int, count: int) -> None:
         """Bytes of a frame with descriptors were written; what it holds is looked at before the guest goes on."""
         if not self.updating_descriptor:
             self.table_written = True
-
-    def close_frames(self) -> None:
-        """The instruction that could write traced frames is over: protect them again, drop what it changed."""
-        self.shadow.close_frames()
-        self.descriptors.resynchronise()
 
     # -- events to the guest --------------------------------------------------------------------------------------
 
@@ -574,15 +569,13 @@ class VirtualMachine:
         Within a repeated string instruction the RF that is pushed says whether iterations were made. After a fault of
         the processor that is not the guest's, the VMM cannot know that before one more was.
         """
-        if self.shadow.open_frames or self.interrupts_held():
+        if self.interrupts_held():
             return True
         return self.vcpu.own_resume and self.at_repeated_string() is True
 
     def take_virtual_interrupt(self) -> None:
         """Deliver a virtual interrupt if one waits and the guest's window is open; see that the window is noticed."""
-        self.own_step = bool(self.shadow.open_frames) and not self.vcpu.frame.eflags & EFLAGS_TF
-        if self.shadow.open_frames:
-            return
+        self.own_step = False
         pending = self.interrupt_waits = self.see_devices()
         if not pending or not self.vcpu.interrupt_flag or self.machine.outcome is not None:
             return  # nothing is delivered to a guest that has ended

@@ -26,14 +26,12 @@ from .records import (
     FILLED,
     HOLE,
     IDENTITY,
-    KINDS,
     LOOSE,
     MACHINE_FRAME,
     MODE_KERNEL,
     MODE_PG,
     MODE_PGE,
     NO_MEMORY,
-    OPEN,
     READ_ONLY,
     TABLE,
     TRACED,
@@ -57,7 +55,7 @@ def fill(cpu, ram, control, links, gla, write, user):
     reference(cpu, P2M + 4 * frame, VMM)
     # 3. Is it a frame that is traced?
     kinds = kinds_of(control, links, frame)
-    if write == 1 and kinds & KINDS != 0 and kinds & OPEN == 0:
+    if write == 1 and kinds != 0:
         charge(cpu, EVENT_SHADOW_TRACED_WRITE, 1)
         return TRACED
     # 4. A large page, if it can be kept.
@@ -100,7 +98,7 @@ def permissions(control, write, kinds, target):
         writable = PTE_RW
     if control.mode & MODE_KERNEL != 0:
         user = PTE_US
-    if control.leaf & PTE_D == 0 or target & READ_ONLY != 0 or (kinds & KINDS != 0 and kinds & OPEN == 0):
+    if control.leaf & PTE_D == 0 or target & READ_ONLY != 0 or (kinds != 0):
         writable = 0
     bits = PTE_P | PTE_A | user | writable
     if writable != 0:

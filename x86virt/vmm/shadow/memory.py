@@ -1,6 +1,7 @@
 """Shadow memory as the rest of the toolkit sees it: faults, changes of the address space, and traced frames."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +29,6 @@ from .records import (
     LOOSE_ROOT,
     MAX_FRAMES,
     NO_MEMORY,
-    OPEN,
     PAGE_TABLE,
     POLICIES,
     READ_ONLY,
@@ -58,7 +58,7 @@ class ShadowMemory:
         self.controls = record_array(CONTROL)
         self.control = self.controls.view(np.recarray)[0]
         self.links = record_array(LINKS)
-        self.open_frames: set[int] = set()  # traced, and writable for one instruction
+        self.watched: tuple[int, np.ndarray] | None = None  # a frame that the interpreter is writing, and what it held
         self.listeners: dict[int, Listener] = {}  # kind -> called with (frame, first byte, count) after a write
         self.control.policy = POLICIES.index(policy)
         self.control.budget = budget // PAGE
@@ -152,10 +152,13 @@ class ShadowMemory:
     def finish_fault(self, exit: Exit, outcome: int) -> None:
         """What a fill has not done for a page fault."""
         write, user = int(exit.qualification & PF_W != 0), int(self.vm.vcpu.cpl == 3)
-        if outcome == TRACED:
-            self.open_to_writing(int(self.control.gpa) >> 12)
+        frame = int(self.control.gpa) >> 12
+        if outcome == TRACED and self.let_out_of_sync(frame):
             outcome = self.fill(exit.gla, write, user)
         self.charge_work()
+        if outcome == TRACED:
+            with self.watching(frame):
+                self.vm.simulate_write()
         if outcome == REFUSED:
             raise GuestFault(PF, int(self.control.error), exit.gla)
         if outcome == HOLE:
@@ -234,21 +237,33 @@ class ShadowMemory:
         for frame in self.traced_frames(kind):
             self.untrace(frame, kind)
 
-    def open_to_writing(self, frame: int) -> None:
-        """A traced frame is about to be written: out of sync from now on, or open for the one instruction."""
-        if calls.shadow_let_out_of_sync(self.state, self.controls, self.links, frame):
-            return
-        self.links[0]["traced"][frame] |= OPEN
-        self.open_frames.add(frame)
+    def let_out_of_sync(self, frame: int) -> bool:
+        """Let a page table be written from now on, if the policy does; it is compared later."""
+        return bool(calls.shadow_let_out_of_sync(self.state, self.controls, self.links, frame))
 
-    def close_frames(self) -> None:
-        """The instruction that could write traced frames is over: protect them again, look at what they hold."""
-        frames = sorted(self.open_frames)
-        self.open_frames.clear()
-        for frame in frames:
-            calls.shadow_close(self.state, self.memory, self.controls, self.links, frame)
-        for frame in frames:
-            self.notify(frame, 0, PAGE)
+    @contextmanager
+    def watching(self, frame: int) -> Iterator[None]:
+        """While a write to a traced frame is simulated: if the interpreter does it, what is told of it is what it changed."""
+        self.watched = frame, self.content(frame)
+        try:
+            yield
+        finally:
+            self.watched = None
+
+    def content(self, frame: int) -> np.ndarray:
+        """A copy of a guest frame."""
+        address = self.vm.guest.machine_address(frame * PAGE)
+        assert address is not None, "a traced frame is memory"
+        return self.memory[address : address + PAGE].copy()
+
+    def note_frame_written(self, frame: int) -> None:
+        """The VMM or a device has written somewhere in a guest frame."""
+        if self.watched is None or self.watched[0] != frame:
+            self.note_write(frame * PAGE, PAGE)
+            return
+        changed = np.nonzero(self.watched[1] != self.content(frame))[0]
+        if len(changed):
+            self.note_write(frame * PAGE + int(changed[0]), int(changed[-1] - changed[0]) + 1)
 
     def note_write(self, gpa: int, count: int) -> None:
         """The VMM, a device or a debugger has written bytes of one guest frame."""
@@ -293,7 +308,6 @@ class ShadowMemory:
     def state_of(self) -> dict[str, list[int]]:
         """What is not made again from the tables and the control record."""
         return {
-            "open_frames": sorted(self.open_frames),
             "descriptor_frames": self.traced_frames(DESCRIPTORS),
             "code_frames": self.traced_frames(CODE),
             "broken": [int(place) for place in np.nonzero(self.links[0]["broken"])[0]],
@@ -312,10 +326,9 @@ class ShadowMemory:
         for page in self.control.pages:
             if page.kind in (ROOT, TABLE) and not page.unsync and page.frame < len(self.vm.p2m):
                 links["traced"][int(page.frame)] |= PAGE_TABLE
-        for name, kind in (("descriptor_frames", DESCRIPTORS), ("code_frames", CODE), ("open_frames", OPEN)):
+        for name, kind in (("descriptor_frames", DESCRIPTORS), ("code_frames", CODE)):
             for frame in state[name]:
                 links["traced"][bounded(frame, len(self.vm.p2m))] |= kind
-        self.open_frames = {int(frame) for frame in state["open_frames"]}
         for place in state["broken"]:
             links["broken"][bounded(place, ENTRIES)] = 1
 

@@ -48,8 +48,8 @@ REFUSED = 1  # the guest's own tables refuse the access: a page fault of the gue
 HOLE = 2  # no memory is at the guest-physical address, or none that takes writes
 TRACED = 3  # the write reaches a traced frame
 
-# Why a frame is traced, and whether one instruction may write it nevertheless.
-PAGE_TABLE, DESCRIPTORS, CODE, OPEN = 1, 2, 4, 0x80
+# Why a frame is traced.
+PAGE_TABLE, DESCRIPTORS, CODE = 1, 2, 4
 KINDS = PAGE_TABLE | DESCRIPTORS | CODE
 
 # Entries of the p2m in machine RAM.

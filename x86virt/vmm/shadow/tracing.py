@@ -1,7 +1,6 @@
 """Frames of the guest whose modification must be seen: no shadow maps them writable.
 
-The reasons are the guest's page tables, its descriptor tables, and code of it that was translated. A frame that is open
-may be written by one instruction.
+The reasons are the guest's page tables, its descriptor tables, and code of it that was translated.
 """
 
 import numpy as np
@@ -17,7 +16,7 @@ from ...isa.events import (
 from ...isa.registers import PTE_D, PTE_PS, PTE_RW
 from .chains import clear_slot, linear_of, slot_address, take_out
 from .guest_walk import frame_entry
-from .records import ENTRIES, KINDS, MACHINE_FRAME, NO_MEMORY
+from .records import ENTRIES, MACHINE_FRAME, NO_MEMORY
 
 
 @kernel
@@ -83,7 +82,7 @@ def take_permission(cpu, ram, control, links, slot, frame):
 
 @inline
 def kinds_of(control, links, frame):
-    """Why a guest frame is traced, and whether it is open; 0 for what is no memory."""
+    """Why a guest frame is traced; 0 if it is not, or is no memory."""
     if frame >= control.frames:
         return 0
     return np.int64(links.traced[frame])
@@ -96,7 +95,7 @@ def trace(cpu, ram, control, links, frame, kind):
         return
     kinds = kinds_of(control, links, frame)
     links.traced[frame] = kinds | kind
-    if kinds & KINDS == 0:
+    if kinds == 0:
         protect_guest(cpu, ram, control, links, frame)
 
 
