@@ -77,7 +77,7 @@ from .guest_memory import GuestMemory
 from .instruction import Instruction, decode_at_trap, fetch, repeats
 from .interpreter import Interpreter
 from .open_entries import OpenEntries
-from .options import Value
+from .options import MOST_WRITES, Value
 from .physical_map import PhysicalMap
 from .prices import PathPrices
 from .reflect import reflect
@@ -144,7 +144,8 @@ class VirtualMachine:
         self.table_written = False
         self.unpriced = 0
         self.exits: dict[str, list[int]] = {}
-        self.shadow = ShadowMemory(self, str(chosen(self, "shadow", "drop")), int(chosen(self, "shadow_size", SHADOW_BYTES)))
+        policy, size = str(chosen(self, "shadow", "drop")), int(chosen(self, "shadow_size", SHADOW_BYTES))
+        self.shadow = ShadowMemory(self, policy, size, int(chosen(self, "shadow_writes", MOST_WRITES)))
         self.shadow.listeners[DESCRIPTORS] = self.on_descriptors_written
         self.descriptors = ShadowDescriptors(self, ring)
         self.segments = VirtualSegments(self)

@@ -83,7 +83,7 @@ def shadow_links(memory, controls, links):
         value = load_32(memory, slot_address(slot))
         if page.kind == FREE or value & PTE_P == 0:
             continue
-        if holds_tables(page.kind) and is_vmms(slot):
+        if holds_tables(page.kind) and is_vmms(control, slot):
             continue
         if holds_tables(page.kind) and value & PTE_PS == 0:
             table = control.pages[page_of(value)]

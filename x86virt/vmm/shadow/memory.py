@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...isa.registers import CR0_PG, CR4_PAE, PF_W, PTE_P, PTE_PS, PTE_RW
+from ...isa.registers import PF_W, PTE_P, PTE_PS, PTE_RW
 from ...isa.vectors import GP, PF
 from ...processor import record_array
 from .. import layout
@@ -52,7 +52,7 @@ class ShadowMemory:
 
     PAGE_TABLE, DESCRIPTORS, CODE = PAGE_TABLE, DESCRIPTORS, CODE
 
-    def __init__(self, vm: "VirtualMachine", policy: str, budget: int) -> None:
+    def __init__(self, vm: "VirtualMachine", policy: str, budget: int, most_writes: int) -> None:
         self.vm = vm
         self.state = vm.processor.state
         self.controls = record_array(CONTROL)
@@ -62,6 +62,7 @@ class ShadowMemory:
         self.listeners: dict[int, Listener] = {}  # kind -> called with (frame, first byte, count) after a write
         self.control.policy = POLICIES.index(policy)
         self.control.budget = budget // PAGE
+        self.control.most_writes = most_writes
         self.control.frames = len(vm.p2m)
         self.control.shares_ring = int(vm.ring == 3)
         self.install_region()
@@ -202,8 +203,7 @@ class ShadowMemory:
     @property
     def is_loose(self) -> bool:
         """Whether `drop` follows the guest's tables as they are now."""
-        vcpu = self.vm.vcpu
-        return bool(self.control.policy == DROP or (vcpu.cr0 & CR0_PG and vcpu.cr4 & CR4_PAE))
+        return bool(self.control.policy == DROP)
 
     def invalidate(self, gla: int) -> None:
         """INVLPG of the guest."""
@@ -350,13 +350,14 @@ def check_control(control: np.ndarray, frames: int, mine: np.record) -> None:
     limits |= {"unsync_count": layout.SHADOW_PAGES + 1, "stale": 4, "globals": 2}
     if any(not 0 <= row[name] < end for name, end in limits.items()):
         raise ValueError("the shadow's control record")
-    if any(row[name] != mine[name] for name in ("policy", "budget", "frames", "shares_ring")):
+    if any(row[name] != mine[name] for name in ("policy", "budget", "frames", "shares_ring", "most_writes")):
         raise ValueError("the shadow's policy")
     page_limits = {"kind": LOOSE + 1, "frame": 1 << 28, "role": 1 << 24, "following": layout.SHADOW_PAGES + 1}
     page_limits |= {"aliased": 2, "used": 2, "unsync": 2, "writes": 1 << 32}
     chained = np.concatenate([row["buckets"], pages["following"], [row["free"]]])
     chained = chained[chained != 0]
     bad = any(((pages[name] < 0) | (pages[name] >= end)).any() for name, end in page_limits.items())
+    bad = bad or ((row["roots"] < 0) | (row["roots"] >= layout.SHADOW_PAGES)).any()
     bad = bad or ((row["buckets"] < 0) | (row["buckets"] > layout.SHADOW_PAGES)).any()
     bad = bad or ((pages["place"] < -1) | (pages["place"] >= ENTRIES)).any()
     if bad or len(set(chained.tolist())) != len(chained):  # a page in two chains could make one endless
