@@ -30,7 +30,7 @@ class BinaryTranslation(SoftwareVmm):
         Size("tc_size", "room for translated code", 192 << 10, 4 << 10, 192 << 10),
         *shadow_options(),
     )
-    paths = (*SoftwareVmm.paths, "light_dispatch", "callout", "recover", "enter_cache", "leave_ring")
+    paths: ClassVar[tuple[str, ...]] = (*SoftwareVmm.paths, "light_dispatch", "callout", "recover", "enter_cache", "leave_ring")
     known_divergences = SEEN_BY_PROGRAMS
 
     # -- callouts of translated code ---------------------------------------------------------------------------------

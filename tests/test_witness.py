@@ -10,7 +10,7 @@ import pytest
 from guest_sets import portable_guests, short_line
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from witness_machine import compare_exit, make_machine, next_exit
+from witness_machine import compare_exit, image_effect, make_machine, next_exit, python_effect
 
 from x86virt.core.layout import HOOK
 from x86virt.guests import find_guest
@@ -429,6 +429,30 @@ def test_images_of_the_x87(code, task, loads):
     cpu.fpu_instruction, cpu.fpu_operand, cpu.fpu_opcode = 0x1234567, 0x89ABCDE, 0x555
     cpu.fpu_instruction_selector, cpu.fpu_operand_selector = int(made.frame[1]), 0x21
     assert ("emulate_x87_store" in made.check()) == (task not in (1, 2))
+
+
+@FEW
+@given(
+    code=st.sampled_from((b"\x89\x84", b"\x89\xbc", b"\x88\x84", b"\x88\xac", b"\xc7\x84", b"\xc6\x84", b"\xa3", b"\xa2")),
+    value=st.integers(0, M32), old=st.integers(0, M32),
+)  # fmt: skip
+def test_stores_to_traced_frames(code, value, old):
+    """Measured by themselves: the routine beside vm.simulate_write at the same place."""
+    made = Made(b"", registers={0: value, 5: value, 7: value ^ old})
+    place = int(made.frame[3]) - STACK_IMAGE
+    made.write(place, old.to_bytes(4, "little"))
+    operand = struct.pack("<I", place) if len(code) == 1 else b"\x24" + struct.pack("<i", -STACK_IMAGE)
+    made.write(int(made.frame[0]), code + operand + struct.pack("<I", value))
+    vm = made.vm
+    witness = witness_run.Witness(vm)
+    measured = witness.run(witness_run.symbols()["traced_stub"])
+    assert measured.of("traced_write")
+    mine = image_effect(witness, measured.ending)
+    witness.restore()
+    vm.crossings.read_exit()
+    vm.simulate_write()
+    assert mine.differences(python_effect(vm, int(vm.boards[0]["console_length"]))) == []
+    vm.crossings.resume()
 
 
 # -- prices -----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """The witness routines of binary translation: a whole exit, from the cache back into the cache, beside the Python handlers."""
 
-import random
 from collections import Counter
 from functools import cache
 
@@ -17,16 +16,14 @@ from witness_machine import (
 )
 
 from x86virt.core.layout import HOOK
-from x86virt.guests import find_guest
-from x86virt.isa.registers import ECX, ESP
+from x86virt.isa.registers import EAX, ECX, ESP
 from x86virt.machine import Machine
 from x86virt.profile import load_profile
 from x86virt.vmm import GuestFault, layout
-from x86virt.vmm.registry import find_strategy
 from x86virt.vmm.translation.record import RECORD
 from x86virt.vmm.translation.recovery import Recovery
 from x86virt.vmm.vcpu import Frame
-from x86virt.vmm.witness_made import STORE, Made, ready_machine
+from x86virt.vmm.witness_made import ready_machine
 from x86virt.vmm.witness_run import REFUSED, Measured, Witness, symbols
 from x86virt.vmm.witness_translation import (
     FROM_TARGET,
@@ -166,3 +163,48 @@ def test_every_exit_has_the_same_effect(guest):
 
 def test_every_path_was_compared():
     assert set().union(*(compared(guest)[1] for guest in GUESTS)) >= OWN_PATHS
+
+
+# -- the tables -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("recovery", "word"),
+    [
+        (Recovery(5), 0),
+        (Recovery(None, release=8), FROM_TARGET | 8 << RELEASE_SHIFT),
+        (Recovery(5, frozenset({EAX, ECX}), held=True), SPILLED[EAX] | SPILLED[ECX] | HELD),
+        (Recovery(5, unstored=True), UNSTORED),
+        (Recovery(5, unpushed=True), SLOWER),
+        (Recovery(None, called=True), FROM_TARGET | SLOWER),
+    ],
+)
+def test_the_word_of_a_recovery(recovery, word):
+    assert word_of(recovery) == word
+
+
+def test_rows_of_a_hash_table_are_found_by_probing():
+    rows = [(7, 1), (15, 2), (8, 3), (16, 4)]
+    table = hashed(iter(rows), 8, 2, 0)
+    for row in rows:
+        place = row[0] & 7
+        while table[place] != row:
+            assert table[place] != (0, 0)
+            place = place + 1 & 7
+    with pytest.raises(TooLarge):
+        hashed(iter((number + 1, 0) for number in range(8)), 8, 2, 0)
+
+
+# -- to ring 0 ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_frame_of_a_callout_moves_to_ring_0():
+    """All nineteen doublewords, from above the stack of callouts to below the top of ring 0's."""
+    witness = Witness(ready_machine(load_profile("p4_prescott")).vm)
+    count, ram = 76, witness.processor.ram
+    frame = np.arange(count, dtype=np.uint8) + 1
+    first = layout.CALLOUT_STACK_TOP - 52
+    ram[first : first + count] = frame
+    assert witness.run(symbols()["leave_ring"]).ending == "leave_ring"
+    assert ram[layout.STACK_TOP - count : layout.STACK_TOP].tolist() == frame.tolist()
+    assert int(witness.cpu.gpr[ESP]) == layout.VMM_BASE + layout.STACK_TOP - count

@@ -36,7 +36,12 @@ def ready_machine(profile: "Profile") -> "Machine":
     machine.processor.cpu.sensitive_trap = 0
     machine.load(find_guest(GUEST), COMMAND_LINE)
     for scene in exits_of(machine):
-        if scene.vector == PROTECTION and scene.vm.vcpu.cpl == 0 and scene.vm.vcpu.tr and scene.vm.descriptors.user_code:
+        if (
+            scene.vector == PROTECTION
+            and scene.vm.vcpu.cpl == 0
+            and scene.vm.vcpu.tr
+            and scene.vm.descriptors.user_code
+        ):
             return machine
     raise WitnessError(f"the guest {GUEST} shows no privileged instruction after a return from ring 3")
 
