@@ -104,12 +104,13 @@ class Translator:
         self.lay_common_code()
         self.hash.clear()
         cpu.unit_first, cpu.unit_last = layout.CACHE, layout.CACHE + self.cache.room - 1
+        cpu.unit_selector = layout.TRANSLATED_CODE_SELECTOR
         cpu.unit_notes = layout.CACHE_NOTES
         cpu.unit_events[common.LOOKUP_HIT] = EVENT_TRANSLATOR_LOOKUP_HIT
         self.grant()
 
     def grant(self) -> None:
-        """Translated code may be fetched, and reaches the VMM's records by what the translator put there."""
+        """Translated code may be fetched, and reaches the VMM's records by the instructions that the translator notes."""
         owners = self.vm.processor.owners
         for first, count in ((layout.CACHE, self.cache.room), (layout.HASH, layout.HASH_BYTES), *((at, 1) for at in GRANTED)):
             owners[first >> 12 : first + count + 0xFFF >> 12] = OWNER_GRANTED
