@@ -16,6 +16,8 @@ and others, TOCS 2012).
 * The guest's user programs run directly, in ring 3; what they can see there of the VMM is `known_divergences`.
 """
 
+from typing import ClassVar
+
 from x86virt.vmm import SEEN_BY_PROGRAMS, Exit, GuestFault, Size, SoftwareVmm, Switch, VirtualMachine, shadow_options
 
 
