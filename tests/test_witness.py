@@ -489,7 +489,7 @@ def own_profile(folder, load: float) -> "prices.Profile":
 
 def test_prices_follow_the_profile(tmp_path):
     loads = [witness_run.measure(own_profile(tmp_path, load)) for load in (5, 6, 7)]
-    for path in ALL_PATHS:
+    for path in ALL_PATHS - {"leave_ring"}:  # which copies by REP MOVS, and loads nothing else
         first, second, third = (sum(table[path]) for table in loads)
         assert first < second < third
         assert third - second == second - first and (second - first) % 64 == 0
