@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
+from pc_tour import FOUND, tour_disk
 from small_kernel import (
     CODE_0,
     DATA,
@@ -27,6 +31,8 @@ from small_kernel import (
 )
 
 from x86virt import load_profile
+from x86virt.api import make_setup
+from x86virt.guests import open_guest
 from x86virt.machine import Machine
 from x86virt.saved import machine_bytes, machine_of
 
@@ -91,7 +97,8 @@ PICS = b"".join(out(*pair) for pair in ((0x20, 0x11), (0x21, PIC_VECTOR), (0x21,
 ALL_MASKED = out(0x21, 0xFF)
 PIT = out(0x43, 0x34) + out(0x40, 0) + out(0x40, 8)  # channel 0, mode 2, 0x800 clocks
 STEPS = [
-    Step(local(SPURIOUS, ENABLE | 0xFF) + keep(0, LOCAL_PAGE + ID) + keep(1, LOCAL_PAGE + VERSION) + keep(2, LOCAL_PAGE + SPURIOUS)),
+    Step(local(SPURIOUS, ENABLE | 0xFF) + keep(0, LOCAL_PAGE + ID) + keep(1, LOCAL_PAGE + VERSION)),
+    Step(keep(2, LOCAL_PAGE + SPURIOUS)),
     Step(local(DIVIDE, 0xB) + local(TIMER, TIMER_VECTOR) + local(INITIAL, 3000) + HALT),  # once
     Step(keep(3, LOCAL_PAGE + IN_SERVICE + 0x20) + keep(4, LOCAL_PAGE + CURRENT) + local(EOI, 0)),
     Step(local(TIMER, TIMER_VECTOR | PERIODIC) + local(INITIAL, 3000) + HALT),
@@ -141,3 +148,33 @@ def test_a_saved_guest_goes_on_with_its_apics(name: str) -> None:
         assert cut.advance(instructions, BUDGET)
         rest = machine_of(machine_bytes(cut), "test").run(BUDGET)
         assert (rest.outcome, rest.ticks, rest.instructions) == (whole.outcome, whole.ticks, whole.instructions)
+
+
+# -- resets, the A20 gate, power off ------------------------------------------------------------------------------------
+
+
+def on_tour(name: str, folder: Path) -> Machine:
+    """A PC whose firmware is about to start the boot sector that goes on tour."""
+    disk = str(tour_disk(folder))
+    setup = replace(make_setup(name, memory_bytes=4 << 20, max_cycles=BUDGET), disks=(disk,), apic=True)
+    return setup.load(open_guest(disk).bootable)
+
+
+@pytest.mark.parametrize("name", ["native", *VMMS])
+def test_the_a20_gate_resets_and_power_off(name: str, tmp_path: Path) -> None:
+    """With the gate closed the hardware cannot hold the guest; a reset finds it in real-address mode again, RAM as it is."""
+    result = on_tour(name, tmp_path).run(BUDGET)
+    banner = result.console.partition(FOUND[0])[0]
+    assert (result.outcome, result.console) == ("halted", banner + FOUND[0] + banner + FOUND[1])
+    assert banner.count(b"x86virt BIOS") == 1
+
+
+@pytest.mark.parametrize("name", VMMS)
+def test_a_pc_saved_on_tour_goes_on(name: str, tmp_path: Path) -> None:
+    whole = on_tour(name, tmp_path).run(BUDGET)
+    for part in (3, 6, 9):
+        cut = on_tour(name, tmp_path)
+        assert cut.advance(whole.instructions * part // 10, BUDGET)
+        rest = machine_of(machine_bytes(cut), "test").run(BUDGET)
+        assert (rest.outcome, rest.ticks, rest.instructions) == (whole.outcome, whole.ticks, whole.instructions)
+        assert rest.console == whole.console
