@@ -18,7 +18,7 @@ EMULATES = (
     "emulate_port", "emulate_msr", "emulate_halt", "emulate_invlpg", "emulate_system_call",
 )  # fmt: skip
 # What following the guest's page tables takes: entries, tables, another address space, a table read anew.
-SHADOW = ("shadow_fill", "shadow_flush", "shadow_table", "shadow_switch", "shadow_sync", "shadow_check")
+SHADOW = ("shadow_fill", "shadow_flush", "shadow_table", "shadow_switch", "shadow_sync", "shadow_check", "traced_write")
 # What any exit may end with: an interrupt of a virtual device, and descriptors that the guest has written.
 ON_RESUME = ("device_request", "reflect", "descriptor_shadow")
 
@@ -116,6 +116,11 @@ REASONS: dict[str, Reason] = {
         "Translated code came to an instruction that the translator left to the VMM.",
         ("sys.int_n_cpl3_to_cpl0", "ins.jmp_taken"),  # what needs no ring 0 is performed in ring 1, reached by a jump
         "The VMM performs it on the virtual processor; translated code goes on behind it.", _SELECTOR_PATHS,
+    ),
+    "adapted_write": Reason(
+        "Translated code came to an instruction that has often faulted because it wrote traced memory, and that was then "
+        "translated anew as a callout.",
+        ("ins.jmp_taken",), "The VMM performs it, and looks at what it wrote; no page fault is needed.", SHADOW,
     ),
     "unchained_jump": Reason(
         "Translated code came to a jump, or to its end, whose target was not yet reached from there.",

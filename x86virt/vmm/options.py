@@ -97,10 +97,38 @@ class Size:
         return str(value)
 
 
-Option = Choice | Switch | Size
+@dataclass(frozen=True)
+class Count:
+    """A number."""
+
+    name: str
+    sentence: str
+    default: Value
+    least: int
+    most: int
+
+    @property
+    def expected(self) -> str:
+        """What may be given."""
+        return f"{self.least} to {self.most}"
+
+    def read(self, text: str) -> Value:
+        """The value that a text stands for. Raises ValueError."""
+        if re.fullmatch(r"[0-9]{1,12}", text, re.ASCII) is None or not self.least <= int(text) <= self.most:
+            raise ValueError(text)
+        return int(text)
+
+    def text(self, value: Value) -> str:
+        """The text that stands for a value."""
+        return str(value)
 
 
-SHADOW_PATHS = ("shadow_fill", "shadow_table", "shadow_flush", "shadow_switch", "shadow_sync", "shadow_check")
+Option = Choice | Switch | Size | Count
+
+
+SHADOW_PATHS = (
+    "shadow_fill", "shadow_table", "shadow_flush", "shadow_switch", "shadow_sync", "shadow_check", "traced_write",
+)  # fmt: skip
 
 
 def shadow_options(policy: str = "drop") -> tuple[Option, ...]:

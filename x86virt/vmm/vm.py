@@ -475,6 +475,10 @@ class VirtualMachine:
         """The guest's EIP."""
         return int(self.interpreter.cpu.rip) if self.is_interpreted else self.vcpu.frame.eip
 
+    def linear_eip(self) -> int:
+        """Where the guest's next instruction is."""
+        return self.segments.base(CS) + self.vcpu.frame.eip & M32
+
     @property
     def translator(self) -> Translator:
         """The binary translator of a technique that has one."""

@@ -59,6 +59,7 @@ class ShadowMemory:
         self.control = self.controls.view(np.recarray)[0]
         self.links = record_array(LINKS)
         self.open_frames: set[int] = set()  # traced, and writable for one instruction
+        self.notices = 0  # writes to traced frames that were made known
         self.listeners: dict[int, Listener] = {}  # kind -> called with (frame, first byte, count) after a write
         self.control.policy = POLICIES.index(policy)
         self.control.budget = budget // PAGE
@@ -153,6 +154,8 @@ class ShadowMemory:
         """What a fill has not done for a page fault."""
         write, user = int(exit.qualification & PF_W != 0), int(self.vm.vcpu.cpl == 3)
         if outcome == TRACED:
+            if self.vm.translation is not None:
+                self.vm.translation.note_traced_fault()
             self.open_to_writing(int(self.control.gpa) >> 12)
             outcome = self.fill(exit.gla, write, user)
         self.charge_work()
@@ -257,6 +260,7 @@ class ShadowMemory:
 
     def notify(self, frame: int, first: int, count: int) -> None:
         """Bytes of a traced frame were written."""
+        self.notices += 1
         kinds = self.kinds(frame)
         if kinds & PAGE_TABLE:
             calls.shadow_written(self.state, self.memory, self.controls, self.links, frame, first, count)
