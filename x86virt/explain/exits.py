@@ -18,7 +18,7 @@ EMULATES = (
     "emulate_port", "emulate_msr", "emulate_halt", "emulate_invlpg", "emulate_system_call",
 )  # fmt: skip
 # What following the guest's page tables takes: entries, tables, another address space, a table read anew.
-SHADOW = ("shadow_fill", "shadow_flush", "shadow_table", "shadow_switch", "shadow_sync", "shadow_check", "traced_write")
+SHADOW = ("shadow_fill", "shadow_flush", "shadow_table", "shadow_switch", "shadow_sync", "shadow_check")
 # What any exit may end with: an interrupt of a virtual device, and descriptors that the guest has written.
 ON_RESUME = ("device_request", "reflect", "descriptor_shadow")
 

@@ -126,9 +126,7 @@ class Count:
 Option = Choice | Switch | Size | Count
 
 
-SHADOW_PATHS = (
-    "shadow_fill", "shadow_table", "shadow_flush", "shadow_switch", "shadow_sync", "shadow_check", "traced_write",
-)  # fmt: skip
+SHADOW_PATHS = ("shadow_fill", "shadow_table", "shadow_flush", "shadow_switch", "shadow_sync", "shadow_check")
 
 
 def shadow_options(policy: str = "drop") -> tuple[Option, ...]:

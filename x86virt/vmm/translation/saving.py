@@ -16,7 +16,9 @@ from .unit import Scan, Unit
 if TYPE_CHECKING:
     from .translator import Translator
 
-SAVED = {"serving", "own_gs", "cs", "trap_flag", "inside", "gs", "passed", "entered", "iopl", "cache", "hash", "pages", "adaptation"}
+SAVED = {
+    "serving", "own_gs", "cs", "trap_flag", "inside", "gs", "passed", "entered", "iopl", "cache", "hash", "pages", "adaptation",
+}  # fmt: skip
 MADE = {"vm", "chaining", "inline_emulation", "record", "site", "overlay"}
 
 
