@@ -57,6 +57,7 @@ REVERSE_ENTRIES = 8192  # of two doublewords: guest frame; linear page << 12 | g
 DEVICES = 0xD0000
 TRACED = 0xE0000
 SHADOW_CONTROL = 0xF0000
+SHADOW_POINTERS = 0xFFFE0  # what the processor loads with CR3 where the shadow has the format of PAE paging
 P2M = 0x100000
 SHADOW = 0x300000
 SHADOW_PAGES = 192

@@ -414,7 +414,7 @@ def measure_scene(machine: "Machine", paths: tuple[str, ...], prices: Prices) ->
     seen: Counter[str] = Counter()
     for scene in exits_of(machine):
         wanted = [path for path in paths if seen[path] < OCCURRENCE and CHOICES[path](scene)]
-        if wanted and not vm.crossings.own_step and not vm.shadow.open_frames:
+        if wanted and not vm.crossings.own_step:
             found = measure_exit(vm, wanted)
             prices.update(found)
             seen.update(found.keys())

@@ -113,7 +113,7 @@ class JittedExits:
             return False
         if vm.is_interpreted or vm.ring != 1 or cpu.sensitive_trap:
             return False
-        if vm.crossings.own_step or vm.shadow.open_frames or vm.descriptors.table_written or vm.vcpu.halted:
+        if vm.crossings.own_step or vm.descriptors.table_written or vm.vcpu.halted:
             return False
         if cpu.stop_count or cpu.stop_deliveries or cpu.watch or vm.translation is not None:
             return False
