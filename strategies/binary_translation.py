@@ -15,6 +15,8 @@ and others, TOCS 2012).
 * The guest's user programs run directly, in ring 3; what they can see there of the VMM is `known_divergences`.
 """
 
+from typing import ClassVar
+
 from x86virt.vmm import (
     SHADOW_PATHS,
     Exit,
@@ -49,6 +51,13 @@ class BinaryTranslation(Strategy):
         "emulate_far_transfer", "emulate_port", "emulate_msr", "emulate_halt", "emulate_invlpg", "emulate_system_call",
         "reflect", "descriptor_shadow", "device_request", *SHADOW_PATHS,
     )  # fmt: skip
+    jitted: ClassVar = {
+        "general_protection": "emulate", "segment_not_present": "emulate", "stack_fault": "emulate",
+        "invalid_tss": "emulate", "divide_error": "reflect", "bound": "reflect", "invalid_opcode": "reflect",
+        "device_not_available": "reflect", "alignment_check": "reflect", "software_interrupt": "open_gate",
+        "host_timer": "nothing", "system_call": "system_call", "page_fault": "fill",
+        "sensitive_instruction": "emulate", "unchained_jump": "leave_unit", "lookup_miss": "leave_unit",
+    }  # fmt: skip
     known_divergences = frozenset(
         {
             # A program in ring 3 runs directly and sees the VMM's tables, its CR0, its flags and its descriptors.
