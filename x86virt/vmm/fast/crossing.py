@@ -1,4 +1,4 @@
-"""What brought control to the VMM, and the way back to the guest (vm.read_exit, vm.resume)."""
+"""What brought control to the VMM, and the way back to the guest (crossings.py)."""
 
 from ...core.board import board_advance, board_deadline, interrupt_pending
 from ...core.charge import charge

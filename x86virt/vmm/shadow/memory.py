@@ -10,6 +10,7 @@ from ...isa.vectors import GP, PF
 from ...processor import record_array
 from .. import layout
 from ..exits import Exit, GuestFault, IsolationViolation, Unsupported
+from ..region import region_address
 from . import calls
 from .pool import REGION
 from .records import (
@@ -82,7 +83,7 @@ class ShadowMemory:
     def install_region(self) -> None:
         """Map the VMM's own region: global, supervisor, by 4 KB pages."""
         for page in range(ENTRIES):
-            self.write_entry(layout.REGION_TABLE + 4 * page, self.vm.region_address(page << 12) | REGION_FLAGS)
+            self.write_entry(layout.REGION_TABLE + 4 * page, region_address(page << 12) | REGION_FLAGS)
 
     def read_entry(self, address: int) -> int:
         """An entry of a shadow table."""

@@ -35,6 +35,7 @@ from .. import layout
 from ..descriptor import encode
 from ..exits import GuestFault
 from ..guest_events import DR7_ENABLES
+from ..region import write_gate
 from ..state import SegmentState
 from ..vcpu import Frame
 from . import common
@@ -96,7 +97,7 @@ class Translator:
         for selector, descriptor in ((CODE_SELECTOR, CODE_DESCRIPTOR), (DATA_SELECTOR, DATA_DESCRIPTOR)):
             octets = b"".join(map(dword, descriptor))
             vm.write_region(layout.GDT + (selector & 0xFFF8), octets)
-        vm.write_gate(layout.CALLOUT_VECTOR, RING)
+        write_gate(vm, layout.CALLOUT_VECTOR, RING)
         vm.write_region(layout.RESUME_TRANSLATED, RESUME_CODE)
         self.record["own_gs"] = self.record["callout_ss"] = DATA_SELECTOR
         self.record["callout_esp"] = layout.VMM_BASE + layout.CALLOUT_STACK_TOP
@@ -244,7 +245,7 @@ class Translator:
         vm = self.vm
         code = vm.segments.state(CS)
         trap_flag = vm.vcpu.single_stepped
-        single = trap_flag or vm.own_step or vm.interrupts_held()
+        single = trap_flag or vm.crossings.own_step or vm.interrupts.held()
         narrow_stack = vm.segments.stack_mask != M32
         return Context(code.selector, code.base, code.limit, int(vm.vcpu.iopl), narrow_stack, single, trap_flag)
 
@@ -273,7 +274,7 @@ class Translator:
             record["selectors"][number] = vm.segments.state(number).selector
         record["guest_ss"] = frame.ss
         record["interrupt_flag"] = vm.vcpu.interrupt_flag * EFLAGS_IF
-        record["pending"] = int(vm.interrupt_waits)
+        record["pending"] = int(vm.interrupts.waits)
         self.prepare_flag_images(context.iopl)
         self.inside = True
         return Frame(address, CODE_SELECTOR, frame.eflags & ~EFLAGS_TF, frame.esp, frame.ss)
