@@ -28,6 +28,7 @@ SITE_KINDS = ("sensitive_instruction", "unchained_jump", "lookup_miss", "open_wi
 N_ENTRIES = 1 << 15
 PROBES = 8  # places at which an entry may lie
 MAX_PAGES = 256
+NOWHERE = -1  # as the guest address of an entry: it is empty
 NO_FRAME = -1  # of a page of which units were made in different frames
 
 INDEX = np.dtype(
@@ -36,7 +37,7 @@ INDEX = np.dtype(
         ("eips", "i8", layout.CACHE_BYTES),
         ("site_marks", "i8", layout.CACHE_BYTES),
         ("site_eips", "i8", layout.CACHE_BYTES),
-        # where the guest's code may be entered: open addressing, an address of 0 is empty
+        # where the guest's code may be entered, by open addressing
         ("entry_eips", "i8", N_ENTRIES),
         ("entry_contexts", "i8", N_ENTRIES),
         ("entry_addresses", "i8", N_ENTRIES),
@@ -72,6 +73,7 @@ class Index:
         self.rows = self.records.view(np.recarray)[0]
         self.contexts: dict[Context, int] = {}  # the numbers of those in which the guest was resumed
         self.pages_changed = False
+        self.rows.entry_eips[:] = NOWHERE
 
     def number_of(self, context: Context) -> int:
         """The number of a context."""
@@ -102,14 +104,14 @@ class Index:
         for eip in unit.boundaries:
             for place in self.probes(eip, self.number_of(unit.context)):
                 if unit.address <= self.rows.entry_addresses[place] < unit.address + len(unit.octets):
-                    self.rows.entry_eips[place] = -1
+                    self.rows.entry_eips[place] = NOWHERE
         self.pages_changed = True
 
     def clear(self, first: int) -> None:
         """Forget all that lies behind the first bytes of the cache."""
         for name in ("marks", "site_marks"):
             self.rows[name][first:] = 0
-        self.rows.entry_addresses[:] = 0
+        self.rows.entry_eips[:] = NOWHERE
         self.pages_changed = True
 
     # -- where the guest goes on -------------------------------------------------------------------------------------------
@@ -125,7 +127,7 @@ class Index:
         rows, number = self.rows, self.number_of(context)
         places = self.probes(eip, number)
         same = [at for at in places if rows.entry_eips[at] == eip and rows.entry_contexts[at] == number]
-        free = [at for at in places if rows.entry_addresses[at] == 0 or rows.entry_eips[at] == -1]
+        free = [at for at in places if rows.entry_eips[at] == NOWHERE]
         place = [*same, *free, places[eip % PROBES]][0]
         rows.entry_eips[place], rows.entry_contexts[place], rows.entry_addresses[place] = eip, number, address
 
