@@ -49,7 +49,7 @@ class VirtualInterrupts:
         Within a repeated string instruction the RF that is pushed says whether iterations were made. After a fault of
         the processor that is not the guest's, the VMM cannot know that before one more was.
         """
-        if self.vm.shadow.open_frames or self.held():
+        if self.held():
             return True
         return self.vm.vcpu.own_resume and self.at_repeated_string() is True
 
@@ -59,9 +59,7 @@ class VirtualInterrupts:
         """Deliver a virtual interrupt if one waits and the guest's window is open; see that the window is noticed."""
         vm = self.vm
         guest_steps = bool(vm.vcpu.frame.eflags & EFLAGS_TF)
-        vm.crossings.own_step = bool(vm.shadow.open_frames) and not guest_steps
-        if vm.shadow.open_frames:
-            return
+        vm.crossings.own_step = False
         pending = self.waits = vm.devices.see()
         if not pending or not vm.vcpu.interrupt_flag or vm.machine.outcome is not None:
             return  # nothing is delivered to a guest that has ended

@@ -127,7 +127,7 @@ class JittedExits:
             return False
         if vm.is_interpreted or vm.ring != 1 or cpu.sensitive_trap or vm.devices.has_apics:
             return False
-        if vm.crossings.own_step or vm.shadow.open_frames or vm.descriptors.table_written or vm.vcpu.halted:
+        if vm.crossings.own_step or vm.descriptors.table_written or vm.vcpu.halted:
             return False
         if cpu.stop_count or cpu.stop_deliveries or cpu.watch or not self.translator_is_usual():
             return False
