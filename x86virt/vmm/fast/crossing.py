@@ -8,7 +8,7 @@ from ...isa.registers import EFLAGS_FIXED, EFLAGS_IF, EFLAGS_RF, ESP
 from ...isa.vectors import DB, MF
 from .. import layout
 from ..exits import ERROR_CODE_VECTORS, FAULT_VECTORS
-from ..virtual_apics import advance_devices, next_deadline
+from .apics import advance_devices, next_deadline
 from .descriptors import is_plain
 from .exits import N_PATHS
 from .records import CPL, DONE, INTERRUPT_FLAG, NOT_FAST, SYSTEM_CALL
