@@ -89,6 +89,7 @@ class Translator:
         self.passed: tuple[int, int, int] | None = None  # behind a callout: instructions retired, EIP, where to go on
         self.overlay: dict[int, int] = {}  # registers that are in the record while the processor stands in a sequence
         self.entered: Unit | None = None  # where the guest goes on, its pages not yet marked accessed
+        self.context_entered: Context | None = None  # in which the guest was last resumed to run on
         self.iopl = -1  # for which the tables of POPF stand
 
     # -- the region ---------------------------------------------------------------------------------------------------------
@@ -306,6 +307,10 @@ class Translator:
             self.join(*site, unit, address, context)
         self.entered = unit
         self.mark_entered()
+        if not context.single:
+            self.context_entered = context
+            if self.entered is None:
+                self.cache.index.enter(eip, context, address)
         return address
 
     def mark_entered(self) -> None:
@@ -361,7 +366,11 @@ class Translator:
 
     def begin(self) -> None:
         """The guest's next instruction could not be fetched. Raises GuestFault if it still cannot."""
-        self.find(self.vm.vcpu.frame.eip, self.context())
+        try:
+            self.find(self.vm.vcpu.frame.eip, self.context())
+        except GuestFault:
+            self.pages.mark_fetched()
+            raise
 
     def pass_callout(self) -> None:
         """Go on behind the callout that brought control here, though the guest stands where it stood."""
