@@ -47,6 +47,10 @@ class BinaryTranslation(SoftwareVmm):
         *shadow_options(),
     )
     paths: ClassVar[tuple[str, ...]] = (*SoftwareVmm.paths, "light_dispatch", "callout", "recover", "enter_cache", "leave_ring")
+    jitted: ClassVar = {
+        **SoftwareVmm.jitted,
+        "sensitive_instruction": "emulate", "unchained_jump": "leave_unit", "lookup_miss": "leave_unit",
+    }  # fmt: skip
     known_divergences = SEEN_BY_PROGRAMS
 
     # -- callouts of translated code ---------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SAVED = {
     "serving", "own_gs", "cs", "trap_flag", "inside", "gs", "passed", "entered", "iopl", "cache", "hash", "pages", "adaptation",
 }  # fmt: skip
-MADE = {"vm", "chaining", "inline_emulation", "record", "site", "overlay"}
+MADE = {"vm", "chaining", "inline_emulation", "record", "site", "overlay", "context_entered"}
 
 
 def translator_state(translator: "Translator") -> dict[str, Any]:
