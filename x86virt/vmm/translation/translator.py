@@ -366,7 +366,11 @@ class Translator:
 
     def begin(self) -> None:
         """The guest's next instruction could not be fetched. Raises GuestFault if it still cannot."""
-        self.find(self.vm.vcpu.frame.eip, self.context())
+        try:
+            self.find(self.vm.vcpu.frame.eip, self.context())
+        except GuestFault:
+            self.pages.mark_fetched()
+            raise
 
     def pass_callout(self) -> None:
         """Go on behind the callout that brought control here, though the guest stands where it stood."""

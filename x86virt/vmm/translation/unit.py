@@ -101,6 +101,8 @@ class Scan:
         most = 1 if self.context.single else UNIT_INSTRUCTIONS
         while goes_on and (unit.instructions < most or (emitter.now.held and not self.context.single)):
             emitter.now = Recovery(at, held=emitter.now.held or self.context.single)
+            if unit.instructions and self.context.segment_base + at >> 12 not in unit.pages:
+                break  # the guest has not fetched from that page yet, and may never do
             try:
                 octets, instruction = self.decode(at, unit.instructions == 0)
             except (GuestFault, NotDirect):
