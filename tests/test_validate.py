@@ -47,10 +47,9 @@ def predicted(cycles, low, high, share=0):
 
 def verdict(prediction, freezes=None, name=SOFTWARE, **changes):
     """The verdict on one row whose plan has some of its fields changed."""
-    plan = shipped_plan()
+    plan, fields = shipped_plan(), {"unexplained": "", "explained": "", **changes}
     entries = tuple(
-        replace(entry, **{"unexplained": "", "explained": "", **changes}) if isinstance(entry, Run) and name in entry.ids else entry
-        for entry in plan.entries
+        replace(entry, **fields) if isinstance(entry, Run) and name in entry.ids else entry for entry in plan.entries
     )
     found = {COLUMN.column: COLUMN} if freezes is None else freezes
     return verdict_of(NAMES[name], replace(plan, entries=entries), Oracle(prediction), found)
