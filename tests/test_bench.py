@@ -44,14 +44,14 @@ def test_micro_holds_every_region_of_every_guest() -> None:
 
 def test_the_table_of_optimisations_shows_what_each_choice_buys() -> None:
     """Fewer iterations and kernels than the command has; the order of the figures is what each choice is for."""
-    kernels = [benchmark for benchmark in optimisations.benchmarks() if benchmark.guest in ("callret", "intflag", "ptemod")]
+    kernels = [benchmark for benchmark in optimisations.benchmarks() if benchmark.guest in ("callret", "intflag", "pgfault")]
     rows = measure(kernels, [make_setup(strategy) for strategy in optimisations.STRATEGIES], 200)
     assert all(row.outcome == "done" for row in rows)
     ratios = {(row.strategy.removeprefix("binary-translation"), row.benchmark): row.ratio_to_native for row in rows}
     assert ratios["", "call"] < ratios[",chaining=off", "call"]
     inline, called, trapped = (ratios[name, "CLI, STI"] for name in ("", ",inline_emulation=off", "trap-and-emulate"))
     assert 5 * inline < min(called, trapped)
-    assert ratios["", "PTE"] < ratios[",shadow=trace", "PTE"] < ratios[",shadow=trace,adaptive=off", "PTE"]
+    assert ratios["", "#PF"] < ratios[",shadow=trace", "#PF"] < ratios[",adaptive=off,shadow=trace", "#PF"]
     file = io.StringIO()
     Console(file=file, width=150).print(optimisations.show_optimisations(rows))
     text = file.getvalue()

@@ -23,7 +23,7 @@ STRATEGIES = (
     f"{TRANSLATION},inline_emulation=off",
     f"{TRANSLATION},tc_size=4K",
     f"{TRANSLATION},shadow=trace",
-    f"{TRANSLATION},shadow=trace,adaptive=off",
+    f"{TRANSLATION},adaptive=off,shadow=trace",
     f"{TRANSLATION},shadow=out-of-sync",
 )
 UNIX_ROWS, UNIX_ITERATIONS = ("null_int80", "fork", "pipe"), 2
