@@ -11,7 +11,7 @@ from .breakpoints import WATCH_CODE, check_code_breakpoint, code_breakpoints_at
 from .decode import DECODED_OK, TOO_LONG, TRUNCATED, decode
 from .fault import raise_fault
 from .fused import fuse
-from .isolation import owner_refuses
+from .isolation import has_checked_note, owner_refuses
 from .jit import inline, kernel, load_32, store_32
 from .layout import (
     ACCESS_FETCH,
@@ -353,6 +353,7 @@ def decode_single(cpu, ram, code, blocks, uops, details, place):
     d = code.decoded[0]
     settle_block(cpu, blocks[SCRATCH_BLOCK], details)
     d.rip = cpu.rip
+    cpu.code_place = place
     outcome, why = decode_one(cpu, ram, d, place, (cpu.rip + cpu.seg[CS].seg_base) & M32)
     if outcome != OK:
         return outcome, 0
@@ -401,6 +402,8 @@ def decode_block(cpu, ram, code, blocks, uops, details, place):
         rip = d.next_rip
         if d.ends_block == 1 or address >= page_end or rip != d.rip + d.length:
             break
+        if has_checked_note(cpu, place):
+            break
         if cpu.watch & WATCH_ALL_CODE != 0 and is_watched(cpu, (rip + cpu.seg[CS].seg_base) & M32):
             break  # no block runs on over a breakpoint or begins there, so that control comes to `find_block`
         if block.instructions >= BLOCK_INSTRUCTIONS or block.uop_count >= BLOCK_UOPS - INSTRUCTION_UOPS:
@@ -431,6 +434,7 @@ def find_block(cpu, ram, code, blocks, uops, details):
     outcome, place = fetch_address(cpu, ram, gla)
     if outcome != OK:
         return outcome, 0
+    cpu.code_place = place
     index = code.buckets[bucket_of(place, cpu.context)]
     while index != 0:
         block = blocks[index]

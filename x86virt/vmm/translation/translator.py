@@ -32,7 +32,7 @@ from ...isa.registers import (
 )
 from ...processor import FLAT_CODE, FLAT_DATA
 from .. import layout
-from ..descriptor import encode
+from ..descriptor import encode, shadow_of
 from ..exits import GuestFault
 from ..guest_events import DR7_ENABLES
 from ..region import write_gate
@@ -104,12 +104,13 @@ class Translator:
         self.lay_common_code()
         self.hash.clear()
         cpu.unit_first, cpu.unit_last = layout.CACHE, layout.CACHE + self.cache.room - 1
+        cpu.unit_selector = layout.TRANSLATED_CODE_SELECTOR
         cpu.unit_notes = layout.CACHE_NOTES
         cpu.unit_events[common.LOOKUP_HIT] = EVENT_TRANSLATOR_LOOKUP_HIT
         self.grant()
 
     def grant(self) -> None:
-        """Translated code may be fetched, and reaches the VMM's records by what the translator put there."""
+        """Translated code may be fetched, and reaches the VMM's records by the instructions that the translator notes."""
         owners = self.vm.processor.owners
         for first, count in ((layout.CACHE, self.cache.room), (layout.HASH, layout.HASH_BYTES), *((at, 1) for at in GRANTED)):
             owners[first >> 12 : first + count + 0xFFF >> 12] = OWNER_GRANTED
@@ -233,11 +234,14 @@ class Translator:
     def can_translate(self) -> bool:
         """Whether the guest's next instruction needs no translation, or can have one.
 
-        16-bit code is interpreted, and so is a kernel with breakpoints, which are addresses of its own code.
+        16-bit code is interpreted, and so is a kernel with breakpoints, which are addresses of its own code, and code
+        where the VMM lies, as the end of a BIOS image.
         """
         if not self.applies():
             return True
-        return bool(self.vm.segments.state(CS).access & AR_DB) and not int(self.vm.vcpu.dr[7]) & DR7_ENABLES
+        code = self.vm.segments.state(CS)
+        within_reach = self.vm.vcpu.frame.eip <= shadow_of(code, RING).limit
+        return bool(code.access & AR_DB) and within_reach and not int(self.vm.vcpu.dr[7]) & DR7_ENABLES
 
     def context(self) -> Context:
         """What the next unit depends on besides its bytes."""
