@@ -16,6 +16,8 @@ and others, TOCS 2012).
 * The guest's user programs run directly, in ring 3; what they can see there of the VMM is `known_divergences`.
 """
 
+from typing import ClassVar
+
 from x86virt.vmm import SEEN_BY_PROGRAMS, Exit, GuestFault, Size, SoftwareVmm, Switch, VirtualMachine, shadow_options
 
 
@@ -30,6 +32,10 @@ class BinaryTranslation(SoftwareVmm):
         Size("tc_size", "room for translated code", 192 << 10, 4 << 10, 192 << 10),
         *shadow_options(),
     )
+    jitted: ClassVar = {
+        **SoftwareVmm.jitted,
+        "sensitive_instruction": "emulate", "unchained_jump": "leave_unit", "lookup_miss": "leave_unit",
+    }  # fmt: skip
     known_divergences = SEEN_BY_PROGRAMS
 
     # -- callouts of translated code ---------------------------------------------------------------------------------

@@ -65,8 +65,8 @@ class CodePages:
         return octets
 
     def frames(self) -> tuple[int, ...]:
-        """The guest frames that the unit was made from."""
-        return tuple(sorted({gpa >> 12 for gpa in self.found.values()}))
+        """The guest frames that the unit was made from: those of its linear pages, in their order."""
+        return tuple(gpa >> 12 for gpa in self.found.values())
 
     def mark(self, unit: Unit) -> None:
         """The guest is about to execute a unit: its processor would mark the pages accessed as it fetches."""
@@ -117,13 +117,25 @@ class CodePages:
     # -- address spaces -------------------------------------------------------------------------------------------------------
 
     def revalidate(self, gla: int | None = None) -> None:
-        """The guest's tables may translate one page, or all, otherwise than before."""
+        """The guest's tables may translate one page, or all, otherwise than before.
+
+        The bytes of a frame with units are those that these were made from: writes to it are traced.
+        """
         by_page = self.translator.cache.by_page
         for page in [gla >> 12] if gla is not None else sorted(by_page):
             units = by_page.get(page)
             if units:
                 self.translator.count("page_check")
-                self.translator.drop([unit for unit in units if not self.is_current(unit)])
+                frame = self.frame_of(page)
+                self.translator.drop([unit for unit in units if unit.frame_of(page) != frame])
+
+    def frame_of(self, page: int) -> int | None:
+        """The guest frame in which a linear page lies now; None where its code could not be fetched without any effect."""
+        try:
+            translation = self.vm.guest.walk(page << 12, False, False, mark=False)
+        except GuestFault:
+            return None
+        return translation.gpa >> 12 if translation.accessed else None
 
     def clear(self) -> None:
         """No frame holds translated code any more. Write permission comes back with the next fault."""

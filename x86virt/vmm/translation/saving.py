@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .translator import Translator
 
 SAVED = {"serving", "own_gs", "cs", "trap_flag", "inside", "gs", "passed", "entered", "iopl", "cache", "hash", "pages"}
-MADE = {"vm", "chaining", "inline_emulation", "record", "site", "overlay"}
+MADE = {"vm", "chaining", "inline_emulation", "record", "site", "overlay", "context_entered"}
 
 
 def translator_state(translator: "Translator") -> dict[str, Any]:

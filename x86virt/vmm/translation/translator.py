@@ -86,6 +86,7 @@ class Translator:
         self.passed: tuple[int, int, int] | None = None  # behind a callout: instructions retired, EIP, where to go on
         self.overlay: dict[int, int] = {}  # registers that are in the record while the processor stands in a sequence
         self.entered: Unit | None = None  # where the guest goes on, its pages not yet marked accessed
+        self.context_entered: Context | None = None  # in which the guest was last resumed to run on
         self.iopl = -1  # for which the tables of POPF stand
 
     # -- the region ---------------------------------------------------------------------------------------------------------
@@ -298,6 +299,10 @@ class Translator:
             self.join(*site, unit, address, context)
         self.entered = unit
         self.mark_entered()
+        if not context.single:
+            self.context_entered = context
+            if self.entered is None:
+                self.cache.index.enter(eip, context, address)
         return address
 
     def mark_entered(self) -> None:

@@ -43,7 +43,7 @@ class Unit:
     sites: dict[int, Site] = field(default_factory=dict)  # by offset
     boundaries: dict[int, int] = field(default_factory=dict)  # guest EIP -> offset at which it may be entered
     instructions: int = 0
-    frames: tuple[int, ...] = ()  # guest frames that hold the code
+    frames: tuple[int, ...] = ()  # guest frames that hold the code, by linear page
     unmarked: list[int] = field(default_factory=list)  # linear addresses whose pages are not marked accessed yet
     incoming: list[tuple["Unit", Site]] = field(default_factory=list)  # jumps that were chained to it
     alive: bool = True
@@ -57,6 +57,10 @@ class Unit:
     def pages(self) -> set[int]:
         """The linear pages of the guest's that hold its code."""
         return {self.gla >> 12, (self.gla + max(len(self.guest), 1) - 1 & M32) >> 12}
+
+    def frame_of(self, page: int) -> int:
+        """The guest frame in which one of these pages lay when the unit was made."""
+        return self.frames[0 if page == self.gla >> 12 else -1]
 
     def recovery_at(self, offset: int) -> Recovery:
         """The guest's state in front of the instruction at an offset."""
