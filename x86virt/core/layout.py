@@ -89,6 +89,7 @@ CODE_WRITES = 64  # pending writes to pages that hold decoded code
 CODE_SHIFT = 7  # decoded code is tracked in pieces of 128 bytes
 
 MAX_ROWS = 1024
+PROBE_SITES = 256
 
 # A note on an instruction of translated code (core/retirement.py).
 NOTE_RETIRES = 1  # a guest instruction completes with it
@@ -358,6 +359,8 @@ CPU = np.dtype(
         ("probe_skip", "i8"),
         ("probe", "i8", MAX_ROWS),  # by row: bit n says that its execution in mode n is reported first
         ("probe_row", "i8"),
+        ("probe_known", "i8"),  # instructions in `probe_sites`
+        ("probe_sites", "i8", PROBE_SITES),  # that are not reported any more (core/code.py)
         ("hook_first", "i8"),  # linear range of VMM entry points; empty when first > last
         ("hook_last", "i8"),
         ("mark", "i8"),  # MARK_, or 0
