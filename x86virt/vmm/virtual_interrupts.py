@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from ..core.entries import device_acknowledge, device_deadline
 from ..core.layout import MAX_INSTRUCTION, NEVER
 from ..isa.registers import CS, EFLAGS_TF
 from ..isa.vectors import KIND_EXTERNAL
@@ -73,7 +72,7 @@ class VirtualInterrupts:
         """Acknowledge the interrupt at the virtual controllers and deliver it; a halted guest wakes."""
         vm = self.vm
         vm.vcpu.halted = 0
-        vector = int(device_acknowledge(vm.boards))
+        vector = vm.devices.acknowledge()
         if vm.recorder is not None:
             vm.recorder.on_delivery(vm, vector)
         vm.charge("device_request", 1)
@@ -92,7 +91,7 @@ class VirtualInterrupts:
         if pending:
             vm.vcpu.halted = 0
             return True
-        if device_deadline(vm.boards) == NEVER:
+        if vm.devices.deadline() == NEVER:
             vm.machine.stop("halted_forever")
             return False
         vm.devices.program_timer()
