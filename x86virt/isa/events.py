@@ -245,7 +245,6 @@ _VMM_PATHS = {
     "vmm.shadow_switch": "The shadow of an address space found in the cache.",
     "vmm.shadow_sync": "A shadow table compared with the guest's: its entries, and the way to them.",
     "vmm.shadow_check": "A single shadow entry compared with the guest's.",
-    "vmm.traced_write": "A guest's store to a frame that is traced, decoded and performed.",
     "vmm.descriptor_shadow": "A guest descriptor checked and copied to the shadow table.",
     "vmm.device_request": "A request served by an emulated device.",
     "vmm.resume": "The VMM's exit code, up to its IRET.",
@@ -278,14 +277,16 @@ _TRANSLATOR_WORK = {
     "translator.entry": ("entry", "The VMM's search for the place in the cache at which the guest goes on."),
     "translator.chain": ("jump", "A callout replaced by a jump to the translation of its target."),
     "translator.lookup_miss": ("look-up", "An indirect transfer whose target the hash table did not hold, and its entry there."),
-    "translator.page_check": ("page", "A linear page with units looked up anew, since the address space may have changed."),
-    "translator.invalidation": ("unit", "A unit dropped, because its code changed or is no longer mapped."),
+    "translator.page_check": ("page", "A page with units looked at anew, since it was written or may be mapped otherwise."),
+    "translator.invalidation": ("unit", "A unit dropped: its code changed, is no longer mapped, or is to be made otherwise."),
     "translator.flush": ("flush", "The whole cache thrown away, because it was full or the guest's mode changed."),
 }
 _TRANSLATOR_COUNTS = {
     "translator.unit": ("unit", "A unit translated."),
     "translator.byte": ("byte", "A byte written to the translation cache."),
     "translator.guest_byte": ("byte", "A byte of guest code that was translated; the ratio of both is the growth."),
+    "translator.adaptation": ("instruction", "An instruction that has often faulted at traced memory, from then on a callout."),
+    "translator.restoration": ("instruction", "Such an instruction, translated as it is again: it writes other memory now."),
     "translator.lookup_hit": ("look-up", "An indirect transfer that found its target in the hash table."),
 }
 
@@ -432,6 +433,7 @@ EVENTS: tuple[Event, ...] = (
         "An instruction of the guest's, or the delivery of an event to it, performed by the VMM's interpreter.",
         "vmm.interpret",
     ),
+    Event("vmm.traced_write", "vmm", "path", "A guest's store to traced memory, decoded and performed.", "vmm.traced_write"),
     Event(
         "vmm.interpreter_switch",
         "vmm",
@@ -621,54 +623,56 @@ EVENT_VMM_SHADOW_TABLE = 166
 EVENT_VMM_SHADOW_SWITCH = 167
 EVENT_VMM_SHADOW_SYNC = 168
 EVENT_VMM_SHADOW_CHECK = 169
-EVENT_VMM_TRACED_WRITE = 170
-EVENT_VMM_DESCRIPTOR_SHADOW = 171
-EVENT_VMM_DEVICE_REQUEST = 172
-EVENT_VMM_RESUME = 173
-EVENT_INS_X87_MOVE = 174
-EVENT_INS_X87_INTEGER = 175
-EVENT_INS_X87_DECIMAL = 176
-EVENT_INS_X87_ADD = 177
-EVENT_INS_X87_COMPARE = 178
-EVENT_INS_X87_MULTIPLY = 179
-EVENT_INS_X87_DIVIDE = 180
-EVENT_INS_X87_SQRT = 181
-EVENT_INS_X87_REMAINDER = 182
-EVENT_INS_X87_TRANSCENDENTAL = 183
-EVENT_INS_X87_CONTROL = 184
-EVENT_INS_X87_ENVIRONMENT = 185
-EVENT_INS_WAIT = 186
-EVENT_INS_FSAVE = 187
-EVENT_INS_FRSTOR = 188
-EVENT_INS_FXSAVE = 189
-EVENT_INS_FXRSTOR = 190
-EVENT_SHADOW_ENTRY = 191
-EVENT_SHADOW_PIECE = 192
-EVENT_SHADOW_LARGE_ENTRY = 193
-EVENT_SHADOW_GLOBAL_ENTRY = 194
-EVENT_SHADOW_TABLE = 195
-EVENT_SHADOW_TABLE_FOUND = 196
-EVENT_SHADOW_SPACE_MADE = 197
-EVENT_SHADOW_SPACE_FOUND = 198
-EVENT_SHADOW_ACCESSED_SET = 199
-EVENT_SHADOW_DIRTY_SET = 200
-EVENT_SHADOW_TRACED_WRITE = 201
-EVENT_SHADOW_WRITE_PROTECTED = 202
-EVENT_SHADOW_ENTRY_DROPPED = 203
-EVENT_SHADOW_OUT_OF_SYNC = 204
-EVENT_SHADOW_SYNCHRONISED = 205
-EVENT_SHADOW_RELEASE = 206
-EVENT_SHADOW_EVICTION = 207
-EVENT_TRANSLATOR_INSTRUCTION = 208
-EVENT_TRANSLATOR_ENTRY = 209
-EVENT_TRANSLATOR_CHAIN = 210
-EVENT_TRANSLATOR_LOOKUP_MISS = 211
-EVENT_TRANSLATOR_PAGE_CHECK = 212
-EVENT_TRANSLATOR_INVALIDATION = 213
-EVENT_TRANSLATOR_FLUSH = 214
-EVENT_TRANSLATOR_UNIT = 215
-EVENT_TRANSLATOR_BYTE = 216
-EVENT_TRANSLATOR_GUEST_BYTE = 217
-EVENT_TRANSLATOR_LOOKUP_HIT = 218
-EVENT_VMM_INTERPRET = 219
-EVENT_VMM_INTERPRETER_SWITCH = 220
+EVENT_VMM_DESCRIPTOR_SHADOW = 170
+EVENT_VMM_DEVICE_REQUEST = 171
+EVENT_VMM_RESUME = 172
+EVENT_INS_X87_MOVE = 173
+EVENT_INS_X87_INTEGER = 174
+EVENT_INS_X87_DECIMAL = 175
+EVENT_INS_X87_ADD = 176
+EVENT_INS_X87_COMPARE = 177
+EVENT_INS_X87_MULTIPLY = 178
+EVENT_INS_X87_DIVIDE = 179
+EVENT_INS_X87_SQRT = 180
+EVENT_INS_X87_REMAINDER = 181
+EVENT_INS_X87_TRANSCENDENTAL = 182
+EVENT_INS_X87_CONTROL = 183
+EVENT_INS_X87_ENVIRONMENT = 184
+EVENT_INS_WAIT = 185
+EVENT_INS_FSAVE = 186
+EVENT_INS_FRSTOR = 187
+EVENT_INS_FXSAVE = 188
+EVENT_INS_FXRSTOR = 189
+EVENT_SHADOW_ENTRY = 190
+EVENT_SHADOW_PIECE = 191
+EVENT_SHADOW_LARGE_ENTRY = 192
+EVENT_SHADOW_GLOBAL_ENTRY = 193
+EVENT_SHADOW_TABLE = 194
+EVENT_SHADOW_TABLE_FOUND = 195
+EVENT_SHADOW_SPACE_MADE = 196
+EVENT_SHADOW_SPACE_FOUND = 197
+EVENT_SHADOW_ACCESSED_SET = 198
+EVENT_SHADOW_DIRTY_SET = 199
+EVENT_SHADOW_TRACED_WRITE = 200
+EVENT_SHADOW_WRITE_PROTECTED = 201
+EVENT_SHADOW_ENTRY_DROPPED = 202
+EVENT_SHADOW_OUT_OF_SYNC = 203
+EVENT_SHADOW_SYNCHRONISED = 204
+EVENT_SHADOW_RELEASE = 205
+EVENT_SHADOW_EVICTION = 206
+EVENT_TRANSLATOR_INSTRUCTION = 207
+EVENT_TRANSLATOR_ENTRY = 208
+EVENT_TRANSLATOR_CHAIN = 209
+EVENT_TRANSLATOR_LOOKUP_MISS = 210
+EVENT_TRANSLATOR_PAGE_CHECK = 211
+EVENT_TRANSLATOR_INVALIDATION = 212
+EVENT_TRANSLATOR_FLUSH = 213
+EVENT_TRANSLATOR_UNIT = 214
+EVENT_TRANSLATOR_BYTE = 215
+EVENT_TRANSLATOR_GUEST_BYTE = 216
+EVENT_TRANSLATOR_ADAPTATION = 217
+EVENT_TRANSLATOR_RESTORATION = 218
+EVENT_TRANSLATOR_LOOKUP_HIT = 219
+EVENT_VMM_INTERPRET = 220
+EVENT_VMM_TRACED_WRITE = 221
+EVENT_VMM_INTERPRETER_SWITCH = 222
