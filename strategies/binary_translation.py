@@ -46,6 +46,7 @@ class BinaryTranslation(SoftwareVmm):
         Size("tc_size", "room for translated code", 192 << 10, 4 << 10, 192 << 10),
         *shadow_options(),
     )
+    paths: ClassVar[tuple[str, ...]] = (*SoftwareVmm.paths, "light_dispatch", "callout", "recover", "enter_cache", "leave_ring")
     jitted: ClassVar = {
         **SoftwareVmm.jitted,
         "sensitive_instruction": "emulate", "unchained_jump": "leave_unit", "lookup_miss": "leave_unit",

@@ -115,9 +115,10 @@ class Interpreter:
 
     def finish(self, outcome: int, invalidates: bool) -> None:
         """Give the virtual processor back to the hardware, or keep it here if the hardware cannot hold its state."""
-        if outcome == SHUTDOWN:
-            raise TripleFault
         self.publish_writes()
+        if outcome == SHUTDOWN:
+            self.begin()  # as it shut down, perhaps in a task that the hardware could not hold
+            raise TripleFault
         if hardware_state.can_hold(self):
             hardware_state.store(self, invalidates)
         else:

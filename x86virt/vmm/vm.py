@@ -117,7 +117,8 @@ class VirtualMachine:
         """One exit: read it, charge the dispatch, let the strategy act, resume."""
         before = int(self.processor.cpu.ticks)
         exit = self.last_exit = self.crossings.read_exit()
-        self.charge("trap_dispatch", 1)
+        in_ring = self.translation is not None and self.translation.serving
+        self.charge("light_dispatch" if in_ring else "trap_dispatch", 1)
         try:
             self.machine.strategy.handle(self, exit)
         except NotDirect:

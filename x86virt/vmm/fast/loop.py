@@ -15,6 +15,7 @@ from .records import (
     FAULT_BEGUN,
     FILL,
     LEAVE_UNIT,
+    LIGHT_DISPATCH,
     NO_ACTION,
     NOT_FAST,
     NOTHING,
@@ -35,7 +36,10 @@ def handle(cpu, ram, exits, links, control, index, board):
     action = exits.actions[exits.entry]
     if action == NO_ACTION:
         return NOT_FAST
-    note_path(exits, TRAP_DISPATCH)
+    if exits.serving == 1:
+        note_path(exits, LIGHT_DISPATCH)
+    else:
+        note_path(exits, TRAP_DISPATCH)
     if action == EMULATE:
         return emulate(cpu, ram, exits, links, control, index, board)
     if action == FILL:

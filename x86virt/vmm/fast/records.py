@@ -22,12 +22,12 @@ FAULT_BEGUN = 1002  # a page fault was charged and looked up in the guest's tabl
 PATHS = (
     "trap_dispatch", "emulate_flags", "emulate_control_register", "emulate_port", "device_request", "emulate_far_transfer",
     "reflect", "emulate_system_call", "emulate_invlpg", "shadow_fill", "shadow_table", "shadow_flush", "shadow_switch",
-    "shadow_sync", "shadow_check", "traced_write",
+    "shadow_sync", "shadow_check", "light_dispatch", "callout", "recover", "enter_cache", "traced_write",
 )  # fmt: skip
 (
     TRAP_DISPATCH, EMULATE_FLAGS, EMULATE_CONTROL_REGISTER, EMULATE_PORT, DEVICE_REQUEST, EMULATE_FAR_TRANSFER, REFLECT,
     EMULATE_SYSTEM_CALL, EMULATE_INVLPG, SHADOW_FILL, SHADOW_TABLE, SHADOW_FLUSH, SHADOW_SWITCH, SHADOW_SYNC, SHADOW_CHECK,
-    TRACED_WRITE,
+    LIGHT_DISPATCH, CALLOUT, RECOVER, ENTER_CACHE, TRACED_WRITE,
 ) = range(len(PATHS))  # fmt: skip
 PATH_EVENTS = tuple(EVENT_ID[f"vmm.{path}"] for path in PATHS)
 N_VECTORS = 256

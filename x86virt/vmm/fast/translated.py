@@ -40,13 +40,15 @@ from ..translation.index import (
 )
 from ..translation.record import N_SELECTORS
 from .descriptors import is_detached, is_plain
-from .exits import can_commit, commit, virtual_selector
+from .exits import can_commit, commit, note_path, virtual_selector
 from .guest_access import guest_physical
 from .records import (
+    CALLOUT,
     CPL,
     DETACHED_CS,
     DETACHED_SS,
     DONE,
+    ENTER_CACHE,
     FIRST_SITE,
     GS_BEFORE,
     GUEST_GS,
@@ -55,6 +57,7 @@ from .records import (
     N_SPILLED,
     NOT_FAST,
     OWN_GS,
+    RECOVER,
     record_place,
 )
 
@@ -143,7 +146,10 @@ def leave(cpu, ram, exits, index):
         return NOT_FAST
     view(cpu, ram, exits, marks, eip)
     if called:
+        note_path(exits, CALLOUT)
         exits.entry = FIRST_SITE + (marks >> KIND_SHIFT)
+    else:
+        note_path(exits, RECOVER)
     return DONE
 
 
@@ -156,6 +162,7 @@ def leave_in_ring(cpu, ram, exits, index):
     marks = index.site_marks[place]
     if marks & KNOWN == 0:
         return NOT_FAST
+    note_path(exits, CALLOUT)
     exits.entry = FIRST_SITE + (marks >> KIND_SHIFT)
     exits.error = 0
     exits.eflags = get_eflags(cpu)
@@ -262,6 +269,7 @@ def come_back(cpu, ram, exits, address):
 def enter(cpu, ram, exits, address):
     """Let the processor go on at an address of the cache."""
     charge_ticks(cpu, EVENT_TRANSLATOR_ENTRY, 1, cpu.price[EVENT_TRANSLATOR_ENTRY], MODE_VMM)
+    charge_ticks(cpu, exits.event[ENTER_CACHE], 1, exits.price[ENTER_CACHE], MODE_VMM)
     exits.guest_cs = exits.cs
     copy_segment(exits.gs[GUEST_GS], cpu.seg[GS])
     prepare_record(cpu, ram, exits)

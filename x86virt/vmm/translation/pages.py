@@ -70,9 +70,18 @@ class CodePages:
 
     def mark(self, unit: Unit) -> None:
         """The guest is about to execute a unit: its processor would mark the pages accessed as it fetches."""
-        for gla in unit.unmarked:
-            self.vm.guest.walk(gla, False, self.vm.vcpu.cpl == 3)
+        self.mark_accessed(unit.unmarked)
         unit.unmarked = []
+
+    def mark_fetched(self) -> None:
+        """The guest's next instruction faults as it is fetched, behind what could be fetched of it."""
+        self.mark_accessed(self.unmarked)
+        self.unmarked = []
+
+    def mark_accessed(self, addresses: list[int]) -> None:
+        """Mark the pages of linear addresses accessed."""
+        for gla in addresses:
+            self.vm.guest.walk(gla, False, self.vm.vcpu.cpl == 3)
 
     # -- writes ---------------------------------------------------------------------------------------------------------------
 

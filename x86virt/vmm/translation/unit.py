@@ -58,10 +58,6 @@ class Unit:
         """The linear pages of the guest's that hold its code."""
         return {self.gla >> 12, (self.gla + max(len(self.guest), 1) - 1 & M32) >> 12}
 
-    def frame_of(self, page: int) -> int:
-        """The guest frame in which one of these pages lay when the unit was made."""
-        return self.frames[0 if page == self.gla >> 12 else -1]
-
     def holds(self, gla: int) -> bool:
         """Whether the guest's instruction at a linear address is one of its own."""
         return gla - self.context.segment_base & M32 in self.boundaries
@@ -71,6 +67,10 @@ class Unit:
         start = self.gla & PAGE - 1
         end = start + max(len(self.guest), 1) - 1
         return end >= PAGE or (start <= last and end >= first)
+
+    def frame_of(self, page: int) -> int:
+        """The guest frame in which one of these pages lay when the unit was made."""
+        return self.frames[0 if page == self.gla >> 12 else -1]
 
     def recovery_at(self, offset: int) -> Recovery:
         """The guest's state in front of the instruction at an offset."""
@@ -101,6 +101,8 @@ class Scan:
         most = 1 if self.context.single else UNIT_INSTRUCTIONS
         while goes_on and (unit.instructions < most or (emitter.now.held and not self.context.single)):
             emitter.now = Recovery(at, held=emitter.now.held or self.context.single)
+            if unit.instructions and self.context.segment_base + at >> 12 not in unit.pages:
+                break  # the guest has not fetched from that page yet, and may never do
             try:
                 octets, instruction = self.decode(at, unit.instructions == 0)
             except (GuestFault, NotDirect):
