@@ -21,7 +21,7 @@ from ...isa.events import (
 from ...isa.registers import PTE_A, PTE_D, PTE_G, PTE_P, PTE_PS, PTE_RW, PTE_US
 from .chains import clear_slot, is_vmms, page_address, page_of, slot_address, write_leaf
 from .guest_walk import CR3, frame_entry, machine_address, mode_of
-from .pool import NEXT, REGION, bucket_of, find, obtain, release
+from .pool import NEXT, bucket_of, find, obtain, release
 from .records import (
     BROKEN,
     DROP,
@@ -280,7 +280,7 @@ def clear_loose(ram, control, links):
         for slot in range(ENTRIES):
             store_32(ram, slot_address(slot), 0)
     control.pages[0].kind = LOOSE_ROOT
-    store_32(ram, slot_address(VMM_SLOT), REGION)
+    store_32(ram, slot_address(VMM_SLOT), control.region)
     control.stale |= STALE
     if control.globals == 1:
         control.stale |= STALE_GLOBAL

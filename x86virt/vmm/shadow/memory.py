@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...isa.registers import CR0_PG, CR4_PAE, PF_W, PTE_P, PTE_PS, PTE_RW
+from ...isa.registers import CR0_PG, CR4_PAE, PF_W, PTE_P, PTE_PS, PTE_RW, PTE_US
 from ...isa.vectors import GP, PF
 from ...processor import record_array
 from .. import layout
@@ -64,9 +64,11 @@ class ShadowMemory:
         self.control.budget = budget // PAGE
         self.control.frames = len(vm.p2m)
         self.control.shares_ring = int(vm.ring == 3)
+        translates = vm.machine.strategy.processor == "binary_translation"
+        self.control.region = REGION | PTE_US if translates else REGION  # some of it is within reach of ring 3 (`share`)
         self.install_region()
         self.control.pages[0].kind = LOOSE_ROOT
-        self.write_entry(layout.SHADOW + 4 * VMM_SLOT, REGION)
+        self.write_entry(layout.SHADOW + 4 * VMM_SLOT, int(self.control.region))
         vm.vcpu.shadow_next = 1
 
     @property
@@ -83,6 +85,12 @@ class ShadowMemory:
         """Map the VMM's own region: global, supervisor, by 4 KB pages."""
         for page in range(ENTRIES):
             self.write_entry(layout.REGION_TABLE + 4 * page, self.vm.region_address(page << 12) | REGION_FLAGS)
+
+    def share(self, first: int, count: int, writable: bool) -> None:
+        """Let code in ring 3 reach a piece of the VMM's region, where its segments let it; others it only reads."""
+        flags = REGION_FLAGS | PTE_US if writable else (REGION_FLAGS | PTE_US) & ~PTE_RW
+        for page in range(first >> 12, first + count + 0xFFF >> 12):
+            self.write_entry(layout.REGION_TABLE + 4 * page, self.vm.region_address(page << 12) | flags)
 
     def read_entry(self, address: int) -> int:
         """An entry of a shadow table."""
@@ -337,7 +345,7 @@ def check_control(control: np.ndarray, frames: int, mine: np.record) -> None:
     limits |= {"unsync_count": layout.SHADOW_PAGES + 1, "stale": 4, "globals": 2}
     if any(not 0 <= row[name] < end for name, end in limits.items()):
         raise ValueError("the shadow's control record")
-    if any(row[name] != mine[name] for name in ("policy", "budget", "frames", "shares_ring")):
+    if any(row[name] != mine[name] for name in ("policy", "budget", "frames", "shares_ring", "region")):
         raise ValueError("the shadow's policy")
     page_limits = {"kind": LOOSE + 1, "frame": 1 << 28, "role": 1 << 24, "following": layout.SHADOW_PAGES + 1}
     page_limits |= {"aliased": 2, "used": 2, "unsync": 2, "writes": 1 << 32}

@@ -102,7 +102,7 @@ def allocate(cpu, ram, control, links, kind, frame, role):
     for place in range(ENTRIES):
         store_32(ram, address + 4 * place, 0)
     if holds_tables(kind):
-        store_32(ram, address + 4 * VMM_SLOT, REGION)
+        store_32(ram, address + 4 * VMM_SLOT, control.region)
     # 3. Its record.
     page = control.pages[number]
     page.kind = kind

@@ -104,6 +104,7 @@ CONTROL = np.dtype(
         ("buckets", "i8", N_BUCKETS),  # first page by frame, plus 1
         ("pages", SHADOW_PAGE, N_PAGES),
         ("shares_ring", "i8"),  # 1: the guest's kernel runs in ring 3, in a shadow of its own
+        ("region", "i8"),  # what stands in a directory for the VMM's region
     ]
 )
 # Made again from the shadow tables and the pages when a machine is restored.

@@ -3,7 +3,7 @@
 from ...isa.registers import EAX, ECX, EDX, ESP
 from .. import layout
 from .emitter import GS_PREFIX, Emitter, dword
-from .record import HASH_ADDRESS, slot
+from .record import slot
 from .recovery import Recovery
 from .sequences import Context
 from .unit import Unit
@@ -13,8 +13,8 @@ NO_CONTEXT = Context(0, 0, 0, 0)
 LOOKUP_HIT = 1  # the note that counts one: its place in CPU.unit_events
 
 
-def look_up(address: int) -> Unit:
-    """Go on at the guest address in the record's `target`: the place in the hash table is the address's low 13 bits.
+def look_up(address: int, table: int) -> Unit:
+    """Go on at the guest address in the record's `target`: the place in a hash table is the address's low 13 bits.
 
     An entry holds the negative of a guest address and the address of its unit, so that a sum of zero is a hit, which
     JECXZ sees without touching the flags.
@@ -26,9 +26,9 @@ def look_up(address: int) -> Unit:
     e.put(e.load(ECX, slot("target")))
     e.put(b"\x8d\x14\xcd" + dword(0))  # LEA EDX, [ECX * 8]
     e.put(b"\x0f\xb7\xd2")  # MOVZX EDX, DX
-    e.put(bytes([GS_PREFIX, 0x8B, 0x82]) + dword(HASH_ADDRESS))  # MOV EAX, GS:[EDX + table]
+    e.put(bytes([GS_PREFIX, 0x8B, 0x82]) + dword(table))  # MOV EAX, GS:[EDX + table]
     e.put(b"\x8d\x0c\x01")  # LEA ECX, [ECX + EAX]
-    e.put(bytes([GS_PREFIX, 0x8B, 0x82]) + dword(HASH_ADDRESS + 4))
+    e.put(bytes([GS_PREFIX, 0x8B, 0x82]) + dword(table + 4))
     e.put(e.store(slot("jump"), EAX))
     e.put(b"\xe3\x00")  # JECXZ to the hit
     miss, spilled = len(e.octets), e.now

@@ -105,7 +105,7 @@ class CodePages:
         try:
             while len(octets) < len(unit.guest):
                 gla = unit.gla + len(octets) & 0xFFFFFFFF
-                translation = self.vm.guest.walk(gla, False, False, mark=False)
+                translation = self.vm.guest.walk(gla, False, unit.context.cpl == 3, mark=False)
                 address = self.vm.guest.machine_address(translation.gpa)
                 if address is None or translation.gpa >> 12 not in unit.frames or not translation.accessed:
                     return False
@@ -117,10 +117,13 @@ class CodePages:
     # -- address spaces -------------------------------------------------------------------------------------------------------
 
     def revalidate(self, gla: int | None = None) -> None:
-        """The guest's tables may translate one page, or all, otherwise than before."""
-        by_page = self.translator.cache.by_page
+        """The guest's tables may translate one page, or all, otherwise than before.
+
+        Programs' units of other address spaces are looked at when their address space is entered.
+        """
+        by_page, root = self.translator.cache.by_page, self.vm.vcpu.cr3
         for page in [gla >> 12] if gla is not None else sorted(by_page):
-            units = by_page.get(page)
+            units = [unit for unit in by_page.get(page, ()) if unit.context.cpl == 0 or unit.context.root == root]
             if units:
                 self.translator.count("page_check")
                 self.translator.drop([unit for unit in units if not self.is_current(unit)])

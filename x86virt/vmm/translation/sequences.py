@@ -17,8 +17,10 @@ from .recovery import Recovery
 GOES_ON, ENDS = True, False
 OPERAND_PREFIX = 0x66
 ADDRESS_PREFIX = 0x67
+INNERMOST_RING = 1  # of translated code
 FLAG_KINDS = layout.VMM_BASE + layout.FLAG_TABLES
 FLAG_INTERRUPTS = FLAG_KINDS + 256
+OUTER_FLAG_KINDS = FLAG_INTERRUPTS + 4 * 256
 CONTROL_REGISTERS = {0: "cr0", 2: "cr2", 3: "cr3", 4: "cr4"}
 X87_IMAGES = ("FNSTENV", "FNSAVE", "FXSAVE")
 # Behind these the code that follows may be other code, or be reached in another way.
@@ -39,6 +41,7 @@ class Context:
     """What a unit depends on besides the bytes it was made from: the guest's code segment and mode.
 
     `single` units hold one instruction and end in a callout whatever follows; `trap_flag` says that the guest has TF set.
+    A program's code is that of one address space: `root` is the guest's CR3, 0 for its kernel, which all have in common.
     """
 
     selector: int  # the guest's CS
@@ -48,14 +51,27 @@ class Context:
     narrow_stack: bool = False  # the stack pointer is SP
     single: bool = False
     trap_flag: bool = False
+    cpl: int = 0
+    root: int = 0
+
+    @property
+    def ring(self) -> int:
+        """The ring in which the code runs translated: the one that it would be given directly."""
+        return max(self.cpl, INNERMOST_RING)
+
+    @property
+    def sets_interrupt_flag(self) -> bool:
+        """Whether the guest's CPL and IOPL let it change IF."""
+        return self.cpl <= self.iopl
 
 
 @dataclass(frozen=True)
 class Choices:
-    """The optimisation that sequences know, and where the cache's common look-up begins."""
+    """The optimisation that sequences know, and where the cache's common code begins."""
 
     inline_emulation: bool
     lookup: int
+    outer_lookup: int  # of the guest's outer rings
     call: int  # where callouts begin that stay in the ring of translated code
 
 
@@ -141,7 +157,7 @@ class Writer:
         if self.context.single:
             self.emitter.callout("own_step")
         else:
-            self.emitter.jump(self.choices.lookup)
+            self.emitter.jump(self.choices.lookup if self.context.ring == INNERMOST_RING else self.choices.outer_lookup)
         return ENDS
 
     def jcc(self) -> bool:
@@ -234,7 +250,7 @@ class Writer:
 
     def sensitive(self, transfers: bool = False) -> bool:
         """A callout: the VMM performs the instruction on the virtual processor."""
-        if self.instruction.operation in LIGHT:
+        if self.instruction.operation in LIGHT and self.context.ring == INNERMOST_RING:
             self.emitter.light_callout("sensitive_instruction", self.choices.call)
         else:
             self.emitter.callout("sensitive_instruction")
@@ -244,12 +260,16 @@ class Writer:
     def cli(self) -> bool:
         """CLI is one store to the virtual flag."""
         e = self.emitter
+        if not self.context.sets_interrupt_flag:
+            return False
         e.commit(e.store_constant(slot("interrupt_flag"), 0), Recovery(self.next_eip))
         return True
 
     def sti(self) -> bool:
         """STI, and the question whether an interrupt has waited for it."""
         e = self.emitter
+        if not self.context.sets_interrupt_flag:
+            return False
         e.commit(e.store_constant(slot("interrupt_flag"), EFLAGS_IF), Recovery(self.next_eip, held=True))
         e.spill(ECX)
         self.test_pending([])
@@ -288,13 +308,17 @@ class Writer:
         return True
 
     def popf(self) -> bool:
-        """POPF of an image that changes nothing but IF and what the processor changes; others are the VMM's."""
+        """POPF of an image that changes nothing but IF and what the processor changes; others are the VMM's.
+
+        Where the guest's CPL does not let it change IF, nothing is left to do behind the processor's own POPF.
+        """
         e = self.emitter
         if self.instruction.width != 32 or self.context.narrow_stack:
             return False
         e.spill(ECX)
         self.load_image_byte()
-        e.put(bytes([GS_PREFIX, 0x0F, 0xB6, 0x89]) + dword(FLAG_KINDS))  # MOVZX ECX, byte GS:[ECX + table]
+        kinds = FLAG_KINDS if self.context.cpl == 0 else OUTER_FLAG_KINDS
+        e.put(bytes([GS_PREFIX, 0x0F, 0xB6, 0x89]) + dword(kinds))  # MOVZX ECX, byte GS:[ECX + table]
         e.put(b"\xe3\x00")  # JECXZ to the usual case
         usual = len(e.octets)
         spilled = e.now
@@ -303,6 +327,10 @@ class Writer:
         e.put(b"\xeb\x00")  # never reached: the VMM goes on behind the sequence
         e.octets[usual - 1] = len(e.octets) - usual
         e.now = spilled
+        if not self.context.sets_interrupt_flag:
+            e.commit(b"\x9d", Recovery(self.next_eip, spilled.spilled))
+            e.restore(ECX)
+            return True
         self.load_image_byte()
         e.put(bytes([GS_PREFIX, 0x8B, 0x0C, 0x8D]) + dword(FLAG_INTERRUPTS))  # MOV ECX, GS:[ECX * 4 + table]
         after = Recovery(self.next_eip, spilled.spilled)
@@ -320,6 +348,8 @@ class Writer:
 
     def mov_from_cr(self) -> bool:
         """MOV from a control register: a load from the virtual processor's record."""
+        if self.context.cpl != 0:
+            return False
         e, name = self.emitter, CONTROL_REGISTERS[self.instruction.reg]
         e.commit(e.load(self.instruction.rm, vcpu_slot(name)), Recovery(self.next_eip))
         return True
