@@ -11,64 +11,37 @@ and others, TOCS 2012).
   Return addresses on the guest's stack are the guest's.
 * CLI, STI, PUSHF and POPF work on the virtual IF inline, with a test for an interrupt that waits.
 * An exception or interrupt within translated code is brought back to the guest's instruction and registers first:
-  every place in the cache knows where in the guest it stands. All else is the toolkit's, as under trap-and-emulate.
-* The guest's user programs run directly, in ring 3; what they can see there of the VMM is `known_divergences`.
+  every place in the cache knows where in the guest it stands. What the trap then means is what any VMM of the software kind
+  does with it (`SoftwareVmm`, x86virt/vmm/software_vmm.py); the hooks below are those that only a translator has.
+* The guest's programs run directly, in ring 3, while the processor's flags and segments are what theirs would be: with IOPL
+  0, IF set, and CS and SS that the guest's tables still say. What they can see there of the VMM is `known_divergences`. All
+  other code of theirs is translated too, to run in the same ring, where pages mean the same; with `translate_user` all is,
+  and nothing is seen any more.
 """
 
-from x86virt.vmm import (
-    SHADOW_PATHS,
-    Exit,
-    GuestFault,
-    Size,
-    Strategy,
-    Switch,
-    VirtualMachine,
-    shadow_options,
-)
-
-USER = "guest_user"
+from x86virt.vmm import SEEN_BY_PROGRAMS, Exit, GuestFault, Size, SoftwareVmm, Switch, VirtualMachine, shadow_options
 
 
-class BinaryTranslation(Strategy):
+class BinaryTranslation(SoftwareVmm):
     """A dynamic translator of kernel code with shadow page tables and emulated devices."""
 
     name = "binary-translation"
     processor = "binary_translation"
-    memory = "shadow"
-    devices = "emulated"
-    kernel_ring = 1
-    needs_vmm = True
     options = (
         Switch("chaining", "jumps are patched to go from unit to unit, and the hash table is filled", True),
         Switch("inline_emulation", "CLI, STI, PUSHF, POPF, reads of control registers and selectors without a callout", True),
+        Switch("translate_user", "programs run translated too, and see nothing of the VMM", False),
         Size("tc_size", "room for translated code", 192 << 10, 4 << 10, 192 << 10),
         *shadow_options(),
     )
-    paths = (
-        "trap_dispatch", "emulate_flags", "emulate_control_register", "emulate_descriptor_table", "emulate_segment",
-        "emulate_far_transfer", "emulate_port", "emulate_msr", "emulate_halt", "emulate_invlpg", "emulate_system_call",
-        "reflect", "descriptor_shadow", "device_request", *SHADOW_PATHS,
-    )  # fmt: skip
-    known_divergences = frozenset(
-        {
-            # A program in ring 3 runs directly and sees the VMM's tables, its CR0, its flags and its descriptors.
-            ("sgdt_ms", USER, "memory"),
-            ("sidt_ms", USER, "memory"),
-            ("str_ev", USER, "register"),
-            ("str_ev", USER, "memory"),
-            ("smsw_ev", USER, "register"),
-            ("smsw_ev", USER, "memory"),
-            ("pushf", USER, "memory"),
-            ("popf", USER, "eflags"),
-            ("iret", USER, "eflags"),
-            ("lar_gv_ew", USER, "register"),
-            ("lar_gv_ew", USER, "eflags"),
-            ("lsl_gv_ew", USER, "register"),
-            ("lsl_gv_ew", USER, "eflags"),
-            ("verr_ew", USER, "eflags"),
-            ("verw_ew", USER, "eflags"),
-        }
-    )
+    # The flags of a program that runs directly are its own.
+    known_divergences = frozenset(row for row in SEEN_BY_PROGRAMS if row[0] not in ("pushf", "popf", "iret"))
+
+    @classmethod
+    def configure(cls) -> None:
+        """Programs that are translated see what the bare machine would show them."""
+        if cls.option("translate_user"):
+            cls.known_divergences = frozenset()
 
     # -- callouts of translated code ---------------------------------------------------------------------------------
 
@@ -110,54 +83,3 @@ class BinaryTranslation(Strategy):
         """The one instruction that was to run by itself has retired; if the guest asked for that, it gets its trap."""
         if vm.vcpu.single_stepped:
             vm.events.single_step_trap()
-
-    # -- traps ---------------------------------------------------------------------------------------------------------
-
-    def on_general_protection(self, vm: VirtualMachine, exit: Exit) -> None:
-        """A privileged instruction of a program, a selector that the shadow lacks, or the guest's own fault."""
-        self.emulate_or_reflect(vm, exit)
-
-    on_segment_not_present = on_general_protection
-    on_stack_fault = on_general_protection
-    on_invalid_tss = on_general_protection
-
-    def emulate_or_reflect(self, vm: VirtualMachine, exit: Exit) -> None:
-        """Perform the instruction on the virtual processor; if it faults there too, the fault is the guest's."""
-        try:
-            instruction = vm.instruction()
-            if instruction is None or not vm.emulate(instruction):
-                vm.reflect_exit(exit)
-        except GuestFault as fault:
-            vm.inject_exception(fault)
-
-    def on_page_fault(self, vm: VirtualMachine, exit: Exit) -> None:
-        """Fill the shadow; if the guest's own tables refuse the access, the fault is the guest's."""
-        try:
-            vm.shadow_fault(exit)
-        except GuestFault as fault:
-            vm.inject_exception(fault)
-
-    def on_software_interrupt(self, vm: VirtualMachine, exit: Exit) -> None:
-        """INT n of a program, through a gate that the guest opened to ring 3."""
-        vm.deliver_open_gate(exit)
-
-    on_breakpoint = on_software_interrupt
-    on_overflow = on_software_interrupt
-
-    def on_system_call(self, vm: VirtualMachine, exit: Exit) -> None:
-        """SYSENTER of a program: to the guest's own entry."""
-        vm.enter_system_call()
-
-    def on_divide_error(self, vm: VirtualMachine, exit: Exit) -> None:
-        """Exceptions of the guest, reflected as they are."""
-        vm.reflect_exit(exit)
-
-    on_debug = on_divide_error
-    on_bound = on_divide_error
-    on_invalid_opcode = on_divide_error
-    on_device_not_available = on_divide_error
-    on_x87_error = on_divide_error
-    on_alignment_check = on_divide_error
-
-    def on_host_timer(self, vm: VirtualMachine, exit: Exit) -> None:
-        """A virtual device's deadline has come: resuming delivers what it raised."""

@@ -200,7 +200,7 @@ class WritesConsoleTwice(TrapAndEmulate):
         """Perform the instruction, and its device access once more."""
         instruction = vm.instruction()
         if instruction is not None and instruction.octets == b"\xe6\xe9":
-            vm.device_write(0xE9, 1, vm.register(EAX) & 0xFF)
+            vm.devices.write(0xE9, 1, vm.register(EAX) & 0xFF)
         self.emulate_or_reflect(vm, exit)
 
 

@@ -23,6 +23,7 @@ from small_kernel import (
 from x86virt import Strategy, find_guest, load_profile
 from x86virt.machine import Machine, RunResult
 from x86virt.vmm import Exit, VirtualMachine, layout
+from x86virt.vmm.region import region_address
 
 MEMORY = 8 << 20
 MAX_CYCLES = 2_000_000_000
@@ -70,7 +71,7 @@ class MapsItself(TrapAndEmulate):
         if exit.gla >> 12 == TARGET >> 12 and vm.vcpu.cr0 >> 31:
             table = vm.shadow.read_entry(vm.shadow.root + 4 * (exit.gla >> 22)) & 0xFFFFF000
             address = table + 4 * (exit.gla >> 12 & 0x3FF)
-            vm.shadow.write_entry(address, vm.region_address(layout.IDT) | vm.shadow.read_entry(address) & 0xFFF)
+            vm.shadow.write_entry(address, region_address(layout.IDT) | vm.shadow.read_entry(address) & 0xFFF)
 
 
 OPERANDS = {

@@ -219,7 +219,7 @@ class LateOnce(TrapAndEmulate):
     def setup(self, machine: Machine) -> None:
         """Put a hesitating delivery in place of the toolkit's."""
         vm = machine.vm
-        deliver = vm.take_virtual_interrupt
+        deliver = vm.interrupts.take
         self.skipped = False
 
         def hesitate() -> None:
@@ -227,7 +227,7 @@ class LateOnce(TrapAndEmulate):
             if not self.skipped:
                 deliver()
 
-        vm.take_virtual_interrupt = hesitate
+        vm.interrupts.take = hesitate
 
 
 class Eager(TrapAndEmulate):
@@ -244,7 +244,7 @@ class Eager(TrapAndEmulate):
             vm.recorder.after_devices(vm, 0)
             return pending
 
-        vm.see_devices = ahead
+        vm.devices.see = ahead
 
 
 class WrongVector(TrapAndEmulate):

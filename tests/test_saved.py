@@ -132,6 +132,7 @@ def test_the_file_is_the_same_bytes_for_the_same_machine(tmp_path: Path) -> None
 def test_every_attribute_of_the_vmm_is_saved_or_made_again() -> None:
     vm = loaded("hello", "trap-and-emulate").vm
     parts = {"VM": vm, "DESCRIPTORS": vm.descriptors, "SEGMENTS": vm.segments, "ENTRIES": vm.entries}
+    parts |= {"CROSSINGS": vm.crossings, "INTERRUPTS": vm.interrupts, "DEVICES": vm.devices}
     for kind, thing in (parts | {"SHADOW": vm.shadow, "VCPU": vm.vcpu}).items():
         known = getattr(saved_state, f"SAVED_OF_{kind}") | getattr(saved_state, f"MADE_OF_{kind}")
         assert set(vars(thing)) == known, kind

@@ -144,4 +144,4 @@ def test_handle_raises_vmm_error_itself() -> None:
     machine.load(find_guest("hello"))
     assert machine.processor.run() == 7  # at the VMM's entry
     with pytest.raises(VmmError, match="write on_page_fault"):
-        machine.strategy.handle(machine.vm, machine.vm.read_exit())
+        machine.strategy.handle(machine.vm, machine.vm.crossings.read_exit())

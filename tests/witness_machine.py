@@ -11,6 +11,7 @@ from x86virt.isa.registers import ESP
 from x86virt.machine import Machine
 from x86virt.profile import load_profile
 from x86virt.vmm import GuestFault, Unsupported, layout
+from x86virt.vmm.instruction import bytes_at_trap, text_at_trap
 from x86virt.vmm.reflect import TripleFault
 from x86virt.vmm.registry import find_strategy
 from x86virt.vmm.vcpu import Frame
@@ -50,7 +51,7 @@ def comparable(vm) -> bool:
     """Whether no instruction of the guest is being stepped over by the VMM, which the image does not do, and no virtual
     timer rises while the Python handlers are being charged for their work."""
     quiet = device_deadline(vm.boards) - int(vm.processor.cpu.ticks) > QUIET_TICKS
-    return quiet and not (vm.own_step or vm.shadow.open_frames or vm.table_written)
+    return quiet and not (vm.crossings.own_step or vm.shadow.open_frames or vm.descriptors.table_written)
 
 
 class Effect:
@@ -109,7 +110,7 @@ def image_effect(witness: Witness, ending: str) -> Effect:
 def python_effect(vm, console: int) -> Effect:
     """What the Python handlers left."""
     effect = Effect(vm, vm.vcpu.frame, [int(value) for value in vm.processor.cpu.gpr[:8]])
-    effect.values["held"] = int(vm.interrupts_held())
+    effect.values["held"] = int(vm.interrupts.held())
     effect.values["installed"] = len(vm.descriptors.originals)
     effect.values["user code"] = sorted(vm.descriptors.user_code)
     effect.values["open gates"] = bits(vm.entries.open_vectors, 256).view("<u4").tolist()
@@ -145,8 +146,8 @@ def compare_exit(machine: Machine, seen: Counter) -> list[str]:
     mine = None if measured.refused else image_effect(witness, measured.ending)
     witness.restore()
     console = int(vm.boards[0]["console_length"])
-    exit = vm.read_exit()
-    what = f"{exit.reason} {exit.vector:#x} at {exit.rip:#x}: {vm.bytes_at_trap()} {vm.text_at_trap()[:30]}"
+    exit = vm.crossings.read_exit()
+    what = f"{exit.reason} {exit.vector:#x} at {exit.rip:#x}: {bytes_at_trap(vm)} {text_at_trap(vm)[:30]}"
     if mine is None:
         seen[f"refused: {what}"] += 1
     vm.charge("trap_dispatch", 1)
@@ -155,13 +156,13 @@ def compare_exit(machine: Machine, seen: Counter) -> list[str]:
     except (Unsupported, TripleFault) as end:
         machine.stop(f"{end}")
         return [] if mine is None else [f"{what}: {end!r} is not refused"]
-    if not vm.vcpu.halted and not vm.table_written:
-        vm.take_virtual_interrupt()
+    if not vm.vcpu.halted and not vm.descriptors.table_written:
+        vm.interrupts.take()
     rows: list[str] = []
     if mine is not None:
         seen.update(dict.fromkeys((name for name, _ in measured.ticks), 1))
         rows = [f"{what}: {row}" for row in mine.differences(python_effect(vm, console))]
-    vm.resume()
+    vm.crossings.resume()
     if vm.boards[0]["attention"]:
         machine.on_board()
     return rows

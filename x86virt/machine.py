@@ -30,6 +30,7 @@ from .vmm import layout as vmm_layout
 from .vmm.exits import IsolationViolation, Unsupported, VmmError
 from .vmm.fast.calls import DEALT_WITH, JittedExits
 from .vmm.interpreter_processor import spare_bytes
+from .vmm.launch import launch
 from .vmm.probe import Divergence, Probe
 from .vmm.reflect import TripleFault
 from .vmm.strategy import Strategy
@@ -144,7 +145,7 @@ class Machine:
         else:
             reset_devices(self.vm.boards, TICKS * self.processor.clock_hz)
             devices_as_firmware_left_them(self.vm.boards)
-            self.vm.start(boot)
+            launch(self.vm, boot)
         if self.probe is not None:
             self.probe.arm()
         self.set_up_devices()

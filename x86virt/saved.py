@@ -66,6 +66,7 @@ from .saved_disks import (
     restore_disks,
     restore_overlays,
 )
+from .vmm.isolation import set_owners
 from .vmm.registry import find_strategy
 from .vmm.saved_interpreter import fill_interpreter, interpreter_arrays
 from .vmm.saved_state import (
@@ -436,7 +437,7 @@ def fill_vm(machine: Machine, state: dict[str, Any], arrays: dict[str, np.ndarra
         raise ValueError("vm.p2m")
     vm.p2m[:] = p2m
     vm.follow_p2m()
-    vm.set_owners()
+    set_owners(vm)
     restore_vm(vm, state)
     if vm.made_interpreter is not None:
         fill_interpreter(vm.made_interpreter, state["interpreter"], arrays)

@@ -62,7 +62,7 @@ def write_bare(machine: "Machine", name: str, value: int) -> bool:
 
 def write_virtual(vm: "VirtualMachine", name: str, value: int) -> bool:
     """A register of the guest of a VMM."""
-    vm.leave_vmm()
+    vm.crossings.take_frame()
     cpu, vcpu = vm.processor.cpu, vm.vcpu
     in_vmm = cpu.cpl == 0
     if name in GENERAL and (GENERAL[name] != ESP or not in_vmm):
@@ -82,12 +82,12 @@ def write_virtual(vm: "VirtualMachine", name: str, value: int) -> bool:
     else:
         cpu.rip, cpu.begun = vcpu.frame.eip, 0
         if name == "eflags":
-            set_all_eflags(vm.processor.state, vcpu.frame.eflags | (EFLAGS_TF if vm.own_step else 0))
+            set_all_eflags(vm.processor.state, vcpu.frame.eflags | (EFLAGS_TF if vm.crossings.own_step else 0))
     return True
 
 
 def renew_frame(vm: "VirtualMachine") -> None:
     """The VMM is about to return to the guest: what its IRET will load follows the frame."""
     if int(vm.processor.cpu.rip) == layout.VMM_BASE + layout.RESUME:
-        frame = replace(vm.vcpu.frame, eflags=vm.vcpu.frame.eflags | (EFLAGS_TF if vm.own_step else 0))
+        frame = replace(vm.vcpu.frame, eflags=vm.vcpu.frame.eflags | (EFLAGS_TF if vm.crossings.own_step else 0))
         vm.write_region(layout.STACK_TOP - 20, frame.octets())

@@ -16,7 +16,7 @@ def vmm_lines(machine: "Machine") -> list[str]:
     vm = machine.vm
     if vm is None:
         return ["no VMM: the guest has the bare machine"]
-    vm.leave_vmm()
+    vm.crossings.take_frame()
     cpu, vcpu = machine.processor.cpu, vm.vcpu
     strategy = machine.strategy
     rows = [
@@ -30,7 +30,7 @@ def vmm_lines(machine: "Machine") -> list[str]:
         + "  ".join(f"{name} {int(cpu.seg[n].selector):04x}" for n, name in enumerate(SEGMENT_REGISTERS)),
         f"frame: cs:eip {vcpu.frame.cs:04x}:{vcpu.frame.eip:08x}  eflags {vcpu.frame.eflags:08x}  "
         f"ss:esp {vcpu.frame.ss:04x}:{vcpu.frame.esp:08x}",
-        f"virtual IF {vcpu.interrupt_flag}, IOPL {vcpu.iopl}, halted {vcpu.halted}, own step {int(vm.own_step)}",
+        f"virtual IF {vcpu.interrupt_flag}, IOPL {vcpu.iopl}, halted {vcpu.halted}, own step {int(vm.crossings.own_step)}",
         f"shadow page tables: {vcpu.shadow_next} of {layout.SHADOW_PAGES} pages, "
         f"{vm.shadow.mapped_writable()} pages mapped writable",
         f"shadowed descriptors: {' '.join(f'{key:04x}' for key in sorted(vm.descriptors.originals)) or 'none'}",

@@ -2,10 +2,11 @@
 
 from .exits import Exit, GuestFault, Unsupported, VmmError
 from .options import SHADOW_PATHS, Choice, Size, Switch, shadow_options
+from .software_vmm import SEEN_BY_PROGRAMS, SoftwareVmm
 from .strategy import Strategy
 from .vm import VirtualMachine
 
 __all__ = [
-    "SHADOW_PATHS", "Choice", "Exit", "GuestFault", "Size", "Strategy", "Switch", "Unsupported", "VirtualMachine", "VmmError",
-    "shadow_options",
+    "SEEN_BY_PROGRAMS", "SHADOW_PATHS", "Choice", "Exit", "GuestFault", "Size", "SoftwareVmm", "Strategy", "Switch",
+    "Unsupported", "VirtualMachine", "VmmError", "shadow_options",
 ]  # fmt: skip

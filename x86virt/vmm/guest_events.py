@@ -35,7 +35,7 @@ class GuestEvents:
         by IRQ 13 if CR0.NE is clear, and the limits of its segments may reach further than those of their shadows.
         """
         if exit.vector == DB:
-            self.note_debug(self.vm.debug_bits)
+            self.note_debug(self.vm.crossings.debug_bits)
         by_irq_13 = exit.vector == MF and not self.vm.vcpu.cr0 & CR0_NE
         if by_irq_13 or self.is_by_truncation(exit):
             self.vm.interpret_one()

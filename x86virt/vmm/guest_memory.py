@@ -7,6 +7,7 @@ and sets accessed and dirty bits in the guest's tables (SDM volume 3, sections 4
 from typing import TYPE_CHECKING
 
 from ..isa.registers import PTE_D
+from .isolation import check_owner
 from .stops import note_access
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class GuestMemory:
         if found is None:
             return None
         address = found << 12 | gpa & 0xFFF
-        self.vm.check_owner(gpa, address)
+        check_owner(self.vm, gpa, address)
         return address
 
     def read_gpa(self, gpa: int, n: int) -> int:

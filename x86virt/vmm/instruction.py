@@ -11,6 +11,7 @@ from ..core.layout import DECODED, MAX_INSTRUCTION
 from ..isa.registers import AR_DB, CS, DS, ZERO
 from ..isa.rows import Row
 from ..isa.table import ROWS
+from .exits import GuestFault
 
 if TYPE_CHECKING:
     from .vm import VirtualMachine
@@ -122,3 +123,21 @@ def effective_address(vm: "VirtualMachine", instruction: Instruction) -> int:
     base = 0 if instruction.base == ZERO else vm.register(instruction.base)
     index = 0 if instruction.index == ZERO else vm.register(instruction.index)
     return (base + (index << instruction.scale) + instruction.disp) & ((1 << instruction.address_width) - 1)
+
+
+def bytes_at_trap(vm: "VirtualMachine") -> str:
+    """The bytes at which the guest trapped, in hexadecimal, for reports."""
+    try:
+        return fetch(vm, 8).hex(" ")
+    except GuestFault:
+        return "not readable"
+
+
+def text_at_trap(vm: "VirtualMachine") -> str:
+    """The disassembly of the instruction at which the guest trapped, for reports."""
+    from ..disassembly import disassemble
+
+    try:
+        return disassemble(fetch(vm, MAX_INSTRUCTION), vm.vcpu.frame.eip)
+    except GuestFault:
+        return "not readable"

@@ -227,7 +227,7 @@ class Interpreter:
             return
         if not self.cpu.begun and not self.cpu.debug_pending and hardware_state.can_hold(self):
             hardware_state.store(self, True)
-            self.vm.resume()
+            self.vm.crossings.resume()
             return
         self.stride = min(2 * self.stride, LONGEST_STRIDE)
         self.next_look = int(self.cpu.retired) + self.stride
@@ -276,7 +276,7 @@ class Interpreter:
         self.load_debug_registers()
         set_all_eflags(self.processor.state, vcpu.virtual_flags(vcpu.frame.eflags))
         self.load_segments()
-        cpu.shadow = HOLDS_INTERRUPTS if vm.interrupts_held() else 0
+        cpu.shadow = HOLDS_INTERRUPTS if vm.interrupts.held() else 0
         cpu.halted = vcpu.halted
         cpu.debug_pending = cpu.debug_hits = cpu.mark = cpu.begun = 0
         cpu.idt_vector = -1
@@ -323,7 +323,7 @@ class Interpreter:
         recorder = self.vm.recorder
         if recorder is not None:
             ahead = int(self.cpu.price[EVENT_INS_NOP]) if single else 0
-            self.vm.see_devices(int(self.cpu.ticks) + ahead)
+            self.vm.devices.see(int(self.cpu.ticks) + ahead)
             recorder.before_devices(self.vm)
         outcome = self.processor.run(single)
         self.settle()

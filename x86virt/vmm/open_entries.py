@@ -10,6 +10,7 @@ from ..isa.vectors import BP, KIND_SOFTWARE_INTERRUPT
 from . import layout
 from .exits import Exit, GuestFault
 from .reflect import deliver, read_gate
+from .region import write_gate
 
 if TYPE_CHECKING:
     from .vm import VirtualMachine
@@ -31,12 +32,12 @@ class OpenEntries:
         usable = vector >= FIRST_INTERRUPT_VECTOR or vector in EXCEPTIONS_BY_INSTRUCTIONS
         if usable and vector not in layout.OWN_VECTORS and vector not in self.open_vectors:
             self.open_vectors.add(vector)
-            self.vm.write_gate(vector, 3)
+            write_gate(self.vm, vector, 3)
 
     def close_gates(self) -> None:
         """Close every gate that was opened: the guest has another IDT."""
         for vector in self.open_vectors:
-            self.vm.write_gate(vector, 0)
+            write_gate(self.vm, vector, 0)
         self.open_vectors.clear()
 
     def gate_dpl(self, vector: int) -> int:
@@ -75,6 +76,6 @@ class OpenEntries:
             # It did not retire after all: EIP goes back to it, and its gate is closed until the guest opens it again.
             self.vm.processor.cpu.retired -= 1
             frame.eip = frame.eip - (1 if exit.vector == BP else 2) & M32
-            self.vm.write_gate(exit.vector, 0)
+            write_gate(self.vm, exit.vector, 0)
             self.open_vectors.discard(exit.vector)
             self.vm.inject_exception(fault)

@@ -152,7 +152,7 @@ class Recorder:
 
         While one instruction is let write a traced frame, it is in the middle of that instruction.
         """
-        open_window = bool(vm.vcpu.interrupt_flag) and not vm.must_step()
+        open_window = bool(vm.vcpu.interrupt_flag) and not vm.interrupts.must_step()
         if open_window and device_advance(vm.boards, vm.processor.cpu.ticks):
             self.log.missed.append((int(vm.processor.cpu.retired), vm.vcpu.frame.eip))
 
@@ -162,4 +162,4 @@ def iterations_left(vm: "VirtualMachine") -> int | None:
 
     The bytes are looked up without any effect; where the shadow does not map them now, ECX is kept, which is never wrong.
     """
-    return None if vm.at_repeated_string() is False else vm.register(ECX)
+    return None if vm.interrupts.at_repeated_string() is False else vm.register(ECX)

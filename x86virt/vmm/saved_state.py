@@ -20,14 +20,26 @@ if TYPE_CHECKING:
     from ..machine import Machine
     from .vm import VirtualMachine
 
-FLAGS = ("interrupt_waits", "own_step", "resumed_with_flag", "updating_descriptor", "table_written")
+# Flags in the file -> the part of the virtual machine that holds it, and its name there.
+FLAGS = {
+    "interrupt_waits": ("interrupts", "waits"),
+    "own_step": ("crossings", "own_step"),
+    "resumed_with_flag": ("crossings", "resumed_with_flag"),
+    "updating_descriptor": ("descriptors", "updating"),
+    "table_written": ("descriptors", "table_written"),
+}
 ARRAYS = ("p2m", "boards", "model_specific")  # saved as they are, beside `vm_state`
-SAVED_OF_VM = {*FLAGS, "unpriced", "exits", "translation", "debug_bits", "resumed_at", *ARRAYS}
+SAVED_OF_VM = {"unpriced", "exits", "translation", *ARRAYS}
 MADE_OF_VM = {
     "machine", "ring", "processor", "prices", "board", "guest", "vcpu", "shadow", "descriptors", "recorder", "last_exit",
-    "last_delivery", "segments", "events", "entries", "made_interpreter", "m2p", "physical",
+    "last_delivery", "segments", "crossings", "events", "interrupts", "entries", "devices", "made_interpreter", "m2p", "physical",
 }  # fmt: skip
-SAVED_OF_DESCRIPTORS, MADE_OF_DESCRIPTORS = {"originals", "detached"}, {"vm", "ring", "shown"}
+SAVED_OF_CROSSINGS, MADE_OF_CROSSINGS = {"own_step", "resumed_with_flag", "debug_bits", "resumed_at"}, {"vm"}
+SAVED_OF_INTERRUPTS, MADE_OF_INTERRUPTS = {"waits"}, {"vm"}
+SAVED_OF_DEVICES: set[str] = set()
+MADE_OF_DEVICES = {"vm"}
+SAVED_OF_DESCRIPTORS = {"originals", "detached", "table_written", "updating"}
+MADE_OF_DESCRIPTORS = {"vm", "ring", "shown"}
 SAVED_OF_SEGMENTS, MADE_OF_SEGMENTS = {"held"}, {"vm"}
 SAVED_OF_ENTRIES, MADE_OF_ENTRIES = {"open_vectors"}, {"vm"}
 SAVED_OF_SHADOW, MADE_OF_SHADOW = {"controls", "open_frames"}, {"vm", "state", "control", "links", "listeners"}
@@ -38,12 +50,12 @@ DIVERGENCE_FIELDS = ("n", "rip", "row", "mode", "field", "got", "bare", "text")
 
 def vm_state(vm: "VirtualMachine") -> dict[str, Any]:
     """All of it but ARRAYS."""
-    state: dict[str, Any] = {name: bool(getattr(vm, name)) for name in FLAGS}
+    state: dict[str, Any] = {name: bool(getattr(getattr(vm, part), flag)) for name, (part, flag) in FLAGS.items()}
     state["open_vectors"] = sorted(vm.entries.open_vectors)
     state["interpreter"] = None if vm.made_interpreter is None else interpreter_state(vm.made_interpreter)
     state["unpriced"] = vm.unpriced
-    state["debug_bits"] = int(vm.debug_bits)
-    state["resumed_at"] = vm.resumed_at
+    state["debug_bits"] = int(vm.crossings.debug_bits)
+    state["resumed_at"] = vm.crossings.resumed_at
     state["exits"] = {reason: list(row) for reason, row in vm.exits.items()}
     state["frame"] = [getattr(vm.vcpu.frame, name) for name in FRAME_FIELDS]
     state["own_resume"] = int(vm.vcpu.own_resume)
@@ -58,12 +70,12 @@ def vm_state(vm: "VirtualMachine") -> dict[str, Any]:
 
 def restore_vm(vm: "VirtualMachine", state: dict[str, Any]) -> None:
     """Put it back. Raises KeyError, TypeError or ValueError for anything that `vm_state` does not give."""
-    for name in FLAGS:
-        setattr(vm, name, within(state[name], 0, 1) == 1)
+    for name, (part, flag) in FLAGS.items():
+        setattr(getattr(vm, part), flag, within(state[name], 0, 1) == 1)
     vm.entries.open_vectors = {within(vector, 0, 255) for vector in state["open_vectors"]}
     vm.unpriced = within(state["unpriced"], 0, 1 << 62)
-    vm.debug_bits = within(state["debug_bits"], 0, 0xFFFFFFFF)
-    vm.resumed_at = within(state["resumed_at"], -1, 1 << 62)
+    vm.crossings.debug_bits = within(state["debug_bits"], 0, 0xFFFFFFFF)
+    vm.crossings.resumed_at = within(state["resumed_at"], -1, 1 << 62)
     vm.exits = exits_of(state["exits"])
     values = [within(value, 0, 0xFFFFFFFF) for value in state["frame"]]
     vm.vcpu.frame = Frame(**dict(zip(FRAME_FIELDS, values, strict=True)))

@@ -51,6 +51,9 @@ class ShadowDescriptors:
         self.originals: dict[int, Descriptor] = {}  # by selector without RPL: the guest's, when it was installed
         self.shown: dict[int, tuple[bool, ...]] = {}  # likewise: whether the processor may load it, by virtual CPL
         self.detached: dict[int, SegmentState] = {}  # VMM selector -> what CS or SS was loaded with
+        self.table_written = False  # a frame that holds descriptors, since they were compared
+        self.updating = False  # the VMM itself sets an accessed or busy bit
+        vm.shadow.listeners[DESCRIPTORS] = self.on_written
 
     # -- the tables in the region -----------------------------------------------------------------------------------
 
@@ -130,7 +133,7 @@ class ShadowDescriptors:
             self.write_back(gla + 4, 4, guest.high)
         self.add(key, guest)
         self.write_shadow(key)
-        self.vm.trace_linear(gla, 8)
+        self.trace(gla, 8)
         return True
 
     def add(self, key: int, guest: Descriptor) -> None:
@@ -150,11 +153,11 @@ class ShadowDescriptors:
 
     def write_back(self, gla: int, n: int, value: int) -> None:
         """Set an accessed or busy bit in the guest's table, which changes nothing that is shadowed."""
-        self.vm.updating_descriptor = True
+        self.updating = True
         try:
             self.vm.guest.write(gla, n, value)
         finally:
-            self.vm.updating_descriptor = False
+            self.updating = False
 
     def detach(self, selector: int, state: SegmentState) -> None:
         """Keep what CS or SS holds loadable for the VMM's own IRET at one of its selectors, away from the guest's table."""
@@ -192,9 +195,19 @@ class ShadowDescriptors:
 
     # -- keeping up with the guest's tables ---------------------------------------------------------------------------
 
+    def trace(self, gla: int, n: int) -> None:
+        """Trace the guest frames that hold `n` bytes of a descriptor table at a linear address."""
+        for address in {gla & M32, gla + n - 1 & M32}:
+            self.vm.shadow.trace(self.vm.guest.walk(address, False, False, mark=False).gpa >> 12, DESCRIPTORS)
+
+    def on_written(self, frame: int, first: int, count: int) -> None:
+        """Bytes of a frame with descriptors were written; what it holds is looked at before the guest goes on."""
+        if not self.updating:
+            self.table_written = True
+
     def resynchronise(self) -> None:
         """Drop the shadowed descriptors that the guest's table no longer holds."""
-        self.vm.table_written = False
+        self.table_written = False
         changed = [key for key, original in self.originals.items() if not self.is_current(key, original)]
         if changed:
             self.vm.charge("descriptor_shadow", len(changed))

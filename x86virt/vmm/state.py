@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.entries import all_eflags
-from ..isa.registers import GENERAL_REGISTERS, SEGMENT_REGISTERS
+from ..isa.registers import GENERAL_REGISTERS, LDTR, SEGMENT_REGISTERS
 
 if TYPE_CHECKING:
     from ..machine import Machine
     from ..processor import Processor
+    from .vm import VirtualMachine
 
 # Fields of board records that a guest can come to know; the console is compared as text.
 BOARD_FIELDS = (
@@ -178,6 +179,31 @@ def bare_state(machine: "Machine") -> VirtualState:
     registers, segments = bare_registers(machine)
     devices = devices_of(processor.board)
     return VirtualState(registers, segments, processor.ram, machine.console(), devices, machine.disks.written())
+
+
+def virtual_registers(vm: "VirtualMachine") -> tuple[dict[str, int], dict[str, SegmentState]]:
+    """A guest's registers and segments, read from what its VMM and the hardware hold."""
+    if vm.is_interpreted:
+        return processor_registers(vm.interpreter.processor)
+    vm.crossings.take_frame()
+    vcpu = vm.vcpu
+    registers = {name: vm.register(number) for number, name in enumerate(GENERAL_REGISTERS)}
+    registers |= {"eip": vcpu.frame.eip, "eflags": vcpu.virtual_flags(vcpu.frame.eflags)}
+    registers |= {name: getattr(vcpu, name) for name in SYSTEM_REGISTERS} | x87_state(vm.processor.cpu)
+    if vm.translation is not None:
+        registers["fpu_instruction"] = vm.translation.guest_address(registers["fpu_instruction"])
+    segments = {name: vm.segments.state(number) for number, name in enumerate(SEGMENT_REGISTERS) if number < LDTR}
+    segments["ldtr"] = segment_state(vcpu.ldtr, vcpu.ldtr_base, vcpu.ldtr_limit, vcpu.ldtr_access)
+    segments["tr"] = segment_state(vcpu.tr, vcpu.tr_base, vcpu.tr_limit, vcpu.tr_access)
+    return registers, segments
+
+
+def virtual_state(vm: "VirtualMachine") -> VirtualState:
+    """S of a guest under a VMM, read from what the VMM and the hardware hold."""
+    registers, segments = virtual_registers(vm)
+    machine = vm.machine
+    devices = devices_of(vm.board)
+    return VirtualState(registers, segments, vm.guest_ram(), machine.console(), devices, machine.disks.written())
 
 
 def segment_state(selector: int, base: int, limit: int, access: int) -> SegmentState:

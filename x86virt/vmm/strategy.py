@@ -4,8 +4,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .exits import Exit, VmmError
+from .instruction import bytes_at_trap, text_at_trap
 from .options import Option, Value
-from .state import SegmentState, VirtualState, bare_registers, bare_state
+from .state import (
+    SegmentState,
+    VirtualState,
+    bare_registers,
+    bare_state,
+    virtual_registers,
+    virtual_state,
+)
 
 if TYPE_CHECKING:
     from ..machine import Machine
@@ -62,7 +70,7 @@ class Strategy:
         """Every reason that has no hook of its own."""
         raise VmmError(
             f"{self.name or type(self).__name__}: no hook for exit '{exit.reason}' at eip {exit.rip:#x}, "
-            f"cpl {exit.cpl}, bytes {vm.bytes_at_trap()} ({vm.text_at_trap()}): write on_{exit.reason}(self, vm, exit)"
+            f"cpl {exit.cpl}, bytes {bytes_at_trap(vm)} ({text_at_trap(vm)}): write on_{exit.reason}(self, vm, exit)"
         )
 
     def handle(self, vm, exit: Exit) -> None:
@@ -73,10 +81,10 @@ class Strategy:
         """The guest's registers and segments: what of its state a debugger shows at every stop."""
         if machine.vm is None:
             return bare_registers(machine)
-        return machine.vm.virtual_registers()
+        return virtual_registers(machine.vm)
 
     def virtual_state(self, machine: "Machine") -> VirtualState:
         """The guest's state as this technique really holds it (design, section 2a)."""
         if machine.vm is None:
             return bare_state(machine)
-        return machine.vm.virtual_state()
+        return virtual_state(machine.vm)

@@ -141,7 +141,7 @@ def publish(vm: "VirtualMachine") -> None:
     vcpu, memory = vm.vcpu, vm.processor.ram
     descriptors = vm.descriptors
     vcpu.guest_frames = len(vm.p2m)
-    vcpu.interrupt_shadow = int(vm.interrupts_held())
+    vcpu.interrupt_shadow = int(vm.interrupts.held())
     vcpu.installed_count = len(descriptors.originals)
     vcpu.user_code_count = len(descriptors.user_code)
     vcpu.record["user_code"][:] = 0
@@ -414,7 +414,7 @@ def measure_scene(machine: "Machine", paths: tuple[str, ...], prices: Prices) ->
     seen: Counter[str] = Counter()
     for scene in exits_of(machine):
         wanted = [path for path in paths if seen[path] < OCCURRENCE and CHOICES[path](scene)]
-        if wanted and not vm.own_step and not vm.shadow.open_frames:
+        if wanted and not vm.crossings.own_step and not vm.shadow.open_frames:
             found = measure_exit(vm, wanted)
             prices.update(found)
             seen.update(found.keys())

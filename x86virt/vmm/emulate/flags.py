@@ -23,7 +23,7 @@ def sti(vm: "VirtualMachine", instruction: Instruction) -> None:
     vm.charge("emulate_flags", 1)
     by_iopl(vm)
     if not vm.vcpu.interrupt_flag:
-        vm.hold_interrupts()
+        vm.interrupts.hold()
     vm.vcpu.interrupt_flag = 1
 
 

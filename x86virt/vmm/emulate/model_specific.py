@@ -45,14 +45,14 @@ def rdmsr(vm: "VirtualMachine", instruction: Instruction) -> None:
     number = vm.register(ECX)
     known, value = number in values, values.get(number, 0)
     if number == MSR_TSC and has_feature(vm, FEATURE_TSC):
-        known, value = True, vm.time_stamp()
+        known, value = True, vm.devices.time_stamp()
     if not known:
         known, value = read_model_specific(vm.model_specific, number)
     if not known:
         known, value = read_performance(vm.processor.state, number)
         if not known:
             raise GuestFault(GP, 0)
-        value = vm.time_read(TIME_COUNTER - number, int(value))
+        value = vm.devices.time_read(TIME_COUNTER - number, int(value))
     vm.set_register(EAX, int(value) & M32)
     vm.set_register(EDX, int(value) >> 32 & M32)
 
@@ -90,7 +90,7 @@ def rdtsc(vm: "VirtualMachine", instruction: Instruction) -> None:
     vm.charge("emulate_msr", 1)
     if vm.vcpu.cr4 & CR4_TSD and vm.vcpu.cpl != 0:
         raise GuestFault(GP, 0)
-    value = vm.time_stamp()
+    value = vm.devices.time_stamp()
     vm.set_register(EAX, value & M32)
     vm.set_register(EDX, value >> 32 & M32)
 
@@ -103,6 +103,6 @@ def rdpmc(vm: "VirtualMachine", instruction: Instruction) -> None:
     number, value = read_counter(vm.processor.state, vm.register(ECX))
     if number < 0:
         raise GuestFault(GP, 0)
-    value = vm.time_read(TIME_COUNTER - int(number), int(value))
+    value = vm.devices.time_read(TIME_COUNTER - int(number), int(value))
     vm.set_register(EAX, value & M32)
     vm.set_register(EDX, value >> 32 & M32)

@@ -42,7 +42,7 @@ def port_string(vm: "VirtualMachine", instruction: Instruction) -> bool:
         advance(vm, ECX, -1, mask)
         if left == 1:
             return True
-        if vm.vcpu.single_stepped or vm.board.attention or vm.see_devices() and vm.vcpu.interrupt_flag:
+        if vm.vcpu.single_stepped or vm.board.attention or vm.devices.see() and vm.vcpu.interrupt_flag:
             break
     return False
 
@@ -57,9 +57,9 @@ def one_iteration(vm: "VirtualMachine", instruction: Instruction, mask: int, las
     if instruction.operation == "INS":
         offset = vm.register(EDI) & mask
         vm.segments.check_write(ES, offset, n)
-        vm.segments.write(ES, offset, n, vm.device_read(port, n))
+        vm.segments.write(ES, offset, n, vm.devices.read(port, n))
         advance(vm, EDI, step, mask)
     else:
         value = vm.segments.read(instruction.string_segment, vm.register(ESI) & mask, n)
-        vm.device_write(port, n, value, last)
+        vm.devices.write(port, n, value, last)
         advance(vm, ESI, step, mask)

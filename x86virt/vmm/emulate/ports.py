@@ -42,7 +42,7 @@ def port_in(vm: "VirtualMachine", instruction: Instruction) -> None:
     vm.charge("emulate_port", 1)
     port, n = port_of(vm, instruction), port_bytes(instruction)
     check_port(vm, port, n)
-    value = vm.device_read(port, n)
+    value = vm.devices.read(port, n)
     mask = (1 << 8 * n) - 1
     vm.set_register(EAX, vm.register(EAX) & ~mask & M32 | value & mask)
 
@@ -52,4 +52,4 @@ def port_out(vm: "VirtualMachine", instruction: Instruction) -> None:
     vm.charge("emulate_port", 1)
     port, n = port_of(vm, instruction), port_bytes(instruction)
     check_port(vm, port, n)
-    vm.device_write(port, n, vm.register(EAX) & (1 << 8 * n) - 1)
+    vm.devices.write(port, n, vm.register(EAX) & (1 << 8 * n) - 1)

@@ -41,7 +41,7 @@ def mov_to_sreg(vm: "VirtualMachine", instruction: Instruction) -> bool:
         raise GuestFault(UD)
     done = load_segment(vm, instruction.reg, source_word(vm, instruction))
     if done and instruction.reg == SS:
-        vm.hold_interrupts()
+        vm.interrupts.hold()
     return done
 
 
@@ -54,7 +54,7 @@ def pop_sreg(vm: "VirtualMachine", instruction: Instruction) -> bool:
     if done:
         frame.esp = frame.esp & ~mask & M32 | frame.esp + n & mask
         if segment == SS:
-            vm.hold_interrupts()
+            vm.interrupts.hold()
     return done
 
 

@@ -113,7 +113,7 @@ class JittedExits:
             return False
         if vm.is_interpreted or vm.ring != 1 or cpu.sensitive_trap:
             return False
-        if vm.own_step or vm.shadow.open_frames or vm.table_written or vm.vcpu.halted:
+        if vm.crossings.own_step or vm.shadow.open_frames or vm.descriptors.table_written or vm.vcpu.halted:
             return False
         if cpu.stop_count or cpu.stop_deliveries or cpu.watch or vm.translation is not None:
             return False
@@ -156,7 +156,7 @@ class JittedExits:
             if dpl_of(state.access) < USER:
                 exits.held[segment] = (hardware.selector, hardware.base, hardware.limit, hardware.access)
         exits.shadow_count, exits.own_resume = vm.vcpu.shadow_count, int(vm.vcpu.own_resume)
-        exits.resumed_at, exits.resumed_with_flag = vm.resumed_at, int(vm.resumed_with_flag)
+        exits.resumed_at, exits.resumed_with_flag = vm.crossings.resumed_at, int(vm.crossings.resumed_with_flag)
         frame = vm.vcpu.frame
         exits.eip, exits.cs, exits.eflags, exits.esp, exits.ss = frame.eip, frame.cs, frame.eflags, frame.esp, frame.ss
         exits.order_count = 0
@@ -165,7 +165,7 @@ class JittedExits:
         """What the exits have changed, to where Python keeps it."""
         exits, vm = self.exits, self.vm
         vm.vcpu.shadow_count, vm.vcpu.own_resume = int(exits.shadow_count), bool(exits.own_resume)
-        vm.resumed_at, vm.resumed_with_flag = int(exits.resumed_at), bool(exits.resumed_with_flag)
+        vm.crossings.resumed_at, vm.crossings.resumed_with_flag = int(exits.resumed_at), bool(exits.resumed_with_flag)
         vm.vcpu.frame = Frame(int(exits.eip), int(exits.cs), int(exits.eflags), int(exits.esp), int(exits.ss))
         for entry in exits.order[: exits.order_count].tolist():
             self.count_exits(entry, int(exits.count[entry]), int(exits.ticks[entry]))
@@ -200,6 +200,6 @@ class JittedExits:
         """An exit was handled; Python sees to the way back (vm.handle_hook)."""
         if self.vm.board.attention:
             self.machine.on_board()
-        self.vm.resume()
+        self.vm.crossings.resume()
         self.count_exits(int(self.exits.entry), 1, int(self.processor.cpu.ticks) - int(self.exits.begun))
 

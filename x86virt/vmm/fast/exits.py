@@ -1,4 +1,4 @@
-"""What brought control to the VMM, what it is charged, and the way back to the guest (vm.read_exit, vm.charge, vm.resume)."""
+"""What brought control to the VMM, what it is charged, and the way back to the guest (crossings.py, vm.charge)."""
 
 from ...core.board import board_advance, board_deadline, interrupt_pending
 from ...core.cache import VMM, reference
@@ -67,7 +67,7 @@ def read_exit(cpu, ram, exits):
     exits.ss = load_32(ram, stack + 16)
     if not is_plain(ram, exits.cs) or not is_plain(ram, exits.ss):
         return NOT_FAST
-    # Whose the RF of the frame is (vm.note_resume_flag).
+    # Whose the RF of the frame is (Crossings.note_resume_flag).
     exits.trap_resume = int(is_of(FAULTS, exits.entry))
     if cpu.retired == exits.resumed_at:
         exits.trap_resume = exits.own_resume | (exits.trap_resume & (1 - exits.resumed_with_flag))

@@ -10,6 +10,7 @@ from ...isa.vectors import GP, PF
 from ...processor import record_array
 from .. import layout
 from ..exits import Exit, GuestFault, IsolationViolation, Unsupported
+from ..region import region_address
 from . import calls
 from .pool import REGION
 from .records import (
@@ -84,13 +85,13 @@ class ShadowMemory:
     def install_region(self) -> None:
         """Map the VMM's own region: global, supervisor, by 4 KB pages."""
         for page in range(ENTRIES):
-            self.write_entry(layout.REGION_TABLE + 4 * page, self.vm.region_address(page << 12) | REGION_FLAGS)
+            self.write_entry(layout.REGION_TABLE + 4 * page, region_address(page << 12) | REGION_FLAGS)
 
     def share(self, first: int, count: int, writable: bool) -> None:
         """Let code in ring 3 reach a piece of the VMM's region, where its segments let it; others it only reads."""
         flags = REGION_FLAGS | PTE_US if writable else (REGION_FLAGS | PTE_US) & ~PTE_RW
         for page in range(first >> 12, first + count + 0xFFF >> 12):
-            self.write_entry(layout.REGION_TABLE + 4 * page, self.vm.region_address(page << 12) | flags)
+            self.write_entry(layout.REGION_TABLE + 4 * page, region_address(page << 12) | flags)
 
     def read_entry(self, address: int) -> int:
         """An entry of a shadow table."""

@@ -17,7 +17,10 @@ from .unit import Scan, Unit
 if TYPE_CHECKING:
     from .translator import Translator
 
-SAVED = {"serving", "own_gs", "ring", "cs", "trap_flag", "inside", "gs", "passed", "entered", "iopl", "cache", "hash", "outer_hash", "pages"}
+SAVED = {
+    "serving", "own_gs", "ring", "cs", "trap_flag", "inside", "gs", "passed", "entered", "iopl", "cache", "hash", "outer_hash",
+    "pages",
+}  # fmt: skip
 MADE = {"vm", "chaining", "inline_emulation", "translate_user", "record", "site", "overlay"}
 
 

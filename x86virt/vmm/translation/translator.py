@@ -36,6 +36,7 @@ from .. import layout
 from ..descriptor import ABSENT, Descriptor, encode, is_out_of_reach
 from ..exits import GuestFault
 from ..guest_events import DR7_ENABLES
+from ..region import write_gate
 from ..state import SegmentState
 from ..vcpu import Frame
 from . import common
@@ -137,7 +138,7 @@ class Translator:
         ):
             vm.descriptors.write(selector, Descriptor(descriptor.low, descriptor.high | ring << DPL_SHIFT))
         vm.descriptors.write(layout.GUEST_GS_SELECTOR, ABSENT)
-        vm.write_gate(layout.CALLOUT_VECTOR, ring)
+        write_gate(vm, layout.CALLOUT_VECTOR, ring)
         self.record["own_gs"] = layout.TRANSLATOR_DATA_SELECTOR | ring
         self.ring = ring
 
@@ -288,7 +289,7 @@ class Translator:
         vm = self.vm
         code = vm.segments.state(CS)
         trap_flag = vm.vcpu.single_stepped
-        single = trap_flag or vm.own_step or vm.interrupts_held()
+        single = trap_flag or vm.crossings.own_step or vm.interrupts.held()
         narrow_stack = vm.segments.stack_mask != M32
         cpl = int(vm.vcpu.cpl)
         root = int(vm.vcpu.cr3) if cpl else 0
@@ -314,6 +315,8 @@ class Translator:
         if not context.single:
             self.hash_of(context).use(context)
         address = self.address_of(frame.eip, context)
+        if context.ring != INNERMOST_RING:
+            self.leave_ring()
         self.change_ring(context.ring)
         self.cs, self.trap_flag = frame.cs, context.trap_flag
         self.gs = vm.processor.cpu.seg[GS].copy()
@@ -322,7 +325,7 @@ class Translator:
             record["selectors"][number] = vm.segments.state(number).selector
         record["guest_ss"] = frame.ss
         record["interrupt_flag"] = vm.vcpu.interrupt_flag * EFLAGS_IF
-        record["pending"] = int(vm.interrupt_waits)
+        record["pending"] = int(vm.interrupts.waits)
         if context.cpl == 0:
             self.prepare_kernel_images(context.iopl)
         self.inside = True

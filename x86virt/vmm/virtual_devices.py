@@ -1,0 +1,82 @@
+"""The virtual devices in time: port accesses, deadlines, and what the guest reads the time from.
+
+The devices themselves are the hardware's (core/devices), on a board that is the guest's.
+"""
+
+from typing import TYPE_CHECKING
+
+from ..core.entries import (
+    device_advance,
+    device_deadline,
+    device_read,
+    device_reads_time,
+    device_write,
+    vmm_program_timer,
+)
+from ..core.layout import TIME_STAMP
+
+if TYPE_CHECKING:
+    from .vm import VirtualMachine
+
+
+class VirtualDevices:
+    """One guest's devices, emulated."""
+
+    def __init__(self, vm: "VirtualMachine") -> None:
+        self.vm = vm
+
+    def see(self, tick: int | None = None) -> bool:
+        """Let the virtual devices see the present, or a later tick; whether they request an interrupt."""
+        vm = self.vm
+        if vm.recorder is not None:
+            vm.recorder.before_devices(vm)
+        pending = bool(device_advance(vm.boards, vm.processor.cpu.ticks if tick is None else tick))
+        if vm.recorder is not None:
+            vm.recorder.after_devices(vm, 0)
+        return pending
+
+    def program_timer(self) -> None:
+        """Set the host's one-shot timer to the earliest virtual deadline, if it is not set to it."""
+        processor = self.vm.processor
+        deadline = device_deadline(self.vm.boards)
+        if processor.cpu.timer != deadline:
+            vmm_program_timer(processor.state, deadline)
+
+    # -- ports ----------------------------------------------------------------------------------------------------
+
+    def read(self, port: int, n: int) -> int:
+        """IN from a virtual device."""
+        vm = self.vm
+        vm.charge("device_request", 1)
+        if vm.recorder is not None:
+            self.see()
+        value = int(device_read(vm.boards, port, n, vm.processor.cpu.ticks))
+        if vm.recorder is not None and device_reads_time(vm.boards, port, n):
+            vm.recorder.on_time_read(vm, port, value)
+        return value
+
+    def write(self, port: int, n: int, value: int, completes: bool = True) -> None:
+        """OUT to a virtual device; unless iterations of OUTS are still to come, it completes the instruction."""
+        vm = self.vm
+        vm.charge("device_request", 1)
+        if vm.recorder is not None:
+            self.see()
+            vm.recorder.before_devices(vm)
+        device_write(vm.boards, port, n, value, vm.processor.cpu.ticks)
+        if vm.recorder is not None:
+            vm.recorder.after_devices(vm, int(completes))
+        if vm.physical.follow():
+            vm.flush_shadow()
+
+    # -- time -----------------------------------------------------------------------------------------------------
+
+    def time_stamp(self) -> int:
+        """What an emulated RDTSC reads now, in cycles."""
+        cpu = self.vm.processor.cpu
+        return self.time_read(TIME_STAMP, int(cpu.ticks >> 6) + int(cpu.tsc_offset))
+
+    def time_read(self, source: int, value: int) -> int:
+        """A value that tells the guest the time, which a recorder notes."""
+        if self.vm.recorder is not None:
+            self.vm.recorder.on_time_read(self.vm, source, value)
+        return value
