@@ -38,7 +38,7 @@ from x86virt.equivalence import Comparison, compare_runs
 from x86virt.machine import Machine, RunResult
 from x86virt.saved import machine_bytes, machine_of
 from x86virt.vmm import Exit, VirtualMachine
-from x86virt.vmm.probe import MOST_LOOKS
+from x86virt.vmm.probe import MOST_LOOKS, Probe
 
 MEMORY = 8 << 20
 MAX_CYCLES = 2_000_000_000
@@ -246,11 +246,18 @@ def test_a_different_end_is_a_difference() -> None:
     assert comparison.other.outcome == "triple_fault"
 
 
-def test_a_loop_over_a_sensitive_instruction_is_looked_at_so_often_and_not_for_ever() -> None:
+def test_a_loop_over_a_sensitive_instruction_is_looked_at_so_often_and_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A guest that loops over what the probe watches ends in time; a saved run counts on."""
     step = Step(mov(ECX, 20_000) + b"\x0e\x58\xe2\xfc")  # PUSH CS, POP EAX, LOOP
-    machine, result = run(Kernel([step]), "trap-and-emulate")
+    machine = start(Kernel([step]), "trap-and-emulate")
+    reports: list[int] = []
+    report = Probe.report
+    monkeypatch.setattr(Probe, "report", lambda probe: reports.append(1) or report(probe))
+    result = machine.run(20_000_000)
     assert result.outcome == "exited 1" and result.instructions > 60_000
+    assert len(reports) == sum(machine.probe.looks.values()) + 1  # once it was seen enough, nothing comes to Python
     assert max(machine.probe.looks.values()) == MOST_LOOKS
     assert MOST_LOOKS - 2 <= len({found.n for found in result.divergences}) <= MOST_LOOKS  # the first look may page-fault
     saved = start(Kernel([step]), "trap-and-emulate")

@@ -9,6 +9,7 @@ from random_kernels import kernels
 from small_kernel import (
     DATA,
     EAX,
+    ESP,
     RAM_BYTES,
     Kernel,
     Step,
@@ -19,16 +20,20 @@ from small_kernel import (
     strategy,
     word,
 )
+from vmm_judge import VMMS
 
 from x86virt import Strategy, find_guest, load_profile
 from x86virt.machine import Machine, RunResult
 from x86virt.vmm import Exit, VirtualMachine, layout
 from x86virt.vmm.region import region_address
+from x86virt.vmm.translation.hash_table import HashTable
+from x86virt.vmm.translation.sequences import Writer
 
 MEMORY = 8 << 20
 MAX_CYCLES = 2_000_000_000
 TARGET = DATA + 0x3000
 TrapAndEmulate: type = type(strategy("trap-and-emulate"))
+BinaryTranslation: type = type(strategy("binary-translation"))
 
 
 def run_guest(name: str, which: Strategy, checked: bool) -> RunResult:
@@ -45,7 +50,7 @@ def run_kernel(kernel: Kernel, which: Strategy, checked: bool = True) -> RunResu
     return machine.run(MAX_CYCLES)
 
 
-@pytest.mark.parametrize("under", ("native", "trap-and-emulate"))
+@pytest.mark.parametrize("under", ("native", "trap-and-emulate", "binary-translation"))
 @pytest.mark.parametrize("name", portable_guests())
 def test_every_guest_is_clean_and_costs_the_same(name: str, under: str) -> None:
     checked, plain = (run_guest(name, strategy(under), on) for on in (True, False))
@@ -54,24 +59,39 @@ def test_every_guest_is_clean_and_costs_the_same(name: str, under: str) -> None:
     assert checked.ledger == plain.ledger
 
 
+@pytest.mark.parametrize("under", VMMS)
 @settings(max_examples=30)
-@given(kernels)
-def test_random_kernels_are_clean(kernel: Kernel) -> None:
-    checked, plain = (run_kernel(kernel, strategy("trap-and-emulate"), on) for on in (True, False))
+@given(kernel=kernels)
+def test_random_kernels_are_clean(under: str, kernel: Kernel) -> None:
+    checked, plain = (run_kernel(kernel, strategy(under), on) for on in (True, False))
     assert checked.outcome == plain.outcome and not checked.outcome.startswith("isolation")
     assert checked.ticks == plain.ticks
 
 
-class MapsItself(TrapAndEmulate):
-    """Its shadow maps one page of the guest onto the VMM's own IDT."""
+class MapsItself:
+    """A strategy whose shadow maps one page of the guest onto a frame of the VMM's."""
+
+    frame = layout.IDT
 
     def on_page_fault(self, vm: VirtualMachine, exit: Exit) -> None:
         """Fill the shadow, and put another frame there."""
-        super().on_page_fault(vm, exit)
+        super().on_page_fault(vm, exit)  # type: ignore[misc]
         if exit.gla >> 12 == TARGET >> 12 and vm.vcpu.cr0 >> 31:
             table = vm.shadow.read_entry(vm.shadow.root + 4 * (exit.gla >> 22)) & 0xFFFFF000
             address = table + 4 * (exit.gla >> 12 & 0x3FF)
-            vm.shadow.write_entry(address, region_address(layout.IDT) | vm.shadow.read_entry(address) & 0xFFF)
+            vm.shadow.write_entry(address, region_address(self.frame) | vm.shadow.read_entry(address) & 0xFFF)
+
+
+class TrapAndEmulateOntoItself(MapsItself, TrapAndEmulate):
+    """Trap-and-emulate with this bug."""
+
+
+class TranslatorOntoItself(MapsItself, BinaryTranslation):
+    """Binary translation with this bug, and a frame that translated code itself may reach, in its own way."""
+
+    def __init__(self, frame: int) -> None:
+        super().__init__()
+        self.frame = frame
 
 
 OPERANDS = {
@@ -91,34 +111,57 @@ OPERANDS = {
 def test_a_shadow_that_maps_the_vmm_is_caught_at_the_access(operand: str, ring: int) -> None:
     kernel = Kernel([Step(OPERANDS[operand], ring)])
     assert not run_kernel(kernel, strategy("trap-and-emulate")).outcome.startswith("isolation")
-    outcome = run_kernel(kernel, MapsItself()).outcome
+    outcome = run_kernel(kernel, TrapAndEmulateOntoItself()).outcome
     access = {"read": "read", "across pages": "read"}.get(operand, "fetch" if "fetch" in operand else "write")
     if operand == "read-modify-write":
         access = "write"
     assert outcome.startswith(f"isolation: a {access} at linear 0x")
     assert f"reached machine address {layout.IDT:#x}"[:-2] in outcome
-    assert not run_kernel(kernel, MapsItself(), checked=False).outcome.startswith("isolation")
+    assert not run_kernel(kernel, TrapAndEmulateOntoItself(), checked=False).outcome.startswith("isolation")
 
 
-class WrongFrame(TrapAndEmulate):
-    """Its p2m names one of the VMM's frames."""
-
-    def setup(self, machine: Machine) -> None:
-        """Break the p2m behind the table of owners."""
-        machine.vm.p2m[TARGET >> 12] = layout.GDT >> 12
+GRANTED_PLACES = {
+    "vCPU": layout.VCPU_RECORD, "record": layout.TRANSLATOR, "flags": layout.FLAG_TABLES, "hash": layout.HASH,
+    "cache": layout.CACHE, "stack": layout.CALLOUT_STACK_TOP - 0x1000,
+}  # fmt: skip
 
 
-def test_an_access_that_the_vmm_performs_for_the_guest_is_checked() -> None:
+@pytest.mark.parametrize("name", ("IDT", *GRANTED_PLACES))
+@pytest.mark.parametrize("operand", OPERANDS)
+def test_the_guests_own_instructions_are_not_granted_what_translated_code_is(operand: str, name: str) -> None:
+    """Neither those of a kernel, though they stand in the cache, nor a program's, which run directly."""
+    frame = GRANTED_PLACES.get(name, layout.IDT)
+    for ring in (3,) if "fetch" in operand else (0, 3):  # a kernel's code is fetched by the VMM, as data
+        outcome = run_kernel(Kernel([Step(OPERANDS[operand], ring)]), TranslatorOntoItself(frame)).outcome
+        assert outcome.startswith("isolation: a ") and f"reached machine address {frame:#x}"[:-3] in outcome
+
+
+def with_wrong_frame(under: type, frame: int) -> Strategy:
+    """A strategy whose p2m names one of the VMM's frames."""
+
+    class WrongFrame(under):  # type: ignore[misc,valid-type]
+        """It has this bug."""
+
+        def setup(self, machine: Machine) -> None:
+            """Break the p2m behind the table of owners."""
+            machine.vm.p2m[TARGET >> 12] = frame >> 12
+
+    return WrongFrame()
+
+
+@pytest.mark.parametrize("frame", (layout.GDT, layout.TRANSLATOR))
+@pytest.mark.parametrize("under", (TrapAndEmulate, BinaryTranslation))
+def test_an_access_that_the_vmm_performs_for_the_guest_is_checked(under: type, frame: int) -> None:
     """LGDT is emulated, and reads its operand through the p2m."""
     kernel = Kernel([Step(b"\x0f\x01\x15" + word(TARGET))])
-    outcome = run_kernel(kernel, WrongFrame()).outcome
+    outcome = run_kernel(kernel, with_wrong_frame(under, frame)).outcome
     assert outcome.startswith(f"isolation: the VMM's access to guest-physical {TARGET:#x} reaches machine address")
 
 
-def test_an_untruncated_segment_is_caught_at_the_access() -> None:
-    """The implicit accesses of the processor to the VMM's tables stay allowed."""
-    machine = Machine(strategy("trap-and-emulate"), load_profile("p4_prescott"), RAM_BYTES, check_isolation=True)
-    machine.load(Kernel([Step(load(EAX, layout.VMM_BASE + layout.IDT)), Step(b"\x31\xc9\xf7\xf1")]).image())
+def outcome_without_truncation(under: str, *steps: Step) -> str:
+    """What the check says of a kernel that runs with data segments as large as the guest's own tables have them."""
+    machine = Machine(strategy(under), load_profile("p4_prescott"), RAM_BYTES, check_isolation=True)
+    machine.load(Kernel(list(steps)).image())
     while int(machine.processor.cpu.cpl) == 0 or int(machine.processor.cpu.retired) < 20:
         assert machine.advance(int(machine.processor.cpu.retired) + 1)
     original = machine.vm.descriptors.write
@@ -127,8 +170,49 @@ def test_an_untruncated_segment_is_caught_at_the_access() -> None:
         original(selector, type(descriptor)(descriptor.low | 0xFFFF, descriptor.high | 0xF0000 | 1 << 23))
 
     machine.vm.descriptors.write = untruncated
-    for segment in (0, 3, 4, 5):
+    for segment in DATA_SEGMENTS[under]:
         cache = machine.processor.cpu.seg[segment]
         machine.processor.set_segment(segment, int(cache.selector), 0, 0xFFFFFFFF, int(cache.access))
-    outcome = machine.run(MAX_CYCLES).outcome
+    return machine.run(MAX_CYCLES).outcome
+
+
+# With these the guest's own accesses go; GS of translated code is the VMM's. SS is set whenever the VMM resumes.
+DATA_SEGMENTS = {"trap-and-emulate": (0, 2, 3, 4, 5), "binary-translation": (0, 2, 3, 4)}
+
+
+@pytest.mark.parametrize("under", VMMS)
+def test_an_untruncated_segment_is_caught_at_the_access(under: str) -> None:
+    """The implicit accesses of the processor to the VMM's tables stay allowed."""
+    access = Step(load(EAX, layout.VMM_BASE + layout.IDT))
+    outcome = outcome_without_truncation(under, access, Step(b"\x31\xc9\xf7\xf1"))
     assert outcome.startswith(f"isolation: a read at linear {layout.VMM_BASE + layout.IDT:#x}")
+
+
+@pytest.mark.parametrize("name", GRANTED_PLACES)
+def test_an_untruncated_segment_is_caught_where_translated_code_may_go(name: str) -> None:
+    """Operands of identical instructions, and those of sequences that are half the guest's: its stack."""
+    place = layout.VMM_BASE + GRANTED_PLACES[name] + 0x100
+    for code, access in (
+        (load(EAX, place), "read"), (store(place, 1), "write"), (mov(ESP, place) + b"\xc3", "read"),
+        (mov(ESP, place + 4) + b"\x0e", "write"), (mov(ESP, place + 4) + b"\x9c", "write"), (b"\xff\x25" + word(place), "read"),
+        (mov(EAX, place) + b"\x8c\x08", "write"),
+    ):  # fmt: skip
+        outcome = outcome_without_truncation("binary-translation", Step(code))
+        assert outcome.startswith(f"isolation: a {access} at linear {place:#x}"), (code.hex(), outcome)
+
+
+def test_a_translator_that_lets_the_guest_use_its_own_gs_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = layout.VMM_BASE + layout.TRANSLATOR
+    monkeypatch.setattr(Writer, "uses_segment", lambda self: False)
+    outcome = run_kernel(Kernel([Step(b"\x65" + load(EAX, place))]), strategy("binary-translation")).outcome
+    assert outcome.startswith(f"isolation: a read at linear {place:#x}")
+
+
+def test_translated_code_that_leaves_the_cache_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hash table sends it to the VMM's record, which it may read and write but not execute."""
+    place = layout.VMM_BASE + layout.TRANSLATOR
+    original = HashTable.enter
+    monkeypatch.setattr(HashTable, "enter", lambda self, eip, address, context: original(self, eip, place, context))
+    call = b"\xe8\x00\x00\x00\x00\x5b\x83\xc3\x06\x53\xc3"  # CALL behind; POP EBX; ADD EBX, 6; PUSH EBX; RET: behind
+    outcome = run_kernel(Kernel([Step(b"\xb9\x09\x00\x00\x00" + call + b"\xe2\xf3")]), strategy("binary-translation")).outcome
+    assert outcome.startswith(f"isolation: a fetch at linear {place:#x}")

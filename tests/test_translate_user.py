@@ -228,11 +228,13 @@ def test_alignment_is_checked_in_translated_programs() -> None:
     assert 17 in [row[0] for row in log(run(kernel, TRANSLATED)[0])]
 
 
+REACHING = ("load", "store", "read-modify-write", "push", "call", "return", "code", "string", "x87", "wrap")
+
 # -- attacks --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mapped", (False, True), ids=("holes", "mapped"))
-@pytest.mark.parametrize("name", ["load", "store", "read-modify-write", "push", "call", "return", "code", "string", "x87", "wrap"])
+@pytest.mark.parametrize("name", REACHING)
 def test_translated_programs_do_not_reach_the_vmm(name: str, mapped: bool) -> None:
     for kernel in top_kernels(name, mapped):
         kernel.steps = [step for step in kernel.steps if step.ring == 3]
@@ -261,15 +263,13 @@ def test_the_caches_pages_are_read_only_in_every_ring_of_the_guests() -> None:
     machine = start(Kernel([Step(b"\x90", 3)]), TRANSLATED)
     assert machine.vm is not None
     machine.run(MAX_CYCLES)
-    for place, count in ((layout.CACHE, layout.CACHE_BYTES), (layout.HASH, layout.HASH_BYTES), (layout.OUTER_HASH, layout.HASH_BYTES)):
+    tables = (layout.HASH, layout.HASH_BYTES), (layout.OUTER_HASH, layout.HASH_BYTES)
+    for place, count in ((layout.CACHE, layout.CACHE_BYTES), *tables):
         for page in range(place, place + count, 0x1000):
             entry = machine.vm.shadow.read_entry(layout.REGION_TABLE + page // 0x400)
             assert entry & 2 == 0, hex(page)
-    reachable = [
-        page << 12
-        for page in range(1024)
-        if machine.vm.shadow.read_entry(layout.REGION_TABLE + 4 * page) & 6 == 6
-    ]
+    entries = [machine.vm.shadow.read_entry(layout.REGION_TABLE + 4 * page) for page in range(1024)]
+    reachable = [page << 12 for page, entry in enumerate(entries) if entry & 6 == 6]
     assert reachable == [layout.TRANSLATOR]
 
 

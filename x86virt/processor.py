@@ -77,8 +77,8 @@ CACHE_KEYS = (("cache.l1d_kb", "cache.l1d_ways"), ("cache.l2_kb", "cache.l2_ways
 HOST_FIELDS = (
     "front_read", "front_write", "front_fetch", "read_addend", "write_addend", "fetch_addend", "context", "context_of_level",
     "context_count", "contexts", "code_write_count", "code_writes", "in_block", "uop_index", "flush_code", "rmw_first",
-    "rmw_split", "rmw_second", "front_generation", "fetch_generation", "pam_read",
-    "pam_write", "holes", "written_count", "written",
+    "rmw_split", "rmw_second", "probe_known", "probe_sites", "front_generation", "fetch_generation", "pam_read",
+    "pam_write", "holes", "written_count", "written", "code_place",
 )  # fmt: skip
 # What a reset line leaves as it is: the limits of the run, which are not the machine's.
 RUN_LIMITS = ("budget", "retired_limit", "hook_first", "hook_last", "hook_level")

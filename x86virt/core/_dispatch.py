@@ -688,7 +688,7 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
         if following == 0:
             following = cached_jump(cpu, code, blocks)
             if following != 0 and edge < EDGE_INDIRECT:
-                link(blocks, index, edge, following)
+                link(cpu, blocks, index, edge, following)
         if following == 0:
             cpu.in_block = 0
             if cpu.ticks >= cpu.limit_ticks or cpu.retired >= cpu.retired_limit:
@@ -700,7 +700,7 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
                 cpu.begun = 1
                 return EDGE_INDIRECT, SCRATCH_BLOCK
             if edge < EDGE_INDIRECT:
-                link(blocks, index, edge, following)
+                link(cpu, blocks, index, edge, following)
         if edge == EDGE_SYSTEM:
             begin_instruction(cpu)
         previous = index

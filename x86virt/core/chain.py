@@ -50,9 +50,12 @@ def fits(cpu, block):
 
 
 @kernel
-def link(blocks, index, edge, target):
-    """Remember a direct successor on the same page, which needs no new look at the instruction TLB."""
-    if index == SCRATCH_BLOCK or target == SCRATCH_BLOCK:
+def link(cpu, blocks, index, edge, target):
+    """Remember a direct successor on the same page, which needs no new look at the instruction TLB.
+
+    None while isolation is checked, which is told where each block begins by `find_block`.
+    """
+    if index == SCRATCH_BLOCK or target == SCRATCH_BLOCK or cpu.owner_table != 0:
         return
     if (blocks[index].rip ^ blocks[target].rip) >> 12 == 0 and (
         blocks[index].place ^ blocks[target].place

@@ -11,7 +11,7 @@ from .breakpoints import WATCH_CODE, check_code_breakpoint, code_breakpoints_at
 from .decode import DECODED_OK, TOO_LONG, TRUNCATED, decode
 from .fault import raise_fault
 from .fused import fuse
-from .isolation import owner_refuses
+from .isolation import has_checked_note, owner_refuses
 from .jit import inline, kernel, load_32, store_32
 from .layout import (
     ACCESS_FETCH,
@@ -31,6 +31,7 @@ from .layout import (
     N_BUCKETS,
     NEVER,
     OK,
+    PROBE_SITES,
     SCRATCH_BLOCK,
     STOPPED,
 )
@@ -253,6 +254,33 @@ def start_block(cpu, code, blocks, index, first, place):
     block.end_place = place
 
 
+@inline
+def probe_site(rip, row, mode):
+    """An instruction of one place and mode, as `cpu.probe_sites` names it."""
+    return rip | row << 32 | mode << 42
+
+
+@kernel
+def is_probed(cpu, d):
+    """Whether an instruction is reported before it executes, by its row; one that is known no longer."""
+    if (cpu.probe[d.row] >> cpu.mode) & 1 == 0 or cpu.probe_skip != 0:
+        return False
+    site = probe_site(d.rip, d.row, cpu.mode)
+    for number in range(cpu.probe_known):
+        if cpu.probe_sites[number] == site:
+            return False
+    return True
+
+
+@kernel
+def let_pass(cpu, rip, row, mode):
+    """Let an instruction execute unreported from now on, while there is room to name it."""
+    if cpu.probe_known < PROBE_SITES:
+        cpu.probe_sites[cpu.probe_known] = probe_site(rip, row, mode)
+        cpu.probe_known += 1
+        cpu.flush_code = 1
+
+
 @kernel
 def replaced(why):
     """The micro-operation that stands for an instruction which did not decode."""
@@ -272,7 +300,7 @@ def append_instruction(cpu, ram, uops, details, block, d, why, place):
         end = single(uops, i, d, replaced(why))
     elif d.rip + d.length - 1 > cpu.seg[CS].limit:
         end = single(uops, i, d, OP_RAISE_GP)
-    elif cpu.probe_on == 1 and (cpu.probe[d.row] >> cpu.mode) & 1 != 0 and cpu.probe_skip == 0:
+    elif cpu.probe_on == 1 and is_probed(cpu, d):
         end = single(uops, i, d, OP_PROBE)
         uops[i].imm = d.row
     else:
@@ -353,6 +381,7 @@ def decode_single(cpu, ram, code, blocks, uops, details, place):
     d = code.decoded[0]
     settle_block(cpu, blocks[SCRATCH_BLOCK], details)
     d.rip = cpu.rip
+    cpu.code_place = place
     outcome, why = decode_one(cpu, ram, d, place, (cpu.rip + cpu.seg[CS].seg_base) & M32)
     if outcome != OK:
         return outcome, 0
@@ -401,6 +430,8 @@ def decode_block(cpu, ram, code, blocks, uops, details, place):
         rip = d.next_rip
         if d.ends_block == 1 or address >= page_end or rip != d.rip + d.length:
             break
+        if has_checked_note(cpu, place):
+            break
         if cpu.watch & WATCH_ALL_CODE != 0 and is_watched(cpu, (rip + cpu.seg[CS].seg_base) & M32):
             break  # no block runs on over a breakpoint or begins there, so that control comes to `find_block`
         if block.instructions >= BLOCK_INSTRUCTIONS or block.uop_count >= BLOCK_UOPS - INSTRUCTION_UOPS:
@@ -431,6 +462,7 @@ def find_block(cpu, ram, code, blocks, uops, details):
     outcome, place = fetch_address(cpu, ram, gla)
     if outcome != OK:
         return outcome, 0
+    cpu.code_place = place
     index = code.buckets[bucket_of(place, cpu.context)]
     while index != 0:
         block = blocks[index]

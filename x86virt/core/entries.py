@@ -19,7 +19,7 @@ from .board import (
 )
 from .cache import VMM, reference
 from .charge import charge, charge_ticks
-from .code import settle
+from .code import let_pass, settle
 from .control import cr4_offered
 from .debug_registers import refresh_breakpoints, set_debug_register
 from .decode import decode
@@ -107,6 +107,12 @@ def reset_devices(boards, ticks_per_second):
 def write_debug_register(state, number, value):
     """Write DR0 to DR3, DR6 or DR7 from Python; breakpoints follow."""
     set_debug_register(state[0], number, value)
+
+
+@entry
+def let_probe_pass(state, rip, row, mode):
+    """The probe has seen an instruction of one place and mode often enough."""
+    let_pass(state[0], rip, row, mode)
 
 
 @entry

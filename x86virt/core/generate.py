@@ -54,7 +54,7 @@ TAIL = '''            i += 1
         if following == 0:
             following = cached_jump(cpu, code, blocks)
             if following != 0 and edge < EDGE_INDIRECT:
-                link(blocks, index, edge, following)
+                link(cpu, blocks, index, edge, following)
         if following == 0:
             cpu.in_block = 0
             if cpu.ticks >= cpu.limit_ticks or cpu.retired >= cpu.retired_limit:
@@ -66,7 +66,7 @@ TAIL = '''            i += 1
                 cpu.begun = 1
                 return EDGE_INDIRECT, SCRATCH_BLOCK
             if edge < EDGE_INDIRECT:
-                link(blocks, index, edge, following)
+                link(cpu, blocks, index, edge, following)
         if edge == EDGE_SYSTEM:
             begin_instruction(cpu)
         previous = index

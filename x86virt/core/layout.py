@@ -89,10 +89,13 @@ CODE_WRITES = 64  # pending writes to pages that hold decoded code
 CODE_SHIFT = 7  # decoded code is tracked in pieces of 128 bytes
 
 MAX_ROWS = 1024
+PROBE_SITES = 256
 
 # A note on an instruction of translated code (core/retirement.py).
 NOTE_RETIRES = 1  # a guest instruction completes with it
-NOTE_EVENT_SHIFT = 1  # above: the number of an event that it counts, 0 none
+NOTE_OWN_DATA = 2  # the VMM put it there: it may reach records that are granted to it, through GS or CS
+NOTE_OWN_STACK = 4  # likewise through SS
+NOTE_EVENT_SHIFT = 3  # above: the number of an event that it counts, 0 none
 UNIT_EVENTS = 16
 
 # What a debugger outside the machine stops at (core/stops.py).
@@ -130,6 +133,7 @@ CPUID_CACHES = 16
 CPUID_EXTENDED = 24
 CPUID_ROWS = 64
 # The owner of a frame, as the table behind RAM says it, one byte each (core/isolation.py).
+# Granted: the VMM's, reached by translated code as far as its notes say, by nothing else outside the VMM.
 OWNER_VMM, OWNER_GUEST, OWNER_GRANTED = range(3)
 ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH = range(3)
 
@@ -340,7 +344,9 @@ CPU = np.dtype(
         ("flush_code", "i8"),  # 1: every decoded block is to be discarded
         # the check of isolation: on if there is a table
         ("owner_table", "i8"),  # where the owners are, one per frame of RAM; 0 when off
-        ("operand_access", "i8"),  # 1 while an access through a segment, the guest's own operand, is translated
+        # while an access through a segment, an instruction's operand, is translated: the segment's number + 1; else 0
+        ("operand_access", "i8"),
+        ("code_place", "i8"),  # where the block begins that executes, which in the translation cache is one instruction
         ("violation_gla", "i8"),
         ("violation_hpa", "i8"),
         ("violation_access", "i8"),  # ACCESS_READ, ACCESS_WRITE or ACCESS_FETCH
@@ -353,6 +359,8 @@ CPU = np.dtype(
         ("probe_skip", "i8"),
         ("probe", "i8", MAX_ROWS),  # by row: bit n says that its execution in mode n is reported first
         ("probe_row", "i8"),
+        ("probe_known", "i8"),  # instructions in `probe_sites`
+        ("probe_sites", "i8", PROBE_SITES),  # that are not reported any more (core/code.py)
         ("hook_first", "i8"),  # linear range of VMM entry points; empty when first > last
         ("hook_last", "i8"),
         ("mark", "i8"),  # MARK_, or 0
@@ -363,6 +371,7 @@ CPU = np.dtype(
         # translated code, whose instructions are not the guest's one for one (core/retirement.py)
         ("unit_first", "i8"),  # places of the translation cache; empty when first > last
         ("unit_last", "i8"),
+        ("unit_selector", "i8"),  # of the code segment in which the cache is executed, RPL 0
         ("unit_notes", "i8"),  # the place of its table of notes, a byte for each byte of the cache
         ("unit_events", "i8", UNIT_EVENTS),  # the ledger event that a note's number stands for
         # features and identity, from the profile

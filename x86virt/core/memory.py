@@ -383,7 +383,7 @@ def read_checked(cpu, ram, segment, offset, n):
     outcome, gla = segment_to_linear(cpu, segment, offset, n, 0)
     if outcome != OK:
         return outcome, 0
-    cpu.operand_access = 1
+    cpu.operand_access = segment + 1
     outcome, value = read_anywhere(cpu, ram, gla, n, user)
     cpu.operand_access = 0
     return outcome, value
@@ -431,7 +431,7 @@ def check_write_segment(cpu, ram, segment, offset, n):
     outcome, gla = segment_to_linear(cpu, segment, offset, n, 1)
     if outcome != OK:
         return outcome
-    cpu.operand_access = 1
+    cpu.operand_access = segment + 1
     outcome = check_write_linear(cpu, ram, gla, n, user)
     cpu.operand_access = 0
     return outcome

@@ -1,8 +1,9 @@
 """What an instruction counts as, when code runs that was translated from the guest's.
 
 A binary translator turns one guest instruction into several, or several into one. Where the processor executes from the
-translator's cache, a table of notes beside it says with which instruction a guest instruction completes, and which
-event of the ledger an instruction stands for (an in-cache look-up that hit leaves no other trace). Notes cost no cycle
+translator's cache, a table of notes beside it says with which instruction a guest instruction completes, which
+event of the ledger an instruction stands for (an in-cache look-up that hit leaves no other trace), and which ones are not
+the guest's but the translator's own, for the check of isolation. Notes cost no cycle
 and change no effect; everywhere else each instruction outside the VMM's mode is one of the guest's.
 """
 
@@ -13,9 +14,15 @@ from .tables import NO_EVENT
 
 
 @kernel
+def in_translation_cache(cpu, place):
+    """Whether code at a place is translated code."""
+    return cpu.unit_first <= place and place <= cpu.unit_last
+
+
+@kernel
 def note_at(cpu, ram, place):
     """The note on the instruction at a place; outside the translation cache, that it retires."""
-    if place < cpu.unit_first or place > cpu.unit_last:
+    if not in_translation_cache(cpu, place):
         return NOTE_RETIRES
     return load_8(ram, cpu.unit_notes + place - cpu.unit_first)
 

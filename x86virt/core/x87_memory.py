@@ -1,5 +1,6 @@
 """Memory operands of x87 instructions: a range is checked and translated whole before any of it is read or written."""
 
+from ..isa.registers import DS
 from ..isa.vectors import GP
 from .breakpoints import WATCH_ALL_DATA, note_data_access
 from .fault import raise_fault
@@ -16,7 +17,7 @@ PIECE = 128  # bytes in which decoded code is tracked
 @kernel
 def resolve(cpu, ram, gla, user, write):
     """Translate for reading, to a place, or for writing, to a physical address: (outcome, place or address)."""
-    cpu.operand_access = 1
+    cpu.operand_access = DS + 1  # whichever it is: a segment of the guest's
     if write == 1:
         outcome, found = resolve_write(cpu, ram, gla, user)
     else:

@@ -11,7 +11,7 @@ from ..core.entries import all_eflags, set_all_eflags
 from ..isa.registers import CS, EFLAGS_FIXED, EFLAGS_IF, EFLAGS_RF, EFLAGS_TF, ESP, SS
 from ..isa.vectors import DB, PF
 from . import layout
-from .exits import ERROR_CODE_VECTORS, FAULT_VECTORS, REASON_OF_VECTOR, Exit
+from .exits import ERROR_CODE_VECTORS, FAULT_VECTORS, REASON_OF_VECTOR, Exit, NotDirect
 from .region import region_address
 from .stops import note_arrival
 from .translation.sequences import INNERMOST_RING
@@ -138,7 +138,7 @@ class Crossings:
         if vm.vcpu.halted and not vm.interrupts.wait_over():
             return
         if not self.can_run_on_processor():
-            self.leave_to_interpreter()
+            self.interpret()
             return
         if vm.translation is not None:
             vm.translation.resynchronise()
@@ -146,26 +146,32 @@ class Crossings:
         if vm.is_interpreted:  # the delivery was left to the interpreter
             return
         if not self.can_run_on_processor():  # the handler's code is of another kind
-            self.leave_to_interpreter()
+            self.interpret()
             return
         vm.segments.release_detached()
         if vm.recorder is not None:
             vm.recorder.on_resume(vm)
-        self.return_to_guest()
-
-    def leave_to_interpreter(self) -> None:
-        """The interpreter takes the guest as it stands."""
-        if self.vm.translation is not None:
-            self.vm.translation.leave_ring()
-        self.vm.interpreter.take_over()
+        try:
+            self.return_to_guest()
+        except NotDirect:
+            self.interpret()
 
     def can_run_on_processor(self) -> bool:
         """Whether the hardware can hold what the guest's own would: an open A20 gate, segments that can be shadowed."""
         vm = self.vm
         return not vm.board.a20_closed and (vm.translation is None or vm.translation.can_translate())
 
+    def interpret(self) -> None:
+        """Let the guest go on in the interpreter."""
+        if self.vm.translation is not None:
+            self.vm.translation.leave_ring()
+        self.vm.interpreter.take_over()
+
     def return_to_guest(self) -> None:
-        """The frame goes on the stack and EIP to the IRETD; translated code gets another image and another way back."""
+        """The frame goes on the stack and EIP to the IRETD; translated code gets another image and another way back.
+
+        Raises NotDirect where no translation can be made.
+        """
         vm, cpu = self.vm, self.vm.processor.cpu
         frame, translation = vm.vcpu.frame, vm.translation
         self.resumed_at = int(cpu.retired)

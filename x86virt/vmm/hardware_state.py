@@ -66,7 +66,7 @@ def can_execute(interpreter: "Interpreter", code: SegmentState) -> bool:
         flag = int(all_eflags(interpreter.processor.state))
         iopl = (flag & EFLAGS_IOPL) >> EFLAGS_IOPL_SHIFT
         if not translator.runs_directly(int(cpu.cpl), iopl, flag & EFLAGS_IF, code):
-            return translator.is_translatable(code, int(cpu.dr[7]))
+            return translator.is_translatable(code, int(cpu.rip), int(cpu.dr[7]))
     return not is_out_of_reach(code) and int(cpu.rip) <= shadow_of(code, vm.ring).limit
 
 

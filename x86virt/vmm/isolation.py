@@ -24,7 +24,7 @@ def set_owners(vm: "VirtualMachine") -> None:
 
 def check_owner(vm: "VirtualMachine", gpa: int, address: int) -> None:
     """The check of isolation, where it is on, for an access that the VMM performs in the guest's name."""
-    if vm.processor.checks_isolation and vm.processor.owners[address >> 12] == OWNER_VMM:
+    if vm.processor.checks_isolation and vm.processor.owners[address >> 12] != OWNER_GUEST:
         raise IsolationViolation(
             f"the VMM's access to guest-physical {gpa:#x} reaches machine address {address:#x}, "
             f"which is not the guest's, at eip {vm.vcpu.frame.eip:#x}"

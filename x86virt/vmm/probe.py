@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..core.entries import enter_level, set_all_eflags
+from ..core.entries import enter_level, let_probe_pass, set_all_eflags
 from ..core.layout import HOLDS_INTERRUPTS, NEVER
 from ..disassembly import disassemble
 from ..isa.events import MODE_GUEST_KERNEL, MODE_GUEST_USER
@@ -139,14 +139,16 @@ class Probe:
     def report(self) -> None:
         """A probed instruction is about to execute: look at it, unless that was done often enough, or is the translator's."""
         cpu = self.machine.processor.cpu
-        row, mode = ROWS[int(cpu.probe_row)].name, MODE_NAME[int(cpu.mode)]
-        site = int(cpu.rip), row, mode
-        is_translated = self.translation is not None and self.translation.cache.holds(int(cpu.rip))
+        rip, number, mode_number = int(cpu.rip), int(cpu.probe_row), int(cpu.mode)
+        row, mode = ROWS[number].name, MODE_NAME[mode_number]
+        site = rip, row, mode
+        is_translated = self.translation is not None and self.translation.cache.holds(rip)
         if not is_translated and self.looks[site] < MOST_LOOKS:
             self.looks[site] += 1
             self.look(row, mode)
             return
         outcome = self.execute()
+        let_probe_pass(self.machine.processor.state, rip, number, mode_number)
         if outcome:
             self.machine.act(outcome)
 

@@ -8,7 +8,7 @@ import numpy as np
 from ...core.cache import VMM, reference
 from ...core.charge import charge
 from ...core.jit import inline, kernel, load_8, load_32
-from ...core.layout import OWNER_VMM
+from ...core.layout import OWNER_GUEST
 from ...core.physical import write_physical
 from ...core.walk_32bit import large_frame
 from ...core.walk_pae import with_high
@@ -79,7 +79,7 @@ def machine_address(cpu, ram, control, gpa):
     if entry == NO_MEMORY:
         return -1
     address = (entry & MACHINE_FRAME) << 12 | gpa & 0xFFF
-    if cpu.owner_table != 0 and load_8(ram, cpu.owner_table + (address >> 12)) == OWNER_VMM:
+    if cpu.owner_table != 0 and load_8(ram, cpu.owner_table + (address >> 12)) != OWNER_GUEST:
         control.violation = address + 1
     return address
 

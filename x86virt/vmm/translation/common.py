@@ -1,8 +1,9 @@
 """Code of the cache that is written once and shared by all units."""
 
+from ...core.layout import NOTE_OWN_STACK
 from ...isa.registers import EAX, ECX, EDX, ESP
 from .. import layout
-from .emitter import GS_PREFIX, Emitter, dword
+from .emitter import Emitter, dword, through_gs
 from .record import slot
 from .recovery import Recovery
 from .sequences import Context
@@ -26,9 +27,9 @@ def look_up(address: int, table: int) -> Unit:
     e.put(e.load(ECX, slot("target")))
     e.put(b"\x8d\x14\xcd" + dword(0))  # LEA EDX, [ECX * 8]
     e.put(b"\x0f\xb7\xd2")  # MOVZX EDX, DX
-    e.put(bytes([GS_PREFIX, 0x8B, 0x82]) + dword(table))  # MOV EAX, GS:[EDX + table]
+    e.put(through_gs(b"\x8b\x82", table))  # MOV EAX, GS:[EDX + table]
     e.put(b"\x8d\x0c\x01")  # LEA ECX, [ECX + EAX]
-    e.put(bytes([GS_PREFIX, 0x8B, 0x82]) + dword(table + 4))
+    e.put(through_gs(b"\x8b\x82", table + 4))
     e.put(e.store(slot("jump"), EAX))
     e.put(b"\xe3\x00")  # JECXZ to the hit
     miss, spilled = len(e.octets), e.now
@@ -39,7 +40,7 @@ def look_up(address: int, table: int) -> Unit:
     e.now = spilled
     for register in (EAX, EDX, ECX):
         e.restore(register)
-    e.put(bytes([GS_PREFIX, 0xFF, 0x25]) + dword(slot("jump")), event=LOOKUP_HIT)  # JMP GS:[jump]
+    e.put(through_gs(b"\xff\x25", slot("jump")), event=LOOKUP_HIT)  # JMP GS:[jump]
     return finished(e, address)
 
 
@@ -56,10 +57,10 @@ def call(address: int) -> Unit:
     e = Emitter(address, 0)
     e.now = Recovery(None, called=True)
     e.put(e.store(slot("guest_esp"), ESP))
-    e.put(bytes([GS_PREFIX, 0x0F, 0xB2, 0x25]) + dword(slot("callout_esp")))  # LSS ESP, GS:[callout_esp]
+    e.put(through_gs(b"\x0f\xb2\x25", slot("callout_esp")))  # LSS ESP, GS:[callout_esp]
     e.now = Recovery(None, called=True, own_stack=True)
-    e.put(b"\x9c")  # PUSHF
-    e.put(b"\x60")  # PUSHA
+    e.put(b"\x9c", may=NOTE_OWN_STACK)  # PUSHF
+    e.put(b"\x60", may=NOTE_OWN_STACK)  # PUSHA
     e.jump(CALLOUT_ADDRESS)
     return finished(e, address)
 
@@ -68,11 +69,11 @@ def come_back(address: int) -> Unit:
     """The way back from there: registers and flags from the VMM's stack, the guest's stack, and on in the cache."""
     e = Emitter(address, 0)
     e.now = Recovery(None, returning=True, own_stack=True)
-    e.put(b"\x61")  # POPA
-    e.put(b"\x9d")  # POPF
-    e.put(bytes([GS_PREFIX, 0x0F, 0xB2, 0x25]) + dword(slot("guest_esp")))  # LSS ESP, GS:[guest_esp]
+    e.put(b"\x61", may=NOTE_OWN_STACK)  # POPA
+    e.put(b"\x9d", may=NOTE_OWN_STACK)  # POPF
+    e.put(through_gs(b"\x0f\xb2\x25", slot("guest_esp")))  # LSS ESP, GS:[guest_esp]
     e.now = Recovery(None, returning=True)
-    e.put(bytes([GS_PREFIX, 0xFF, 0x25]) + dword(slot("jump")))
+    e.put(through_gs(b"\xff\x25", slot("jump")))
     return finished(e, address)
 
 

@@ -5,7 +5,7 @@ Addresses below are linear ones of the VMM, which translated code reaches throug
 
 from dataclasses import dataclass
 
-from ...core.layout import NOTE_EVENT_SHIFT, NOTE_RETIRES
+from ...core.layout import NOTE_EVENT_SHIFT, NOTE_OWN_DATA, NOTE_RETIRES
 from .. import layout
 from .record import slot
 from .recovery import SLOT_OF_REGISTER, Recovery
@@ -15,6 +15,10 @@ GS_PREFIX, CS_PREFIX = 0x65, 0x2E
 JUMP_BYTES = 5
 CALLOUT = bytes([0xCD, layout.CALLOUT_VECTOR])
 FILLER = bytes([0x0F, 0x1F, 0x00])  # a NOP, so that a callout has room for the jump that replaces it
+
+
+class OwnAccess(bytes):
+    """An instruction of the translator's that goes to the VMM's memory, through GS or CS; no part of it is the guest's."""
 
 
 @dataclass
@@ -51,12 +55,13 @@ class Emitter:
         """The linear address of the next instruction."""
         return self.address + len(self.octets)
 
-    def put(self, octets: bytes, event: int = 0) -> None:
-        """One instruction that commits nothing."""
+    def put(self, octets: bytes, event: int = 0, may: int = 0) -> None:
+        """One instruction that commits nothing. `may`: what its note says of where it goes, besides an access of its own."""
         self.offsets.append(len(self.octets))
         self.recoveries.append(self.now)
         self.octets += octets
-        self.notes += bytes([event << NOTE_EVENT_SHIFT]) + bytes(len(octets) - 1)
+        note = event << NOTE_EVENT_SHIFT | may | (NOTE_OWN_DATA if isinstance(octets, OwnAccess) else 0)
+        self.notes += bytes([note]) + bytes(len(octets) - 1)
 
     def commit(self, octets: bytes, after: Recovery) -> None:
         """The instruction with which the guest's completes; `after` is how things stand behind it."""
@@ -66,21 +71,21 @@ class Emitter:
 
     # -- moves between registers and the VMM's memory -----------------------------------------------------------------
 
-    def load(self, register: int, address: int) -> bytes:
+    def load(self, register: int, address: int) -> OwnAccess:
         """MOV register, GS:[address]."""
-        return bytes([GS_PREFIX, 0x8B, register << 3 | 5]) + dword(address)
+        return OwnAccess(bytes([GS_PREFIX, 0x8B, register << 3 | 5]) + dword(address))
 
-    def store(self, address: int, register: int) -> bytes:
+    def store(self, address: int, register: int) -> OwnAccess:
         """MOV GS:[address], register."""
-        return bytes([GS_PREFIX, 0x89, register << 3 | 5]) + dword(address)
+        return OwnAccess(bytes([GS_PREFIX, 0x89, register << 3 | 5]) + dword(address))
 
-    def store_constant(self, address: int, value: int) -> bytes:
+    def store_constant(self, address: int, value: int) -> OwnAccess:
         """MOV dword GS:[address], value."""
-        return bytes([GS_PREFIX, 0xC7, 0x05]) + dword(address) + dword(value)
+        return OwnAccess(bytes([GS_PREFIX, 0xC7, 0x05]) + dword(address) + dword(value))
 
-    def load_gs(self, name: str) -> bytes:
+    def load_gs(self, name: str) -> OwnAccess:
         """MOV GS, CS:[a selector in the record]."""
-        return bytes([CS_PREFIX, 0x8E, 0x2D]) + dword(slot(name))
+        return OwnAccess(bytes([CS_PREFIX, 0x8E, 0x2D]) + dword(slot(name)))
 
     def spill(self, register: int) -> None:
         """Save a register in the record, to be used as scratch."""
@@ -120,6 +125,11 @@ class Emitter:
     def jump(self, address: int) -> None:
         """JMP to an address in the cache."""
         self.put(jump_octets(self.here, address))
+
+
+def through_gs(opcode: bytes, address: int) -> OwnAccess:
+    """An instruction that goes through GS to an address of the VMM's, which ends it."""
+    return OwnAccess(bytes([GS_PREFIX]) + opcode + dword(address))
 
 
 def jump_octets(at: int, target: int) -> bytes:

@@ -6,7 +6,7 @@ seen; and when the guest's address space may have changed, each linear page with
 
 from typing import TYPE_CHECKING
 
-from ..exits import GuestFault, Unsupported
+from ..exits import GuestFault, NotDirect
 from ..shadow.records import CODE
 from .unit import Unit
 
@@ -33,7 +33,7 @@ class CodePages:
         self.found, self.unmarked = {}, []
 
     def fetch(self, gla: int, count: int) -> bytes:
-        """The guest's code at a linear address, each page walked once for a unit. Raises GuestFault."""
+        """The guest's code at a linear address, each page walked once for a unit. Raises GuestFault, and NotDirect beyond RAM."""
         octets = b""
         while len(octets) < count:
             place = gla + len(octets) & 0xFFFFFFFF
@@ -46,7 +46,7 @@ class CodePages:
             room = min(count - len(octets), page + PAGE - place)
             address = self.vm.guest.machine_address(self.found[page] | place & PAGE - 1)
             if address is None:
-                raise Unsupported(f"code at guest-physical {self.found[page]:#x}, beyond RAM")
+                raise NotDirect  # an expansion ROM at its own address, or nothing at all
             octets += self.vm.processor.read_physical(address, room)
         return octets
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ...isa.registers import CS, DS, EAX, ECX, EDX, EFLAGS_IF, EFLAGS_IOPL_SHIFT, ES, FS, GS, SS
 from .. import layout
 from ..instruction import PREFIXES, STRING_OPCODES, Instruction
-from .emitter import CS_PREFIX, GS_PREFIX, JUMP_BYTES, M32, Emitter, Site, dword
+from .emitter import CS_PREFIX, GS_PREFIX, JUMP_BYTES, M32, Emitter, OwnAccess, Site, dword, through_gs
 from .record import slot, vcpu_slot
 from .recovery import Recovery
 
@@ -192,7 +192,7 @@ class Writer:
     def ret(self) -> bool:
         """The address goes from the stack to the record, whence the look-up takes it."""
         e, release = self.emitter, self.instruction.imm & 0xFFFF
-        e.commit(bytes([GS_PREFIX, 0x8F, 0x05]) + dword(slot("target")), Recovery(None, release=release))
+        e.commit(through_gs(b"\x8f\x05", slot("target")), Recovery(None, release=release))
         if release:
             e.put(b"\x8d\xa4\x24" + dword(release))  # LEA ESP, [ESP + release]
             e.now = Recovery(None)
@@ -318,7 +318,7 @@ class Writer:
         e.spill(ECX)
         self.load_image_byte()
         kinds = FLAG_KINDS if self.context.cpl == 0 else OUTER_FLAG_KINDS
-        e.put(bytes([GS_PREFIX, 0x0F, 0xB6, 0x89]) + dword(kinds))  # MOVZX ECX, byte GS:[ECX + table]
+        e.put(through_gs(b"\x0f\xb6\x89", kinds))  # MOVZX ECX, byte GS:[ECX + table]
         e.put(b"\xe3\x00")  # JECXZ to the usual case
         usual = len(e.octets)
         spilled = e.now
@@ -332,7 +332,7 @@ class Writer:
             e.restore(ECX)
             return True
         self.load_image_byte()
-        e.put(bytes([GS_PREFIX, 0x8B, 0x0C, 0x8D]) + dword(FLAG_INTERRUPTS))  # MOV ECX, GS:[ECX * 4 + table]
+        e.put(through_gs(b"\x8b\x0c\x8d", FLAG_INTERRUPTS))  # MOV ECX, GS:[ECX * 4 + table]
         after = Recovery(self.next_eip, spilled.spilled)
         e.commit(b"\x9d", Recovery(self.next_eip, spilled.spilled, unstored=True))
         e.put(e.store(slot("interrupt_flag"), ECX))
@@ -359,8 +359,8 @@ class Writer:
         segment = self.stored_segment()
         if segment not in (CS, SS, GS):
             return False
-        octets = bytes([GS_PREFIX, 0xFF, 0x35]) + dword(slot("selectors", segment))
-        self.emitter.commit(self.narrowing() + octets, Recovery(self.next_eip))
+        octets = self.narrowing() + through_gs(b"\xff\x35", slot("selectors", segment))
+        self.emitter.commit(OwnAccess(octets), Recovery(self.next_eip))
         return True
 
     def narrowing(self) -> bytes:
@@ -374,7 +374,7 @@ class Writer:
             return False
         place = slot("selectors", instruction.reg)
         if not instruction.has_memory:
-            e.commit(self.narrowing() + e.load(instruction.rm, place), Recovery(self.next_eip))
+            e.commit(OwnAccess(self.narrowing() + e.load(instruction.rm, place)), Recovery(self.next_eip))
             return True
         scratch = next(number for number in (EAX, ECX, EDX) if number not in (instruction.base, instruction.index))
         e.spill(scratch)

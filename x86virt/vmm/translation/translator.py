@@ -33,7 +33,7 @@ from ...isa.registers import (
 )
 from ...processor import FLAT_CODE, FLAT_DATA
 from .. import layout
-from ..descriptor import ABSENT, Descriptor, encode, is_out_of_reach
+from ..descriptor import ABSENT, Descriptor, encode, is_out_of_reach, shadow_of
 from ..exits import GuestFault
 from ..guest_events import DR7_ENABLES
 from ..region import write_gate
@@ -105,12 +105,13 @@ class Translator:
         self.outer_hash.clear()
         self.prepare_flag_images()
         cpu.unit_first, cpu.unit_last = layout.CACHE, layout.CACHE + self.cache.room - 1
+        cpu.unit_selector = layout.TRANSLATED_CODE_SELECTOR
         cpu.unit_notes = layout.CACHE_NOTES
         cpu.unit_events[common.LOOKUP_HIT] = EVENT_TRANSLATOR_LOOKUP_HIT
         self.grant()
 
     def grant(self) -> None:
-        """Translated code may be fetched, and reaches the VMM's records by what the translator put there.
+        """Translated code may be fetched, and reaches the VMM's records by the instructions that the translator notes.
 
         In ring 3 these are user pages: what keeps a program from them is that its segments end below. What only the VMM
         writes is read-only there, and in ring 1 too.
@@ -277,12 +278,14 @@ class Translator:
         """Whether the guest's next instruction needs no translation, or can have one."""
         if not self.applies():
             return True
-        return self.is_translatable(self.vm.segments.state(CS), int(self.vm.vcpu.dr[7]))
+        return self.is_translatable(self.vm.segments.state(CS), self.vm.vcpu.frame.eip, int(self.vm.vcpu.dr[7]))
 
     @staticmethod
-    def is_translatable(code: SegmentState, dr7: int) -> bool:
-        """16-bit code is interpreted, and so is code with breakpoints, which are addresses of its own."""
-        return bool(code.access & AR_DB) and not dr7 & DR7_ENABLES
+    def is_translatable(code: SegmentState, eip: int, dr7: int) -> bool:
+        """The rest is interpreted: 16-bit code, code with breakpoints, which are addresses of its own, and code where the
+        VMM lies, as the end of a BIOS image."""
+        within_reach = eip <= shadow_of(code, INNERMOST_RING).limit
+        return bool(code.access & AR_DB) and within_reach and not dr7 & DR7_ENABLES
 
     def context(self) -> Context:
         """What the next unit depends on besides its bytes."""

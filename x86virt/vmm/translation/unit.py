@@ -13,7 +13,7 @@ from ...core.decode import DECODED_OK, TOO_LONG, TRUNCATED
 from ...core.entries import decode_bytes
 from ...core.layout import MAX_INSTRUCTION
 from ...isa.vectors import GP
-from ..exits import GuestFault
+from ..exits import GuestFault, NotDirect
 from ..instruction import Instruction, from_record
 from .emitter import M32, Emitter, Site
 from .recovery import Recovery
@@ -75,7 +75,10 @@ class Scan:
         self.vm, self.context, self.choices, self.fetch = vm, context, choices, fetch
 
     def unit(self, eip: int, address: int) -> Unit:
-        """Translate from `eip` on, for a place in the cache. Raises GuestFault for what faults before it executes."""
+        """Translate from `eip` on, for a place in the cache.
+
+        Raises GuestFault for what faults before it executes, NotDirect where no translation can be made.
+        """
         emitter = Emitter(address, eip)
         writer = Writer(emitter, self.context, self.choices)
         unit = Unit(eip, self.context, address)
@@ -85,7 +88,7 @@ class Scan:
             emitter.now = Recovery(at, held=emitter.now.held or self.context.single)
             try:
                 octets, instruction = self.decode(at, unit.instructions == 0)
-            except GuestFault:
+            except (GuestFault, NotDirect):
                 if unit.instructions == 0:
                     raise
                 break
