@@ -19,6 +19,8 @@ and others, TOCS 2012).
   and nothing is seen any more.
 """
 
+from typing import ClassVar
+
 from x86virt.vmm import SEEN_BY_PROGRAMS, Exit, GuestFault, Size, SoftwareVmm, Switch, VirtualMachine, shadow_options
 
 
@@ -34,6 +36,7 @@ class BinaryTranslation(SoftwareVmm):
         Size("tc_size", "room for translated code", 192 << 10, 4 << 10, 192 << 10),
         *shadow_options(),
     )
+    paths: ClassVar[tuple[str, ...]] = (*SoftwareVmm.paths, "light_dispatch", "callout", "recover", "enter_cache", "leave_ring")
     # The flags of a program that runs directly are its own.
     known_divergences = frozenset(row for row in SEEN_BY_PROGRAMS if row[0] not in ("pushf", "popf", "iret"))
 

@@ -111,9 +111,9 @@ class JittedExits:
         vm, cpu = self.vm, self.processor.cpu
         if not self.declares or not self.wanted or vm.recorder is not None or self.processor.checks_isolation:
             return False
-        if vm.is_interpreted or vm.ring != 1 or cpu.sensitive_trap:
+        if vm.is_interpreted or vm.ring != 1 or cpu.sensitive_trap or vm.devices.has_apics:
             return False
-        if vm.crossings.own_step or vm.shadow.open_frames or vm.descriptors.table_written or vm.vcpu.halted:
+        if vm.crossings.own_step or vm.descriptors.table_written or vm.vcpu.halted:
             return False
         if cpu.stop_count or cpu.stop_deliveries or cpu.watch or vm.translation is not None:
             return False

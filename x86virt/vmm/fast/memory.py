@@ -178,7 +178,7 @@ def load_page_directory(cpu, ram, exits, links, control, number):
     # 2. The other address space.
     store_32(ram, CR3, value)
     path = SHADOW_SWITCH
-    if is_loose(control, mode_of(ram, control)):
+    if is_loose(control):
         path = SHADOW_FLUSH
     charge_items(cpu, exits, path, 1)
     change_space(cpu, ram, control, links)

@@ -178,6 +178,7 @@ class Translator:
         self.own_gs = cpu.seg[GS].copy()
         cpu.seg[GS] = self.gs
         self.inside, self.serving = False, True
+        self.vm.charge("callout", 1)
         return frame, self.site[1]
 
     def come_back(self, image: Frame) -> None:
@@ -200,6 +201,7 @@ class Translator:
             return
         vm = self.vm
         self.serving = False
+        vm.charge("leave_ring", 1)
         vmm_charge(vm.processor.state, EVENT_SYS_INT_N_CPL3_TO_CPL0, 1, int(vm.processor.cpu.price[EVENT_SYS_INT_N_CPL3_TO_CPL0]))
         vm.processor.set_segment(CS, layout.VMM_CODE_SELECTOR, 0, M32, FLAT_CODE)
         vm.processor.set_segment(SS, layout.VMM_DATA_SELECTOR, 0, M32, FLAT_DATA)
@@ -212,9 +214,11 @@ class Translator:
         if vector == layout.CALLOUT_VECTOR:
             self.site = self.cache.site_before(frame.eip)
             recovery = self.site[1].recovery
+            self.vm.charge("callout", 1)
         else:
             unit = self.cache.unit_at(frame.eip)
             recovery = unit.recovery_at(frame.eip - unit.address)
+            self.vm.charge("recover", 1)
         self.view(frame, recovery)
         for register, value in self.overlay.items():
             cpu.gpr[register] = value
@@ -315,6 +319,7 @@ class Translator:
         vm, record = self.vm, self.record
         context = self.context()
         self.count("entry")
+        vm.charge("enter_cache", 1)
         if not context.single:
             self.hash_of(context).use(context)
         address = self.address_of(frame.eip, context)
