@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ...core.layout import NOTE_EVENT_SHIFT, NOTE_OWN_DATA, NOTE_RETIRES
 from .. import layout
+from ..instruction import Instruction
 from .record import slot
 from .recovery import SLOT_OF_REGISTER, Recovery
 
@@ -31,6 +32,7 @@ class Site:
     target: int | None = None
     branch: int | None = None  # where the displacement of the conditional jump to this site lies
     chained: int | None = None  # the address to which it jumps by itself now
+    instruction: Instruction | None = None  # for which it stands, where the VMM need not decode it again
 
 
 def dword(value: int) -> bytes:
@@ -99,12 +101,14 @@ class Emitter:
 
     # -- leaving ----------------------------------------------------------------------------------------------------------
 
-    def callout(self, kind: str, target: int | None = None, before: Recovery | None = None) -> Site:
+    def callout(
+        self, kind: str, target: int | None = None, before: Recovery | None = None, instruction: Instruction | None = None
+    ) -> Site:
         """Call the VMM: a real software interrupt through its gate, with room for a jump.
 
         With `before` a guest instruction completes with it, or with the jump that replaces it.
         """
-        site = Site(kind, len(self.octets), self.now, target)
+        site = Site(kind, len(self.octets), self.now, target, instruction=instruction)
         self.sites.append(site)
         if before is None:
             self.put(CALLOUT)
@@ -114,9 +118,9 @@ class Emitter:
         self.put(FILLER)
         return site
 
-    def light_callout(self, kind: str, stub: int) -> Site:
+    def light_callout(self, kind: str, stub: int, instruction: Instruction | None = None) -> Site:
         """Call the VMM without a change of privilege: the site's address goes into the record, the common code does the rest."""
-        site = Site(kind, len(self.octets), self.now)
+        site = Site(kind, len(self.octets), self.now, instruction=instruction)
         self.sites.append(site)
         self.put(self.store_constant(slot("site"), self.here))
         self.jump(stub)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 SAVED = {
     "serving", "own_gs", "ring", "cs", "trap_flag", "inside", "gs", "passed", "entered", "iopl", "cache", "hash", "outer_hash",
-    "pages",
+    "pages", "adaptation",
 }  # fmt: skip
-MADE = {"vm", "chaining", "inline_emulation", "translate_user", "record", "site", "overlay"}
+MADE = {"vm", "chaining", "inline_emulation", "translate_user", "record", "site", "overlay", "context_entered"}
 
 
 def translator_state(translator: "Translator") -> dict[str, Any]:
@@ -42,7 +42,8 @@ def translator_state(translator: "Translator") -> dict[str, Any]:
         "ring": translator.ring,
         "hash": hash_state(translator.hash),
         "outer_hash": hash_state(translator.outer_hash),
-        "written": sorted(translator.pages.written),
+        "written": sorted(map(list, translator.pages.written)),
+        "adaptation": translator.adaptation.state(),
     }
 
 
@@ -77,6 +78,7 @@ def restore_translator(translator: "Translator", state: dict[str, Any]) -> None:
     else:
         translator.lay_common_code()
     translator.grant()
+    translator.adaptation.restore(state["adaptation"])
     for row in state["units"]:
         cache.register(remade(translator, row))
     for unit in cache.units:
@@ -89,7 +91,7 @@ def restore_translator(translator: "Translator", state: dict[str, Any]) -> None:
         table: HashTable = getattr(translator, name)
         table.context = None if context is None else context_of(context)
         table.entered = {word(place): word(eip) for place, eip in entered}
-    translator.pages.written = {word(frame) for frame in state["written"]}
+    translator.pages.written = {(word(frame), word(first), word(last)) for frame, first, last in state["written"]}
 
 
 def remade(translator: "Translator", row: list[Any]) -> Unit:

@@ -81,11 +81,13 @@ class Writer:
     def __init__(self, emitter: Emitter, context: Context, choices: Choices) -> None:
         self.emitter, self.context, self.choices = emitter, context, choices
 
-    def write(self, instruction: Instruction, eip: int) -> bool:
-        """Write one instruction of the guest; whether the unit goes on behind it."""
+    def write(self, instruction: Instruction, eip: int, adapted: bool = False) -> bool:
+        """Write one instruction of the guest, `adapted` or as it is; whether the unit goes on behind it."""
         self.instruction, self.eip = instruction, eip
         self.next_eip = eip + instruction.length & M32
         operation = instruction.row.operation
+        if adapted:
+            return self.simulated()
         if operation in NEAR_TRANSFERS:
             return self.near_transfer(NEAR_TRANSFERS[operation])
         if operation.startswith("system:"):
@@ -250,12 +252,24 @@ class Writer:
 
     def sensitive(self, transfers: bool = False) -> bool:
         """A callout: the VMM performs the instruction on the virtual processor."""
-        if self.instruction.operation in LIGHT and self.context.ring == INNERMOST_RING:
-            self.emitter.light_callout("sensitive_instruction", self.choices.call)
-        else:
-            self.emitter.callout("sensitive_instruction")
-        self.emitter.now = Recovery(self.next_eip)
+        self.call_vmm("sensitive_instruction", self.instruction.operation in LIGHT)
         return ENDS if transfers else GOES_ON
+
+    def call_vmm(self, kind: str, stays: bool, instruction: Instruction | None = None) -> None:
+        """A callout for the whole instruction: one that stays in ring 1 if the VMM can serve it there."""
+        if stays and self.context.ring == INNERMOST_RING:
+            self.emitter.light_callout(kind, self.choices.call, instruction)
+        else:
+            self.emitter.callout(kind, instruction=instruction)
+        self.emitter.now = Recovery(self.next_eip)
+
+    def simulated(self) -> bool:
+        """An instruction that has often written traced memory: the VMM performs it, so that it need not fault first."""
+        operation = self.instruction.row.operation
+        if operation.startswith(("system:", "port_string")):
+            return self.sensitive(self.instruction.operation in TRANSFERS or self.instruction.operation in CHANGES_CODE)
+        self.call_vmm("adapted_write", True, self.instruction)
+        return ENDS if operation in NEAR_TRANSFERS else GOES_ON
 
     def cli(self) -> bool:
         """CLI is one store to the virtual flag."""

@@ -34,12 +34,14 @@ from ...isa.registers import (
 from ...processor import FLAT_CODE, FLAT_DATA
 from .. import layout
 from ..descriptor import ABSENT, Descriptor, encode, is_out_of_reach, shadow_of
+from ..emulate.writes import simulate_write
 from ..exits import GuestFault
 from ..guest_events import DR7_ENABLES
 from ..region import write_gate
 from ..state import SegmentState
 from ..vcpu import Frame
 from . import common
+from .adaptation import Adaptation
 from .cache import TranslationCache
 from .emitter import M32, Site, dword
 from .hash_table import HashTable
@@ -74,6 +76,7 @@ class Translator:
         self.cache = TranslationCache(vm, int(option("tc_size")))
         self.hash, self.outer_hash = HashTable(vm, layout.HASH), HashTable(vm, layout.OUTER_HASH)
         self.pages = CodePages(self)
+        self.adaptation = Adaptation(self)
         self.chaining, self.inline_emulation = bool(option("chaining")), bool(option("inline_emulation"))
         self.translate_user = bool(option("translate_user"))
         self.record = vm.processor.memory[layout.TRANSLATOR : layout.TRANSLATOR + RECORD.itemsize].view(RECORD)[0]
@@ -88,6 +91,7 @@ class Translator:
         self.passed: tuple[int, int, int] | None = None  # behind a callout: instructions retired, EIP, where to go on
         self.overlay: dict[int, int] = {}  # registers that are in the record while the processor stands in a sequence
         self.entered: Unit | None = None  # where the guest goes on, its pages not yet marked accessed
+        self.context_entered: Context | None = None  # in which the guest was last resumed to run on
         self.iopl = -1  # for which the kernel's table of POPF stands
 
     # -- the region ---------------------------------------------------------------------------------------------------------
@@ -359,6 +363,10 @@ class Translator:
             self.join(*site, unit, address, context)
         self.entered = unit
         self.mark_entered()
+        if not context.single:
+            self.context_entered = context
+            if self.entered is None:
+                self.cache.index.enter(eip, context, address)
         return address
 
     def mark_entered(self) -> None:
@@ -420,13 +428,30 @@ class Translator:
 
     def begin(self) -> None:
         """The guest's next instruction could not be fetched. Raises GuestFault if it still cannot."""
-        self.find(self.vm.vcpu.frame.eip, self.context())
+        try:
+            self.find(self.vm.vcpu.frame.eip, self.context())
+        except GuestFault:
+            self.pages.mark_fetched()
+            raise
 
     def pass_callout(self) -> None:
         """Go on behind the callout that brought control here, though the guest stands where it stood."""
         assert self.site is not None
         unit, site = self.site
         self.passed = int(self.vm.processor.cpu.retired), self.vm.vcpu.frame.eip, unit.address + site.offset + 5
+
+    def simulate_write(self) -> None:
+        """Perform the instruction for which the callout stands, one that has often written traced memory."""
+        assert self.site is not None
+        shadow, site = self.vm.shadow, self.site[1]
+        gla, notices = self.vm.linear_eip(), shadow.notices
+        simulate_write(self.vm, site.instruction)
+        self.adaptation.note_callout(gla, shadow.notices != notices)
+
+    def note_traced_fault(self) -> None:
+        """The guest is about to write traced memory, and has faulted."""
+        if self.applies():
+            self.adaptation.note_fault(self.vm.linear_eip())
 
     def set_x87_pointer(self) -> None:
         """Let the x87 FPU's pointer to its last instruction be the guest's, as an image in memory will show it."""
@@ -472,6 +497,7 @@ class Translator:
         self.hash.clear()
         self.outer_hash.clear()
         self.pages.clear()
+        self.adaptation.clear()
 
     def segment_cache(self, segment: int):
         """What the processor would hold of a segment register if the guest's code ran as it is."""
