@@ -16,8 +16,9 @@ import time
 import traceback
 from collections import Counter
 
+import sensitive_cases
+import v86_cases
 from hypothesis import HealthCheck, Phase, given, seed, settings
-from sensitive_cases import SENSITIVE_ROWS, some_cases, verdicts
 from small_kernel import Kernel
 from timed_kernels import timed_kernels
 from vmm_judge import VARIANTS, VMMS, judge
@@ -127,10 +128,11 @@ def length_of(octets: bytes) -> int:
 
 
 def run_sensitive(under: str, most: int, tally: Tally) -> None:
-    """So many cases of every sensitive row."""
-    for row in SENSITIVE_ROWS:
+    """So many cases of every sensitive row, in all modes."""
+    runs = [(sensitive_cases, row) for row in sensitive_cases.SENSITIVE_ROWS] + [(v86_cases, row) for row in v86_cases.ROWS]
+    for made, row in runs:
         try:
-            tally.kinds += verdicts(some_cases(row, most), under)
+            tally.kinds += made.verdicts(made.some_cases(row, most), under)
         except AssertionError as error:
             tally.failures.append(f"{under}: {error}")
             print(tally.failures[-1], file=sys.stderr, flush=True)
