@@ -23,7 +23,6 @@ from small_kernel import (
     GDT,
     HANDLERS,
     IDT,
-    RAM_BYTES,
     TABLE,
     TSS,
     Kernel,
@@ -40,25 +39,13 @@ from small_kernel import (
     strategy,
     word,
 )
-from vmm_judge import EQUAL, VARIANTS, VMMS, judge
+from vmm_judge import EQUAL, VARIANTS, VMMS, isolated, judge
 from vmm_pieces import CALL_EBX, ROUTINES, UP, furnished, index
 
-from x86virt import Machine, load_profile
 from x86virt.vmm import layout
 
 TOP = layout.VMM_BASE
-ATTACK_CYCLES = 2_000_000
 OWN_SELECTORS = range(layout.FIRST_VMM_SELECTOR, 0x10000, 8)
-
-
-def isolated(kernel: Kernel, under: str) -> str:
-    """Run with the check of isolation; gives the outcome."""
-    machine = Machine(strategy(under), load_profile("p4_prescott"), RAM_BYTES, check_isolation=True)
-    machine.load(kernel.image())
-    result = machine.run(ATTACK_CYCLES)
-    assert not result.outcome.startswith("isolation"), result.outcome
-    result.ledger.check_conservation(result.ticks)
-    return result.outcome
 
 
 def attack(kernel: Kernel, under: str, checkpoint: int = 64) -> str:
