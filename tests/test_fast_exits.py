@@ -1,4 +1,4 @@
-"""Jitted exits of trap-and-emulate: the same state, ledger and exits as the Python handlers, to the last tick."""
+"""Jitted exits of both software techniques: the same state, ledger and exits as the Python handlers, to the last tick."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from x86virt.vmm.fast.records import ACTIONS, N_ENTRIES, PATHS, SYSTEM_CALL
 from x86virt.vmm.registry import find_strategy
 
 TRAP_AND_EMULATE = find_strategy("trap-and-emulate")
+TRANSLATION = "binary-translation"
+OF_A_TRANSLATOR = ("light_dispatch", "callout", "recover", "enter_cache")
+TECHNIQUES = ("trap-and-emulate", TRANSLATION)
 GUESTS = {
-    "alu": "2", "callret": "20", "clock": "10", "cr3switch": "10", "divzero": "30", "hello": "1", "hello_pse": "1", "irq": "5",
+    "alu": "2", "callret": "20", "clock": "10", "cr3switch": "10", "divzero": "30", "hello": "1", "hello_pse": "1", "irq": "2",
     "pgfault": "20", "portio": "30", "ptemod": "20", "stealth": "1", "syscall": "30", "tasks": "3",
 }  # fmt: skip
 BUDGET = 400_000_000
@@ -54,35 +57,50 @@ def differing(one: dict[str, object], other: dict[str, object]) -> list[str]:
     return [name for name in one if one[name] != other[name]]
 
 
+@pytest.mark.parametrize("technique", TECHNIQUES)
 @pytest.mark.parametrize("guest", GUESTS)
-def test_every_guest_takes_the_same_course(guest: str) -> None:
+def test_every_guest_takes_the_same_course(guest: str, technique: str) -> None:
     runs = []
     for jitted in (True, False):
-        machine = loaded(guest, GUESTS[guest], jitted)
+        machine = loaded(guest, GUESTS[guest], jitted, find_strategy(technique))
         machine.run(BUDGET)
         runs.append(everything(machine))
         assert machine.exits_in_code.handled == 0 or jitted
     assert differing(*runs) == []
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-@given(kernel=kernels)
-def test_random_kernels_take_the_same_course(kernel: Kernel) -> None:
+@pytest.mark.parametrize("guest", ["smc", "cr3switch", "ptemod"])
+@pytest.mark.parametrize("options", ["chaining=off,inline_emulation=off", "tc_size=4K", "shadow=trace"])
+def test_a_translators_switches_change_nothing_of_that(guest: str, options: str) -> None:
+    """Without chains each jump leaves the cache; a small one is thrown away while the guest runs."""
     runs = []
     for jitted in (True, False):
-        machine = start(kernel, "trap-and-emulate")
+        machine = loaded(guest, "3", jitted, find_strategy(f"{TRANSLATION},{options}"))
+        machine.run(BUDGET)
+        runs.append(everything(machine))
+    assert differing(*runs) == []
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(kernel=kernels)
+def test_random_kernels_take_the_same_course(technique: str, kernel: Kernel) -> None:
+    runs = []
+    for jitted in (True, False):
+        machine = start(kernel, technique)
         machine.exits_in_code.wanted = jitted
         machine.run(BUDGET)
         runs.append(everything(machine))
     assert differing(*runs) == []
 
 
-@pytest.mark.parametrize("guest", ["syscall", "irq", "portio"])
-def test_slices_do_not_show(guest: str) -> None:
+@pytest.mark.parametrize("technique", TECHNIQUES)
+@pytest.mark.parametrize("guest", ["syscall", "tasks", "portio"])
+def test_slices_do_not_show(guest: str, technique: str) -> None:
     """Cut at numbers of instructions and of cycles, with jitted exits in every other slice."""
-    whole = loaded(guest, "4")
+    whole = loaded(guest, "4", strategy=find_strategy(technique))
     whole.run(BUDGET)
-    cut = loaded(guest, "4")
+    cut = loaded(guest, "4", strategy=find_strategy(technique))
     steps = np.random.default_rng(7)
     while cut.outcome is None:
         cut.exits_in_code.wanted = not cut.exits_in_code.wanted
@@ -93,12 +111,13 @@ def test_slices_do_not_show(guest: str) -> None:
     assert differing(everything(whole), everything(cut)) == []
 
 
-@pytest.mark.parametrize("guest", ["syscall", "portio", "divzero"])
-def test_the_common_exits_do_not_return_to_python(guest: str) -> None:
+@pytest.mark.parametrize("technique", [*TECHNIQUES, f"{TRANSLATION},chaining=off"])
+@pytest.mark.parametrize("guest", ["syscall", "portio", "divzero", "ptemod", "cr3switch"])
+def test_the_common_exits_do_not_return_to_python(guest: str, technique: str) -> None:
     """In steady state: the number of exits that Python sees does not grow with the iterations."""
     left = []
     for iterations in (100, 300):
-        machine = loaded(guest, str(iterations))
+        machine = loaded(guest, str(iterations), strategy=find_strategy(technique))
         result = machine.run(BUDGET)
         exits = sum(count for count, _ in result.exits.values())
         assert exits > 2 * iterations
@@ -109,11 +128,14 @@ def test_the_common_exits_do_not_return_to_python(guest: str) -> None:
 # -- who says what is jitted ----------------------------------------------------------------------------------------------
 
 
-def test_what_trap_and_emulate_declares_is_known() -> None:
-    assert set(TRAP_AND_EMULATE.jitted.values()) <= set(ACTIONS)
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_what_a_technique_declares_is_known(technique: str) -> None:
+    strategy = find_strategy(technique)
+    assert set(strategy.jitted.values()) <= set(ACTIONS)
     reasons = {reason_of_entry(entry) for entry in range(N_ENTRIES)}
-    assert set(TRAP_AND_EMULATE.jitted) <= reasons
-    assert set(PATHS) <= set(TRAP_AND_EMULATE.paths)
+    assert set(strategy.jitted) <= reasons
+    assert {path for path in PATHS if path not in OF_A_TRANSLATOR} <= set(strategy.paths)
+    assert (technique == TRANSLATION) == (set(PATHS) <= set(strategy.paths))
     assert reason_of_entry(SYSTEM_CALL) == "system_call"
 
 

@@ -13,7 +13,7 @@ from small_kernel import MAX_CYCLES, RAM_BYTES, Kernel, strategy
 from x86virt import Image, Machine, find_strategy, load_profile
 from x86virt.discipline import tlb_discipline
 from x86virt.equivalence import Pair, Start, compare_runs, found
-from x86virt.vmm.options import Choice, Size, Switch
+from x86virt.vmm.options import Choice, Count, Size, Switch
 from x86virt.vmm.registry import strategy_names
 
 VMMS = tuple(name for name in strategy_names() if find_strategy(name).needs_vmm)
@@ -27,7 +27,7 @@ def variants(name: str) -> list[str]:
             found.append(f"{name},{option.name}={'off' if option.default else 'on'}")
         elif isinstance(option, Choice):
             found += [f"{name},{option.name}={text}" for text in option.words if text != option.default]
-        elif isinstance(option, Size):
+        elif isinstance(option, Size | Count):
             found.append(f"{name},{option.name}={option.least}")
     return found
 

@@ -14,6 +14,7 @@ from x86virt.vmm import GuestFault, Unsupported, layout
 from x86virt.vmm.instruction import bytes_at_trap, text_at_trap
 from x86virt.vmm.reflect import TripleFault
 from x86virt.vmm.registry import find_strategy
+from x86virt.vmm.state import x87_state
 from x86virt.vmm.vcpu import Frame
 from x86virt.vmm.witness_run import MEMORY_BYTES, REFUSED, Measured, Witness, bits, device_record
 
@@ -28,9 +29,11 @@ TIMER_LINE = 1  # falls by itself as time goes by
 FRAME = ("eip", "cs", "eflags", "esp", "ss")
 
 
-def make_machine(guest: str, command_line: str = "", profile: str = "p4_prescott") -> Machine:
-    """A machine under trap-and-emulate with a guest loaded."""
-    machine = Machine(find_strategy("trap-and-emulate")(), load_profile(profile), MEMORY_BYTES)
+def make_machine(
+    guest: str, command_line: str = "", profile: str = "p4_prescott", strategy: str = "trap-and-emulate"
+) -> Machine:
+    """A machine under a software VMM with a guest loaded."""
+    machine = Machine(find_strategy(strategy)(), load_profile(profile), MEMORY_BYTES)
     machine.load(find_guest(guest), command_line)
     return machine
 
@@ -51,7 +54,7 @@ def comparable(vm) -> bool:
     """Whether no instruction of the guest is being stepped over by the VMM, which the image does not do, and no virtual
     timer rises while the Python handlers are being charged for their work."""
     quiet = device_deadline(vm.boards) - int(vm.processor.cpu.ticks) > QUIET_TICKS
-    return quiet and not (vm.crossings.own_step or vm.shadow.open_frames or vm.descriptors.table_written)
+    return quiet and not (vm.crossings.own_step or vm.descriptors.table_written)
 
 
 class Effect:
@@ -61,6 +64,7 @@ class Effect:
         cpu, ram = vm.processor.cpu, vm.processor.ram
         self.values = {name: getattr(frame, name) for name in FRAME}
         self.values |= {f"gpr{number}": int(general[number]) for number in range(8) if number != ESP}
+        self.values["x87"] = x87_state(cpu)
         for name in ("cr0", "cr4", "sysenter_cs", "sysenter_esp", "sysenter_eip"):
             self.values[f"hardware_{name}"] = int(cpu[name])
         for name in layout.VCPU.names:

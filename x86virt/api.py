@@ -43,7 +43,7 @@ class Setup:
     disk_write: bool = False  # write to the disks' files; otherwise what the guest writes is forgotten
     rtc: int | None = None  # what the real-time clock shows at power on, in seconds since the beginning of 1970
     reboots: bool = True  # whether a reset starts firmware anew
-    apic: bool = False  # a local APIC and an I/O APIC; the guest of a VMM never sees any
+    apic: bool = False  # a local APIC and an I/O APIC
 
     @property
     def name(self) -> str:
@@ -57,8 +57,8 @@ class Setup:
 
         machine = Machine(self.strategy(), self.profile, self.memory_bytes, self.cache_model, self.check_isolation)
         machine.reboots, machine.usual_cycles = self.reboots, self.max_cycles
-        if self.apic and machine.vm is None:
-            machine.processor.fit_apic(True)
+        if self.apic:
+            machine.fit_apic()
         try:
             for path in self.disks:
                 machine.disks.attach(Disk.open(path, self.disk_write))
@@ -139,8 +139,8 @@ def make_setup(
 def setup_of_start(setup: Setup, opened: "Opened", memory_bytes: int, max_cycles: int | None, apic: bool | None) -> Setup:
     """A setup with what a start wants of its machine where nothing is said: memory and cycles 0, `apic` None.
 
-    What starts by firmware or by the Linux boot protocol gets the memory, the time and (on the bare machine) the APIC of a
-    PC; a boot disk is the first of the disks.
+    What starts by firmware or by the Linux boot protocol gets the memory, the time and the APICs of a PC; a boot disk is the
+    first of the disks.
     """
     pc = is_pc(opened.bootable)
     disks = setup.disks if opened.disk is None else (opened.disk, *setup.disks)
@@ -148,7 +148,7 @@ def setup_of_start(setup: Setup, opened: "Opened", memory_bytes: int, max_cycles
         setup,
         memory_bytes=memory_bytes or (PC_MEMORY_BYTES if pc else DEFAULT_MEMORY_BYTES),
         max_cycles=max_cycles if max_cycles != 0 else PC_MAX_CYCLES if pc else DEFAULT_MAX_CYCLES,
-        apic=apic if apic is not None else pc and not setup.strategy.needs_vmm,
+        apic=apic if apic is not None else pc,
         disks=disks,
     )
 

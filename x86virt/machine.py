@@ -115,6 +115,12 @@ class Machine:
         if check_isolation:
             self.check_isolation()
 
+    def fit_apic(self) -> None:
+        """Give the machine a local APIC and an I/O APIC, before it first runs; the guest of a VMM gets virtual ones too."""
+        self.processor.fit_apic(True)
+        if self.vm is not None:
+            self.vm.devices.fit_apics()
+
     def check_isolation(self) -> None:
         """Check every access of a guest's operand from now on. On the bare machine all frames are the guest's."""
         if self.vm is None:
@@ -155,7 +161,7 @@ class Machine:
     def mp_tables(self) -> list[tuple[int, bytes]]:
         """What an operating system that starts without firmware finds out about the APICs from."""
         cpu = self.processor.cpu
-        if self.has_firmware or self.vm is not None or not cpu.apic.present:
+        if self.has_firmware or not cpu.apic.present:
             return []
         return mp_tables(int(cpu.cpuid[1, 0]), int(cpu.cpuid_leaf1_edx) | 1 << FEATURE_APIC)
 

@@ -20,6 +20,7 @@ The file of a log is JSON:
 import json
 import os
 import pathlib
+from dataclasses import replace
 from typing import Any
 
 from .api import Setup, strategy_errors
@@ -159,7 +160,7 @@ def record(setup: Setup, image: Bootable, command_line: str = "") -> tuple[RunRe
     if setup.disks:
         raise UserError(setup.disks[0], "what a disk does in time cannot be recorded yet", "run it without --record")
     with strategy_errors(setup.name):
-        machine = setup.machine()
+        machine = replace(setup, apic=False).machine()  # whose interrupts are in no log yet either
         recorder = Recorder(machine)
         machine.load(image, command_line)
         result = machine.run(setup.max_cycles)
@@ -192,7 +193,7 @@ def replay(setup: Setup, image: Bootable, log: InputLog) -> Machine:
     for name, here in (("profile", setup.profile.name), ("memory_bytes", setup.memory_bytes)):
         if log.identity[name] != here:
             raise ReplayError(f"the log is of a machine with {name} {log.identity[name]}, not {here}")
-    machine = setup.machine()
+    machine = replace(setup, apic=False).machine()
     follower = Replay(machine, log)
     machine.load(image, log.identity["command_line"])
     follower.freeze()

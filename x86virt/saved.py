@@ -324,7 +324,7 @@ def empty_machine(
     machine = Machine(chosen(), profile, memory, manifest["cache_model"], checked)
     bios_bytes, vga_rom_bytes = (within(count, 0, LARGEST_BIOS) for count in manifest["firmware_bytes"])
     if within(manifest["apic"], 0, 1):
-        machine.processor.fit_apic(True)
+        machine.fit_apic()
     if machine.vm is not None and manifest["vm"]["interpreter"] is not None:
         guest_processor(machine)  # which makes the interpreter
     if bios_bytes:

@@ -1,8 +1,8 @@
 """How fast the emulator itself is, in host time: the only figures of the project that depend on the host.
 
 All models are on: TLB, caches, ledger. On the bare machine the figures are those of the seven phases of the guest
-`speed`, each timed from its first instruction to its last, the best of three runs. Under a VMM each figure is the best of
-three runs of one guest; what a guest does before and after its loop is less than a thousandth of it.
+`speed`, under a VMM those of one guest each. All are timed within the guest's measured regions, from the first
+instruction of each to its last, the best of three runs.
 `benchmarks/bench_speed.py` runs the same seven phases on other emulators.
 """
 
@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from .api import Setup, passed
+from .api import Setup, passed, strategy_errors
 from .errors import UnsupportedError
 from .guests import find_guest, guests
 from .host import machine_name
 from .report import number, plain_table
 
 if TYPE_CHECKING:
-    from .machine import RunResult
+    from .machine import Machine, RunResult
     from .profile import Profile
     from .start.boot import Bootable
 
@@ -44,6 +44,7 @@ class Loop:
     """One measured loop: a guest, the iterations to begin with, what one event is, whether SYSENTER is there.
 
     An event is an iteration, or where `counted` names events of the ledger each of these, or each VM exit for `exits`.
+    With `processor` the loop is one for techniques of that kind alone.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Loop:
     event: str
     has_sysenter: bool = True
     counted: tuple[str, ...] = ()
+    processor: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ VMM_LOOPS = (
     Loop("syscall", "syscall", 100, "INT 0x80 round trip", has_sysenter=False),
     Loop("portio", "portio", 100, "IN and OUT"),
     # What the VMM itself does in a second of host time.
-    Loop("vmm_privileged", "portio", 100, "VM exit", counted=(EXITS,)),
+    Loop("vmm_privileged", "portio", 100, "VM exit", counted=(EXITS,), processor="trap_and_emulate"),
+    Loop("vmm_callout", "portio", 100, "callout", counted=(EXITS,), processor="binary_translation"),
     Loop("vmm_fill", "ptemod", 100, "shadow fill", counted=("vmm.shadow_fill",)),
     Loop("vmm_reflect", "divzero", 100, "reflected exception", counted=("vmm.reflect",)),
 )
@@ -125,6 +128,8 @@ def measure_speed(setups: Sequence[Setup], cold: bool, progress: Callable[[str],
             rows += measure_phases(setup)
             continue
         for loop in VMM_LOOPS:
+            if loop.processor not in ("", setup.strategy.processor):
+                continue
             progress(f"{loop.guest} under {setup.name}, {setup.profile.name}, best of {REPEATS}")
             rows.append(measure_loop(setup, loop))
     profile = setups[0].profile.name
@@ -190,26 +195,34 @@ def speed_image(counts: Sequence[int]) -> bytes:
 
 def time_phases(setup: Setup, counts: Sequence[int]) -> tuple[list[float], list[int]]:
     """Run `speed` once: host seconds and guest instructions of each phase."""
-    from .machine import Machine
     from .start.multiboot import parse_image
 
-    marks: list[tuple[float, float]] = []
-
-    class TimedMachine(Machine):
-        """A machine that notes the host's time before and after its own work at each mark."""
-
-        def on_mark(self) -> None:
-            reached = time.perf_counter()
-            super().on_mark()
-            marks.append((reached, time.perf_counter()))
-
-    machine = TimedMachine(setup.strategy(), setup.profile, setup.memory_bytes, setup.cache_model)
+    machine = setup.machine()
+    marks = timed_marks(machine)
     machine.load(parse_image(speed_image(counts), "speed"))
     result = machine.run()
     if not passed(result.outcome, result.exit_code):
         raise RuntimeError(f"the guest `speed` ended with {result.outcome}: {result.console.decode(errors='replace')}")
-    seconds = [end[0] - begin[1] for begin, end in zip(marks[::2], marks[1::2], strict=True)]
-    return seconds, [region.instructions for region in result.regions]
+    return seconds_of_regions(marks), [region.instructions for region in result.regions]
+
+
+def timed_marks(machine: "Machine") -> list[tuple[float, float]]:
+    """The host's time before and after the machine's own work at each mark of its guest, as the run goes on."""
+    marks: list[tuple[float, float]] = []
+    inner = machine.on_mark
+
+    def on_mark() -> None:
+        reached = time.perf_counter()
+        inner()
+        marks.append((reached, time.perf_counter()))
+
+    machine.on_mark = on_mark  # type: ignore[method-assign]
+    return marks
+
+
+def seconds_of_regions(marks: list[tuple[float, float]]) -> list[float]:
+    """How long each region took, from the mark that begins it to the one that ends it."""
+    return [end[0] - begin[1] for begin, end in zip(marks[::2], marks[1::2], strict=True)]
 
 
 def measure_loop(setup: Setup, loop: Loop) -> SpeedRow:
@@ -224,38 +237,47 @@ def measure_loop(setup: Setup, loop: Loop) -> SpeedRow:
         iterations = loop.iterations
         seconds, result = _timed(chosen, image, iterations)
         while seconds < SHORTEST and passed(result.outcome, result.exit_code):
-            iterations *= max(2, min(20, round(GOAL / seconds)))
+            iterations *= max(2, min(20, round(GOAL / max(seconds, 1e-6))))
             seconds, result = _timed(chosen, image, iterations)
     except UnsupportedError as error:
         return replace(row, outcome=f"unsupported: {error.what}")
     if not passed(result.outcome, result.exit_code):
         return replace(row, outcome=result.outcome)
     best = min(seconds, *(_timed(chosen, image, iterations)[0] for _ in range(REPEATS - 1)))
-    exits = sum(count for count, _ in result.exits.values())
+    exits, instructions = exits_of(result), sum(region.instructions for region in result.regions)
     return replace(
         row,
         iterations=iterations,
         seconds=best,
-        guest_mips=result.instructions / best / 1e6,
+        guest_mips=instructions / best / 1e6,
         events_per_second=events_of(loop, result, iterations) / best,
         exits_per_second=exits / best if exits else None,
     )
 
 
 def events_of(loop: Loop, result: "RunResult", iterations: int) -> int:
-    """How many events of a loop there were in a run."""
+    """How many events of a loop there were in the guest's regions."""
     if not loop.counted:
         return iterations
     if loop.counted == (EXITS,):
-        return sum(count for count, _ in result.exits.values())
-    return sum(result.ledger.event_count(event) for event in loop.counted)
+        return exits_of(result)
+    return sum(region.ledger.event_count(event) for region in result.regions for event in loop.counted)
+
+
+def exits_of(result: "RunResult") -> int:
+    """The VM exits in the guest's regions."""
+    return sum(count for region in result.regions for count, _ in region.exits.values())
 
 
 def _timed(setup: Setup, image: "Bootable", iterations: int) -> "tuple[float, RunResult]":
-    """Host seconds of one run, and its result."""
-    started = time.perf_counter()
-    result = setup.run(image, f"iterations={iterations}")
-    return time.perf_counter() - started, result
+    """Host seconds of the guest's regions in one run, and its result."""
+    with strategy_errors(setup.name):
+        machine = setup.load(image, f"iterations={iterations}")
+        marks = timed_marks(machine)
+        result = machine.run(setup.max_cycles)
+    if not passed(result.outcome, result.exit_code):
+        return SHORTEST, result
+    return sum(seconds_of_regions(marks)), result
 
 
 def without_sysenter(profile: "Profile") -> "Profile":

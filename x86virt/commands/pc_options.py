@@ -74,7 +74,7 @@ START_OPTIONS = (
     click.option("--rtc", type=ClockTime(), help="What the real-time clock shows at power on; a fixed date unless said."),
     click.option(
         "--apic/--no-apic", "apic", default=None,
-        help="A local APIC and an I/O APIC; there by default where firmware or Linux starts on the bare machine.",
+        help="A local APIC and an I/O APIC; there by default where firmware or Linux starts.",
     ),
     click.option("--no-reboot", is_flag=True, help="End the run when the guest asks for a reset."),
 )  # fmt: skip

@@ -32,7 +32,8 @@ import numpy as np
 
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent
 HARDWARE = ("isa", "core")
-TOOLKIT = ("vmm/layout.py", "vmm/fast", "vmm/shadow")  # what the VMM has jitted, beside the hardware that it calls
+RECORDS = ("vmm/translation/index.py", "vmm/translation/record.py")
+TOOLKIT = ("vmm/layout.py", "vmm/fast", "vmm/shadow", *RECORDS)  # what the VMM has jitted, beside the hardware that it calls
 
 JIT_DISABLED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 BOUNDSCHECK = os.environ.get("X86VIRT_BOUNDSCHECK", "0") not in ("", "0")

@@ -228,10 +228,18 @@ _DEVICE_ACCESSES = {
 # Paths of the VMM: a witness gives a base and a cost per item, so the ticks vary.
 _VMM_PATHS = {
     "vmm.trap_dispatch": "The VMM's entry code, from its gate to the handler of the exit.",
-    "vmm.emulate_flags": "Emulation of CLI, STI, PUSHF or POPF on virtual flags.",
-    "vmm.emulate_control_register": "Emulation of MOV to or from a control register, LMSW or CLTS.",
+    "vmm.light_dispatch": "The same for a callout that stays in the ring of translated code.",
+    "vmm.callout": "The site of a callout found, and the guest's instruction and registers with it.",
+    "vmm.recover": "The guest's instruction and registers found for another place of the translation cache.",
+    "vmm.enter_cache": "The guest's next instruction found in the translation cache, and the translator's record refreshed.",
+    "vmm.leave_ring": "A callout's frame taken to ring 0, where the way on begins.",
+    "vmm.emulate_flags": "Emulation of CLI or STI on virtual flags.",
+    "vmm.emulate_flags_image": "Emulation of PUSHF or POPF on virtual flags.",
+    "vmm.emulate_state_read": "Emulation of SGDT, SIDT, SLDT, STR, SMSW, or a store of a segment register.",
+    "vmm.emulate_x87_store": "Emulation of FNSTENV, FNSAVE or FXSAVE: their selectors, and each doubleword stored.",
+    "vmm.emulate_control_register": "Emulation of MOV to or from a control or debug register, LMSW, CLTS or WBINVD.",
     "vmm.emulate_descriptor_table": "Emulation of LGDT, LIDT, LLDT or LTR.",
-    "vmm.emulate_segment": "Emulation of a segment-register load.",
+    "vmm.emulate_segment": "Emulation of a segment-register load, or of LAR, LSL, VERR or VERW.",
     "vmm.emulate_far_transfer": "Emulation of IRET or of a far transfer.",
     "vmm.emulate_port": "Emulation of IN, OUT, INS or OUTS up to the device.",
     "vmm.emulate_msr": "Emulation of RDMSR or WRMSR.",
@@ -274,17 +282,19 @@ _SHADOW_EVENTS = {
 # The binary translator's work, each priced by the key of its own name, and what is only counted.
 _TRANSLATOR_WORK = {
     "translator.instruction": ("instruction", "A guest instruction decoded and translated."),
-    "translator.entry": ("entry", "The VMM's search for the place in the cache at which the guest goes on."),
     "translator.chain": ("jump", "A callout replaced by a jump to the translation of its target."),
     "translator.lookup_miss": ("look-up", "An indirect transfer whose target the hash table did not hold, and its entry there."),
-    "translator.page_check": ("page", "A linear page with units looked up anew, since the address space may have changed."),
-    "translator.invalidation": ("unit", "A unit dropped, because its code changed or is no longer mapped."),
+    "translator.page_check": ("page", "A page with units looked at anew, since it was written or may be mapped otherwise."),
+    "translator.invalidation": ("unit", "A unit dropped: its code changed, is no longer mapped, or is to be made otherwise."),
     "translator.flush": ("flush", "The whole cache thrown away, because it was full or the guest's mode changed."),
 }
 _TRANSLATOR_COUNTS = {
+    "translator.entry": ("entry", "The guest goes on in the cache; what it takes is vmm.enter_cache."),
     "translator.unit": ("unit", "A unit translated."),
     "translator.byte": ("byte", "A byte written to the translation cache."),
     "translator.guest_byte": ("byte", "A byte of guest code that was translated; the ratio of both is the growth."),
+    "translator.adaptation": ("instruction", "An instruction that has often faulted at traced memory, from then on a callout."),
+    "translator.restoration": ("instruction", "Such an instruction, translated as it is again: it writes other memory now."),
     "translator.lookup_hit": ("look-up", "An indirect transfer that found its target in the hash table."),
 }
 
@@ -603,70 +613,80 @@ EVENT_DATA_REFERENCE_L3 = 149
 EVENT_DATA_REFERENCE_MEMORY = 150
 EVENT_VMM_UNPRICED_HOOK = 151
 EVENT_VMM_TRAP_DISPATCH = 152
-EVENT_VMM_EMULATE_FLAGS = 153
-EVENT_VMM_EMULATE_CONTROL_REGISTER = 154
-EVENT_VMM_EMULATE_DESCRIPTOR_TABLE = 155
-EVENT_VMM_EMULATE_SEGMENT = 156
-EVENT_VMM_EMULATE_FAR_TRANSFER = 157
-EVENT_VMM_EMULATE_PORT = 158
-EVENT_VMM_EMULATE_MSR = 159
-EVENT_VMM_EMULATE_HALT = 160
-EVENT_VMM_EMULATE_INVLPG = 161
-EVENT_VMM_EMULATE_SYSTEM_CALL = 162
-EVENT_VMM_REFLECT = 163
-EVENT_VMM_SHADOW_FILL = 164
-EVENT_VMM_SHADOW_FLUSH = 165
-EVENT_VMM_SHADOW_TABLE = 166
-EVENT_VMM_SHADOW_SWITCH = 167
-EVENT_VMM_SHADOW_SYNC = 168
-EVENT_VMM_SHADOW_CHECK = 169
-EVENT_VMM_DESCRIPTOR_SHADOW = 170
-EVENT_VMM_DEVICE_REQUEST = 171
-EVENT_VMM_RESUME = 172
-EVENT_INS_X87_MOVE = 173
-EVENT_INS_X87_INTEGER = 174
-EVENT_INS_X87_DECIMAL = 175
-EVENT_INS_X87_ADD = 176
-EVENT_INS_X87_COMPARE = 177
-EVENT_INS_X87_MULTIPLY = 178
-EVENT_INS_X87_DIVIDE = 179
-EVENT_INS_X87_SQRT = 180
-EVENT_INS_X87_REMAINDER = 181
-EVENT_INS_X87_TRANSCENDENTAL = 182
-EVENT_INS_X87_CONTROL = 183
-EVENT_INS_X87_ENVIRONMENT = 184
-EVENT_INS_WAIT = 185
-EVENT_INS_FSAVE = 186
-EVENT_INS_FRSTOR = 187
-EVENT_INS_FXSAVE = 188
-EVENT_INS_FXRSTOR = 189
-EVENT_SHADOW_ENTRY = 190
-EVENT_SHADOW_PIECE = 191
-EVENT_SHADOW_LARGE_ENTRY = 192
-EVENT_SHADOW_GLOBAL_ENTRY = 193
-EVENT_SHADOW_TABLE = 194
-EVENT_SHADOW_TABLE_FOUND = 195
-EVENT_SHADOW_SPACE_MADE = 196
-EVENT_SHADOW_SPACE_FOUND = 197
-EVENT_SHADOW_ACCESSED_SET = 198
-EVENT_SHADOW_DIRTY_SET = 199
-EVENT_SHADOW_TRACED_WRITE = 200
-EVENT_SHADOW_WRITE_PROTECTED = 201
-EVENT_SHADOW_ENTRY_DROPPED = 202
-EVENT_SHADOW_OUT_OF_SYNC = 203
-EVENT_SHADOW_SYNCHRONISED = 204
-EVENT_SHADOW_RELEASE = 205
-EVENT_SHADOW_EVICTION = 206
-EVENT_TRANSLATOR_INSTRUCTION = 207
-EVENT_TRANSLATOR_ENTRY = 208
-EVENT_TRANSLATOR_CHAIN = 209
-EVENT_TRANSLATOR_LOOKUP_MISS = 210
-EVENT_TRANSLATOR_PAGE_CHECK = 211
-EVENT_TRANSLATOR_INVALIDATION = 212
-EVENT_TRANSLATOR_FLUSH = 213
-EVENT_TRANSLATOR_UNIT = 214
-EVENT_TRANSLATOR_BYTE = 215
-EVENT_TRANSLATOR_GUEST_BYTE = 216
-EVENT_TRANSLATOR_LOOKUP_HIT = 217
-EVENT_VMM_INTERPRET = 218
-EVENT_VMM_INTERPRETER_SWITCH = 219
+EVENT_VMM_LIGHT_DISPATCH = 153
+EVENT_VMM_CALLOUT = 154
+EVENT_VMM_RECOVER = 155
+EVENT_VMM_ENTER_CACHE = 156
+EVENT_VMM_LEAVE_RING = 157
+EVENT_VMM_EMULATE_FLAGS = 158
+EVENT_VMM_EMULATE_FLAGS_IMAGE = 159
+EVENT_VMM_EMULATE_STATE_READ = 160
+EVENT_VMM_EMULATE_X87_STORE = 161
+EVENT_VMM_EMULATE_CONTROL_REGISTER = 162
+EVENT_VMM_EMULATE_DESCRIPTOR_TABLE = 163
+EVENT_VMM_EMULATE_SEGMENT = 164
+EVENT_VMM_EMULATE_FAR_TRANSFER = 165
+EVENT_VMM_EMULATE_PORT = 166
+EVENT_VMM_EMULATE_MSR = 167
+EVENT_VMM_EMULATE_HALT = 168
+EVENT_VMM_EMULATE_INVLPG = 169
+EVENT_VMM_EMULATE_SYSTEM_CALL = 170
+EVENT_VMM_REFLECT = 171
+EVENT_VMM_SHADOW_FILL = 172
+EVENT_VMM_SHADOW_FLUSH = 173
+EVENT_VMM_SHADOW_TABLE = 174
+EVENT_VMM_SHADOW_SWITCH = 175
+EVENT_VMM_SHADOW_SYNC = 176
+EVENT_VMM_SHADOW_CHECK = 177
+EVENT_VMM_DESCRIPTOR_SHADOW = 178
+EVENT_VMM_DEVICE_REQUEST = 179
+EVENT_VMM_RESUME = 180
+EVENT_INS_X87_MOVE = 181
+EVENT_INS_X87_INTEGER = 182
+EVENT_INS_X87_DECIMAL = 183
+EVENT_INS_X87_ADD = 184
+EVENT_INS_X87_COMPARE = 185
+EVENT_INS_X87_MULTIPLY = 186
+EVENT_INS_X87_DIVIDE = 187
+EVENT_INS_X87_SQRT = 188
+EVENT_INS_X87_REMAINDER = 189
+EVENT_INS_X87_TRANSCENDENTAL = 190
+EVENT_INS_X87_CONTROL = 191
+EVENT_INS_X87_ENVIRONMENT = 192
+EVENT_INS_WAIT = 193
+EVENT_INS_FSAVE = 194
+EVENT_INS_FRSTOR = 195
+EVENT_INS_FXSAVE = 196
+EVENT_INS_FXRSTOR = 197
+EVENT_SHADOW_ENTRY = 198
+EVENT_SHADOW_PIECE = 199
+EVENT_SHADOW_LARGE_ENTRY = 200
+EVENT_SHADOW_GLOBAL_ENTRY = 201
+EVENT_SHADOW_TABLE = 202
+EVENT_SHADOW_TABLE_FOUND = 203
+EVENT_SHADOW_SPACE_MADE = 204
+EVENT_SHADOW_SPACE_FOUND = 205
+EVENT_SHADOW_ACCESSED_SET = 206
+EVENT_SHADOW_DIRTY_SET = 207
+EVENT_SHADOW_TRACED_WRITE = 208
+EVENT_SHADOW_WRITE_PROTECTED = 209
+EVENT_SHADOW_ENTRY_DROPPED = 210
+EVENT_SHADOW_OUT_OF_SYNC = 211
+EVENT_SHADOW_SYNCHRONISED = 212
+EVENT_SHADOW_RELEASE = 213
+EVENT_SHADOW_EVICTION = 214
+EVENT_TRANSLATOR_INSTRUCTION = 215
+EVENT_TRANSLATOR_CHAIN = 216
+EVENT_TRANSLATOR_LOOKUP_MISS = 217
+EVENT_TRANSLATOR_PAGE_CHECK = 218
+EVENT_TRANSLATOR_INVALIDATION = 219
+EVENT_TRANSLATOR_FLUSH = 220
+EVENT_TRANSLATOR_ENTRY = 221
+EVENT_TRANSLATOR_UNIT = 222
+EVENT_TRANSLATOR_BYTE = 223
+EVENT_TRANSLATOR_GUEST_BYTE = 224
+EVENT_TRANSLATOR_ADAPTATION = 225
+EVENT_TRANSLATOR_RESTORATION = 226
+EVENT_TRANSLATOR_LOOKUP_HIT = 227
+EVENT_VMM_INTERPRET = 228
+EVENT_VMM_INTERPRETER_SWITCH = 229

@@ -51,8 +51,6 @@ class Crossings:
             vm.processor.set_debug_register(6, 0)
         if self.own_step:
             vm.vcpu.frame.eflags &= ~EFLAGS_TF
-        if vm.shadow.open_frames and vector != PF:
-            vm.close_frames()
         gla = int(cpu.cr2) if vector == PF else 0
         reason = self.reason(vector) if site is None else site.kind
         return Exit(reason, vector, error, gla, rip=vm.vcpu.frame.eip, cpl=vm.vcpu.cpl)
@@ -92,8 +90,6 @@ class Crossings:
         vm = self.vm
         vm.vcpu.frame, site = vm.translator.leave_in_ring()
         self.note_resume_flag(layout.CALLOUT_VECTOR)
-        if vm.shadow.open_frames:
-            vm.close_frames()
         return Exit(site.kind, layout.CALLOUT_VECTOR, rip=vm.vcpu.frame.eip, cpl=vm.vcpu.cpl)
 
     def note_resume_flag(self, vector: int) -> None:

@@ -97,8 +97,37 @@ class Size:
         return str(value)
 
 
-Option = Choice | Switch | Size
+@dataclass(frozen=True)
+class Count:
+    """A number of things."""
 
+    name: str
+    sentence: str
+    default: Value
+    least: int
+    most: int
+
+    @property
+    def expected(self) -> str:
+        """What may be given."""
+        return f"{self.least} to {self.most}"
+
+    def read(self, text: str) -> Value:
+        """The value that a text stands for. Raises ValueError."""
+        if not re.fullmatch(r"[0-9]{1,12}", text, re.ASCII) or not self.least <= int(text) <= self.most:
+            raise ValueError(text)
+        return int(text)
+
+    def text(self, value: Value) -> str:
+        """The text that stands for a value."""
+        return str(value)
+
+
+Option = Choice | Switch | Size | Count
+
+# KVM gives a shadow page up at the third write to the guest's page between two uses of it (write_flooding_count in
+# arch/x86/kvm/mmu/mmu.c of Linux; last_pt_write_count before): the page is most likely no table any more, or is being filled.
+MOST_WRITES = 3
 
 SHADOW_PATHS = ("shadow_fill", "shadow_table", "shadow_flush", "shadow_switch", "shadow_sync", "shadow_check")
 
@@ -108,6 +137,7 @@ def shadow_options(policy: str = "drop") -> tuple[Option, ...]:
     return (
         Choice("shadow", "How shadow page tables follow the guest's.", ("drop", "trace", "out-of-sync"), policy),
         Size("shadow_size", "Memory for shadow page tables.", 768 << 10, 64 << 10, 768 << 10),
+        Count("shadow_writes", "Writes to a table, its shadow not used meanwhile, that end it.", MOST_WRITES, 1, 1 << 20),
         Choice("p2m", "Which machine frames the guest has.", ("scattered", "contiguous"), "scattered"),
     )
 

@@ -54,10 +54,11 @@ class SoftwareVmm(Strategy):
     devices = "emulated"
     kernel_ring = 1
     needs_vmm = True
-    paths = (
-        "trap_dispatch", "emulate_flags", "emulate_control_register", "emulate_descriptor_table", "emulate_segment",
-        "emulate_far_transfer", "emulate_port", "emulate_msr", "emulate_halt", "emulate_invlpg", "emulate_system_call",
-        "reflect", "descriptor_shadow", "device_request", *SHADOW_PATHS,
+    paths: ClassVar[tuple[str, ...]] = (
+        "trap_dispatch", "emulate_flags", "emulate_flags_image", "emulate_control_register", "emulate_descriptor_table",
+        "emulate_state_read", "emulate_segment", "emulate_far_transfer", "emulate_port", "emulate_msr", "emulate_halt",
+        "emulate_invlpg", "emulate_system_call", "emulate_x87_store", "reflect", "descriptor_shadow",
+        "device_request", *SHADOW_PATHS,
     )  # fmt: skip
     jitted: ClassVar = {
         "general_protection": "emulate", "segment_not_present": "emulate", "stack_fault": "emulate",

@@ -5,15 +5,9 @@ The devices themselves are the hardware's (core/devices), on a board that is the
 
 from typing import TYPE_CHECKING
 
-from ..core.entries import (
-    device_advance,
-    device_deadline,
-    device_read,
-    device_reads_time,
-    device_write,
-    vmm_program_timer,
-)
+from ..core.entries import device_read, device_reads_time, device_write, vmm_program_timer
 from ..core.layout import TIME_STAMP
+from .virtual_apics import virtual_acknowledge, virtual_advance, virtual_deadline
 
 if TYPE_CHECKING:
     from .vm import VirtualMachine
@@ -24,13 +18,25 @@ class VirtualDevices:
 
     def __init__(self, vm: "VirtualMachine") -> None:
         self.vm = vm
+        self.apics = vm.processor.state  # the record with the guest's APICs: the machine's own, which shows none
+
+    def fit_apics(self) -> None:
+        """Give the guest a local APIC and an I/O APIC, before it first runs."""
+        processor = self.vm.interpreter.processor
+        processor.fit_apic(True)
+        self.apics = processor.state
+
+    @property
+    def has_apics(self) -> bool:
+        """Whether the guest has APICs."""
+        return self.apics is not self.vm.processor.state
 
     def see(self, tick: int | None = None) -> bool:
         """Let the virtual devices see the present, or a later tick; whether they request an interrupt."""
         vm = self.vm
         if vm.recorder is not None:
             vm.recorder.before_devices(vm)
-        pending = bool(device_advance(vm.boards, vm.processor.cpu.ticks if tick is None else tick))
+        pending = bool(virtual_advance(self.apics, vm.boards, vm.processor.cpu.ticks if tick is None else tick))
         if vm.recorder is not None:
             vm.recorder.after_devices(vm, 0)
         return pending
@@ -38,9 +44,17 @@ class VirtualDevices:
     def program_timer(self) -> None:
         """Set the host's one-shot timer to the earliest virtual deadline, if it is not set to it."""
         processor = self.vm.processor
-        deadline = device_deadline(self.vm.boards)
+        deadline = self.deadline()
         if processor.cpu.timer != deadline:
             vmm_program_timer(processor.state, deadline)
+
+    def deadline(self) -> int:
+        """The next tick at which a device can raise an interrupt, NEVER if none."""
+        return int(virtual_deadline(self.apics, self.vm.boards))
+
+    def acknowledge(self) -> int:
+        """Take the interrupt that is requested: its vector."""
+        return int(virtual_acknowledge(self.apics, self.vm.boards))
 
     # -- ports ----------------------------------------------------------------------------------------------------
 

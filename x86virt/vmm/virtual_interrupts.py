@@ -2,9 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from ..core.entries import device_acknowledge, device_deadline
 from ..core.layout import MAX_INSTRUCTION, NEVER
-from ..isa.registers import CS, EFLAGS_TF
+from ..isa.registers import EFLAGS_TF
 from ..isa.vectors import KIND_EXTERNAL
 from . import layout
 from .exits import NotDirect
@@ -39,7 +38,7 @@ class VirtualInterrupts:
         vm = self.vm
         if vm.is_interpreted:
             return vm.interpreter.at_repeated_string()
-        gla = vm.segments.base(CS) + vm.vcpu.frame.eip & M32
+        gla = vm.linear_eip()
         if vm.translation is not None:
             return repeats(vm.translation.pages.peek(gla, MAX_INSTRUCTION))
         return repeats(vm.machine.bytes_at(gla, MAX_INSTRUCTION))
@@ -50,7 +49,7 @@ class VirtualInterrupts:
         Within a repeated string instruction the RF that is pushed says whether iterations were made. After a fault of
         the processor that is not the guest's, the VMM cannot know that before one more was.
         """
-        if self.vm.shadow.open_frames or self.held():
+        if self.held():
             return True
         return self.vm.vcpu.own_resume and self.at_repeated_string() is True
 
@@ -60,9 +59,7 @@ class VirtualInterrupts:
         """Deliver a virtual interrupt if one waits and the guest's window is open; see that the window is noticed."""
         vm = self.vm
         guest_steps = bool(vm.vcpu.frame.eflags & EFLAGS_TF)
-        vm.crossings.own_step = bool(vm.shadow.open_frames) and not guest_steps
-        if vm.shadow.open_frames:
-            return
+        vm.crossings.own_step = False
         pending = self.waits = vm.devices.see()
         if not pending or not vm.vcpu.interrupt_flag or vm.machine.outcome is not None:
             return  # nothing is delivered to a guest that has ended
@@ -75,7 +72,7 @@ class VirtualInterrupts:
         """Acknowledge the interrupt at the virtual controllers and deliver it; a halted guest wakes."""
         vm = self.vm
         vm.vcpu.halted = 0
-        vector = int(device_acknowledge(vm.boards))
+        vector = vm.devices.acknowledge()
         if vm.recorder is not None:
             vm.recorder.on_delivery(vm, vector)
         vm.charge("device_request", 1)
@@ -94,7 +91,7 @@ class VirtualInterrupts:
         if pending:
             vm.vcpu.halted = 0
             return True
-        if device_deadline(vm.boards) == NEVER:
+        if vm.devices.deadline() == NEVER:
             vm.machine.stop("halted_forever")
             return False
         vm.devices.program_timer()

@@ -17,12 +17,13 @@ from ..core.entries import vmm_charge, vmm_reference
 from ..core.layout import MODEL_SPECIFIC
 from ..identity import reset_model_specific
 from ..isa.events import EVENT_ID, EVENT_VMM_UNPRICED_HOOK, EVENTS
-from ..isa.registers import ESP
+from ..isa.registers import CS, ESP
 from ..processor import record_array
 from . import layout
 from .crossings import Crossings
 from .emulate import emulate
 from .emulate.system_calls import sysenter
+from .emulate.writes import simulate_write
 from .exits import Exit, GuestFault, NotDirect
 from .guest_events import GuestEvents
 from .guest_memory import GuestMemory
@@ -30,7 +31,7 @@ from .instruction import Instruction, decode_at_trap
 from .interpreter import Interpreter
 from .isolation import set_owners
 from .open_entries import OpenEntries
-from .options import Value
+from .options import MOST_WRITES, Value
 from .physical_map import PhysicalMap
 from .prices import PathPrices
 from .region import region_address
@@ -80,7 +81,8 @@ class VirtualMachine:
         reset_model_specific(self.model_specific.view(np.recarray)[0])
         self.unpriced = 0
         self.exits: dict[str, list[int]] = {}
-        self.shadow = ShadowMemory(self, str(chosen(self, "shadow", "drop")), int(chosen(self, "shadow_size", SHADOW_BYTES)))
+        policy, size = str(chosen(self, "shadow", "drop")), int(chosen(self, "shadow_size", SHADOW_BYTES))
+        self.shadow = ShadowMemory(self, policy, size, int(chosen(self, "shadow_writes", MOST_WRITES)))
         self.descriptors = ShadowDescriptors(self, ring)
         self.segments = VirtualSegments(self)
         self.crossings = Crossings(self)
@@ -115,7 +117,8 @@ class VirtualMachine:
         """One exit: read it, charge the dispatch, let the strategy act, resume."""
         before = int(self.processor.cpu.ticks)
         exit = self.last_exit = self.crossings.read_exit()
-        self.charge("trap_dispatch", 1)
+        in_ring = self.translation is not None and self.translation.serving
+        self.charge("light_dispatch" if in_ring else "trap_dispatch", 1)
         try:
             self.machine.strategy.handle(self, exit)
         except NotDirect:
@@ -193,12 +196,7 @@ class VirtualMachine:
 
     def on_guest_frame_written(self, frame: int) -> None:
         """The VMM itself wrote somewhere in a guest frame."""
-        self.shadow.note_write(frame << 12, PAGE)
-
-    def close_frames(self) -> None:
-        """The instruction that could write traced frames is over: protect them again, drop what it changed."""
-        self.shadow.close_frames()
-        self.descriptors.resynchronise()
+        self.shadow.note_frame_written(frame)
 
     def on_physical_hole(self, exit: Exit, gpa: int, write: bool) -> None:
         """The guest's access reaches a guest-physical address where no RAM answers, or takes what is written."""
@@ -227,6 +225,10 @@ class VirtualMachine:
         """The guest's EIP."""
         return int(self.interpreter.cpu.rip) if self.is_interpreted else self.vcpu.frame.eip
 
+    def linear_eip(self) -> int:
+        """Where the guest's next instruction is."""
+        return self.segments.base(CS) + self.vcpu.frame.eip & M32
+
     def segment_cache(self, segment: int):
         """What the processor holds of a segment register of the guest's, or would if the guest's code ran as it is."""
         if self.translation is not None:
@@ -246,6 +248,10 @@ class VirtualMachine:
     def emulate(self, instruction: Instruction) -> bool:
         """Perform a sensitive instruction on the virtual processor; False if it is none."""
         return emulate(self, instruction)
+
+    def simulate_write(self) -> None:
+        """Perform the guest's instruction, which may write what is traced, where it stands. Raises GuestFault."""
+        simulate_write(self, self.instruction())
 
     def interpret_one(self) -> None:
         """Perform the instruction at which the guest trapped in the VMM's interpreter, its fault included."""

@@ -28,6 +28,7 @@ from ..isa.registers import EAX, EBP, ECX, ESP, N_SEGMENTS
 from . import layout
 from .exits import ERROR_CODE_VECTORS, GuestFault, Unsupported
 from .vcpu import Frame
+from .witness_translation import publish_translation
 
 if TYPE_CHECKING:
     from ..machine import Machine
@@ -38,6 +39,7 @@ FOLDER = pathlib.Path(__file__).resolve().parent / "witness"
 IMAGE, MANIFEST, PRICES = FOLDER / "witness.bin", FOLDER / "manifest.json", FOLDER / "prices.json"
 EVIDENCE = "witness"
 REFUSED = "refused"
+LIGHT_CALLOUT = 256  # beside the vectors: a callout that stays in ring 1
 SEGMENT_GONE = "segment gone"  # a guest segment register outlives its descriptor, and cannot be loaded again
 MEMORY_BYTES = 8 << 20
 BUDGET = 50_000_000  # cycles until every exit that is wanted has come
@@ -49,12 +51,15 @@ MAX_PAGES = 16  # guest pages that one path may find missing in the shadow
 ARCHITECTURE = (
     "gpr", "rip", "eflags", "flag_result", "flag_carry", "cr0", "cr2", "cr3", "cr4", "seg", "sysenter_cs",
     "sysenter_esp", "sysenter_eip", "tsc_offset", "dr", "shadow", "halted", "retired", "retired_limit", "budget",
-    "timer", "timer_pending", "mark", "probe_on",
+    "timer", "timer_pending", "mark", "probe_on", "fpu_value", "fpu_control", "fpu_status", "fpu_occupied",
+    "fpu_instruction", "fpu_instruction_selector", "fpu_operand", "fpu_operand_selector", "fpu_opcode",
 )  # fmt: skip
 
-# Where the exits that are measured come from: guest, command line, the paths that it shows.
+DIRECT, TRANSLATED = "trap-and-emulate", "binary-translation"
+# Where the exits that are measured come from: strategy, guest, command line, the paths that it shows.
 SCENES = (
     (
+        DIRECT,
         "syscall",
         "iterations=3",
         (
@@ -62,10 +67,14 @@ SCENES = (
             "emulate_descriptor_table", "descriptor_shadow", "reflect",
         ),
     ),
-    ("irq", "iterations=2", ("emulate_flags", "emulate_port", "emulate_halt", "device_request")),
-    ("ptemod", "iterations=3", ("emulate_invlpg", "shadow_fill")),
-    ("cr3switch", "iterations=3", ("emulate_control_register", "shadow_flush", "shadow_table")),
+    (DIRECT, "irq", "iterations=2", ("emulate_flags", "emulate_port", "emulate_halt", "device_request")),
+    (DIRECT, "ptemod", "iterations=3", ("emulate_invlpg", "shadow_fill")),
+    (DIRECT, "cr3switch", "iterations=3", ("emulate_control_register", "shadow_flush", "shadow_table")),
+    (TRANSLATED, "portio", "iterations=5", ("light_dispatch", "enter_cache")),
+    (TRANSLATED, "divzero", "iterations=5", ("callout",)),
+    (TRANSLATED, "pgfault", "iterations=5", ("recover",)),
 )  # fmt: skip
+ENDINGS = ("trap_dispatch", "light_dispatch", "leave_ring", "idle", REFUSED)  # behind these marks the image is left
 OCCURRENCE = 2  # of each, the second is measured: the first may find tables that nobody has used yet
 
 
@@ -160,6 +169,7 @@ def publish(vm: "VirtualMachine") -> None:
     memory[layout.SHADOW_CONTROL : layout.SHADOW_CONTROL + control.nbytes] = control
     device = device_record(vm)
     memory[layout.DEVICES : layout.DEVICES + device.nbytes] = device.view(np.uint8)
+    publish_translation(vm)
 
 
 def device_record(vm: "VirtualMachine") -> np.ndarray:
@@ -199,6 +209,7 @@ class Witness:
         """Remember the state from which every run starts."""
         self.ram = self.processor.ram.copy()
         self.architecture = {name: np.array(self.cpu[name], copy=True) for name in ARCHITECTURE}
+        self.level = int(self.cpu.cpl)
 
     def restore(self) -> None:
         """Go back to that state; translations and decoded code stay as they are."""
@@ -207,13 +218,15 @@ class Witness:
             self.cpu[name] = value
         for segment in range(N_SEGMENTS):
             refresh_segment(self.processor.state, segment)
-        enter_level(self.processor.state, 0)
+        enter_level(self.processor.state, self.level)
 
     def stub(self) -> int:
         """Where the gate of this exit leads in the image."""
         offset = self.entry - layout.VMM_BASE - layout.ENTRIES
         if offset == layout.SYSENTER_ENTRY:
             return symbols()["sysenter_stub"]
+        if offset == layout.CALLOUT_ENTRY:
+            return symbols()["light_entry"]
         return symbols()["stubs"] + offset // layout.ENTRY_BYTES * 16
 
     def run(self, address: int | None = None) -> Measured:
@@ -239,7 +252,7 @@ class Witness:
             else:
                 result.ending = ends()[int(cpu.rip)]
                 result.ticks.append((result.ending, open_paths.pop()))
-                if result.ending in ("trap_dispatch", "idle", REFUSED):
+                if result.ending in ENDINGS:
                     return result
             cpu.mark = 0
 
@@ -252,7 +265,11 @@ class Witness:
             raise MissingPage(int(cpu.cr2), bool(error & 2))
         stack = int(cpu.gpr[ESP]) - layout.VMM_BASE
         pushed = self.processor.ram[stack : stack + 12].view("<u4").tolist()
-        if outcome == core.HOOK and symbols()["restoring"] <= pushed[1] < symbols()["ended_1_trap_dispatch"]:
+        found = symbols()
+        restoring = (
+            range(found["restoring"], found["ended_1_trap_dispatch"]), range(found["light_restoring"], found["light_restored"]),
+        )  # fmt: skip
+        if outcome == core.HOOK and any(pushed[1] in addresses for addresses in restoring):
             return
         raise WitnessError(
             f"the witness image stopped with outcome {outcome}, vector {vector}, eip {int(cpu.rip):#x}, "
@@ -381,13 +398,18 @@ CHOICES: dict[str, Callable[[Scene], bool]] = {
     "shadow_flush": lambda scene: scene.group(0x22, 3) and scene.paged,
     "descriptor_shadow": lambda scene: scene.begins(b"\x8e") and scene.traced,
     "device_request": lambda scene: scene.begins(b"\xe6\x21"),
+    "light_dispatch": lambda scene: scene.vector == LIGHT_CALLOUT,
+    "enter_cache": lambda scene: scene.vector == LIGHT_CALLOUT,
+    "callout": lambda scene: scene.vector == layout.CALLOUT_VECTOR,
+    "recover": lambda scene: scene.frame.cs & 0xFFF8 == layout.TRANSLATED_CODE_SELECTOR and scene.vector == PAGE_FAULT,
 }
 
 
 def scene_of(vm: "VirtualMachine") -> Scene:
     """The present exit; nothing is changed."""
     cpu, ram = vm.processor.cpu, vm.processor.ram
-    vector = (int(cpu.rip) - layout.VMM_BASE - layout.ENTRIES) // layout.ENTRY_BYTES
+    offset = int(cpu.rip) - layout.VMM_BASE - layout.ENTRIES
+    vector = LIGHT_CALLOUT if offset == layout.CALLOUT_ENTRY else offset // layout.ENTRY_BYTES
     stack = int(cpu.gpr[ESP]) - layout.VMM_BASE
     error = int(ram[stack : stack + 4].view("<u4")[0]) if vector in ERROR_CODE_VECTORS else 0
     frame = Frame.from_octets(vm.processor.read_physical(layout.STACK_TOP - 20, 20))
@@ -414,7 +436,7 @@ def measure_scene(machine: "Machine", paths: tuple[str, ...], prices: Prices) ->
     seen: Counter[str] = Counter()
     for scene in exits_of(machine):
         wanted = [path for path in paths if seen[path] < OCCURRENCE and CHOICES[path](scene)]
-        if wanted and not vm.crossings.own_step and not vm.shadow.open_frames:
+        if wanted and not vm.crossings.own_step:
             found = measure_exit(vm, wanted)
             prices.update(found)
             seen.update(found.keys())
@@ -457,11 +479,12 @@ def measure(profile: "Profile") -> Prices:
     from ..guests import find_guest
     from ..machine import Machine
     from .registry import find_strategy
+    from .witness_made import measure_made
     from .witness_shadow import measure_shadow_cache
 
     prices: Prices = {}
-    for guest, command_line, paths in SCENES:
-        machine = Machine(find_strategy("trap-and-emulate")(), profile, MEMORY_BYTES)
+    for strategy, guest, command_line, paths in SCENES:
+        machine = Machine(find_strategy(strategy)(), profile, MEMORY_BYTES)
         assert machine.vm is not None
         machine.vm.prices.table = {}  # or it would ask for what is being measured
         machine.processor.cpu.cpuid_leaf1_edx |= CPUID_SEP  # the guests show SYSENTER whatever the profile offers
@@ -472,6 +495,7 @@ def measure(profile: "Profile") -> Prices:
         if missing:
             raise WitnessError(f"no exit of the guest {guest} shows {', '.join(missing)}")
     prices.update(measure_shadow_cache(profile))
+    prices.update(measure_made(profile))
     return dict(sorted(prices.items()))
 
 

@@ -84,7 +84,7 @@ def ltr(vm: "VirtualMachine", instruction: Instruction) -> None:
 
 def store_table(vm: "VirtualMachine", instruction: Instruction) -> None:
     """SGDT and SIDT: all 32 bits of the base, at any operand size."""
-    vm.charge("emulate_descriptor_table", 1)
+    vm.charge("emulate_state_read", 1)
     vcpu = vm.vcpu
     limit, base = vcpu.gdtr_limit, vcpu.gdtr_base
     if instruction.operation == "SIDT":
@@ -96,7 +96,7 @@ def store_table(vm: "VirtualMachine", instruction: Instruction) -> None:
 
 def store_system_register(vm: "VirtualMachine", instruction: Instruction) -> None:
     """SLDT, STR and SMSW: 16 bits to memory; a 32-bit register receives zeros above a selector, and all of CR0."""
-    vm.charge("emulate_descriptor_table", 1)
+    vm.charge("emulate_state_read", 1)
     vcpu = vm.vcpu
     value = {"SLDT": vcpu.ldtr, "STR": vcpu.tr, "SMSW": vcpu.cr0}[instruction.operation]
     if instruction.has_memory:

@@ -39,14 +39,14 @@ def hlt(vm: "VirtualMachine", instruction: Instruction) -> None:
 
 def pushf(vm: "VirtualMachine", instruction: Instruction) -> None:
     """PUSHF and PUSHFD: the image has RF and VM clear."""
-    vm.charge("emulate_flags", 1)
+    vm.charge("emulate_flags_image", 1)
     image = vm.vcpu.virtual_flags(vm.vcpu.frame.eflags) & ~(EFLAGS_RF | EFLAGS_VM)
     vm.segments.push(instruction.width // 8, image)
 
 
 def popf(vm: "VirtualMachine", instruction: Instruction) -> None:
     """POPF and POPFD: what the virtual CPL may not change stays; RF is cleared."""
-    vm.charge("emulate_flags", 1)
+    vm.charge("emulate_flags_image", 1)
     vcpu, n = vm.vcpu, instruction.width // 8
     image, mask = vm.segments.peek(0, n), loadable_flags(vm, n)
     flags = vcpu.virtual_flags(vcpu.frame.eflags) & ~(mask | EFLAGS_RF) | image & mask

@@ -13,6 +13,7 @@ from ...isa.registers import (
     EFER_NXE,
     FEATURE_SEP,
     FEATURE_TSC,
+    MSR_APIC_BASE,
     MSR_EFER,
     MSR_SYSENTER_CS,
     MSR_SYSENTER_EIP,
@@ -43,6 +44,8 @@ def rdmsr(vm: "VirtualMachine", instruction: Instruction) -> None:
             MSR_SYSENTER_EIP: vcpu.sysenter_eip,
         }
     number = vm.register(ECX)
+    if number == MSR_APIC_BASE and vm.devices.has_apics:
+        raise NotDirect
     known, value = number in values, values.get(number, 0)
     if number == MSR_TSC and has_feature(vm, FEATURE_TSC):
         known, value = True, vm.devices.time_stamp()
@@ -78,7 +81,7 @@ def wrmsr(vm: "VirtualMachine", instruction: Instruction) -> None:
     elif number == MSR_TSC and has_feature(vm, FEATURE_TSC):
         value = low | (high - (high >> 31 << 32)) << 32
         vm.processor.cpu.tsc_offset = value - (vm.processor.cpu.ticks >> 6)
-    elif number == MSR_EFER and low & EFER_NXE:
+    elif (number == MSR_EFER and low & EFER_NXE) or (number == MSR_APIC_BASE and vm.devices.has_apics):
         raise NotDirect
     elif not write_model_specific(vm.model_specific, number, low, high):
         if not write_performance(vm.processor.state, number, low):

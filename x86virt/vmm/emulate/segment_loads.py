@@ -73,7 +73,7 @@ def load_far_pointer(vm: "VirtualMachine", instruction: Instruction) -> bool:
 
 def mov_from_sreg(vm: "VirtualMachine", instruction: Instruction) -> None:
     """MOV from a segment register: 16 bits to memory, zero-extended into a 32-bit register."""
-    vm.charge("emulate_segment", 1)
+    vm.charge("emulate_state_read", 1)
     selector = vm.segments.state(instruction.reg).selector
     if instruction.has_memory:
         vm.segments.write(instruction.segment, effective_address(vm, instruction), 2, selector)
@@ -83,7 +83,7 @@ def mov_from_sreg(vm: "VirtualMachine", instruction: Instruction) -> None:
 
 def push_sreg(vm: "VirtualMachine", instruction: Instruction) -> None:
     """PUSH of a segment register."""
-    vm.charge("emulate_segment", 1)
+    vm.charge("emulate_state_read", 1)
     vm.segments.push(instruction.width // 8, vm.segments.state(instruction.row.condition).selector)
 
 

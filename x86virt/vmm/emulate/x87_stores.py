@@ -19,6 +19,8 @@ SUMMARY = 0x8080  # of the status word: ES and B
 INITIAL_CONTROL = 0x37F
 EMPTY, SPECIAL, ZERO, VALID = 3, 2, 1, 0
 EXPONENT_ONES = 0x7FFF
+# What is stored, for its price.
+ENVIRONMENT_DOUBLEWORDS, SAVE_DOUBLEWORDS, FXSAVE_DOUBLEWORDS = 7, 27, 38
 
 
 def require_x87(vm: "VirtualMachine") -> None:
@@ -79,7 +81,7 @@ def put(vm: "VirtualMachine", gla: int, octets: bytes) -> None:
 
 def store_environment(vm: "VirtualMachine", instruction: Instruction) -> None:
     """FNSTENV: store, then mask all exceptions."""
-    vm.charge("emulate_control_register", 1)
+    vm.charge("emulate_x87_store", ENVIRONMENT_DOUBLEWORDS)
     require_x87(vm)
     image, cpu = environment(vm, instruction.width), vm.processor.cpu
     put(vm, target(vm, instruction, len(image)), image)
@@ -89,7 +91,7 @@ def store_environment(vm: "VirtualMachine", instruction: Instruction) -> None:
 
 def save(vm: "VirtualMachine", instruction: Instruction) -> None:
     """FNSAVE: environment and registers, then as FNINIT."""
-    vm.charge("emulate_control_register", 1)
+    vm.charge("emulate_x87_store", SAVE_DOUBLEWORDS)
     require_x87(vm)
     image, cpu = environment(vm, instruction.width) + b"".join(stack_registers(vm)), vm.processor.cpu
     put(vm, target(vm, instruction, len(image)), image)
@@ -100,7 +102,7 @@ def save(vm: "VirtualMachine", instruction: Instruction) -> None:
 
 def fxsave(vm: "VirtualMachine", instruction: Instruction) -> None:
     """FXSAVE. Without SSE the MXCSR fields and the XMM area are reserved: they are not written."""
-    vm.charge("emulate_control_register", 1)
+    vm.charge("emulate_x87_store", FXSAVE_DOUBLEWORDS)
     require_x87(vm)
     values = x87_state(vm.processor.cpu)
     if vm.segments.base(instruction.segment) + effective_address(vm, instruction) & 15:

@@ -1,9 +1,11 @@
-"""The VMM's common exits in machine code: what trap-and-emulate does for them, without a return to Python.
+"""The VMM's common exits in machine code: what the software techniques do for them, without a return to Python.
 
     records.py        what Python and machine code share
     guest_access.py   the guest's memory, where no bit of its tables changes
     descriptors.py    the guest's descriptors and their shadows
-    exits.py          what brought control here; the way back to the guest
+    crossing.py       what brought control here; the way back to the guest
+    translated.py     the same where it was code of the translation cache; whether that code stays as it is
+    exits.py          what an exit is charged
     instructions.py   the instruction at which the guest trapped, by its bytes
     privileged.py     CLI, STI, MOV from control registers, CLTS, MOV CR2
     ports.py          IN and OUT

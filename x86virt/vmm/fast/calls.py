@@ -11,6 +11,11 @@ from ...processor import record_array
 from .. import layout
 from ..descriptor import dpl_of
 from ..exits import REASON_OF_VECTOR, Exit, GuestFault, NotDirect
+from ..guest_events import DR7_ENABLES
+from ..shadow_descriptors import key_of
+from ..translation import Translator
+from ..translation.index import INDEX, SITE_KINDS
+from ..translation.sequences import Context
 from ..vcpu import Frame
 from .loop import run_exits
 from .records import (
@@ -18,10 +23,13 @@ from .records import (
     ATTENTION,
     EXITS,
     FAULT_BEGUN,
+    FIRST_SITE,
+    GUEST_GS,
     MAX_HIDDEN,
     MAX_PAGES,
     N_ENTRIES,
     NOTHING_HELD,
+    OWN_GS,
     PATH_EVENTS,
     PATHS,
     RESUME,
@@ -36,6 +44,7 @@ if TYPE_CHECKING:
 # What a derived class may override without a say in how exits are handled.
 HARMLESS = {"setup", "save", "restore", "configure", "option", "virtual_state", "virtual_registers"}
 USER = 3
+NO_CONTEXT = -1
 DEALT_WITH = -1  # the VMM has done what an outcome of the processor asked for
 
 
@@ -43,6 +52,8 @@ def reason_of_entry(entry: int) -> str:
     """The reason to exit that an entry of the VMM stands for."""
     if entry == SYSTEM_CALL:
         return "system_call"
+    if entry >= FIRST_SITE:
+        return SITE_KINDS[entry - FIRST_SITE]
     if entry == layout.HOST_TIMER_VECTOR:
         return "host_timer"
     return REASON_OF_VECTOR.get(entry, "software_interrupt")
@@ -74,6 +85,7 @@ class JittedExits:
         for entry in range(N_ENTRIES):
             self.exits.actions[entry] = ACTIONS.index(declared.get(reason_of_entry(entry), ""))
         self.exits.event[:] = PATH_EVENTS
+        self.indices = record_array(INDEX) if vm.translation is None else vm.translation.cache.index.records
         self.prices: dict[str, tuple[int, int]] | None = None
         self.priced = False
         self.code: int | None = None
@@ -104,20 +116,30 @@ class JittedExits:
         )  # fmt: skip
         if self.code is None:
             self.code = machine_code(run_processor, *processors, 0)
-        return run_exits(*processors, self.shared, self.vm.shadow.links, self.vm.shadow.controls, self.vm.boards, self.code)
+        shadow = self.vm.shadow
+        own = self.shared, shadow.links, shadow.controls, self.indices, self.vm.boards
+        return run_exits(*processors, *own, self.code)
 
     def usable(self) -> bool:
         """Whether nothing is on that the jitted exits know nothing of: a recorder, stops, checks, steps of the VMM's own."""
         vm, cpu = self.vm, self.processor.cpu
         if not self.declares or not self.wanted or vm.recorder is not None or self.processor.checks_isolation:
             return False
-        if vm.is_interpreted or vm.ring != 1 or cpu.sensitive_trap:
+        if vm.is_interpreted or vm.ring != 1 or cpu.sensitive_trap or vm.devices.has_apics:
             return False
-        if vm.crossings.own_step or vm.shadow.open_frames or vm.descriptors.table_written or vm.vcpu.halted:
+        if vm.crossings.own_step or vm.descriptors.table_written or vm.vcpu.halted:
             return False
-        if cpu.stop_count or cpu.stop_deliveries or cpu.watch or vm.translation is not None:
+        if cpu.stop_count or cpu.stop_deliveries or cpu.watch or not self.translator_is_usual():
             return False
         return self.have_prices() and len(self.hidden()) <= MAX_HIDDEN and len(self.table_pages()) <= MAX_PAGES
+
+    def translator_is_usual(self) -> bool:
+        """Whether a translator, if there is one, has nothing in hand that Python alone knows."""
+        translator = self.vm.translation
+        if translator is None:
+            return True
+        waits = translator.passed or translator.overlay or translator.entered or translator.pages.written
+        return not waits and not translator.trap_flag and not int(self.vm.vcpu.dr[7]) & DR7_ENABLES
 
     def table_pages(self) -> list[int]:
         """The linear pages in which descriptors lie that are shadowed (ShadowDescriptors.check_table_pages)."""
@@ -160,6 +182,34 @@ class JittedExits:
         frame = vm.vcpu.frame
         exits.eip, exits.cs, exits.eflags, exits.esp, exits.ss = frame.eip, frame.cs, frame.eflags, frame.esp, frame.ss
         exits.order_count = 0
+        if vm.translation is not None:
+            self.copy_translator(vm.translation)
+
+    def copy_translator(self, translator: Translator) -> None:
+        """What the exits depend on of the translator."""
+        exits = self.exits
+        exits.translates, exits.chaining = 1, int(translator.chaining)
+        exits.inside, exits.serving, exits.guest_cs = int(translator.inside), int(translator.serving), translator.cs
+        exits.gs[GUEST_GS], exits.gs[OWN_GS] = translator.gs, translator.own_gs
+        exits.interrupt_waits = int(self.vm.interrupts.waits)
+        exits.come_back = translator.cache.units[3].address
+        translator.cache.index.follow_pages(translator.cache.by_page)
+        exits.context_cs = translator.cs
+        exits.context = NO_CONTEXT
+        context = translator.context_entered
+        if context is not None and self.holds(translator.cs, context):
+            exits.context_iopl, exits.context = context.iopl, translator.cache.index.number_of(context)
+
+    def holds(self, selector: int, context: Context) -> bool:
+        """Whether the guest's code segment behind a selector in the frame is still that of a context."""
+        descriptors = self.vm.descriptors
+        state = descriptors.detached.get(selector & 0xFFF8)
+        if state is None:
+            original = descriptors.originals.get(key_of(selector))
+            state = None if original is None else original.loaded(selector)
+        if state is None or key_of(state.selector) != key_of(context.selector):
+            return False
+        return context == Context(context.selector, state.base, state.limit, context.iopl)
 
     def copy_back(self) -> None:
         """What the exits have changed, to where Python keeps it."""
@@ -167,6 +217,11 @@ class JittedExits:
         vm.vcpu.shadow_count, vm.vcpu.own_resume = int(exits.shadow_count), bool(exits.own_resume)
         vm.crossings.resumed_at, vm.crossings.resumed_with_flag = int(exits.resumed_at), bool(exits.resumed_with_flag)
         vm.vcpu.frame = Frame(int(exits.eip), int(exits.cs), int(exits.eflags), int(exits.esp), int(exits.ss))
+        translator = vm.translation
+        if translator is not None:
+            translator.inside, translator.serving = bool(exits.inside), bool(exits.serving)
+            translator.cs, vm.interrupts.waits = int(exits.guest_cs), bool(exits.interrupt_waits)
+            translator.gs, translator.own_gs = exits.gs[GUEST_GS].copy(), exits.gs[OWN_GS].copy()
         for entry in exits.order[: exits.order_count].tolist():
             self.count_exits(entry, int(exits.count[entry]), int(exits.ticks[entry]))
             exits.count[entry] = exits.ticks[entry] = 0

@@ -26,7 +26,7 @@ LONGEST = 3  # bytes of what is known here
 
 
 @kernel
-def emulate(cpu, ram, exits, links, control, board):
+def emulate(cpu, ram, exits, links, control, index, board):
     """Perform the trapping instruction; NOT_FAST if it is not one of those known here, or not as usual."""
     low, high = shadow_low(ram, exits.cs), shadow_high(ram, exits.cs)
     if is_stepped(exits):
@@ -38,7 +38,7 @@ def emulate(cpu, ram, exits, links, control, board):
     eflags = exits.eflags
     exits.eflags &= ~EFLAGS_RF
     exits.trap_resume = 0
-    length = perform(cpu, ram, exits, links, control, board, place)
+    length = perform(cpu, ram, exits, links, control, index, board, place)
     if length < 0:
         exits.eflags = eflags
         return NOT_FAST
@@ -48,7 +48,7 @@ def emulate(cpu, ram, exits, links, control, board):
 
 
 @kernel
-def perform(cpu, ram, exits, links, control, board, place):
+def perform(cpu, ram, exits, links, control, index, board, place):
     """The bytes of the instruction by which EIP goes on once it was performed (0 of a transfer), -1 if left to Python."""
     first = load_8(ram, place)
     outcome, length = NOT_FAST, 1
@@ -63,7 +63,7 @@ def perform(cpu, ram, exits, links, control, board, place):
     elif first & PORT_MASK == PORT_IN_DX:
         outcome = access_port(cpu, ram, exits, board, first, cpu.gpr[EDX] & 0xFFFF)
     elif first == TWO_BYTES:
-        outcome, length = two_bytes(cpu, ram, exits, links, control, place + 1)
+        outcome, length = two_bytes(cpu, ram, exits, links, control, index, place + 1)
     if outcome == NOT_FAST:
         return -1
     return length
@@ -81,7 +81,7 @@ def access_port(cpu, ram, exits, board, opcode, port):
 
 
 @kernel
-def two_bytes(cpu, ram, exits, links, control, place):
+def two_bytes(cpu, ram, exits, links, control, index, place):
     """An instruction of the map behind 0F: (outcome, length)."""
     opcode, modrm = load_8(ram, place), load_8(ram, place + 1)
     if opcode == CLTS:
@@ -89,9 +89,9 @@ def two_bytes(cpu, ram, exits, links, control, place):
     if opcode == FROM_CONTROL_REGISTER:
         return move_from_control_register(cpu, ram, exits, modrm), 3
     if opcode == TO_CONTROL_REGISTER and (modrm >> 3) & 7 == 3:
-        return load_page_directory(cpu, ram, exits, links, control, modrm & 7), 3
+        return load_page_directory(cpu, ram, exits, links, control, index, modrm & 7), 3
     if opcode == SYSTEM_GROUP and (modrm >> 3) & 7 == INVLPG and modrm < REGISTERS_ONLY:
-        length = invalidate(cpu, ram, exits, links, control, place + 1)
+        length = invalidate(cpu, ram, exits, links, control, index, place + 1)
         return int(length > 0), length + 2
     if opcode == TO_CONTROL_REGISTER:
         return move_to_control_register(cpu, ram, exits, modrm), 3

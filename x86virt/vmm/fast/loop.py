@@ -2,8 +2,9 @@
 
 from ...core.jit import call_machine_code, entry, kernel
 from ...core.layout import HOOK
+from .crossing import WITH_ERROR_CODE, count_exit, is_of, read_exit, resume
 from .delivery import reflect_exception, system_call, through_open_gate
-from .exits import WITH_ERROR_CODE, can_commit, commit, count_exit, is_of, note_path, read_exit, resume
+from .exits import can_commit, commit, note_path
 from .instructions import emulate
 from .memory import page_fault
 from .records import (
@@ -13,6 +14,8 @@ from .records import (
     ENTER_SYSTEM_CALL,
     FAULT_BEGUN,
     FILL,
+    LEAVE_UNIT,
+    LIGHT_DISPATCH,
     NO_ACTION,
     NOT_FAST,
     NOTHING,
@@ -22,19 +25,23 @@ from .records import (
     RESUME,
     TRAP_DISPATCH,
 )
+from .translated import leave_unit, undo
 
 
 @kernel
-def handle(cpu, ram, exits, links, control, board):
+def handle(cpu, ram, exits, links, control, index, board):
     """One exit: DONE, REST, or NOT_FAST with nothing changed."""
-    if read_exit(cpu, ram, exits) == NOT_FAST:
+    if read_exit(cpu, ram, exits, index) == NOT_FAST:
         return NOT_FAST
     action = exits.actions[exits.entry]
     if action == NO_ACTION:
         return NOT_FAST
-    note_path(exits, TRAP_DISPATCH)
+    if exits.serving == 1:
+        note_path(exits, LIGHT_DISPATCH)
+    else:
+        note_path(exits, TRAP_DISPATCH)
     if action == EMULATE:
-        return emulate(cpu, ram, exits, links, control, board)
+        return emulate(cpu, ram, exits, links, control, index, board)
     if action == FILL:
         return page_fault(cpu, ram, exits, links, control)
     if action == OPEN_GATE:
@@ -43,6 +50,8 @@ def handle(cpu, ram, exits, links, control, board):
         return reflect_exception(cpu, ram, exits, links, is_of(WITH_ERROR_CODE, exits.entry))
     if action == ENTER_SYSTEM_CALL:
         return system_call(cpu, ram, exits)
+    if action == LEAVE_UNIT:
+        return leave_unit(cpu, exits)
     if action == NOTHING and can_commit(exits):
         commit(cpu, exits)
         return DONE
@@ -50,27 +59,29 @@ def handle(cpu, ram, exits, links, control, board):
 
 
 @entry
-def run_exits(state, ram, boards, codes, blocks, uops, details, shared, chains, controls, devices, run):
+def run_exits(state, ram, boards, codes, blocks, uops, details, shared, chains, controls, indices, devices, run):
     """Run the processor (`run` is what `machine_code` gave for it) and handle exits.
 
     An outcome of the processor, among them HOOK for an exit that is left to Python; RESUME; ATTENTION; FAULT_BEGUN. `chains` and
-    `controls` are the shadow's records.
+    `controls` are the shadow's records, `indices` that of the translation cache.
     """
     cpu = state[0]
     exits = shared[0]
     links = chains[0]
     control = controls[0]
+    index = indices[0]
     board = devices[0]
     while True:
         outcome = call_machine_code(run, state, ram, boards, codes, blocks, uops, details, 0)
         if outcome != HOOK:
             return outcome
-        what = handle(cpu, ram, exits, links, control, board)
+        what = handle(cpu, ram, exits, links, control, index, board)
         if what == NOT_FAST:
+            undo(cpu, exits)
             return HOOK
         if what == REST:
             return FAULT_BEGUN
-        if board.attention != 0 or not resume(cpu, ram, exits, board):
+        if board.attention != 0 or not resume(cpu, ram, exits, index, board):
             return RESUME
         count_exit(cpu, exits)
         if board.attention != 0:

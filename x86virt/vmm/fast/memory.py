@@ -31,6 +31,7 @@ from .records import (
     SHADOW_SYNC,
     SHADOW_TABLE,
 )
+from .translated import charge_page_checks, code_stays, number_of_page, page_stays
 
 M32 = 0xFFFFFFFF
 NO_INDEX = 4
@@ -57,6 +58,22 @@ def charge_work(cpu, exits, control):
     control.scans = 0
     control.scanned = 0
     control.checked = 0
+
+
+@inline
+def commit_first(cpu, exits, count):
+    """Commit, of the references only so many; how many there are in all."""
+    noted = exits.reference_count
+    exits.reference_count = count
+    commit(cpu, exits)
+    return noted
+
+
+@inline
+def commit_rest(cpu, exits, first, noted):
+    """Charge the other references."""
+    for number in range(first, noted):
+        reference(cpu, exits.references[number], VMM)
 
 
 @kernel
@@ -132,16 +149,29 @@ def operand_base(cpu, ram, exits, in_stack):
 
 
 @kernel
-def invalidate(cpu, ram, exits, links, control, place):
+def invalidate(cpu, ram, exits, links, control, index, place):
     """INVLPG with its ModRM byte at a place: bytes behind the opcode, -1 if left to Python."""
     note_path(exits, EMULATE_INVLPG)
     length, offset, in_stack = effective_address(cpu, ram, exits, place)
     base = operand_base(cpu, ram, exits, in_stack)
-    if load_32(ram, CPL) != 0 or base < 0 or (place & 0xFFF) + length > 0x1000 or not can_commit(exits):
+    gla = (base + offset) & M32
+    if load_32(ram, CPL) != 0 or base < 0 or (place & 0xFFF) + length > 0x1000:
         return -1
-    commit(cpu, exits)
-    invalidate_page(cpu, ram, control, links, (base + offset) & M32)
+    # 1. Whether translated code on the page stays as it is.
+    before, checked = exits.reference_count, 0
+    if exits.translates == 1:
+        number = number_of_page(index, gla)
+        checked = int(number >= 0)
+        if checked == 1 and (number == index.page_count or not page_stays(ram, exits, index, number)):
+            return -1
+    if not can_commit(exits):
+        return -1
+    # 2. Its own references and paths; the walk of that page comes behind the invalidation.
+    noted = commit_first(cpu, exits, before)
+    invalidate_page(cpu, ram, control, links, gla)
     charge_work(cpu, exits, control)
+    charge_page_checks(cpu, checked)
+    commit_rest(cpu, exits, before, noted)
     return length
 
 
@@ -149,41 +179,45 @@ def invalidate(cpu, ram, exits, links, control, place):
 
 
 @kernel
-def tables_stay(ram, exits, links, value):
-    """Whether the guest's descriptor tables are traced and accessed in the address space of another CR3 too."""
+def tables_stay(ram, exits, links, index, value):
+    """Whether the guest's descriptor tables are traced and accessed in the address space of another CR3 too.
+
+    So must be the pages with translated code, in their frames.
+    """
     old = load_32(ram, CR3)
     store_32(ram, CR3, value)
     stay = True
     for number in range(exits.page_count):
         gpa = guest_physical(ram, exits, exits.pages[number] << 12, 0, 0)
         stay = stay and 0 <= gpa >> 12 < exits.guest_frames and links.traced[gpa >> 12] & DESCRIPTORS != 0
+    if exits.translates == 1:
+        stay = stay and code_stays(ram, exits, index)
     store_32(ram, CR3, old)
     return stay
 
 
 @kernel
-def load_page_directory(cpu, ram, exits, links, control, number):
+def load_page_directory(cpu, ram, exits, links, control, index, number):
     """MOV CR3 from a register."""
     note_path(exits, EMULATE_CONTROL_REGISTER)
     value = register(cpu, exits, number)
     before = exits.reference_count
     if mode_of(ram, control) & MODE_PAE != 0:  # pointers are loaded with it, which may fault
         return NOT_FAST
-    if load_32(ram, CPL) != 0 or not tables_stay(ram, exits, links, value) or not can_commit(exits):
+    if load_32(ram, CPL) != 0 or not tables_stay(ram, exits, links, index, value) or not can_commit(exits):
         return NOT_FAST
-    # 1. Its own references and paths, the walks of the tables' pages apart: these come behind the switch.
-    noted = exits.reference_count
-    exits.reference_count = before
-    commit(cpu, exits)
+    # 1. Its own references and paths, the walks in the other address space apart: these come behind the switch.
+    noted = commit_first(cpu, exits, before)
     # 2. The other address space.
     store_32(ram, CR3, value)
     path = SHADOW_SWITCH
-    if is_loose(control, mode_of(ram, control)):
+    if is_loose(control):
         path = SHADOW_FLUSH
     charge_items(cpu, exits, path, 1)
     change_space(cpu, ram, control, links)
     charge_work(cpu, exits, control)
-    # 3. The walks of the tables' pages in it.
-    for place in range(before, noted):
-        reference(cpu, exits.references[place], VMM)
+    # 3. The walks of the pages with tables and code in it.
+    if exits.translates == 1:
+        charge_page_checks(cpu, index.page_count)
+    commit_rest(cpu, exits, before, noted)
     return DONE

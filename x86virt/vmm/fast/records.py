@@ -2,9 +2,13 @@
 
 import numpy as np
 
+from ...core.layout import SEGMENT as SEGMENT_CACHE
 from ...isa.events import EVENT_ID
 from ...isa.registers import GS
 from .. import layout
+from ..translation.index import MAX_PAGES as MAX_CODE_PAGES
+from ..translation.index import SITE_KINDS
+from ..translation.record import RECORD
 
 # Outcomes of a handler.
 NOT_FAST = 0  # left to Python, with no effect
@@ -18,28 +22,33 @@ FAULT_BEGUN = 1002  # a page fault was charged and looked up in the guest's tabl
 PATHS = (
     "trap_dispatch", "emulate_flags", "emulate_control_register", "emulate_port", "device_request", "emulate_far_transfer",
     "reflect", "emulate_system_call", "emulate_invlpg", "shadow_fill", "shadow_table", "shadow_flush", "shadow_switch",
-    "shadow_sync", "shadow_check",
+    "shadow_sync", "shadow_check", "light_dispatch", "callout", "recover", "enter_cache",
 )  # fmt: skip
 (
     TRAP_DISPATCH, EMULATE_FLAGS, EMULATE_CONTROL_REGISTER, EMULATE_PORT, DEVICE_REQUEST, EMULATE_FAR_TRANSFER, REFLECT,
     EMULATE_SYSTEM_CALL, EMULATE_INVLPG, SHADOW_FILL, SHADOW_TABLE, SHADOW_FLUSH, SHADOW_SWITCH, SHADOW_SYNC, SHADOW_CHECK,
+    LIGHT_DISPATCH, CALLOUT, RECOVER, ENTER_CACHE,
 ) = range(len(PATHS))  # fmt: skip
 PATH_EVENTS = tuple(EVENT_ID[f"vmm.{path}"] for path in PATHS)
 N_VECTORS = 256
 SYSTEM_CALL = N_VECTORS  # in the place of a vector: SYSENTER
-N_ENTRIES = N_VECTORS + 1
-MAX_REFERENCES = 64
+FIRST_SITE = SYSTEM_CALL + 1  # and behind it: callouts of translated code, by their kind
+N_ENTRIES = FIRST_SITE + len(SITE_KINDS)
+MAX_REFERENCES = 64 + 2 * MAX_CODE_PAGES
 MAX_HIDDEN = 32
 MAX_PAGES = 4
 MAX_PUSHES = 6  # of a delivery: SS, ESP, EFLAGS, CS, EIP, error code
 
 # What the toolkit does for an exit; a strategy says which, by reason (Strategy.jitted).
-ACTIONS = ("", "emulate", "reflect", "open_gate", "nothing", "system_call", "fill")
-NO_ACTION, EMULATE, REFLECT_EXCEPTION, OPEN_GATE, NOTHING, ENTER_SYSTEM_CALL, FILL = range(len(ACTIONS))
+ACTIONS = ("", "emulate", "reflect", "open_gate", "nothing", "system_call", "fill", "leave_unit")
+NO_ACTION, EMULATE, REFLECT_EXCEPTION, OPEN_GATE, NOTHING, ENTER_SYSTEM_CALL, FILL, LEAVE_UNIT = range(len(ACTIONS))
 
 SEGMENT = np.dtype([("selector", "i8"), ("seg_base", "i8"), ("limit", "i8"), ("access", "i8")])
 N_DATA = GS + 1
 NOTHING_HELD = -1  # as a selector
+# GS while translated code has its own: the guest's, the VMM's as a callout found it, and what it was before an exit.
+GUEST_GS, OWN_GS, GS_BEFORE = range(3)
+N_SPILLED = 3  # EAX, ECX and EDX
 
 EXITS = np.dtype(
     [
@@ -56,7 +65,19 @@ EXITS = np.dtype(
         ("item_price", "i8", len(PATHS)),
         ("page_count", "i8"),
         ("pages", "i8", MAX_PAGES),  # linear pages with descriptors that are shadowed
+        # of a binary translator
+        ("translates", "i8"),
+        ("chaining", "i8"),
+        ("come_back", "i8"),  # the address in the cache by which a callout in ring 1 returns
+        ("context_cs", "i8"),  # the guest's code segment and IOPL in which it was last resumed, and their number
+        ("context_iopl", "i8"),
+        ("context", "i8"),
         # copied in and back
+        ("inside", "i8"),  # Translator.inside and so on
+        ("serving", "i8"),
+        ("guest_cs", "i8"),
+        ("gs", SEGMENT_CACHE, 3),
+        ("interrupt_waits", "i8"),
         ("shadow_count", "i8"),
         ("own_resume", "i8"),
         ("resumed_at", "i8"),
@@ -72,6 +93,9 @@ EXITS = np.dtype(
         ("outcome", "i8"),  # of a fill
         ("trap_resume", "i8"),  # what own_resume is at the exit
         ("begun", "i8"),  # ticks when it came
+        ("left", "i8"),  # 1: it came from translated code, and the registers were made the guest's
+        ("spilled", "i8"),  # those that had been in the translator's record, one bit each, and what they were
+        ("spilled_values", "i8", N_SPILLED),
         # what is to be charged for it
         ("reference_count", "i8"),
         ("references", "i8", MAX_REFERENCES),
@@ -88,6 +112,13 @@ EXITS = np.dtype(
 )
 
 
+def record_place(name: str) -> int:
+    """The machine address of a field of the translator's record."""
+    fields = RECORD.fields
+    assert fields is not None
+    return layout.TRANSLATOR + fields[name][1]
+
+
 def vcpu_place(name: str) -> int:
     """The machine address of a field of the vCPU record."""
     fields = layout.VCPU.fields
@@ -101,3 +132,4 @@ GDTR_BASE, GDTR_LIMIT = vcpu_place("gdtr_base"), vcpu_place("gdtr_limit")
 IDTR_BASE, IDTR_LIMIT = vcpu_place("idtr_base"), vcpu_place("idtr_limit")
 TR_BASE, TR_LIMIT, TR_ACCESS = vcpu_place("tr_base"), vcpu_place("tr_limit"), vcpu_place("tr_access")
 SYSENTER_CS, SYSENTER_ESP, SYSENTER_EIP = (vcpu_place(f"sysenter_{name}") for name in ("cs", "esp", "eip"))
+DETACHED_CS, DETACHED_SS = vcpu_place("detached_cs"), vcpu_place("detached_ss")

@@ -1,6 +1,5 @@
 """What Python calls of the shadow's jitted code: each function is an entry, kept in the cache directory."""
 
-import numpy as np
 
 from ...core.jit import entry, load_32
 from ...isa.registers import PTE_P, PTE_PS, PTE_RW
@@ -10,8 +9,8 @@ from .follow import after_write, change_space, invalidate_page, let_out_of_sync,
 from .guest_walk import walk
 from .pointers import load_pointers
 from .pool import NEXT, holds_tables
-from .records import ENTRIES, FREE, KINDS, OPEN
-from .tracing import flush_everything, protect_guest, trace, untrace
+from .records import ENTRIES, FREE
+from .tracing import flush_everything, trace, untrace
 
 
 @entry
@@ -58,14 +57,6 @@ def shadow_untrace(controls, links, frame, kind):
 
 
 @entry
-def shadow_close(state, memory, controls, links, frame):
-    """A frame that one instruction could write is traced again."""
-    untrace(controls[0], links[0], frame, OPEN)
-    if np.int64(links[0].traced[frame]) & KINDS != 0:
-        protect_guest(state[0], memory, controls[0], links[0], frame)
-
-
-@entry
 def shadow_written(state, memory, controls, links, frame, first, count):
     """Bytes of a guest's table were written."""
     after_write(state[0], memory, controls[0], links[0], frame, first, count)
@@ -92,7 +83,7 @@ def shadow_links(memory, controls, links):
         value = load_32(memory, slot_address(slot))
         if page.kind == FREE or value & PTE_P == 0:
             continue
-        if holds_tables(page.kind) and is_vmms(slot):
+        if holds_tables(page.kind) and is_vmms(control, slot):
             continue
         if holds_tables(page.kind) and value & PTE_PS == 0:
             table = control.pages[page_of(value)]

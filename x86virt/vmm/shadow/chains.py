@@ -6,7 +6,7 @@ With them a frame is protected, and a table given up, without a search. A slot i
 from ...core.jit import inline, kernel, load_32, store_32
 from ...isa.registers import PTE_A, PTE_ADDRESS, PTE_G, PTE_P, PTE_PS, PTE_RW, PTE_US
 from .. import layout
-from .records import ENTRIES, STALE, STALE_GLOBAL, VMM_SLOT
+from .records import ENTRIES, MODE_PAE, QUARTERS, ROLE_QUARTER_SHIFT, STALE, STALE_GLOBAL, VMM_SLOT, VMM_SLOT_PAE
 
 SHADOW = layout.SHADOW
 PAGE_BITS = 12
@@ -32,9 +32,28 @@ def page_of(entry):
 
 
 @inline
-def is_vmms(slot):
+def is_pae(page):
+    """Whether a page of the pool has the format of PAE paging."""
+    return page.role & MODE_PAE != 0
+
+
+@inline
+def is_vmms(control, slot):
     """Whether a slot of a directory is that of the VMM's region."""
+    directory = control.pages[slot >> 10]
+    if is_pae(directory):
+        return directory.role >> ROLE_QUARTER_SHIFT == QUARTERS - 1 and slot & (ENTRIES - 1) >= VMM_SLOT_PAE
     return slot & (ENTRIES - 1) == VMM_SLOT
+
+
+@inline
+def place_of(control, slot):
+    """Which part of the linear space a slot of a directory stands for: 4 MB, or 2 MB under PAE paging."""
+    directory = control.pages[slot >> 10]
+    index = slot & (ENTRIES - 1)
+    if is_pae(directory):
+        return (directory.role >> ROLE_QUARTER_SHIFT) << 9 | index >> 1
+    return index
 
 
 @inline
@@ -83,7 +102,7 @@ def write_leaf(ram, control, links, slot, entry):
 def hold_table(ram, control, links, slot, page):
     """Let a free directory slot hold a table."""
     table = control.pages[page]
-    place = slot & (ENTRIES - 1)
+    place = place_of(control, slot)
     if table.place < 0:
         table.place = place
     elif table.place != place:
@@ -96,7 +115,7 @@ def hold_table(ram, control, links, slot, page):
 def clear_slot(ram, control, links, slot):
     """Make a directory slot hold nothing; the VMM's stays."""
     entry = load_32(ram, slot_address(slot))
-    if entry & PTE_P == 0 or is_vmms(slot):
+    if entry & PTE_P == 0 or is_vmms(control, slot):
         return
     if entry & PTE_PS != 0:
         write_leaf(ram, control, links, slot, 0)
@@ -114,4 +133,15 @@ def linear_of(control, slot):
     table = control.pages[page]
     if table.aliased == 1 or table.place < 0:
         return -1
+    if is_pae(table):
+        return table.place << 21 | (index >> 1) << 12
     return table.place << 22 | index << 12
+
+
+@inline
+def linear_of_large(control, slot):
+    """The linear address of the large page that a slot of a directory maps."""
+    place = place_of(control, slot)
+    if is_pae(control.pages[slot >> 10]):
+        return place << 21
+    return place << 22

@@ -18,7 +18,7 @@ from ...isa.events import (
 )
 from ...isa.registers import PTE_A, PTE_D, PTE_G, PTE_P, PTE_PS, PTE_RW, PTE_US
 from .chains import clear_slot, hold_table, is_vmms, page_of, slot_address, write_leaf
-from .follow import is_loose, source_of, synchronise_frame
+from .follow import directory_slot, is_loose, source_of, synchronise_frame, table_index, walks_pae
 from .guest_walk import P2M, frame_entry, walk
 from .pool import allocate, obtain
 from .records import (
@@ -26,14 +26,12 @@ from .records import (
     FILLED,
     HOLE,
     IDENTITY,
-    KINDS,
     LOOSE,
     MACHINE_FRAME,
     MODE_KERNEL,
     MODE_PG,
     MODE_PGE,
     NO_MEMORY,
-    OPEN,
     READ_ONLY,
     TABLE,
     TRACED,
@@ -51,18 +49,19 @@ def fill(cpu, ram, control, links, gla, write, user):
     # 2. What the p2m says.
     frame = control.gpa >> 12
     target = frame_entry(ram, control, frame)
-    place = control.root * ENTRIES + (gla >> 22)
-    if target == NO_MEMORY or (write == 1 and target & READ_ONLY != 0) or is_vmms(place):
+    place = directory_slot(control, gla)
+    if target == NO_MEMORY or (write == 1 and target & READ_ONLY != 0) or is_vmms(control, place):
         return HOLE
     reference(cpu, P2M + 4 * frame, VMM)
     # 3. Is it a frame that is traced?
     kinds = kinds_of(control, links, frame)
-    if write == 1 and kinds & KINDS != 0 and kinds & OPEN == 0:
+    if write == 1 and kinds != 0:
         charge(cpu, EVENT_SHADOW_TRACED_WRITE, 1)
         return TRACED
     # 4. A large page, if it can be kept.
-    if control.shift == 22 and is_whole(ram, control, links, frame):
-        first = frame & ~(ENTRIES - 1)
+    count = 1 << (control.shift - 12)
+    if keeps_large(control) and is_whole(ram, control, links, frame, count):
+        first = frame & ~(count - 1)
         large = (frame_entry(ram, control, first) & MACHINE_FRAME) << 12 | PTE_PS | permissions(control, write, 0, target)
         clear_slot(ram, control, links, place)
         reference(cpu, slot_address(place), VMM)
@@ -70,7 +69,7 @@ def fill(cpu, ram, control, links, gla, write, user):
         charge(cpu, EVENT_SHADOW_LARGE_ENTRY, 1)
         return FILLED
     # 5. A page of 4 KB.
-    slot = table_for(cpu, ram, control, links, gla, place) * ENTRIES + ((gla >> 12) & (ENTRIES - 1))
+    slot = table_for(cpu, ram, control, links, gla, place) * ENTRIES + table_index(control, gla)
     reference(cpu, slot_address(slot), VMM)
     entry = (target & MACHINE_FRAME) << 12 | permissions(control, write, kinds, target)
     write_leaf(ram, control, links, slot, entry)
@@ -100,7 +99,7 @@ def permissions(control, write, kinds, target):
         writable = PTE_RW
     if control.mode & MODE_KERNEL != 0:
         user = PTE_US
-    if control.leaf & PTE_D == 0 or target & READ_ONLY != 0 or (kinds & KINDS != 0 and kinds & OPEN == 0):
+    if control.leaf & PTE_D == 0 or target & READ_ONLY != 0 or (kinds != 0):
         writable = 0
     bits = PTE_P | PTE_A | user | writable
     if writable != 0:
@@ -110,14 +109,23 @@ def permissions(control, write, kinds, target):
     return bits
 
 
+@inline
+def keeps_large(control):
+    """Whether the guest's page is as large as a large page of the tables that the processor walks."""
+    if walks_pae(control):
+        return control.shift == 21
+    return control.shift == 22
+
+
 @kernel
-def is_whole(ram, control, links, frame):
-    """Whether the 4 MB around a guest frame lie in one aligned piece of machine memory, writable and not traced."""
-    first = frame & ~(ENTRIES - 1)
+def is_whole(ram, control, links, frame, count):
+    """Whether the large page of `count` frames around a guest frame lies in one aligned piece of machine memory, writable
+    and not traced."""
+    first = frame & ~(count - 1)
     base = frame_entry(ram, control, first)
-    if base == NO_MEMORY or base & READ_ONLY != 0 or base & (ENTRIES - 1) != 0:
+    if base == NO_MEMORY or base & READ_ONLY != 0 or base & (count - 1) != 0:
         return False
-    for number in range(ENTRIES):
+    for number in range(count):
         if frame_entry(ram, control, first + number) != base + number:
             return False
         if kinds_of(control, links, first + number) != 0:
@@ -128,11 +136,11 @@ def is_whole(ram, control, links, frame):
 @inline
 def wanted(control, gla):
     """What has to stand at the directory's place for a linear address, after a walk: kind, frame, role."""
-    if is_loose(control, control.mode):
+    if is_loose(control):
         return LOOSE, 0, 0
     if control.mode & MODE_PG == 0:
         return IDENTITY, gla >> 22, 0
-    return source_of(control.mode, control.directory)
+    return source_of(control.mode, control.directory, control.directory_high)
 
 
 @kernel

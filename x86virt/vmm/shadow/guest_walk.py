@@ -166,6 +166,7 @@ def mode_of(ram, control):
 @kernel
 def walk(cpu, ram, control, links, gla, write, user, mark):
     """Walk the guest's tables for one access; with `mark` 1, set accessed and dirty bits. FILLED or REFUSED."""
+    control.directory_high = 0
     if load_32(ram, CR0) & CR0_PG == 0:
         control.gpa = gla
         control.rights = PTE_RW | PTE_US
@@ -249,6 +250,7 @@ def walk_pae(cpu, ram, control, links, gla, write, user, mark):
     pde_high = read_guest(cpu, ram, control, directory + 4)
     if pde & PTE_P == 0:
         return refuse(control, write, user, 0)
+    control.directory_high = pde_high
     if pde_high & reserved != 0 or (pde & PTE_PS != 0 and pde & PDE_2M_RESERVED != 0):
         return refuse(control, write, user, PF_P | PF_RSVD)
     if pde & PTE_PS != 0:

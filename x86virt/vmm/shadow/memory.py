@@ -1,11 +1,12 @@
 """Shadow memory as the rest of the toolkit sees it: faults, changes of the address space, and traced frames."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...isa.registers import CR0_PG, CR4_PAE, PF_W, PTE_P, PTE_PS, PTE_RW
+from ...isa.registers import PF_W, PTE_P, PTE_PS, PTE_RW
 from ...isa.vectors import GP, PF
 from ...processor import record_array
 from .. import layout
@@ -29,7 +30,6 @@ from .records import (
     LOOSE_ROOT,
     MAX_FRAMES,
     NO_MEMORY,
-    OPEN,
     PAGE_TABLE,
     POLICIES,
     READ_ONLY,
@@ -53,16 +53,18 @@ class ShadowMemory:
 
     PAGE_TABLE, DESCRIPTORS, CODE = PAGE_TABLE, DESCRIPTORS, CODE
 
-    def __init__(self, vm: "VirtualMachine", policy: str, budget: int) -> None:
+    def __init__(self, vm: "VirtualMachine", policy: str, budget: int, most_writes: int) -> None:
         self.vm = vm
         self.state = vm.processor.state
         self.controls = record_array(CONTROL)
         self.control = self.controls.view(np.recarray)[0]
         self.links = record_array(LINKS)
-        self.open_frames: set[int] = set()  # traced, and writable for one instruction
+        self.notices = 0  # writes to traced frames that were made known
+        self.watched: tuple[int, np.ndarray] | None = None  # a frame that the interpreter is writing, and what it held
         self.listeners: dict[int, Listener] = {}  # kind -> called with (frame, first byte, count) after a write
         self.control.policy = POLICIES.index(policy)
         self.control.budget = budget // PAGE
+        self.control.most_writes = most_writes
         self.control.frames = len(vm.p2m)
         self.control.shares_ring = int(vm.ring == 3)
         self.install_region()
@@ -153,10 +155,15 @@ class ShadowMemory:
     def finish_fault(self, exit: Exit, outcome: int) -> None:
         """What a fill has not done for a page fault."""
         write, user = int(exit.qualification & PF_W != 0), int(self.vm.vcpu.cpl == 3)
-        if outcome == TRACED:
-            self.open_to_writing(int(self.control.gpa) >> 12)
+        frame = int(self.control.gpa) >> 12
+        if outcome == TRACED and self.let_out_of_sync(frame):
             outcome = self.fill(exit.gla, write, user)
         self.charge_work()
+        if outcome == TRACED:
+            if self.vm.translation is not None:
+                self.vm.translation.note_traced_fault()
+            with self.watching(frame):
+                self.vm.simulate_write()
         if outcome == REFUSED:
             raise GuestFault(PF, int(self.control.error), exit.gla)
         if outcome == HOLE:
@@ -200,8 +207,7 @@ class ShadowMemory:
     @property
     def is_loose(self) -> bool:
         """Whether `drop` follows the guest's tables as they are now."""
-        vcpu = self.vm.vcpu
-        return bool(self.control.policy == DROP or (vcpu.cr0 & CR0_PG and vcpu.cr4 & CR4_PAE))
+        return bool(self.control.policy == DROP)
 
     def invalidate(self, gla: int) -> None:
         """INVLPG of the guest."""
@@ -235,21 +241,35 @@ class ShadowMemory:
         for frame in self.traced_frames(kind):
             self.untrace(frame, kind)
 
-    def open_to_writing(self, frame: int) -> None:
-        """A traced frame is about to be written: out of sync from now on, or open for the one instruction."""
-        if calls.shadow_let_out_of_sync(self.state, self.controls, self.links, frame):
-            return
-        self.links[0]["traced"][frame] |= OPEN
-        self.open_frames.add(frame)
+    def let_out_of_sync(self, frame: int) -> bool:
+        """Let a page table be written from now on, if the policy does; it is compared later."""
+        return bool(calls.shadow_let_out_of_sync(self.state, self.controls, self.links, frame))
 
-    def close_frames(self) -> None:
-        """The instruction that could write traced frames is over: protect them again, look at what they hold."""
-        frames = sorted(self.open_frames)
-        self.open_frames.clear()
-        for frame in frames:
-            calls.shadow_close(self.state, self.memory, self.controls, self.links, frame)
-        for frame in frames:
-            self.notify(frame, 0, PAGE)
+    @contextmanager
+    def watching(self, frame: int | None) -> Iterator[None]:
+        """While a write to a frame is simulated: if it is traced and the interpreter does it, what is told is what changed."""
+        if frame is not None and self.is_traced(frame):
+            self.watched = frame, self.content(frame)
+        try:
+            yield
+        finally:
+            self.watched = None
+
+    def content(self, frame: int) -> np.ndarray:
+        """A copy of a guest frame."""
+        address = self.vm.guest.machine_address(frame * PAGE)
+        assert address is not None, "a traced frame is memory"
+        return self.memory[address : address + PAGE].copy()
+
+    def note_frame_written(self, frame: int) -> None:
+        """The VMM or a device has written somewhere in a guest frame."""
+        if self.watched is None or self.watched[0] != frame:
+            self.note_write(frame * PAGE, PAGE)
+            return
+        self.notices += 1
+        changed = np.nonzero(self.watched[1] != self.content(frame))[0]
+        if len(changed):
+            self.note_write(frame * PAGE + int(changed[0]), int(changed[-1] - changed[0]) + 1)
 
     def note_write(self, gpa: int, count: int) -> None:
         """The VMM, a device or a debugger has written bytes of one guest frame."""
@@ -258,6 +278,7 @@ class ShadowMemory:
 
     def notify(self, frame: int, first: int, count: int) -> None:
         """Bytes of a traced frame were written."""
+        self.notices += 1
         kinds = self.kinds(frame)
         if kinds & PAGE_TABLE:
             calls.shadow_written(self.state, self.memory, self.controls, self.links, frame, first, count)
@@ -294,7 +315,6 @@ class ShadowMemory:
     def state_of(self) -> dict[str, list[int]]:
         """What is not made again from the tables and the control record."""
         return {
-            "open_frames": sorted(self.open_frames),
             "descriptor_frames": self.traced_frames(DESCRIPTORS),
             "code_frames": self.traced_frames(CODE),
             "broken": [int(place) for place in np.nonzero(self.links[0]["broken"])[0]],
@@ -313,10 +333,9 @@ class ShadowMemory:
         for page in self.control.pages:
             if page.kind in (ROOT, TABLE) and not page.unsync and page.frame < len(self.vm.p2m):
                 links["traced"][int(page.frame)] |= PAGE_TABLE
-        for name, kind in (("descriptor_frames", DESCRIPTORS), ("code_frames", CODE), ("open_frames", OPEN)):
+        for name, kind in (("descriptor_frames", DESCRIPTORS), ("code_frames", CODE)):
             for frame in state[name]:
                 links["traced"][bounded(frame, len(self.vm.p2m))] |= kind
-        self.open_frames = {int(frame) for frame in state["open_frames"]}
         for place in state["broken"]:
             links["broken"][bounded(place, ENTRIES)] = 1
 
@@ -338,13 +357,14 @@ def check_control(control: np.ndarray, frames: int, mine: np.record) -> None:
     limits |= {"unsync_count": layout.SHADOW_PAGES + 1, "stale": 4, "globals": 2}
     if any(not 0 <= row[name] < end for name, end in limits.items()):
         raise ValueError("the shadow's control record")
-    if any(row[name] != mine[name] for name in ("policy", "budget", "frames", "shares_ring")):
+    if any(row[name] != mine[name] for name in ("policy", "budget", "frames", "shares_ring", "most_writes")):
         raise ValueError("the shadow's policy")
     page_limits = {"kind": LOOSE + 1, "frame": 1 << 28, "role": 1 << 24, "following": layout.SHADOW_PAGES + 1}
     page_limits |= {"aliased": 2, "used": 2, "unsync": 2, "writes": 1 << 32}
     chained = np.concatenate([row["buckets"], pages["following"], [row["free"]]])
     chained = chained[chained != 0]
     bad = any(((pages[name] < 0) | (pages[name] >= end)).any() for name, end in page_limits.items())
+    bad = bad or ((row["roots"] < 0) | (row["roots"] >= layout.SHADOW_PAGES)).any()
     bad = bad or ((row["buckets"] < 0) | (row["buckets"] > layout.SHADOW_PAGES)).any()
     bad = bad or ((pages["place"] < -1) | (pages["place"] >= ENTRIES)).any()
     if bad or len(set(chained.tolist())) != len(chained):  # a page in two chains could make one endless

@@ -8,9 +8,9 @@ always.
 from ...core.charge import charge
 from ...core.jit import inline, kernel, load_32, store_32
 from ...isa.events import EVENT_SHADOW_EVICTION, EVENT_SHADOW_TABLE, EVENT_SHADOW_TABLE_FOUND
-from ...isa.registers import PTE_A, PTE_P, PTE_RW
+from ...isa.registers import PTE_A, PTE_D, PTE_G, PTE_P, PTE_PS, PTE_RW
 from .. import layout
-from .chains import clear_slot, page_address, slot_address, write_leaf
+from .chains import clear_slot, is_pae, page_address, slot_address, write_leaf
 from .records import (
     ENTRIES,
     FREE,
@@ -19,14 +19,19 @@ from .records import (
     LOOSE_ROOT,
     N_BUCKETS,
     PAGE_TABLE,
+    QUARTERS,
+    ROLE_QUARTER_SHIFT,
     ROOT,
     TABLE,
     VMM_SLOT,
+    VMM_SLOT_PAE,
 )
 from .tracing import trace, untrace
 
 NEXT = layout.vcpu_address("shadow_next")
 REGION = layout.REGION_TABLE | PTE_P | PTE_RW | PTE_A  # the supervisor's alone
+LARGE_REGION = PTE_PS | PTE_P | PTE_RW | PTE_A | PTE_D | PTE_G  # its two large pages under PAE paging, from machine address 0
+LARGE_PAE = 1 << 21
 
 
 @inline
@@ -97,13 +102,10 @@ def allocate(cpu, ram, control, links, kind, frame, role):
             evict(cpu, ram, control, links)
         number = control.free - 1
         control.free = control.pages[number].following
-    # 2. Empty, but for the VMM's region in a directory.
+    # 2. Empty, but for the VMM's region in a directory; its record.
     address = page_address(number)
     for place in range(ENTRIES):
         store_32(ram, address + 4 * place, 0)
-    if holds_tables(kind):
-        store_32(ram, address + 4 * VMM_SLOT, REGION)
-    # 3. Its record.
     page = control.pages[number]
     page.kind = kind
     page.frame = frame
@@ -115,7 +117,29 @@ def allocate(cpu, ram, control, links, kind, frame, role):
     page.used = 1
     page.unsync = 0
     page.writes = 0
+    if holds_tables(kind):
+        map_region(ram, page, address)
     return number
+
+
+@kernel
+def map_region(ram, page, address):
+    """Let an empty directory map the VMM's region; under PAE paging that of the last quarter does."""
+    if not is_pae(page):
+        store_32(ram, address + 4 * VMM_SLOT, REGION)
+    elif page.role >> ROLE_QUARTER_SHIFT == QUARTERS - 1:
+        store_32(ram, address + 4 * VMM_SLOT_PAE, LARGE_REGION)
+        store_32(ram, address + 4 * VMM_SLOT_PAE + 8, LARGE_PAE | LARGE_REGION)
+
+
+@inline
+def is_loaded(control, number):
+    """Whether a page is a directory that the processor walks now."""
+    found = number == control.root
+    for quarter in range(QUARTERS):
+        if control.roots[quarter] == number:
+            found = True
+    return found
 
 
 @kernel
@@ -127,7 +151,7 @@ def evict(cpu, ram, control, links):
         if control.hand >= control.budget:
             control.hand = 1
         page = control.pages[control.hand]
-        if control.hand != control.root and page.used == 0:
+        if page.used == 0 and not is_loaded(control, control.hand):
             release(ram, control, links, control.hand)
             return
         page.used = 0

@@ -9,7 +9,9 @@ policies say how a shadow follows the guest's tables:
 * `out-of-sync`: as `trace`, but a page table becomes writable at its first write, and is compared with its shadow at the
   next MOV CR3; INVLPG looks at one entry. Page directories stay traced.
 
-PAE tables are followed by `drop` whatever the policy.
+The tables that the processor walks have the format of the guest's, so that each follows one of the guest's: under PAE
+paging an entry takes two slots, and the four directories are pages by themselves, for one quarter of the linear space
+each. Under `drop` they have the 32-bit format always.
 """
 
 import numpy as np
@@ -21,6 +23,8 @@ ENTRIES = 1024
 N_SLOTS = N_PAGES * ENTRIES
 MAX_FRAMES = (1 << 19) + 1024  # of the machine: 2 GB, and ROM behind
 VMM_SLOT = layout.VMM_BASE >> 22  # the directory entry of the VMM's region
+VMM_SLOT_PAE = 2 * (layout.VMM_BASE >> 21 & 0x1FF)  # the first of its two, in the last quarter's directory
+QUARTERS = 4  # of the linear space, each with a directory under PAE paging
 N_BUCKETS = 256
 
 DROP, TRACE, OUT_OF_SYNC = 0, 1, 2
@@ -28,10 +32,10 @@ POLICIES = ("drop", "trace", "out-of-sync")
 
 # What a page of the pool is the shadow of.
 FREE = 0
-ROOT = 1  # a page directory of the guest, `frame`
+ROOT = 1  # a page directory of the guest, `frame`; under PAE paging of the quarter that its role says
 TABLE = 2  # a page table of the guest, `frame`
 BROKEN = 3  # a large page of the guest that begins at `frame`, in 4 KB entries
-IDENTITY_ROOT = 4  # the linear space of a guest without paging
+IDENTITY_ROOT = 4  # the linear space of a guest without paging; under PAE paging a quarter without a directory
 IDENTITY = 5  # 4 MB of it
 LOOSE_ROOT = 6  # under `drop`: whatever directory is loaded
 LOOSE = 7  # under `drop`: whatever table stands at its place in the directory
@@ -41,6 +45,7 @@ MODE_PG, MODE_WP, MODE_PSE, MODE_PGE, MODE_PAE = 1, 2, 4, 8, 16
 MODE_KERNEL = 32  # the guest's kernel is running, in ring 3 like its programs: every page is the processor's user page
 ROLE_RIGHTS_SHIFT = 8  # R/W and U/S of the directory entry above, in their places
 ROLE_LEAF_SHIFT = 12  # of a large page: D and G, in their places
+ROLE_QUARTER_SHIFT = 22  # of a directory under PAE paging
 
 # Outcomes of a walk and of a fill.
 FILLED = 0
@@ -48,8 +53,8 @@ REFUSED = 1  # the guest's own tables refuse the access: a page fault of the gue
 HOLE = 2  # no memory is at the guest-physical address, or none that takes writes
 TRACED = 3  # the write reaches a traced frame
 
-# Why a frame is traced, and whether one instruction may write it nevertheless.
-PAGE_TABLE, DESCRIPTORS, CODE, OPEN = 1, 2, 4, 0x80
+# Why a frame is traced.
+PAGE_TABLE, DESCRIPTORS, CODE = 1, 2, 4
 KINDS = PAGE_TABLE | DESCRIPTORS | CODE
 
 # Entries of the p2m in machine RAM.
@@ -104,6 +109,9 @@ CONTROL = np.dtype(
         ("buckets", "i8", N_BUCKETS),  # first page by frame, plus 1
         ("pages", SHADOW_PAGE, N_PAGES),
         ("shares_ring", "i8"),  # 1: the guest's kernel runs in ring 3, in a shadow of its own
+        ("most_writes", "i8"),  # traced ones after which a page that is of no use meanwhile is given up
+        ("directory_high", "i8"),  # of the last walk: the high doubleword of the directory entry, under PAE paging
+        ("roots", "i8", QUARTERS),  # pages of the directories that the processor walks; all the same without PAE paging
     ]
 )
 # Made again from the shadow tables and the pages when a machine is restored.

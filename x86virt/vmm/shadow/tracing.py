@@ -1,7 +1,6 @@
 """Frames of the guest whose modification must be seen: no shadow maps them writable.
 
-The reasons are the guest's page tables, its descriptor tables, and code of it that was translated. A frame that is open
-may be written by one instruction.
+The reasons are the guest's page tables, its descriptor tables, and code of it that was translated.
 """
 
 import numpy as np
@@ -15,9 +14,11 @@ from ...isa.events import (
     EVENT_SYS_MOV_CR4_WRITE,
 )
 from ...isa.registers import PTE_D, PTE_PS, PTE_RW
-from .chains import clear_slot, linear_of, slot_address, take_out
+from .chains import clear_slot, linear_of, linear_of_large, slot_address, take_out
 from .guest_walk import frame_entry
-from .records import ENTRIES, KINDS, MACHINE_FRAME, NO_MEMORY
+from .records import ENTRIES, MACHINE_FRAME, NO_MEMORY
+
+FRAMES_OF_4M, FRAMES_OF_2M = 1024, 512
 
 
 @kernel
@@ -42,23 +43,28 @@ def invalidate(cpu, gla):
 def protect(cpu, ram, control, links, frame):
     """Take write permission for a machine frame from every mapping of it, in the shadows and in the TLBs."""
     everywhere = control.stale != 0
-    # 1. Pages of 4 KB, whose entries stay, and a page of 4 MB that begins here.
+    # 1. Pages of 4 KB, whose entries stay, and a large page that begins here.
     while links.writable[frame] != 0:
         slot = links.writable[frame] - 1
         if take_permission(cpu, ram, control, links, slot, frame):
             everywhere = True
-    # 2. A page of 4 MB that begins further down.
-    first = frame & ~(ENTRIES - 1)
+    # 2. A large page that begins further down.
+    for count in (FRAMES_OF_4M, FRAMES_OF_2M):
+        protect_large(cpu, ram, control, links, frame & ~(count - 1))
+    # 3. What a TLB may hold though no shadow does any more.
+    if everywhere:
+        flush_everything(cpu, control, links)
+
+
+@kernel
+def protect_large(cpu, ram, control, links, first):
+    """Drop the large pages that begin at a machine frame."""
     following = links.writable[first]
     while following != 0:
         slot = following - 1
         following = links.following[slot]
         if load_32(ram, slot_address(slot)) & PTE_PS != 0:
-            if take_permission(cpu, ram, control, links, slot, first):
-                everywhere = True
-    # 3. What a TLB may hold though no shadow does any more.
-    if everywhere:
-        flush_everything(cpu, control, links)
+            take_permission(cpu, ram, control, links, slot, first)
 
 
 @kernel
@@ -70,7 +76,7 @@ def take_permission(cpu, ram, control, links, slot, frame):
         stale = control.stale
         clear_slot(ram, control, links, slot)
         control.stale = stale
-        invalidate(cpu, (slot & (ENTRIES - 1)) << 22)
+        invalidate(cpu, linear_of_large(control, slot))
         return False
     links.writable[frame] = take_out(links, slot, links.writable[frame])
     store_32(ram, slot_address(slot), entry & ~(PTE_RW | PTE_D))
@@ -83,7 +89,7 @@ def take_permission(cpu, ram, control, links, slot, frame):
 
 @inline
 def kinds_of(control, links, frame):
-    """Why a guest frame is traced, and whether it is open; 0 for what is no memory."""
+    """Why a guest frame is traced; 0 if it is not, or is no memory."""
     if frame >= control.frames:
         return 0
     return np.int64(links.traced[frame])
@@ -96,7 +102,7 @@ def trace(cpu, ram, control, links, frame, kind):
         return
     kinds = kinds_of(control, links, frame)
     links.traced[frame] = kinds | kind
-    if kinds & KINDS == 0:
+    if kinds == 0:
         protect_guest(cpu, ram, control, links, frame)
 
 

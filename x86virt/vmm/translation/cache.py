@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from .. import layout
 from .emitter import CALLOUT, FILLER, JUMP_BYTES, Site, dword, jump_octets
+from .index import Index
 from .sequences import Context
 from .unit import Unit
 
@@ -31,6 +32,7 @@ class TranslationCache:
         self.at: dict[tuple[int, Context], Unit] = {}  # where the guest's code enters a unit: (EIP, context)
         self.by_page: dict[int, list[Unit]] = {}  # linear page of the guest's
         self.by_frame: dict[int, list[Unit]] = {}  # guest frame
+        self.index = Index()
 
     @property
     def next_address(self) -> int:
@@ -58,8 +60,9 @@ class TranslationCache:
             self.at.setdefault((eip, unit.context), unit)
         for page in unit.pages if unit.guest else ():
             self.by_page.setdefault(page, []).append(unit)
-        for frame in unit.frames:
+        for frame in set(unit.frames):
             self.by_frame.setdefault(frame, []).append(unit)
+        self.index.add(unit)
 
     def write(self, unit: Unit) -> None:
         """Write the bytes and notes of a unit."""
@@ -112,6 +115,7 @@ class TranslationCache:
     def drop(self, unit: Unit) -> None:
         """Forget a unit: nothing enters it any more. Whoever drops it sees to the hash table."""
         unit.alive = False
+        self.index.drop(unit)
         for source, site in unit.incoming:
             if source.alive and site.chained is not None:
                 self.unchain(source, site)
@@ -120,7 +124,7 @@ class TranslationCache:
         for eip in unit.boundaries:
             if self.at[eip, unit.context] is unit:
                 self.find_again(eip, unit.context, others)
-        for table, keys in ((self.by_page, unit.pages), (self.by_frame, unit.frames)):
+        for table, keys in ((self.by_page, unit.pages), (self.by_frame, set(unit.frames))):
             for key in keys:
                 table[key].remove(unit)
                 if not table[key]:
@@ -142,6 +146,7 @@ class TranslationCache:
         last = self.units[kept - 1]
         self.used = self.starts[kept - 1] + len(last.octets) + -len(last.octets) % ALIGNMENT
         del self.units[kept:], self.starts[kept:]
+        self.index.clear(self.used)
         self.forget()
 
     def forget(self) -> None:

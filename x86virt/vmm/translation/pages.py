@@ -23,7 +23,7 @@ class CodePages:
         self.translator, self.vm = translator, translator.vm
         self.found: dict[int, int] = {}  # linear page -> guest-physical page, of the unit that is being made
         self.unmarked: list[int] = []  # linear addresses of it whose pages its guest has not marked accessed
-        self.written: set[int] = set()  # guest frames that were written since the guest last ran
+        self.written: set[tuple[int, int, int]] = set()  # since the guest last ran: guest frame, first and last byte
         self.vm.shadow.listeners[CODE] = self.note_write
 
     # -- fetching -----------------------------------------------------------------------------------------------------------
@@ -65,8 +65,8 @@ class CodePages:
         return octets
 
     def frames(self) -> tuple[int, ...]:
-        """The guest frames that the unit was made from."""
-        return tuple(sorted({gpa >> 12 for gpa in self.found.values()}))
+        """The guest frames that the unit was made from: those of its linear pages, in their order."""
+        return tuple(gpa >> 12 for gpa in self.found.values())
 
     def mark(self, unit: Unit) -> None:
         """The guest is about to execute a unit: its processor would mark the pages accessed as it fetches."""
@@ -97,16 +97,18 @@ class CodePages:
     def note_write(self, frame: int, first: int, count: int) -> None:
         """A frame that holds translated code, or held it, was written."""
         if self.is_traced(frame):
-            self.written.add(frame)
+            self.written.add((frame, first, first + count - 1))
         else:
             self.vm.shadow.untrace(frame, CODE)
 
     def resynchronise(self) -> None:
-        """Drop the units of written frames whose bytes are no longer what they were made from."""
+        """Drop the units of written bytes that are no longer what they were made from."""
         written, self.written = sorted(self.written), set()
-        for frame in written:
-            units = self.translator.cache.by_frame.get(frame, [])
-            self.translator.drop([unit for unit in units if not self.is_current(unit)])
+        for frame, first, last in written:
+            units = [unit for unit in self.translator.cache.by_frame.get(frame, []) if unit.overlaps(first, last)]
+            if units:
+                self.translator.count("page_check")
+                self.translator.drop([unit for unit in units if not self.is_current(unit)])
 
     def is_current(self, unit: Unit) -> bool:
         """Whether a unit's guest code is still what it was made from, and can be fetched without any effect."""
@@ -126,13 +128,25 @@ class CodePages:
     # -- address spaces -------------------------------------------------------------------------------------------------------
 
     def revalidate(self, gla: int | None = None) -> None:
-        """The guest's tables may translate one page, or all, otherwise than before."""
+        """The guest's tables may translate one page, or all, otherwise than before.
+
+        The bytes of a frame with units are those that these were made from: writes to it are traced.
+        """
         by_page = self.translator.cache.by_page
         for page in [gla >> 12] if gla is not None else sorted(by_page):
             units = by_page.get(page)
             if units:
                 self.translator.count("page_check")
-                self.translator.drop([unit for unit in units if not self.is_current(unit)])
+                frame = self.frame_of(page)
+                self.translator.drop([unit for unit in units if unit.frame_of(page) != frame])
+
+    def frame_of(self, page: int) -> int | None:
+        """The guest frame in which a linear page lies now; None where its code could not be fetched without any effect."""
+        try:
+            translation = self.vm.guest.walk(page << 12, False, False, mark=False)
+        except GuestFault:
+            return None
+        return translation.gpa >> 12 if translation.accessed else None
 
     def clear(self) -> None:
         """No frame holds translated code any more. Write permission comes back with the next fault."""

@@ -33,12 +33,14 @@ from ...isa.registers import (
 from ...processor import FLAT_CODE, FLAT_DATA
 from .. import layout
 from ..descriptor import encode, shadow_of
+from ..emulate.writes import simulate_write
 from ..exits import GuestFault
 from ..guest_events import DR7_ENABLES
 from ..region import write_gate
 from ..state import SegmentState
 from ..vcpu import Frame
 from . import common
+from .adaptation import Adaptation
 from .cache import TranslationCache
 from .emitter import M32, Site, dword
 from .hash_table import HashTable
@@ -74,6 +76,7 @@ class Translator:
         self.cache = TranslationCache(vm, int(option("tc_size")))
         self.hash = HashTable(vm)
         self.pages = CodePages(self)
+        self.adaptation = Adaptation(self)
         self.chaining, self.inline_emulation = bool(option("chaining")), bool(option("inline_emulation"))
         self.record = vm.processor.memory[layout.TRANSLATOR : layout.TRANSLATOR + RECORD.itemsize].view(RECORD)[0]
         self.inside = False  # the guest was last resumed in translated code
@@ -86,6 +89,7 @@ class Translator:
         self.passed: tuple[int, int, int] | None = None  # behind a callout: instructions retired, EIP, where to go on
         self.overlay: dict[int, int] = {}  # registers that are in the record while the processor stands in a sequence
         self.entered: Unit | None = None  # where the guest goes on, its pages not yet marked accessed
+        self.context_entered: Context | None = None  # in which the guest was last resumed to run on
         self.iopl = -1  # for which the tables of POPF stand
 
     # -- the region ---------------------------------------------------------------------------------------------------------
@@ -147,6 +151,7 @@ class Translator:
         self.own_gs = cpu.seg[GS].copy()
         cpu.seg[GS] = self.gs
         self.inside, self.serving = False, True
+        self.vm.charge("callout", 1)
         return frame, self.site[1]
 
     def come_back(self, image: Frame) -> None:
@@ -169,6 +174,7 @@ class Translator:
             return
         vm = self.vm
         self.serving = False
+        vm.charge("leave_ring", 1)
         vmm_charge(vm.processor.state, EVENT_SYS_INT_N_CPL3_TO_CPL0, 1, int(vm.processor.cpu.price[EVENT_SYS_INT_N_CPL3_TO_CPL0]))
         vm.processor.set_segment(CS, layout.VMM_CODE_SELECTOR, 0, M32, FLAT_CODE)
         vm.processor.set_segment(SS, layout.VMM_DATA_SELECTOR, 0, M32, FLAT_DATA)
@@ -181,9 +187,11 @@ class Translator:
         if vector == layout.CALLOUT_VECTOR:
             self.site = self.cache.site_before(frame.eip)
             recovery = self.site[1].recovery
+            self.vm.charge("callout", 1)
         else:
             unit = self.cache.unit_at(frame.eip)
             recovery = unit.recovery_at(frame.eip - unit.address)
+            self.vm.charge("recover", 1)
         self.view(frame, recovery)
         for register, value in self.overlay.items():
             cpu.gpr[register] = value
@@ -269,6 +277,7 @@ class Translator:
         vm, record = self.vm, self.record
         context = self.context()
         self.count("entry")
+        vm.charge("enter_cache", 1)
         address = self.address_of(frame.eip, context)
         self.cs, self.trap_flag = frame.cs, context.trap_flag
         self.gs = vm.processor.cpu.seg[GS].copy()
@@ -298,6 +307,10 @@ class Translator:
             self.join(*site, unit, address, context)
         self.entered = unit
         self.mark_entered()
+        if not context.single:
+            self.context_entered = context
+            if self.entered is None:
+                self.cache.index.enter(eip, context, address)
         return address
 
     def mark_entered(self) -> None:
@@ -365,6 +378,19 @@ class Translator:
         unit, site = self.site
         self.passed = int(self.vm.processor.cpu.retired), self.vm.vcpu.frame.eip, unit.address + site.offset + 5
 
+    def simulate_write(self) -> None:
+        """Perform the instruction for which the callout stands, one that has often written traced memory."""
+        assert self.site is not None
+        shadow, site = self.vm.shadow, self.site[1]
+        gla, notices = self.vm.linear_eip(), shadow.notices
+        simulate_write(self.vm, site.instruction)
+        self.adaptation.note_callout(gla, shadow.notices != notices)
+
+    def note_traced_fault(self) -> None:
+        """The guest is about to write traced memory, and has faulted."""
+        if self.applies():
+            self.adaptation.note_fault(self.vm.linear_eip())
+
     def set_x87_pointer(self) -> None:
         """Let the x87 FPU's pointer to its last instruction be the guest's, as an image in memory will show it."""
         cpu = self.vm.processor.cpu
@@ -408,6 +434,7 @@ class Translator:
         self.cache.clear(self.COMMON)
         self.hash.clear()
         self.pages.clear()
+        self.adaptation.clear()
 
     def segment_cache(self, segment: int):
         """What the processor would hold of a segment register if the guest's code ran as it is."""

@@ -41,6 +41,8 @@ two_bytes:
         jmp     [behind_0f + eax * 4]
 
 not_sensitive:
+        cmp     dword [ebp + F_VECTOR], CALLOUT_VECTOR
+        je      refuse                          ; of translated code: left to the interpreter
         END_PATH emulate
         jmp     exception
 
@@ -194,6 +196,74 @@ source_word:
         movzx   eax, word [ebp + eax]
         ret
 
+; The same for a segment that may be written.
+writable_operand:
+        push    eax
+        push    ecx
+        push    edx
+        movzx   edi, byte [segment_slots + edx]
+        mov     eax, [ebp + edi]
+        call    loaded_descriptor
+        and     edx, HIGH_CODE | HIGH_WRITABLE
+        cmp     edx, HIGH_WRITABLE
+        pop     edx
+        pop     ecx
+        pop     eax
+        jne     refuse                          ; its fault is left to a slower path
+        jmp     operand
+
+memory_to_write:
+        mov     eax, [instruction_offset]
+        mov     edx, [instruction_segment]
+        jmp     writable_operand
+
+; AX to a 16-bit destination in memory, EAX to a register in the operand's size.
+store_selector:
+        cmp     dword [instruction_mod], 3
+        je      .register
+        push    eax
+        mov     ecx, 2
+        call    memory_to_write
+        pop     eax
+        mov     [edi], ax
+        ret
+.register:
+        mov     ecx, [instruction_rm]
+; EAX to the register ECX in the operand's size.
+store_register:
+        movzx   ecx, byte [register_slots + ecx]
+        cmp     dword [instruction_width], 16
+        je      .word
+        mov     [ebp + ecx], eax
+        ret
+.word:
+        mov     [ebp + ecx], ax
+        ret
+
+; EAX a value: push it in the operand's size. Keeps EAX.
+push_value:
+        mov     ecx, [ebp + F_SS]
+        and     ecx, 0xFFF8
+        test    dword [VMM_BASE + GDT + ecx + 4], HIGH_B
+        jz      refuse                          ; the stack pointer is SP
+        push    eax
+        mov     eax, [ebp + F_ESP]
+        mov     ecx, [instruction_width]
+        shr     ecx, 3
+        sub     eax, ecx
+        push    eax
+        mov     edx, SEGMENT_SS
+        call    operand
+        pop     dword [ebp + F_ESP]
+        pop     eax
+        cmp     dword [instruction_width], 16
+        je      .word
+        mov     [edi], eax
+        ret
+.word:
+        mov     [edi], ax
+        ret
+
 register_slots: db F_EAX, F_ECX, F_EDX, F_EBX, F_ESP, F_EBP, F_ESI, F_EDI
 segment_slots:  db F_ES, F_CS, F_SS, F_DS, F_FS, F_GS
 
@@ -201,7 +271,9 @@ segment_slots:  db F_ES, F_CS, F_SS, F_DS, F_FS, F_GS
 one_byte:
 %assign opcode 0
 %rep 256
-    %if opcode == 0x07
+    %if opcode == 0x06 || opcode == 0x0E || opcode == 0x16 || opcode == 0x1E
+        dd      push_segment
+    %elif opcode == 0x07
         dd      pop_es
     %elif opcode == 0x0F
         dd      two_bytes
@@ -225,10 +297,18 @@ one_byte:
         dd      prefix_width
     %elif opcode == 0x67
         dd      refuse
+    %elif opcode == 0x8C
+        dd      from_segment
     %elif opcode == 0x8E
         dd      mov_sreg
-    %elif opcode == 0x9A || opcode == 0xFF || opcode == 0xC4 || opcode == 0xC5
-        dd      refuse                          ; far calls, far jumps through memory, LES, LDS
+    %elif opcode == 0x9A
+        dd      call_far
+    %elif opcode == 0x9C
+        dd      push_flags
+    %elif opcode == 0x9D
+        dd      pop_flags
+    %elif opcode == 0xC4 || opcode == 0xC5
+        dd      load_pointer
     %elif opcode == 0xCA || opcode == 0xCE || opcode == 0xF0 || opcode == 0xF2 || opcode == 0xF3
         dd      refuse
     %elif opcode == 0xCB
@@ -237,6 +317,10 @@ one_byte:
         dd      int_n
     %elif opcode == 0xCF
         dd      iret_d
+    %elif opcode == 0xD9
+        dd      x87_d9
+    %elif opcode == 0xDD
+        dd      x87_dd
     %elif opcode == 0xE4 || opcode == 0xE5
         dd      in_immediate
     %elif opcode == 0xE6 || opcode == 0xE7
@@ -253,6 +337,8 @@ one_byte:
         dd      clear_interrupts
     %elif opcode == 0xFB
         dd      set_interrupts
+    %elif opcode == 0xFF
+        dd      group_5
     %else
         dd      not_sensitive
     %endif
@@ -266,10 +352,18 @@ behind_0f:
         dd      group_6
     %elif opcode == 0x01
         dd      group_7
+    %elif opcode == 0x02
+        dd      load_access
+    %elif opcode == 0x03
+        dd      load_limit
     %elif opcode == 0x06
         dd      clear_task_switched
+    %elif opcode == 0x08 || opcode == 0x09
+        dd      write_back_caches
     %elif opcode == 0x20
         dd      from_control
+    %elif opcode == 0x21
+        dd      from_debug
     %elif opcode == 0x22
         dd      to_control
     %elif opcode == 0x30
@@ -278,10 +372,20 @@ behind_0f:
         dd      read_msr
     %elif opcode == 0x35
         dd      sysexit_32
-    %elif opcode == 0x08 || opcode == 0x09 || opcode == 0x21 || opcode == 0x23 || opcode == 0x31
-        dd      refuse                          ; INVD, WBINVD, debug registers, RDTSC
-    %elif opcode == 0xA1 || opcode == 0xA9 || opcode == 0xB2 || opcode == 0xB4 || opcode == 0xB5
-        dd      refuse                          ; POP FS and GS, LSS, LFS, LGS
+    %elif opcode == 0x23 || opcode == 0x31
+        dd      refuse                          ; MOV to debug registers, RDTSC
+    %elif opcode == 0xA0 || opcode == 0xA8
+        dd      push_segment
+    %elif opcode == 0xA1
+        dd      pop_fs
+    %elif opcode == 0xA9
+        dd      pop_gs
+    %elif opcode == 0xAE
+        dd      x87_ae
+    %elif opcode == 0xB2
+        dd      refuse                          ; LSS
+    %elif opcode == 0xB4 || opcode == 0xB5
+        dd      load_pointer
     %else
         dd      not_sensitive
     %endif

@@ -139,6 +139,63 @@ clear_task_switched:
         clts
         FINISH  emulate_control_register
 
+; LMSW: MP, EM and TS change, PE can only be set.
+load_status:
+        PRIVILEGED
+        call    source_word
+        mov     edx, eax
+        and     edx, CR0_EM | CR0_TS | CR0_MP
+        mov     ecx, cr0
+        and     ecx, ~(CR0_EM | CR0_TS | CR0_MP)
+        or      ecx, edx
+        mov     cr0, ecx
+        and     eax, CR0_EM | CR0_TS | CR0_MP | CR0_PE
+        mov     ecx, [VCPU(cr0)]
+        and     ecx, ~(CR0_EM | CR0_TS | CR0_MP)
+        or      ecx, eax
+        mov     [VCPU(cr0)], ecx
+        FINISH  emulate_control_register
+
+; WBINVD and INVD: the guest's caches are the machine's, which stay coherent.
+        align 16
+write_back_caches:
+        DECODED
+        PRIVILEGED
+        FINISH  emulate_control_register
+
+; MOV from a debug register: reserved bits of DR6 and DR7 read as they must.
+        align 16
+from_debug:
+        call    modrm
+        DECODED
+        PRIVILEGED
+        mov     edx, [instruction_reg]
+        mov     ecx, edx
+        and     ecx, 6
+        cmp     ecx, 4                          ; DR4 and DR5 are DR6 and DR7 unless CR4.DE forbids them
+        jne     .known
+        test    dword [VCPU(cr4)], CR4_DE
+        jnz     fault_ud
+        add     edx, 2
+.known:
+        test    dword [VCPU(dr) + 7 * 4], DR7_GD
+        jnz     refuse
+        mov     eax, [VCPU(dr) + edx * 4]
+        cmp     edx, 6
+        jb      .store
+        ja      .control
+        and     eax, 0xE00F
+        or      eax, 0xFFFF0FF0
+        jmp     .store
+.control:
+        and     eax, 0xFFFF2BFF
+        or      eax, 0x400
+.store:
+        mov     ecx, [instruction_rm]
+        movzx   ecx, byte [register_slots + ecx]
+        mov     [ebp + ecx], eax
+        FINISH  emulate_control_register
+
 ; -- descriptor tables, INVLPG ------------------------------------------------------------------------------------------
         align 16
 group_7:
@@ -149,7 +206,13 @@ group_7:
         je      load_idt
         cmp     eax, 7
         je      invalidate_page
-        REFUSE                                  ; LGDT, LMSW; SGDT, SIDT and SMSW do not trap
+        cmp     eax, 1
+        jbe     store_table
+        cmp     eax, 4
+        je      store_status
+        cmp     eax, 6
+        je      load_status
+        REFUSE                                  ; LGDT
 
 invalidate_page:
         cmp     dword [instruction_mod], 3
@@ -202,11 +265,14 @@ load_idt:
 group_6:
         call    modrm
         DECODED
+        mov     eax, [instruction_reg]
+        cmp     eax, 1
+        jbe     store_selector_register
+        cmp     eax, 4
+        jae     verify
         PRIVILEGED
-        cmp     dword [instruction_reg], 2
+        cmp     eax, 2
         je      load_ldt
-        cmp     dword [instruction_reg], 3      ; LTR; VERR, VERW, SLDT and STR do not trap
-        jne     refuse
         call    source_word
         mov     ecx, eax
         push    ecx
@@ -433,6 +499,8 @@ mov_sreg:
         POP_SEGMENT pop_es, SEGMENT_ES
         POP_SEGMENT pop_ss, SEGMENT_SS
         POP_SEGMENT pop_ds, SEGMENT_DS
+        POP_SEGMENT pop_fs, 4
+        POP_SEGMENT pop_gs, 5
 pop_segment:
         DECODED
         mov     ecx, [instruction_width]
@@ -446,6 +514,9 @@ pop_segment:
 
 ; EAX the selector, EBX the segment register, EDX bytes that the stack pointer moves by.
 load_segment:
+        mov     [load_popped], edx
+        mov     dword [load_value], 0
+load_selector:
         mov     ecx, eax
         cmp     ebx, SEGMENT_SS
         jne     .data
@@ -504,12 +575,29 @@ load_segment:
 .privileged_enough:
         test    edx, HIGH_PRESENT
         jz      .absent
+        cmp     dword [TABLES(translates)], 0
+        jne     .complete
         mov     eax, ecx
         call    install
         jc      refuse
         or      dword [ebp + F_EFLAGS], EFLAGS_RF ; its breakpoint has been looked at
         END_PATH emulate_segment
         ret
+.complete:                                      ; a callout: nobody repeats the instruction
+        cmp     dword [load_value], 0
+        jne     refuse                          ; LDS and the like
+        push    dword [load_popped]
+        push    ebx
+        push    ecx
+        call    mark_accessed
+        pop     eax
+        pop     ebx
+        movzx   ecx, byte [segment_slots + ebx]
+        mov     [ebp + ecx], eax
+        call    install
+        pop     edx
+        add     [ebp + F_ESP], edx
+        FINISH  emulate_segment
 .fault:
         mov     edx, ecx
         and     edx, 0xFFFC
@@ -519,6 +607,29 @@ load_segment:
         and     edx, 0xFFFC
         mov     eax, VECTOR_NP
         jmp     fault
+
+; LES, LDS, LFS, LGS: a far pointer in memory; the register is loaded when the processor itself repeats the instruction.
+        align 16
+load_pointer:
+        mov     ebx, eax
+        call    modrm
+        DECODED
+        cmp     dword [instruction_mod], 3
+        je      refuse
+        cmp     dword [instruction_width], 32
+        jne     refuse
+        mov     ecx, 6
+        call    memory_operand
+        movzx   eax, word [edi + 4]
+        movzx   ebx, byte [pointer_segments + ebx - 0xB4]
+        mov     dword [load_value], 1
+        mov     dword [load_popped], 0
+        jmp     load_selector
+
+pointer_segments:                               ; by opcode from B4: LFS, LGS; LES and LDS are C4 and C5
+        db      4, 5
+        times   14 db 0
+        db      0, 3
 
 ; -- far transfers ------------------------------------------------------------------------------------------------------
 ; IRETD and RETF: to the same ring or an outer one. The guest's kernel cannot change IF at its ring; it is here that the
@@ -685,6 +796,10 @@ return_far:
 jmp_far:
         cmp     dword [instruction_width], 32
         jne     refuse
+        and     dword [ebp + F_EFLAGS], ~EFLAGS_RF
+
+; ESI where the offset and the selector stand.
+jump_target:
         mov     eax, [esi]
         movzx   ecx, word [esi + 4]
         mov     [event_gate_low], eax
@@ -740,6 +855,288 @@ jmp_far:
         and     edx, 0xFFFC
         mov     eax, VECTOR_NP
         jmp     fault
+
+; CALL and JMP through a far pointer in memory; the near ones of this group do not trap.
+        align 16
+group_5:
+        call    modrm
+        mov     eax, [instruction_reg]
+        cmp     dword [instruction_mod], 3
+        je      not_sensitive
+        cmp     eax, 3
+        je      .far
+        cmp     eax, 5
+        jne     not_sensitive
+.far:
+        DECODED
+        cmp     dword [instruction_width], 32
+        jne     refuse
+        mov     ecx, 6
+        call    memory_operand
+        mov     esi, edi
+        cmp     dword [instruction_reg], 3
+        je      call_target
+        jmp     jump_target
+
+; CALL to code of this ring, or through a 32-bit call gate to this ring or from ring 3 to ring 0; tasks and gates of
+; 16 bits are left to a slower path.
+        align 16
+call_far:
+        cmp     dword [instruction_width], 32
+        jne     refuse
+        add     esi, 6
+        DECODED
+        sub     esi, 6
+
+; ESI where the offset and the selector stand.
+call_target:
+        mov     eax, [esi]
+        movzx   ecx, word [esi + 4]
+        mov     [event_gate_low], eax           ; the new EIP
+        mov     [event_level], ecx              ; the new CS
+        test    ecx, 0xFFFC
+        jz      fault_gp_zero
+        call    guest_descriptor
+        mov     ecx, [event_level]
+        jc      call_fault
+        test    edx, HIGH_SEGMENT
+        jz      call_gate
+        test    edx, HIGH_CODE
+        jz      call_fault
+        mov     ebx, edx
+        shr     ebx, 13
+        and     ebx, 3
+        mov     edi, [VCPU(cpl)]
+        test    edx, HIGH_EXPAND
+        jnz     .conforming
+        cmp     ebx, edi
+        jne     call_fault
+        mov     ebx, ecx
+        and     ebx, 3
+.conforming:
+        cmp     ebx, edi
+        ja      call_fault
+        test    edx, HIGH_PRESENT
+        jz      call_absent
+
+; To a code segment of this ring: ESI its descriptor's address, EAX and EDX its doublewords.
+call_same:
+        push    esi
+        push    edx
+        call    limit_of
+        push    eax
+        mov     ecx, [ebp + F_SS]
+        and     ecx, 0xFFF8
+        test    dword [VMM_BASE + GDT + ecx + 4], HIGH_B
+        jz      refuse
+        mov     eax, [ebp + F_ESP]
+        sub     eax, 8
+        mov     [event_esp], eax
+        mov     ecx, 8
+        mov     edx, SEGMENT_SS
+        call    operand
+        pop     eax
+        cmp     [event_gate_low], eax
+        ja      fault_gp_zero
+        mov     eax, [ebp + F_CS]
+        call    virtual_selector
+        mov     ecx, [instruction_end]
+        sub     ecx, [instruction_start]
+        add     ecx, [ebp + F_EIP]
+        mov     [edi + 4], eax
+        mov     [edi], ecx
+        pop     edx
+        pop     esi
+        call    mark_accessed
+        mov     eax, [event_esp]
+        mov     [ebp + F_ESP], eax
+
+; Into the code segment in `event_level` at the present CPL.
+enter_code:
+        mov     eax, [event_level]
+        and     eax, ~3
+        or      eax, [VCPU(cpl)]
+        call    hardware_selector
+        mov     [ebp + F_CS], eax
+        mov     ecx, [event_gate_low]
+        mov     [ebp + F_EIP], ecx
+        call    install
+        mov     dword [VCPU(interrupt_shadow)], 0
+        END_PATH emulate_far_transfer
+        ret
+
+call_fault:
+        mov     edx, ecx
+        and     edx, 0xFFFC
+        jmp     fault_gp
+call_absent:
+        mov     edx, ecx
+        and     edx, 0xFFFC
+        mov     eax, VECTOR_NP
+        jmp     fault
+
+; EAX, EDX a system descriptor, ECX its selector.
+call_gate:
+        mov     ebx, edx
+        shr     ebx, 8
+        and     ebx, 0x0F
+        cmp     ebx, 12
+        je      .gate
+        bt      dword [.slower], ebx
+        jc      refuse                          ; a TSS, a task gate, a call gate of 16 bits
+        jmp     call_fault
+        align   4
+.slower: dd     1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 9 | 1 << 11
+.gate:
+        ; 1. The gate: its DPL, and whether it is present.
+        mov     ebx, edx
+        shr     ebx, 13
+        and     ebx, 3
+        cmp     ebx, [VCPU(cpl)]
+        jb      call_fault
+        mov     edi, ecx
+        and     edi, 3
+        cmp     ebx, edi
+        jb      call_fault
+        test    edx, HIGH_PRESENT
+        jz      call_absent
+        mov     ecx, eax
+        shr     ecx, 16
+        and     eax, 0xFFFF
+        mov     ebx, edx
+        and     ebx, 0xFFFF0000
+        or      eax, ebx
+        mov     [event_gate_low], eax
+        mov     [event_level], ecx
+        and     edx, 0x1F
+        mov     [event_error], edx              ; doublewords of parameters
+        test    ecx, 0xFFFC
+        jz      fault_gp_zero
+        ; 2. The code segment, of this ring or an inner one.
+        call    guest_descriptor
+        mov     ecx, [event_level]
+        jc      call_fault
+        mov     ebx, edx
+        and     ebx, HIGH_SEGMENT | HIGH_CODE
+        cmp     ebx, HIGH_SEGMENT | HIGH_CODE
+        jne     call_fault
+        mov     ebx, edx
+        shr     ebx, 13
+        and     ebx, 3
+        cmp     ebx, [VCPU(cpl)]
+        ja      call_fault
+        test    edx, HIGH_PRESENT
+        jz      call_absent
+        test    edx, HIGH_EXPAND                ; conforming: the ring stays
+        jnz     call_same
+        cmp     ebx, [VCPU(cpl)]
+        je      call_same
+
+; CALL-GATE, MORE-PRIVILEGE: EBX the ring of the code segment, ESI its descriptor's address, EAX and EDX its doublewords.
+        test    ebx, ebx
+        jnz     refuse                          ; this VMM gives guests rings 0 and 3
+        mov     [event_cs_address], esi
+        mov     [event_cs_high], edx
+        call    limit_of
+        mov     [event_flags], eax
+        ; 1. The stack of ring 0, from the guest's TSS.
+        cmp     dword [VCPU(tr_limit)], 9
+        jb      refuse
+        mov     esi, [VCPU(tr_base)]
+        mov     eax, [esi + 4]
+        movzx   ecx, word [esi + 8]
+        mov     [event_esp], eax
+        mov     [event_ss], ecx
+        call    check_stack
+        jc      refuse
+        test    edx, HIGH_B
+        jz      refuse
+        mov     [event_ss_address], esi
+        mov     [event_ss_high], edx
+        push    eax
+        call    limit_of
+        mov     ecx, [event_esp]                ; all that is pushed lies within its limit
+        dec     ecx
+        cmp     ecx, eax
+        ja      refuse
+        pop     eax
+        mov     edx, [event_ss_high]
+        call    base_of
+        mov     edi, [event_esp]
+        add     edi, eax                        ; linear, below which everything goes
+        ; 2. The entry point within the code segment.
+        mov     eax, [event_gate_low]
+        cmp     eax, [event_flags]
+        ja      fault_gp_zero
+        ; 3. Push SS and ESP, the parameters, CS and the return address.
+        mov     eax, [ebp + F_SS]
+        push    edi
+        call    virtual_selector
+        pop     edi
+        mov     ecx, [ebp + F_ESP]
+        mov     [edi - 4], eax
+        mov     [edi - 8], ecx
+        sub     edi, 8
+        sub     dword [event_esp], 8
+        cmp     dword [event_error], 0
+        je      .return_address
+        call    copy_parameters
+.return_address:
+        mov     eax, [ebp + F_CS]
+        call    virtual_selector
+        mov     ecx, [instruction_end]
+        sub     ecx, [instruction_start]
+        add     ecx, [ebp + F_EIP]
+        mov     [edi - 4], eax
+        mov     [edi - 8], ecx
+        sub     dword [event_esp], 8
+        ; 4. Commit.
+        mov     esi, [event_ss_address]
+        mov     edx, [event_ss_high]
+        call    mark_accessed
+        mov     esi, [event_cs_address]
+        mov     edx, [event_cs_high]
+        call    mark_accessed
+        xor     eax, eax
+        call    set_virtual_cpl
+        mov     eax, [event_ss]
+        call    hardware_selector
+        mov     [ebp + F_SS], eax
+        mov     ecx, [event_esp]
+        mov     [ebp + F_ESP], ecx
+        call    install
+        jmp     enter_code
+
+; EDI the linear address below which the parameters of [event_error] doublewords go, from the caller's stack in ring 3.
+; -> EDI below them. The pages must be the caller's to read.
+copy_parameters:
+        push    edi
+        mov     eax, [ebp + F_SS]
+        call    segment_base
+        test    edx, HIGH_B
+        jz      refuse
+        mov     ebx, [ebp + F_ESP]
+        add     ebx, eax
+        push    ebx
+        mov     edx, 4                          ; a user's read
+        call    walk
+        jc      refuse
+        mov     ebx, [esp]
+        mov     ecx, [event_error]
+        lea     ebx, [ebx + ecx * 4 - 1]
+        mov     edx, 4
+        call    walk
+        jc      refuse
+        pop     esi
+        pop     edi
+        mov     ecx, [event_error]
+        lea     eax, [ecx * 4]
+        sub     [event_esp], eax
+        sub     edi, eax
+        push    edi
+        rep movsd
+        pop     edi
+        ret
 
 ; INT n whose gate the VMM has not opened. It leaves EIP behind itself, and the gate is opened if the guest's is.
         align 16

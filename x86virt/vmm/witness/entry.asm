@@ -36,6 +36,11 @@ sysenter_stub:
         push    dword 256
         jmp     near trap
 
+; To measure a store to a traced frame by itself, at the exit of another fault with an error code.
+traced_stub:
+        push    dword 257
+        jmp     near trap
+
 ; -- saving ---------------------------------------------------------------------------------------------------------
         align 16
 trap:
@@ -53,6 +58,9 @@ trap:
         mov     ecx, [ebp + F_ERROR]
         mov     [VCPU(trap_vector)], eax
         mov     [VCPU(trap_error)], ecx
+        cmp     dword [ebp + F_CS], TRANSLATED_CODE_SELECTOR | GUEST_RING
+        je      resume.translated
+.guest:
         call    [handlers + eax * 4]
 
 ; -- the way back -----------------------------------------------------------------------------------------------------
@@ -64,6 +72,9 @@ resume:
         cmp     dword [DEVICE(pending)], 0
         jne     .interrupt
 .restore:
+        cmp     dword [TABLES(translates)], 0
+        jne     .to_cache
+.pop:
 ..@restoring:                           ; a segment whose descriptor has left the shadow would fault here: a slower path
         pop     gs
         pop     fs
@@ -73,6 +84,17 @@ resume:
         add     esp, 8                  ; vector and error code
         END_PATH trap_dispatch
         iretd                           ; its price is live, and not part of any path
+
+.translated:
+        call    leave_cache
+        mov     eax, [ebp + F_VECTOR]
+        jmp     trap.guest
+
+.to_cache:
+        cmp     dword [VCPU(cpl)], 0
+        jne     .pop                    ; programs run directly
+        call    enter_cache
+        jmp     .pop
 
 .interrupt:
         cmp     dword [VCPU(interrupt_flag)], 0
@@ -114,9 +136,9 @@ handlers:
         dd      refuse, refuse, protection, protection, protection, protection, page_fault, refuse
         dd      refuse, exception, refuse
         times   0xF0 - 19 dd soft_gate
-        dd      host_timer
-        times   255 - 0xF0 dd soft_gate
-        dd      system_call
+        dd      host_timer, callout
+        times   255 - 0xF1 dd soft_gate
+        dd      system_call, traced_write
 
 ; The guest's own exception: to the guest, as it is.
 exception:
@@ -161,13 +183,12 @@ fault_gp:
 fault:
         mov     dword [event_has_error], 1
 raise:
-        mov     esp, ebp
+        lea     esp, [ebp - 4]                  ; where the dispatcher's return address is
         END_PATH emulate
         mov     [event_vector], eax
         mov     [event_error], edx
         mov     dword [event_software], 0
         mov     dword [event_exception], 1
-        push    dword resume
         jmp     reflect
 fault_ud:
         mov     dword [event_has_error], 0

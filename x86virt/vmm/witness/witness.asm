@@ -1,4 +1,4 @@
-; The software of a trap-and-emulate VMM, as far as its time is charged by a path of x86virt.
+; The software of a VMM that traps and emulates, or translates, as far as its time is charged by a path of x86virt.
 ;
 ; The simulator's VMM is written in Python; what its work would cost on the simulated processor is measured by running
 ; this one, which does the same work on the same records in machine RAM (tests/test_witness.py compares the two, exit
@@ -11,6 +11,8 @@
 ;   reflect.asm      events delivered through the guest's own IDT
 ;   decode.asm       the instruction at which the guest trapped
 ;   emulate.asm      the sensitive instructions, performed on the virtual processor
+;   emulate_state.asm  what reads the virtual processor's state, PUSHF and POPF, images of the x87 FPU, traced stores
+;   translation.asm  callouts of translated code, and the way between the cache and the guest
 ;   devices.asm      virtual devices
 ;
 ; Assembled to a flat image for one linear address; `python -m x86virt.vmm.witness_build` does it.
@@ -26,6 +28,8 @@
 %include "reflect.asm"
 %include "decode.asm"
 %include "emulate.asm"
+%include "emulate_state.asm"
+%include "translation.asm"
 %include "devices.asm"
 
 ; -- the decoded instruction, and the event in flight ---------------------------------------------------------------
@@ -39,6 +43,7 @@ instruction_mod:     dd 0
 instruction_reg:     dd 0
 instruction_rm:      dd 0
 instruction_offset:  dd 0       ; of the memory operand
+site_kind:           dd 0       ; what the callout asks for
 walk_accessed:       dd 0       ; PTE_A if every level of the last walk had been accessed before
 walk_global:         dd 0       ; PTE_G if its leaf is global
 compare_above:       dd 0       ; what the directory entry above compared entries permits
@@ -60,4 +65,8 @@ event_cs_address:    dd 0
 event_cs_high:       dd 0
         align 64
 items:               dd 0, 0    ; selectors for `shadow_items`
+load_popped:         dd 0       ; bytes by which the stack pointer moves with a segment load
+load_value:          dd 0       ; 1: LDS and the like, which load another register too
+        align 64
+x87_buffer:          times 512 db 0
 image_end:
