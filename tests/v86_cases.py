@@ -6,13 +6,12 @@ there; the trap that follows, or the instruction's own, comes back to ring 0, wh
 
 from __future__ import annotations
 
-import random
 import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sensitive_cases import OPERAND, SENSITIVE_ROWS, immediates, operands, prefixed
+from sensitive_cases import OPERAND, SENSITIVE_ROWS, drawn, immediates, operands, prefixed
 from small_kernel import DATA, DATA_0, EAX, EDX, Kernel, Step, mov, push, save, word
 from vmm_judge import EQUAL, judge
 from vmm_pieces import furnished
@@ -88,9 +87,8 @@ def cases(row: Row) -> Iterator[Case]:
 
 
 def some_cases(row: Row, most: int) -> list[Case]:
-    """So many cases of a row, drawn alike each time."""
-    found = list(cases(row))
-    return found if len(found) <= most else random.Random(row.name).sample(found, most)
+    """So many cases of a row in this mode."""
+    return drawn(row, list(cases(row)), most)
 
 
 def code_of(case: Case, place: int) -> bytes:
