@@ -3,8 +3,8 @@
 What x86 does not let a VMM see by trapping, a translator sees before it executes. The guest's kernel is read a dozen
 instructions at a time, just when it is about to run, and written anew into a cache: innocuous instructions as they are,
 sensitive ones as a few that work on the virtual processor, or as a callout to the VMM. The cache is real code in the
-machine's memory, in ring 1, behind the truncated limits of every guest segment (Adams and Agesen, ASPLOS 2006; Bugnion
-and others, TOCS 2012).
+machine's memory, which the kernel executes in ring 1, behind the truncated limits of every guest segment (Adams and
+Agesen, ASPLOS 2006; Bugnion and others, TOCS 2012).
 
 * A jump leaves its unit by a callout once; then it is patched to go straight to its target's unit.
 * An indirect jump, call or return finds the unit of a guest address in a hash table, without leaving the cache.
