@@ -3,7 +3,7 @@
 #   make bench       set up, and print what a system call costs on the bare machine and under trap-and-emulate
 #   make test        set up, check style and types, run all tests
 #   make conformance a million random instructions on our core and on Unicorn (SEED=n for others), then the real systems
-#   make conformance-real  SeaBIOS, GRUB, memtest86+ and Linux, from Debian's packages (ARGUMENTS='--only linux --transcript')
+#   make conformance-real  SeaBIOS, GRUB (under VMMs too), memtest86+ and Linux, from Debian's packages (ARGUMENTS='--only linux')
 #   make conformance-x87  a million x87 instructions on our core and on the host's x87
 #   make conformance-system  100 000 generated system cases against Bochs and QEMU where they are installed
 #   make conformance-unix  every program of the Unix-like kernel under every VMM, in lock step with the bare machine

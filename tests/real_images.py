@@ -1,10 +1,11 @@
 """Systems that others wrote, started by the command line as a user would: SeaBIOS, GRUB, memtest86+, Linux.
 
-python tests/real_images.py [--only NAME] [--transcript] [--required] [--readme]
+python tests/real_images.py [--only NAME] [--strategy NAME] [--transcript] [--required] [--readme]
 
 Their files come from Debian's packages by name (debian_packages.py). Each is judged by what it writes; printed are the
-guest's instructions, its simulated seconds and the evidence. A package that cannot be had is reported plainly, and is a
-failure with `--required`. `--readme` puts the figures, which are the same on every host, into the README.
+guest's instructions, its simulated seconds and the evidence. Those of UNDER_VMMS run under VMMs too, and what they write is
+compared with the bare machine's, letter by letter. A package that cannot be had is reported plainly, and is a failure with
+`--required`. `--readme` puts the figures, which are the same on every host, into the README.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from x86virt import load_profile
 from x86virt.cli import main
 from x86virt.guests import find_guest, guests
 
+NATIVE = "native"
+PLACES = ("console", "serial", "screen")
 GUEST = "hello"
 PASSED = f"{GUEST}: passed"
 GRUB_DIALOGUE = """\
@@ -117,7 +120,7 @@ class Verdict:
 
     def line(self) -> str:
         """The verdict, the figures and the host's time."""
-        return f"{self.name:14} {'FAILED' if self.failures else 'passed'}: {self.figures()}, {self.host_seconds:.0f} s here"
+        return f"{self.name:33} {'FAILED' if self.failures else 'passed'}: {self.figures()}, {self.host_seconds:.0f} s here"
 
 
 def seabios(folder: Path) -> Start:
@@ -194,18 +197,31 @@ SYSTEMS: dict[str, Callable[[Path], Start]] = {
 }
 
 
-def run_system(name: str) -> Verdict:
+# Under trap-and-emulate GRUB cannot run: it keeps its IDTR by SIDT, which in ring 1 answers for the VMM.
+UNDER_VMMS = {"seabios": ("trap-and-emulate", "binary-translation"), "grub": ("binary-translation",)}
+
+
+def run_system(name: str, strategy: str = NATIVE) -> Verdict:
     """Start a system and judge what it wrote. Raises Missing."""
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
         start = SYSTEMS[name](folder)
         report = folder / "report.json"
         began = time.monotonic()
-        main(["run", *start.arguments, "--json", str(report)])
+        main(["run", *start.arguments, "--strategy", strategy, "--json", str(report)])
         result = json.loads(report.read_text(encoding="utf-8"))
     failures = [] if result["outcome"] in start.outcomes else [f"outcome {result['outcome']}"]
     failures += [f"no {text!r} on the {place}" for place, text in start.evidence if text not in text_of(result, place)]
-    return Verdict(name, failures, result, time.monotonic() - began)
+    under = name if strategy == NATIVE else f"{name} under {strategy}"
+    return Verdict(under, failures, result, time.monotonic() - began)
+
+
+def compare_system(name: str, strategy: str, native: Verdict | None = None) -> Verdict:
+    """Run a system under a VMM; whatever it writes must be what it writes on the bare machine. Raises Missing."""
+    bare, verdict = native or run_system(name), run_system(name, strategy)
+    differing = [place for place in PLACES if verdict.result[place] != bare.result[place]]
+    verdict.failures.extend(f"the {place} is not the bare machine's" for place in differing)
+    return verdict
 
 
 def text_of(result: dict[str, Any], place: str) -> str:
@@ -214,14 +230,24 @@ def text_of(result: dict[str, Any], place: str) -> str:
     return "\n".join(written) if isinstance(written, list) else str(written)
 
 
-def report_system(name: str, transcript: bool) -> Verdict:
-    """Run a system and print how it went. Raises Missing."""
-    verdict = run_system(name)
+def report_system(name: str, strategies: Sequence[str], transcript: bool) -> Iterator[Verdict]:
+    """Run a system, under VMMs too if some are given, and print how it went. Raises Missing."""
+    native = None
+    if NATIVE in strategies or not set(strategies) - {NATIVE}:
+        native = run_system(name)
+        yield report(native, transcript)
+    for strategy in strategies:
+        if strategy != NATIVE:
+            yield report(compare_system(name, strategy, native), transcript)
+
+
+def report(verdict: Verdict, transcript: bool) -> Verdict:
+    """Print how a system went."""
     print(verdict.line(), flush=True)
     for failure in verdict.failures:
         print(f"  {failure}")
     if transcript or verdict.failures:
-        for place in ("console", "serial", "screen"):
+        for place in PLACES:
             lines = [line.rstrip() for line in text_of(verdict.result, place).splitlines() if line.strip()]
             print("\n".join(f"  {place}: {line}" for line in lines[-60:]))
     return verdict
@@ -237,6 +263,7 @@ def run_all(arguments: Sequence[str] | None = None) -> int:
     """The command: 0 if every system that could be had passed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", action="append", choices=SYSTEMS, help="one system; may be repeated")
+    parser.add_argument("--strategy", action="append", help="what to run under, native too; may be repeated")
     parser.add_argument("--transcript", action="store_true", help="print the end of what each wrote")
     parser.add_argument("--required", action="store_true", help="a missing package is a failure")
     parser.add_argument("--readme", action="store_true", help="put the figures of all into the README")
@@ -244,13 +271,15 @@ def run_all(arguments: Sequence[str] | None = None) -> int:
     verdicts, missing_packages = [], False
     for name in chosen.only or SYSTEMS:
         try:
-            verdicts.append(report_system(name, chosen.transcript))
+            strategies = chosen.strategy or [NATIVE, *UNDER_VMMS.get(name, ())]
+            verdicts += report_system(name, strategies, chosen.transcript)
         except Missing as missing:
             missing_packages = True
-            print(f"{name:14} {'FAILED' if chosen.required else 'left out'}: {missing}", flush=True)
+            print(f"{name:33} {'FAILED' if chosen.required else 'left out'}: {missing}", flush=True)
     good = not any(verdict.failures for verdict in verdicts) and not (missing_packages and chosen.required)
-    if chosen.readme and good and len(verdicts) == len(SYSTEMS):
-        write_readme(verdicts)
+    native = [verdict for verdict in verdicts if verdict.name in SYSTEMS]
+    if chosen.readme and good and len(native) == len(SYSTEMS):
+        write_readme(native)
     return 0 if good else 1
 
 

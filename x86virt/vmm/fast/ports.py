@@ -7,16 +7,18 @@ from .exits import can_commit, commit, note_path
 from .records import CPL, DEVICE_REQUEST, DONE, EMULATE_PORT, IOPL, NOT_FAST
 
 # Ports that can change what lies at an address, which the VMM must see: the keyboard controller and port 0x92 (A20), PCI
-# configuration space (PAM), and the ports that configuration space places.
+# configuration space (PAM), and the ports that configuration space places. A doubleword at 0xCF8 only says which register of
+# that space is meant, and drivers write it before each access.
 KEYBOARD, SYSTEM_CONTROL = (0x60, 0x64), 0x92
 FIRST_PCI, LAST_PCI, FIRST_PLACED = 0xCF8, 0xCFF, 0x1000
 
 
 @inline
-def may_move_memory(port):
+def may_move_memory(port, n):
     """Whether an OUT to a port is left to Python."""
     keyboard = port == KEYBOARD[0] or port == KEYBOARD[1]
-    return keyboard or port == SYSTEM_CONTROL or (FIRST_PCI <= port <= LAST_PCI) or port >= FIRST_PLACED
+    configuration = FIRST_PCI <= port <= LAST_PCI and (port != FIRST_PCI or n != 4)
+    return keyboard or port == SYSTEM_CONTROL or configuration or port >= FIRST_PLACED
 
 
 @inline
@@ -44,7 +46,7 @@ def port_in(cpu, ram, exits, board, port, n):
 @kernel
 def port_out(cpu, ram, exits, board, port, n):
     """OUT of 1 or 4 bytes."""
-    if may_move_memory(port) or not request(cpu, ram, exits):
+    if may_move_memory(port, n) or not request(cpu, ram, exits):
         return NOT_FAST
     mask = (1 << (8 * n)) - 1
     board.attention |= port_write(board, port, n, cpu.gpr[EAX] & mask, cpu.ticks)
