@@ -10,8 +10,8 @@ from ...isa.vectors import DB, MF
 from .. import layout
 from ..exits import ERROR_CODE_VECTORS, FAULT_VECTORS
 from .descriptors import is_plain
-from .exits import N_PATHS
-from .records import CPL, DONE, INTERRUPT_FLAG, NOT_FAST, SYSTEM_CALL
+from .exits import N_PATHS, is_attached
+from .records import CPL, DONE, INTERRUPT_FLAG, IOPL, NOT_FAST, SYSTEM_CALL
 from .translated import TRANSLATED_CODE, address_of, enter, leave, leave_in_ring
 
 FAULTS = sum(1 << vector for vector in FAULT_VECTORS)
@@ -99,6 +99,13 @@ def return_directly(cpu, ram, exits):
     set_eflags(cpu, EFLAGS_FIXED)
 
 
+@inline
+def runs_directly(ram, exits):
+    """Whether the guest's code may run as it is beside a translator: a program's, whose IF and IOPL are the processor's."""
+    flags = load_32(ram, INTERRUPT_FLAG) == 1 and load_32(ram, IOPL) == 0
+    return flags and load_32(ram, CPL) == 3 and exits.serving == 0 and is_attached(exits)
+
+
 @kernel
 def resume(cpu, ram, exits, index, board):
     """The way back to the guest; False if Python must go it: an interrupt comes first, or code that is not translated."""
@@ -110,7 +117,7 @@ def resume(cpu, ram, exits, index, board):
     if exits.translates == 1:
         if load_32(ram, CPL) == 0:
             address = address_of(cpu, ram, exits, index)
-        if address == 0 and (load_32(ram, CPL) == 0 or exits.serving == 1):
+        if address == 0 and not runs_directly(ram, exits):
             return False
     exits.interrupt_waits = int(waits)
     exits.resumed_at = cpu.retired
