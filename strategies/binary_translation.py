@@ -9,6 +9,7 @@ and others, TOCS 2012).
 * A jump leaves its unit by a callout once; then it is patched to go straight to its target's unit.
 * An indirect jump, call or return finds the unit of a guest address in a hash table, without leaving the cache.
   Return addresses on the guest's stack are the guest's.
+* A store that often faults, because it writes memory that the VMM traces, is translated anew as a callout; and back.
 * CLI, STI, PUSHF and POPF work on the virtual IF inline, with a test for an interrupt that waits.
 * An exception or interrupt within translated code is brought back to the guest's instruction and registers first:
   every place in the cache knows where in the guest it stands. What the trap then means is what any VMM of the software kind
@@ -18,7 +19,17 @@ and others, TOCS 2012).
 
 from typing import ClassVar
 
-from x86virt.vmm import SEEN_BY_PROGRAMS, Exit, GuestFault, Size, SoftwareVmm, Switch, VirtualMachine, shadow_options
+from x86virt.vmm import (
+    SEEN_BY_PROGRAMS,
+    Count,
+    Exit,
+    GuestFault,
+    Size,
+    SoftwareVmm,
+    Switch,
+    VirtualMachine,
+    shadow_options,
+)
 
 
 class BinaryTranslation(SoftwareVmm):
@@ -29,6 +40,9 @@ class BinaryTranslation(SoftwareVmm):
     options = (
         Switch("chaining", "jumps are patched to go from unit to unit, and the hash table is filled", True),
         Switch("inline_emulation", "CLI, STI, PUSHF, POPF, reads of control registers and selectors without a callout", True),
+        Switch("adaptive", "an instruction that faults often at traced memory becomes a callout", True),
+        Count("adapt_after", "faults of an instruction at traced memory until it is a callout", 4, 1, 1 << 20),
+        Count("restore_after", "callouts in a row that wrote nothing traced until it is itself again", 32, 1, 1 << 20),
         Size("tc_size", "room for translated code", 192 << 10, 4 << 10, 192 << 10),
         *shadow_options(),
     )
@@ -52,6 +66,10 @@ class BinaryTranslation(SoftwareVmm):
                 vm.interpret_one()
         except GuestFault as fault:
             vm.inject_exception(fault)
+
+    def on_adapted_write(self, vm: VirtualMachine, exit: Exit) -> None:
+        """An instruction that has often faulted because it wrote traced memory: it is performed without a fault."""
+        vm.translator.simulate_write()
 
     def on_unchained_jump(self, vm: VirtualMachine, exit: Exit) -> None:
         """A jump is taken for the first time: as the guest goes on, its target is translated, and the jump goes there."""

@@ -131,3 +131,9 @@ def raised(cpu, outcome):
     if outcome == 1:
         return int(cpu.event_vector), int(cpu.event_error)
     return f"outcome {outcome}"
+
+
+def check(failures, facts, got, expected):
+    """Collect a mismatch with the facts of its case."""
+    if got != expected:
+        failures.append(f"{facts}: got {got}, the manual says {expected}")

@@ -22,7 +22,7 @@ from descriptor_machine import (
     set_system,
 )
 from far_model import FarModel
-from task_cases import Bench
+from task_cases import Bench, what_differs
 from task_model import Registers
 
 from x86virt.core.far_call import far_call
@@ -75,9 +75,7 @@ class Case:
     released: int = 0
 
     def __str__(self) -> str:
-        default = Case()
-        changed = (f.name for f in fields(self) if getattr(self, f.name) != getattr(default, f.name))
-        return " ".join(f"{name}={getattr(self, name)}" for name in changed) or "plain"
+        return what_differs(self)
 
 
 def lay(bench: Bench, case: Case) -> tuple[int, int]:

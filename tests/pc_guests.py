@@ -216,3 +216,10 @@ def boot_disk(folder: Path) -> str:
     path = folder / "disk.img"
     path.write_bytes(assembled(BOOT_SECTOR).ljust(1 << 20, b"\0"))
     return str(path)
+
+
+def script_file(folder: Path, text: str) -> tuple[str, str]:
+    """The option that types a script, from a file of its own."""
+    path = folder / "input.txt"
+    path.write_text(text, encoding="utf-8")
+    return "--input", str(path)

@@ -54,6 +54,7 @@ SELECTORS = (
 )  # fmt: skip
 PLAYGROUND = tuple(range(0x80000, 0x88000, 0x1000))  # pages whose entries the steps change
 RIGHTS = (0, PTE_P, PTE_P | PTE_RW, PTE_P | PTE_US, PTE_P | PTE_RW | PTE_US)
+RELOAD = from_cr(3) + to_cr(3)
 IRET_FLAGS = (0x2, 0x202, 0x46, 0x3202, 0x8D7, 0x1002, 0x302, 0x4202, 0x40202)
 
 registers = st.sampled_from((EAX, ECX, EDX, EBX, ESI, EDI))
@@ -114,10 +115,19 @@ faulting = st.one_of(st.builds(load, registers, beyond), st.builds(store, beyond
 user_code = st.one_of(anywhere, forbidden_to_users)
 
 
-def page_entry(page: int, frame: int, rights: int, how: int) -> bytes:
-    """Change one page-table entry, and tell the TLB."""
-    code = store(TABLE + (page >> 12) * 4, frame | rights)
-    return code + (invlpg(page), set_cr(3, DIRECTORY))[how]
+def index(page: int) -> int:
+    """The offset of a page's entry in its table."""
+    return page >> 12 << 2
+
+
+def how_told(page: int, how: int) -> bytes:
+    """Tell the TLB of an edit: INVLPG, or CR3 written."""
+    return invlpg(page) if how == 0 else RELOAD
+
+
+def edit(table: int, page: int, frame: int, rights: int, how: int) -> bytes:
+    """Change an entry of a page table, and tell the TLB."""
+    return store(table + index(page), frame | rights) + how_told(page, how)
 
 
 def iret_in_kernel(flags: int) -> bytes:
@@ -146,7 +156,7 @@ def edit_descriptor(selector: int, octet: int) -> bytes:
 
 
 page_edits = st.builds(
-    page_entry, st.sampled_from(PLAYGROUND), st.sampled_from((*PLAYGROUND, DATA)), st.sampled_from(RIGHTS),
+    edit, st.just(TABLE), st.sampled_from(PLAYGROUND), st.sampled_from((*PLAYGROUND, DATA)), st.sampled_from(RIGHTS),
     st.integers(0, 1),
 )  # fmt: skip
 msrs = st.one_of(

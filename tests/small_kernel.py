@@ -288,8 +288,16 @@ def compare(kernel: Kernel | Image, other: Strategy | None = None, checkpoint: i
     return compare_runs(image, under, strategy("native"), profile, RAM_BYTES, "", MAX_CYCLES, checkpoint)
 
 
-def assert_equal(kernel: Kernel) -> Comparison:
+def assert_equal(kernel: Kernel, checkpoint: int = 64) -> Comparison:
     """E1 holds, and the kernel reached its end."""
-    comparison = compare(kernel)
+    comparison = compare(kernel, checkpoint=checkpoint)
     assert comparison.equal, "\n".join(comparison.report)
     return comparison
+
+
+def both(kernel: Kernel, outcome: str = "exited 1") -> Machine:
+    """E1 holds; gives the machine of a run under the VMM that ended with the outcome."""
+    assert assert_equal(kernel).other.outcome == outcome
+    machine, result = run(kernel, "trap-and-emulate")
+    assert result.outcome == outcome
+    return machine

@@ -8,6 +8,7 @@ import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from descriptor_machine import (
@@ -66,6 +67,13 @@ def execute(state, ram, what, selector, flags):
     return outcome
 
 
+def what_differs(case: Any) -> str:
+    """What a case has otherwise than the plain one of its kind."""
+    plain = type(case)()
+    changed = (field.name for field in fields(case) if getattr(case, field.name) != getattr(plain, field.name))
+    return " ".join(f"{name}={getattr(case, name)}" for name in changed) or "plain"
+
+
 @dataclass(frozen=True)
 class Case:
     """One task switch. Descriptors of segments are (type, DPL, present, RPL), `None` in `ldt` a null selector."""
@@ -90,9 +98,7 @@ class Case:
     room: bool = True
 
     def __str__(self) -> str:
-        default = Case()
-        changed = (f.name for f in fields(self) if getattr(self, f.name) != getattr(default, f.name))
-        return " ".join(f"{name}={getattr(self, name)}" for name in changed) or "plain"
+        return what_differs(self)
 
 
 WAYS = ("jmp", "call", "jmp_gate", "call_gate", "jmp_ldt_gate", "exception", "interrupt", "int_n", "iret")

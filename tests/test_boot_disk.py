@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pc_guests import boot_disk
+from pc_guests import boot_disk, script_file
 
 from x86virt.api import make_setup
 from x86virt.core.layout import NEVER
@@ -15,12 +15,6 @@ from x86virt.machine import Machine
 from x86virt.saved import machine_bytes, machine_of
 
 BUDGET = 20_000_000_000
-
-
-def script_file(folder: Path, text: str) -> tuple[str, str]:
-    path = folder / "input.txt"
-    path.write_text(text, encoding="utf-8")
-    return "--input", str(path)
 
 
 def test_a_disk_boots_and_its_keyboard_is_typed_on(x86virt: Any, tmp_path: Path) -> None:

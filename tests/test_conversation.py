@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from command_line import assert_refused
-from pc_guests import CLOCK, PARROT, PARROT_AT, assembled, parrot
+from pc_guests import CLOCK, PARROT, PARROT_AT, assembled, parrot, script_file
 
 import x86virt as x86virt_package
 from x86virt.api import Setup, make_setup
@@ -33,12 +33,6 @@ def started(script: str = "", until: str | None = None) -> Machine:
     if until is not None:
         machine.dialogue.end_at(until)
     return machine
-
-
-def script_file(folder: Path, text: str) -> tuple[str, str]:
-    path = folder / "input.txt"
-    path.write_text(text, encoding="utf-8")
-    return "--input", str(path)
 
 
 def test_a_script_types_on_the_line_and_on_the_keyboard(x86virt: Any, tmp_path: Path) -> None:

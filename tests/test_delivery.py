@@ -16,6 +16,7 @@ from descriptor_machine import (
     TSS,
     UNUSABLE,
     architectural,
+    check,
     descriptor,
     gate,
     get,
@@ -76,12 +77,6 @@ def run(what, selector=0, offset=0):
 def first_of(*checks):
     """The exception of the first condition that holds, as (vector, error code)."""
     return next((fault for condition, fault in checks if condition), None)
-
-
-def check(failures, facts, got, expected):
-    """Collect a mismatch with the facts of its case."""
-    if got != expected:
-        failures.append(f"{facts}: got {got}, the manual says {expected}")
 
 
 def event(vector, kind, error=None):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import pathlib
+import sys
 from functools import cache
 from typing import Any
 
@@ -73,6 +76,7 @@ from x86virt.ledger import as_cycles
 from x86virt.machine import Machine
 from x86virt.trace import Limit, Record, trace
 from x86virt.vmm.exits import REASON_OF_VECTOR
+from x86virt.vmm.registry import strategy_names
 from x86virt.vmm.translation.sequences import Context
 from x86virt.vmm.translation.unit import Scan, Unit
 
@@ -99,7 +103,7 @@ def test_everything_explains(name: str) -> None:
     found = explain(name, PROFILE)
     assert found
     for one in found:
-        assert one.kind in ("instruction", "event", "exit", "exception") and one.title
+        assert one.kind in ("instruction", "event", "exit", "exception", "strategy") and one.title
         json.dumps(one.as_json(), allow_nan=False)
         for width in (80, 120):
             lines = list(one.lines(width))
@@ -656,3 +660,29 @@ def test_returns_of_a_program_execute_directly(octets: bytes) -> None:
     row = next(row for row in ROWS if row.opcode == tuple(octets))
     declared = divergences(row).get("guest_user", [])
     assert (len(record.divergences) > 0) == bool(declared) == (octets == b"\xcf")
+
+
+# -- strategies ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", strategy_names())
+def test_a_strategy_is_explained_by_its_chapter_its_hooks_and_what_shows(name: str) -> None:
+    strategy = find_strategy(name)
+    (one,) = explain(name, PROFILE)
+    text = " ".join(word for line in one.lines(100) for word in line.split())
+    assert inspect.getdoc(sys.modules[strategy.__module__]) == one.data["chapter"]
+    assert all(" ".join(line.split()) in text for line in one.data["chapter"].splitlines())
+    hooks = {name.removeprefix("on_") for name in dir(strategy) if name.startswith("on_")} - {"exit"}
+    assert set(one.data["hooks"]) == (hooks if strategy.needs_vmm else set())
+    assert {tuple(row) for row in one.data["known_divergences"]} == strategy.known_divergences
+    assert [price["event"] for price in one.data["prices"]] == [f"vmm.{path}" for path in strategy.paths]
+    assert set(one.data["options"]) == {option.name for option in strategy.options}
+
+
+def test_an_explained_strategy_is_the_one_that_its_options_choose(tmp_path: pathlib.Path) -> None:
+    (one,) = explain("trap-and-emulate,ring=3,shadow=trace", PROFILE)
+    assert one.data["kernel_ring"] == 3
+    assert one.data["options"]["shadow"]["is"] == "trace"
+    mine = tmp_path / "mine.py"
+    mine.write_text('"""Nothing yet."""\nfrom x86virt import Strategy\n\n\nclass Mine(Strategy):\n    name = "mine"\n')
+    assert explain(f"{mine}:Mine", PROFILE)[0].data["chapter"] == "Nothing yet."

@@ -141,6 +141,17 @@ def test_the_guest_of_a_vmm_has_apics() -> None:
 
 
 @pytest.mark.parametrize("name", VMMS)
+def test_exits_handled_in_machine_code_see_the_apics(name: str) -> None:
+    """With the same ticks as those that Python handles."""
+    fast, slow = with_apics(name), with_apics(name)
+    assert fast.exits_in_code is not None and slow.exits_in_code is not None
+    slow.exits_in_code.wanted = False
+    one, other = fast.run(BUDGET), slow.run(BUDGET)
+    assert (one.ticks, one.instructions, one.exits) == (other.ticks, other.instructions, other.exits)
+    assert fast.exits_in_code.handled > 0 == slow.exits_in_code.handled
+
+
+@pytest.mark.parametrize("name", VMMS)
 def test_a_saved_guest_goes_on_with_its_apics(name: str) -> None:
     whole = with_apics(name).run(BUDGET)
     for instructions in range(20, whole.instructions, whole.instructions // 4):

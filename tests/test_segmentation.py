@@ -18,6 +18,7 @@ from descriptor_machine import (
     TR,
     UNUSABLE,
     architectural,
+    check,
     descriptor,
     get,
     new_state,
@@ -64,12 +65,6 @@ def inspect(state, ram, uops):
 
 
 STATE, RAM = new_state()
-
-
-def check(failures, facts, got, expected):
-    """Collect a mismatch with the facts of its case."""
-    if got != expected:
-        failures.append(f"{facts}: got {got}, the manual says {expected}")
 
 
 def code(kind):

@@ -44,6 +44,7 @@ from small_kernel import (
     Kernel,
     Step,
     assert_equal,
+    both,
     compare,
     far_jump,
     from_cr,
@@ -71,14 +72,6 @@ UP = PTE_P | PTE_RW | PTE_US
 RF, TF, IF, OF = 1 << 16, 1 << 8, 1 << 9, 1 << 11
 DIVIDE = b"\x31\xc9\xf7\xf1"
 IRET_TO_NEXT = push(0x2) + push(CODE_0) + b"\xe8\x00\x00\x00\x00\x83\x04\x24\x05\xcf"
-
-
-def both(kernel: Kernel, outcome: str = "exited 1") -> Machine:
-    """E1 holds; gives the machine of a run under the VMM that ended with the outcome."""
-    assert assert_equal(kernel).other.outcome == outcome
-    machine, result = run(kernel, "trap-and-emulate")
-    assert result.outcome == outcome
-    return machine
 
 
 def traps(kernel: Kernel) -> list[tuple[int, int]]:

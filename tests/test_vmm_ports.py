@@ -20,7 +20,7 @@ from small_kernel import (
     TSS,
     Kernel,
     Step,
-    assert_equal,
+    both,
     far_jump,
     load_segment,
     log,
@@ -54,14 +54,6 @@ def ports(port: int, count: int, source: int = DATA, destination: int = DATA) ->
 def keep(place: int) -> bytes:
     """Write ECX, ESI and EDI into memory."""
     return b"".join(save(DATA + 0x800 + 16 * place + 4 * n, register) for n, register in enumerate((ECX, ESI, EDI)))
-
-
-def both(kernel: Kernel, outcome: str = "exited 1") -> Machine:
-    """E1 holds; gives the machine of a run under the VMM that ended with the outcome."""
-    assert assert_equal(kernel).other.outcome == outcome
-    machine, result = run(kernel, "trap-and-emulate")
-    assert result.outcome == outcome
-    return machine
 
 
 def faults(machine: Machine) -> list[tuple[int, int]]:

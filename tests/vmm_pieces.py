@@ -16,7 +16,20 @@ import struct
 
 from descriptor_machine import descriptor, gate
 from hypothesis import strategies as st
-from random_kernels import PLAYGROUND, RIGHTS, anywhere, kernel_code, places, registers, user_code, values
+from random_kernels import (
+    PLAYGROUND,
+    RELOAD,
+    RIGHTS,
+    anywhere,
+    edit,
+    how_told,
+    index,
+    kernel_code,
+    places,
+    registers,
+    user_code,
+    values,
+)
 from small_kernel import (
     CODE_0,
     CODE_3,
@@ -49,7 +62,6 @@ from small_kernel import (
     Kernel,
     Step,
     far_jump,
-    from_cr,
     invlpg,
     lgdt,
     load,
@@ -59,7 +71,6 @@ from small_kernel import (
     save,
     set_cr,
     store,
-    to_cr,
     word,
 )
 
@@ -71,25 +82,9 @@ RECURSIVE, WINDOW, LARGE = 2, 3, 1  # directory entries: the directory as a tabl
 SPARE, LDT_SELECTOR, CALL_GATE, OTHER_GATE = 0x60, 0x68, 0x70, 0x78
 OTHER_GDT_POINTER, GDT_POINTER_AGAIN, LDT_FAR = DATA + 0xFF0, DATA + 0xFE8, DATA + 0xFE0
 NO_LOCAL, WITH_LOCAL = b"\x31\xc0\x0f\x00\xd0", mov(EAX, LDT_SELECTOR) + b"\x0f\x00\xd0"  # LLDT AX
-RELOAD = from_cr(3) + to_cr(3)
-
-
-def index(page: int) -> int:
-    """The offset of a page's entry in its table."""
-    return page >> 12 << 2
 
 
 # -- page tables ------------------------------------------------------------------------------------------------------
-
-
-def how_told(page: int, how: int) -> bytes:
-    """Tell the TLB of an edit: INVLPG, or CR3 written."""
-    return invlpg(page) if how == 0 else RELOAD
-
-
-def edit(table: int, page: int, frame: int, rights: int, how: int) -> bytes:
-    """Change an entry of either table, and tell the TLB."""
-    return store(table + index(page), frame | rights) + how_told(page, how)
 
 
 def edit_elsewhere(second: bool, page: int, frame: int, rights: int, register: int) -> bytes:

@@ -76,18 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return STATUS_UNSUPPORTED
     except MemoryError:
         say("x86virt: the host has too little memory for this; give less to the guest (--memory)")
-    except ValueError as error:
-        if not is_user_error(error):
-            raise
+    except UserError as error:
         say(f"x86virt: {error}")
     return STATUS_BAD_INPUT
-
-
-def is_user_error(error: ValueError) -> bool:
-    """Whether an error's text was made for users."""
-    from .profile import ProfileError
-
-    return isinstance(error, UserError | ProfileError)
 
 
 def _usage_hint(error: click.ClickException) -> str:

@@ -16,12 +16,11 @@ Without `inherits` every key must be there. A value without evidence or source d
 decimals and priced exactly: ticks = 64 x value, rounded half to even.
 """
 
-import difflib
 import hashlib
 import os
 import pathlib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
@@ -30,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from x86virt.errors import UserError, near_matches, show
 from x86virt.isa.events import EVENT_ID, EVENTS, TICKS_PER_CYCLE
 from x86virt.profile_schema import SCHEMA, Key
 
@@ -54,14 +54,8 @@ MAXIMUM_CACHE_LINES = 1 << 18  # of all levels
 MAXIMUM = {"price": 10**9, "geometry": 1 << 20, "clock": 10**6, "feature": 1, "identity": 0xFFFFFFFF}
 
 
-class ProfileError(ValueError):
-    """A profile that does not load. Its text is one line: where, what, and what to do."""
-
-    def __init__(self, where: str, what: str, advice: str) -> None:
-        super().__init__(" ".join(f"{where}: {what}; {advice}".split()))
-        self.where = where
-        self.what = what
-        self.advice = advice
+class ProfileError(UserError):
+    """A profile that does not load."""
 
 
 @dataclass(frozen=True)
@@ -149,23 +143,10 @@ def load_profile(name_or_path: str | os.PathLike[str]) -> Profile:
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ProfileError(
-            _show(path), f"missing key {missing[0]}{more}", f"add a table [{missing[0]}], or inherit a built-in profile"
+            show(path), f"missing key {missing[0]}{more}", f"add a table [{missing[0]}], or inherit a built-in profile"
         )
     _check_together(path, values)
     return Profile(path.stem, title or path.stem, path, MappingProxyType({key: values[key] for key in SCHEMA}))
-
-
-def near_matches(word: str, known: Iterable[str]) -> str:
-    """`, did you mean A or B?` for a misspelt word, else an empty string."""
-    near = difflib.get_close_matches(word[:100], list(known), n=3, cutoff=0.6)
-    return f", did you mean {' or '.join(near)}?" if near else ""
-
-
-def _show(value: object) -> str:
-    """A short, printable, one-line form of anything, for an error's text."""
-    text = str(value)
-    text = text if text.isprintable() else repr(text)
-    return text if len(text) <= 200 else text[:200] + "..."
 
 
 def _locate(name_or_path: str | os.PathLike[str], relative_to: pathlib.Path | None) -> pathlib.Path:
@@ -176,13 +157,13 @@ def _locate(name_or_path: str | os.PathLike[str], relative_to: pathlib.Path | No
     is_file_name = isinstance(name_or_path, os.PathLike) or "/" in text or os.sep in text or text.endswith(".toml")
     if not is_file_name:
         advice = f"use one of {', '.join(names)}, or the path of a .toml file{near_matches(text, names)}"
-        raise ProfileError(f"profile {_show(text)}", "no such profile", advice)
+        raise ProfileError(f"profile {show(text)}", "no such profile", advice)
     return pathlib.Path(text) if relative_to is None else relative_to / text
 
 
 def _load(path: pathlib.Path, above: tuple[pathlib.Path, ...]) -> tuple[str, dict[str, Value]]:
     """Title and values of a file, those that it inherits included."""
-    where = _show(path)
+    where = show(path)
     resolved = _resolve(path)
     if resolved in above:
         raise ProfileError(where, "this profile inherits itself", "break the circle of `inherits`")
@@ -203,11 +184,11 @@ def _resolve(path: pathlib.Path) -> pathlib.Path:
     try:
         return path.resolve()
     except (OSError, ValueError, RuntimeError) as error:
-        raise ProfileError(_show(path), f"cannot be opened ({_show(error)})", "give the path of a .toml file") from None
+        raise ProfileError(show(path), f"cannot be opened ({show(error)})", "give the path of a .toml file") from None
 
 
 def _parse(path: pathlib.Path) -> dict[str, Any]:
-    where = _show(path)
+    where = show(path)
     try:
         if not path.exists():
             raise ProfileError(where, "no such file", f"give a .toml file or one of {', '.join(profile_names())}")
@@ -218,7 +199,7 @@ def _parse(path: pathlib.Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         if isinstance(error, ProfileError):
             raise
-        raise ProfileError(where, f"cannot be read ({_show(error)})", "give the path of a .toml file") from None
+        raise ProfileError(where, f"cannot be read ({show(error)})", "give the path of a .toml file") from None
     if len(content) > MAXIMUM_FILE_BYTES:
         raise ProfileError(where, "larger than 1 MB", "this is not a profile: give a TOML file with one table per key")
     try:
@@ -226,7 +207,7 @@ def _parse(path: pathlib.Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ProfileError(where, f"byte {error.start} is not UTF-8", "save the file as UTF-8") from None
     except (ValueError, RecursionError) as error:
-        raise ProfileError(where, f"not TOML: {_show(error)}", "correct the file there") from None
+        raise ProfileError(where, f"not TOML: {show(error)}", "correct the file there") from None
 
 
 def _decimal(text: str) -> Decimal:
@@ -242,7 +223,7 @@ def _read_tables(where: str, document: dict[str, Any]) -> dict[str, Value]:
     for prefix, tables in document.items():
         if prefix not in prefixes or not isinstance(tables, dict):
             hint = near_matches(prefix, (*prefixes, *TOP_LEVEL))
-            raise ProfileError(where, f"unknown key {_show(prefix)}", f"remove it, or correct its name{hint}")
+            raise ProfileError(where, f"unknown key {show(prefix)}", f"remove it, or correct its name{hint}")
         for name, table in tables.items():
             values[f"{prefix}.{name}"] = _read_table(where, f"{prefix}.{name}", table)
     return values
@@ -251,7 +232,7 @@ def _read_tables(where: str, document: dict[str, Any]) -> dict[str, Value]:
 def _read_table(where: str, name: str, table: Any) -> Value:
     if name not in SCHEMA:
         hint = near_matches(name, SCHEMA)
-        raise ProfileError(where, f"unknown key {_show(name)}", f"remove it, or correct its name{hint}")
+        raise ProfileError(where, f"unknown key {show(name)}", f"remove it, or correct its name{hint}")
     where = f"{where}: {name}"
     key = SCHEMA[name]
     if not isinstance(table, dict):
@@ -259,7 +240,7 @@ def _read_table(where: str, name: str, table: Any) -> Value:
     for field in table:
         if field not in FIELDS:
             hint = near_matches(field, FIELDS)
-            raise ProfileError(where, f"unknown field {_show(field)}", f"remove it, or correct its name{hint}")
+            raise ProfileError(where, f"unknown field {show(field)}", f"remove it, or correct its name{hint}")
     for field in ("value", "evidence", "source"):
         if field not in table:
             raise ProfileError(where, f"{field} is missing", _advice_for(field))
@@ -269,9 +250,9 @@ def _read_table(where: str, name: str, table: Any) -> Value:
         _check_text(f"{where}: {field}", table.get(field, ""), allow_empty=True)
     if table["evidence"] not in EVIDENCE:
         hint = near_matches(table["evidence"], EVIDENCE)
-        raise ProfileError(where, f"unknown evidence {_show(table['evidence'])}", _advice_for("evidence") + hint)
+        raise ProfileError(where, f"unknown evidence {show(table['evidence'])}", _advice_for("evidence") + hint)
     if table.get("unit", key.unit) != key.unit:
-        raise ProfileError(where, f"the unit is {key.unit}, not {_show(table['unit'])}", "convert the value")
+        raise ProfileError(where, f"the unit is {key.unit}, not {show(table['unit'])}", "convert the value")
     return _make_value(where, key, table)
 
 
@@ -290,7 +271,7 @@ def _make_value(where: str, key: Key, table: dict[str, Any]) -> Value:
         least, most = key.characters
         if not isinstance(value, str) or not least <= len(value) <= most or not (value.isascii() and value.isprintable()):
             count = str(most) if least == most else f"{least} to {most}"
-            raise ProfileError(where, f"wrong value {_show(value)}", f"give {count} ASCII characters")
+            raise ProfileError(where, f"wrong value {show(value)}", f"give {count} ASCII characters")
         for field in ("low", "high", "published"):
             if field in table:
                 raise ProfileError(where, f"a text has no {field}", "remove it")
@@ -309,10 +290,10 @@ def _make_value(where: str, key: Key, table: dict[str, Any]) -> Value:
 def _number(where: str, key: Key, value: Any, field: str) -> Fraction:
     """The exact value of a number that the key's kind allows."""
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
-        raise ProfileError(where, f"{field} is {_show(value)}, which is not a number", f"give a number ({key.unit})")
+        raise ProfileError(where, f"{field} is {show(value)}, which is not a number", f"give a number ({key.unit})")
     if isinstance(value, Decimal) and not value.is_finite():
         raise ProfileError(where, f"{field} is {value}", f"give a finite number ({key.unit})")
-    shown = _show(value) if isinstance(value, Decimal) else _show(hex(value) if abs(value) > 1 << 64 else value)
+    shown = show(value) if isinstance(value, Decimal) else show(hex(value) if abs(value) > 1 << 64 else value)
     if value < 0:
         raise ProfileError(where, f"{field} {shown} is negative", f"give a number of 0 or more ({key.unit})")
     if value > MAXIMUM[key.kind]:
@@ -337,7 +318,7 @@ def _digits(value: Decimal) -> int:
 
 def _check_text(where: str, value: Any, allow_empty: bool) -> None:
     if not isinstance(value, str) or len(value) > MAXIMUM_TEXT:
-        raise ProfileError(where, f"{_show(value)} is not a text of at most {MAXIMUM_TEXT} characters", "write a text")
+        raise ProfileError(where, f"{show(value)} is not a text of at most {MAXIMUM_TEXT} characters", "write a text")
     if not allow_empty and not value.strip():
         raise ProfileError(where, "empty", "write a text")
 
@@ -357,7 +338,7 @@ _MAY_BE_ABSENT = ("tlb.itlb_4k_l2_entries", "tlb.dtlb_4k_l2_entries", "cache.l3_
 
 def _check_together(path: pathlib.Path, values: Mapping[str, Value]) -> None:
     """Refuse values that are right one by one and cannot be one processor."""
-    where = _show(path)
+    where = show(path)
     number = {
         key: int(value.value)
         for key, value in values.items()

@@ -1,4 +1,4 @@
-"""`x86virt explain`: what an instruction, an event, an exit reason or an exception is, and what a guest is translated to."""
+"""`x86virt explain`: what an instruction, event, exit reason, exception or strategy is, and what a guest is translated to."""
 
 import shutil
 import textwrap
@@ -31,7 +31,8 @@ WIDEST = 120
 @run_options
 def explain_command(what: Sequence[str], profile: str, bits: str, json_file: str | None, **run: Any) -> int:
     """Explain WHAT: an instruction (`lgdt`, `mov cr3, eax`, or its bytes `0f 01 d8`), an event of the ledger (`sys.exc_gp`), an
-    exit reason (`page_fault`) or an exception (`#GP`). Alone it lists what there is.
+    exit reason (`page_fault`), an exception (`#GP`) or a strategy (`binary-translation`, or a file of yours). Alone it lists
+    what there is.
 
     `unit GUEST` runs a guest under binary translation and lists its translation units; `unit GUEST:PLACE` shows the one at a
     symbol or hexadecimal address, its instructions beside those of the guest.
@@ -71,12 +72,14 @@ def topics() -> dict[str, list[str]]:
     from ..explain.exception import BY_VECTOR
     from ..explain.exits import REASONS
     from ..isa.events import EVENTS
+    from ..vmm.registry import strategy_names
 
     return {
         "instructions": mnemonics(),
         "exceptions": [row.mnemonic for row in BY_VECTOR.values()],
         "exit reasons": list(REASONS),
         "events": [event.name for event in EVENTS],
+        "strategies": strategy_names(),
     }
 
 

@@ -11,6 +11,7 @@ from .breakpoints import WATCH_CODE, check_code_breakpoint, code_breakpoints_at
 from .decode import DECODED_OK, TOO_LONG, TRUNCATED, decode
 from .fault import raise_fault
 from .fused import fuse
+from .handlers import NUMBER
 from .isolation import has_checked_note, owner_refuses
 from .jit import inline, kernel, load_32, store_32
 from .layout import (
@@ -35,15 +36,8 @@ from .layout import (
     SCRATCH_BLOCK,
     STOPPED,
 )
-from .lower import (
-    OP_FALL_THROUGH,
-    OP_PROBE,
-    OP_RAISE_GP,
-    OP_RAISE_UD,
-    lower,
-    new_uop,
-    single,
-)
+from .lower import lower
+from .micro_operations import OP_RAISE_GP, OP_RAISE_UD, new_uop, single
 from .paging import translate
 from .physical import code_byte
 from .physical_map import place_to_read
@@ -52,6 +46,7 @@ from .stops import WATCH_STOP_CODE, check_code_stop, has_code_stop
 from .tables import NO_EVENT
 from .tlb import drop_front, front_fetch_fill
 
+OP_FALL_THROUGH, OP_PROBE = NUMBER["fall_through"], NUMBER["stop_probe"]
 M32 = 0xFFFFFFFF
 PAGE = 0xFFFFF000
 D_BIT = 1 << 2  # of a context's attributes

@@ -6,11 +6,11 @@ from ..isa.vectors import GP
 from .charge import charge
 from .far_target import enter_paragraph, enter_same
 from .fault import raise_fault
-from .iret import enter_outer, peek_outer_stack_items, read_return_code, read_return_stack
+from .iret import check_outer_return, enter_outer, read_return_code
 from .jit import kernel
 from .layout import OK
 from .mode import MASK_32, peek_stack, segments_are_paragraphs, set_stack_pointer
-from .segment import limit_of, set_accessed
+from .segment import limit_of
 
 
 @kernel
@@ -27,17 +27,9 @@ def return_same(cpu, ram, selector, eip, low, high, released):
 @kernel
 def return_outer(cpu, ram, selector, eip, low, high, pop_bytes, n):
     """A far return to an outer ring: its stack lies behind the parameters, and loses as many bytes."""
-    outcome, stack_selector, pointer = peek_outer_stack_items(cpu, ram, 2 * n + pop_bytes, n)
-    if outcome != OK:
-        return outcome
-    outcome, stack_low, stack_high = read_return_stack(cpu, ram, stack_selector, selector & 3)
-    if outcome != OK:
-        return outcome
-    if eip > limit_of(low, high):
-        return raise_fault(cpu, GP, 0)
-    outcome, high = set_accessed(cpu, ram, selector, high)
-    if outcome == OK:
-        outcome, stack_high = set_accessed(cpu, ram, stack_selector, stack_high)
+    outcome, high, stack_selector, pointer, stack_low, stack_high = check_outer_return(
+        cpu, ram, selector, eip, low, high, 2 * n + pop_bytes, n
+    )
     if outcome != OK:
         return outcome
     charge(cpu, EVENT_SYS_FAR_RET_OUTER, 1)

@@ -158,6 +158,27 @@ def peek_outer_stack_items(cpu, ram, displacement, n):
     return OK, bytes_at(ram, index + n, n) & 0xFFFF, bytes_at(ram, index, n)
 
 
+@kernel
+def check_outer_return(cpu, ram, selector, eip, low, high, displacement, n):
+    """The checks of a return to an outer ring, whose stack pointer lies at a displacement from the present one.
+
+    Returns the outcome, the code segment's high doubleword, the stack's selector, the stack pointer, the stack's descriptor;
+    both segments are accessed.
+    """
+    outcome, stack_selector, pointer = peek_outer_stack_items(cpu, ram, displacement, n)
+    if outcome != OK:
+        return outcome, 0, 0, 0, 0, 0
+    outcome, stack_low, stack_high = read_return_stack(cpu, ram, stack_selector, selector & 3)
+    if outcome != OK:
+        return outcome, 0, 0, 0, 0, 0
+    if eip > limit_of(low, high):
+        return raise_fault(cpu, GP, 0), 0, 0, 0, 0, 0
+    outcome, high = set_accessed(cpu, ram, selector, high)
+    if outcome == OK:
+        outcome, stack_high = set_accessed(cpu, ram, stack_selector, stack_high)
+    return outcome, high, stack_selector, pointer, stack_low, stack_high
+
+
 @inline
 def enter_outer(cpu, eip, selector, low, high, stack_selector, stack_low, stack_high, pointer):
     """Commit a return to an outer level: CS:EIP, SS:ESP, CPL, data segments."""
@@ -191,17 +212,9 @@ def iret_same(cpu, ram, eip, selector, image, low, high, n):
 @inline
 def iret_outer(cpu, ram, eip, selector, image, low, high, n):
     """RETURN-TO-OUTER-PRIVILEGE-LEVEL."""
-    outcome, stack_selector, pointer = peek_outer_stack_items(cpu, ram, 3 * n, n)
-    if outcome != OK:
-        return outcome
-    outcome, stack_low, stack_high = read_return_stack(cpu, ram, stack_selector, selector & 3)
-    if outcome != OK:
-        return outcome
-    if eip > limit_of(low, high):
-        return raise_fault(cpu, GP, 0)
-    outcome, high = set_accessed(cpu, ram, selector, high)
-    if outcome == OK:
-        outcome, stack_high = set_accessed(cpu, ram, stack_selector, stack_high)
+    outcome, high, stack_selector, pointer, stack_low, stack_high = check_outer_return(
+        cpu, ram, selector, eip, low, high, 3 * n, n
+    )
     if outcome != OK:
         return outcome
     charge(cpu, EVENT_SYS_IRET_CPL0_TO_CPL3, 1)

@@ -4,13 +4,9 @@ SDM volume 2, CLI, STI, PUSHF, POPF and IRET; volume 3, sections 20.3.2 and 20.4
 """
 
 from ..isa.registers import (
-    EFLAGS_AC,
-    EFLAGS_ARITHMETIC,
-    EFLAGS_DF,
-    EFLAGS_ID,
     EFLAGS_IF,
     EFLAGS_IOPL,
-    EFLAGS_NT,
+    EFLAGS_LOADABLE,
     EFLAGS_RF,
     EFLAGS_TF,
     EFLAGS_VIF,
@@ -43,7 +39,7 @@ def io_privileged(cpu):
 @inline
 def loadable_flags(cpu, n):
     """The flags that POPF and IRET with `n` bytes may change at this CPL and IOPL; RF, VM, VIF and VIP apart."""
-    mask = EFLAGS_ARITHMETIC | EFLAGS_TF | EFLAGS_DF | EFLAGS_NT | EFLAGS_AC | EFLAGS_ID
+    mask = EFLAGS_LOADABLE
     if io_privileged(cpu):
         mask |= EFLAGS_IF
     if cpu.cpl == 0:

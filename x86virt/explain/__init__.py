@@ -1,4 +1,5 @@
-"""Explanations for those who learn and teach: instructions, events of the ledger, exit reasons, exceptions.
+"""Explanations for those who learn and teach: instructions, events of the ledger, exit reasons, exceptions,
+strategies.
 
 What they say is taken from the tables that the simulator itself runs by, and from `facts.py` and `techniques.py`, which
 tests hold against the simulated processor.

@@ -117,6 +117,11 @@ REASONS: dict[str, Reason] = {
         ("sys.int_n_cpl3_to_cpl0", "ins.jmp_taken"),  # what needs no ring 0 is performed in ring 1, reached by a jump
         "The VMM performs it on the virtual processor; translated code goes on behind it.", _SELECTOR_PATHS,
     ),
+    "adapted_write": Reason(
+        "Translated code came to an instruction that has often faulted because it wrote traced memory, and that was then "
+        "translated anew as a callout.",
+        ("ins.jmp_taken",), "The VMM performs it, and looks at what it wrote; no page fault is needed.", SHADOW,
+    ),
     "unchained_jump": Reason(
         "Translated code came to a jump, or to its end, whose target was not yet reached from there.",
         ("sys.int_n_cpl3_to_cpl0",),

@@ -1,4 +1,4 @@
-"""What is meant: an instruction by name, bytes or text, an event, an exit reason, an exception."""
+"""What is meant: an instruction by name, bytes or text, an event, an exit reason, an exception, a strategy."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,12 +9,14 @@ from ..errors import UserError, near_matches, show
 from ..isa.events import EVENT_ID
 from ..isa.rows import Row
 from ..isa.table import ROWS
+from ..vmm.registry import strategy_names
 from .event import explain_event
 from .exception import BY_NAME, BY_VECTOR, explain_exception
 from .exits import REASONS, explain_exit, explain_vmx_exit
 from .instruction import explain_rows
 from .operands import PREFIXES, operands_text, takes
 from .page import Explanation, Section
+from .strategy import explain_strategy, is_strategy
 from .techniques import EXTENSIONS, VMX_EXITS
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ def explain(what: str, profile: "Profile", bits: int = 32) -> list[Explanation]:
     word = text.split()[0].lower() if " " in text else text.lower()
     raise UserError(
         f"explain {show(text)}",
-        "no such instruction, event, exit reason or exception",
+        "no such instruction, event, exit reason, exception or strategy",
         ADVICE + near_matches(word, known_names()),
     )
 
@@ -62,7 +64,7 @@ def known_names() -> list[str]:
     """All single words that can be explained."""
     exceptions = (row.mnemonic for row in BY_VECTOR.values())
     names = (*mnemonics(), *EVENT_ID, *REASONS, *VMX_EXITS, *EXTENSIONS, *exceptions, *(row.name for row in ROWS))
-    return list(dict.fromkeys(names))
+    return list(dict.fromkeys((*names, *strategy_names())))
 
 
 def mnemonics() -> list[str]:
@@ -98,6 +100,8 @@ def _named(text: str, profile: "Profile", bits: int) -> list[Explanation]:
         return [explain_extension(word)]
     if word in BY_NAME:
         return [explain_exception(BY_NAME[word], profile)]
+    if is_strategy(text):
+        return [explain_strategy(text, profile)]
     return []
 
 

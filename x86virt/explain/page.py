@@ -11,11 +11,12 @@ NARROWEST = 50
 
 @dataclass
 class Section:
-    """A heading (may be empty) and rows: label and text; or lines that are shown as they are."""
+    """A heading (may be empty) and rows: label and text; or paragraphs; or lines that are shown as they are."""
 
     heading: str
     rows: list[tuple[str, str]] = field(default_factory=list)
     verbatim: list[str] = field(default_factory=list)
+    prose: list[str] = field(default_factory=list)  # paragraphs, and items that begin with an asterisk
 
     def add(self, label: str, text: str) -> None:
         """One more row, unless it would say nothing."""
@@ -27,7 +28,7 @@ class Section:
 class Explanation:
     """What `x86virt explain` says of one thing: its kind, name, one line, sections for people, data for programs."""
 
-    kind: str  # instruction, event, exit, exception, unit, units
+    kind: str  # instruction, event, exit, exception, strategy, unit, units
     name: str
     title: str
     sections: list[Section]
@@ -42,15 +43,41 @@ class Explanation:
         width = max(width, NARROWEST)
         yield from textwrap.wrap(f"{self.name}: {self.title}", width, subsequent_indent="  ")
         for section in self.sections:
-            if not section.rows and not section.verbatim:
+            if not section.rows and not section.verbatim and not section.prose:
                 continue
             yield ""
             if section.heading:
                 yield f" {section.heading}"
             for label, text in section.rows:
                 yield from row_lines(label, text, width)
+            yield from prose_lines(section.prose, width)
             for line in section.verbatim:
                 yield f"  {line}".rstrip()
+
+
+def paragraphs_of(text: str) -> list[str]:
+    """The paragraphs of a text, and the items of its lists, each in one line."""
+    found: list[str] = []
+    for paragraph in text.split("\n\n"):
+        lines = paragraph.splitlines()
+        if not lines or not lines[0].startswith("* "):
+            found.append(" ".join(lines))
+            continue
+        for line in lines:
+            if line.startswith("* "):
+                found.append(line)
+            else:
+                found[-1] += " " + line.strip()
+    return found
+
+
+def prose_lines(paragraphs: list[str], width: int) -> Iterator[str]:
+    """Paragraphs with an empty line between them; the items of a list stand together."""
+    for number, paragraph in enumerate(paragraphs):
+        is_item = paragraph.startswith("* ")
+        if number and not (is_item and paragraphs[number - 1].startswith("* ")):
+            yield ""
+        yield from textwrap.wrap(paragraph, width, initial_indent="  ", subsequent_indent="    " if is_item else "  ")
 
 
 def row_lines(label: str, text: str, width: int) -> Iterator[str]:

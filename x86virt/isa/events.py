@@ -253,7 +253,6 @@ _VMM_PATHS = {
     "vmm.shadow_switch": "The shadow of an address space found in the cache.",
     "vmm.shadow_sync": "A shadow table compared with the guest's: its entries, and the way to them.",
     "vmm.shadow_check": "A single shadow entry compared with the guest's.",
-    "vmm.traced_write": "A guest's store to a frame that is traced, decoded and performed.",
     "vmm.descriptor_shadow": "A guest descriptor checked and copied to the shadow table.",
     "vmm.device_request": "A request served by an emulated device.",
     "vmm.resume": "The VMM's exit code, up to its IRET.",
@@ -285,8 +284,8 @@ _TRANSLATOR_WORK = {
     "translator.instruction": ("instruction", "A guest instruction decoded and translated."),
     "translator.chain": ("jump", "A callout replaced by a jump to the translation of its target."),
     "translator.lookup_miss": ("look-up", "An indirect transfer whose target the hash table did not hold, and its entry there."),
-    "translator.page_check": ("page", "A linear page with units looked up anew, since the address space may have changed."),
-    "translator.invalidation": ("unit", "A unit dropped, because its code changed or is no longer mapped."),
+    "translator.page_check": ("page", "A page with units looked at anew, since it was written or may be mapped otherwise."),
+    "translator.invalidation": ("unit", "A unit dropped: its code changed, is no longer mapped, or is to be made otherwise."),
     "translator.flush": ("flush", "The whole cache thrown away, because it was full or the guest's mode changed."),
 }
 _TRANSLATOR_COUNTS = {
@@ -294,6 +293,8 @@ _TRANSLATOR_COUNTS = {
     "translator.unit": ("unit", "A unit translated."),
     "translator.byte": ("byte", "A byte written to the translation cache."),
     "translator.guest_byte": ("byte", "A byte of guest code that was translated; the ratio of both is the growth."),
+    "translator.adaptation": ("instruction", "An instruction that has often faulted at traced memory, from then on a callout."),
+    "translator.restoration": ("instruction", "Such an instruction, translated as it is again: it writes other memory now."),
     "translator.lookup_hit": ("look-up", "An indirect transfer that found its target in the hash table."),
 }
 
@@ -637,54 +638,55 @@ EVENT_VMM_SHADOW_TABLE = 174
 EVENT_VMM_SHADOW_SWITCH = 175
 EVENT_VMM_SHADOW_SYNC = 176
 EVENT_VMM_SHADOW_CHECK = 177
-EVENT_VMM_TRACED_WRITE = 178
-EVENT_VMM_DESCRIPTOR_SHADOW = 179
-EVENT_VMM_DEVICE_REQUEST = 180
-EVENT_VMM_RESUME = 181
-EVENT_INS_X87_MOVE = 182
-EVENT_INS_X87_INTEGER = 183
-EVENT_INS_X87_DECIMAL = 184
-EVENT_INS_X87_ADD = 185
-EVENT_INS_X87_COMPARE = 186
-EVENT_INS_X87_MULTIPLY = 187
-EVENT_INS_X87_DIVIDE = 188
-EVENT_INS_X87_SQRT = 189
-EVENT_INS_X87_REMAINDER = 190
-EVENT_INS_X87_TRANSCENDENTAL = 191
-EVENT_INS_X87_CONTROL = 192
-EVENT_INS_X87_ENVIRONMENT = 193
-EVENT_INS_WAIT = 194
-EVENT_INS_FSAVE = 195
-EVENT_INS_FRSTOR = 196
-EVENT_INS_FXSAVE = 197
-EVENT_INS_FXRSTOR = 198
-EVENT_SHADOW_ENTRY = 199
-EVENT_SHADOW_PIECE = 200
-EVENT_SHADOW_LARGE_ENTRY = 201
-EVENT_SHADOW_GLOBAL_ENTRY = 202
-EVENT_SHADOW_TABLE = 203
-EVENT_SHADOW_TABLE_FOUND = 204
-EVENT_SHADOW_SPACE_MADE = 205
-EVENT_SHADOW_SPACE_FOUND = 206
-EVENT_SHADOW_ACCESSED_SET = 207
-EVENT_SHADOW_DIRTY_SET = 208
-EVENT_SHADOW_TRACED_WRITE = 209
-EVENT_SHADOW_WRITE_PROTECTED = 210
-EVENT_SHADOW_ENTRY_DROPPED = 211
-EVENT_SHADOW_OUT_OF_SYNC = 212
-EVENT_SHADOW_SYNCHRONISED = 213
-EVENT_SHADOW_RELEASE = 214
-EVENT_SHADOW_EVICTION = 215
-EVENT_TRANSLATOR_INSTRUCTION = 216
-EVENT_TRANSLATOR_CHAIN = 217
-EVENT_TRANSLATOR_LOOKUP_MISS = 218
-EVENT_TRANSLATOR_PAGE_CHECK = 219
-EVENT_TRANSLATOR_INVALIDATION = 220
-EVENT_TRANSLATOR_FLUSH = 221
-EVENT_TRANSLATOR_ENTRY = 222
-EVENT_TRANSLATOR_UNIT = 223
-EVENT_TRANSLATOR_BYTE = 224
-EVENT_TRANSLATOR_GUEST_BYTE = 225
-EVENT_TRANSLATOR_LOOKUP_HIT = 226
-EVENT_VMM_INTERPRET = 227
-EVENT_VMM_INTERPRETER_SWITCH = 228
+EVENT_VMM_DESCRIPTOR_SHADOW = 178
+EVENT_VMM_DEVICE_REQUEST = 179
+EVENT_VMM_RESUME = 180
+EVENT_INS_X87_MOVE = 181
+EVENT_INS_X87_INTEGER = 182
+EVENT_INS_X87_DECIMAL = 183
+EVENT_INS_X87_ADD = 184
+EVENT_INS_X87_COMPARE = 185
+EVENT_INS_X87_MULTIPLY = 186
+EVENT_INS_X87_DIVIDE = 187
+EVENT_INS_X87_SQRT = 188
+EVENT_INS_X87_REMAINDER = 189
+EVENT_INS_X87_TRANSCENDENTAL = 190
+EVENT_INS_X87_CONTROL = 191
+EVENT_INS_X87_ENVIRONMENT = 192
+EVENT_INS_WAIT = 193
+EVENT_INS_FSAVE = 194
+EVENT_INS_FRSTOR = 195
+EVENT_INS_FXSAVE = 196
+EVENT_INS_FXRSTOR = 197
+EVENT_SHADOW_ENTRY = 198
+EVENT_SHADOW_PIECE = 199
+EVENT_SHADOW_LARGE_ENTRY = 200
+EVENT_SHADOW_GLOBAL_ENTRY = 201
+EVENT_SHADOW_TABLE = 202
+EVENT_SHADOW_TABLE_FOUND = 203
+EVENT_SHADOW_SPACE_MADE = 204
+EVENT_SHADOW_SPACE_FOUND = 205
+EVENT_SHADOW_ACCESSED_SET = 206
+EVENT_SHADOW_DIRTY_SET = 207
+EVENT_SHADOW_TRACED_WRITE = 208
+EVENT_SHADOW_WRITE_PROTECTED = 209
+EVENT_SHADOW_ENTRY_DROPPED = 210
+EVENT_SHADOW_OUT_OF_SYNC = 211
+EVENT_SHADOW_SYNCHRONISED = 212
+EVENT_SHADOW_RELEASE = 213
+EVENT_SHADOW_EVICTION = 214
+EVENT_TRANSLATOR_INSTRUCTION = 215
+EVENT_TRANSLATOR_CHAIN = 216
+EVENT_TRANSLATOR_LOOKUP_MISS = 217
+EVENT_TRANSLATOR_PAGE_CHECK = 218
+EVENT_TRANSLATOR_INVALIDATION = 219
+EVENT_TRANSLATOR_FLUSH = 220
+EVENT_TRANSLATOR_ENTRY = 221
+EVENT_TRANSLATOR_UNIT = 222
+EVENT_TRANSLATOR_BYTE = 223
+EVENT_TRANSLATOR_GUEST_BYTE = 224
+EVENT_TRANSLATOR_ADAPTATION = 225
+EVENT_TRANSLATOR_RESTORATION = 226
+EVENT_TRANSLATOR_LOOKUP_HIT = 227
+EVENT_VMM_INTERPRET = 228
+EVENT_VMM_INTERPRETER_SWITCH = 229

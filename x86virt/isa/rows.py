@@ -26,7 +26,7 @@ class Row:
     mnemonic: str
     encoding: str
     operands: tuple[str, ...]
-    operation: str  # how it executes: a key of OPERATIONS in x86virt.core.lowering
+    operation: str  # how it executes: a key of LOWERING in x86virt/core/tables.py
     cost: str  # ledger event that prices the register form; "" when execution charges its own
     cost_memory: str  # ledger event of the memory form
     cost_kernel: str  # ledger event at CPL 0, where it has another price

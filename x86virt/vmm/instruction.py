@@ -91,7 +91,7 @@ def decode_at_trap(vm: "VirtualMachine") -> Instruction | None:
         why = decode_bytes(vm.processor.codes)
         if why == DECODED_OK:
             return from_record(decoded, octets)
-        if why != TRUNCATED:
+        if why != TRUNCATED or vm.vcpu.frame.eip + page_room > vm.segments.state(CS).limit:
             return None
     return None
 

@@ -115,9 +115,10 @@ class Interpreter:
 
     def finish(self, outcome: int, invalidates: bool) -> None:
         """Give the virtual processor back to the hardware, or keep it here if the hardware cannot hold its state."""
-        if outcome == SHUTDOWN:
-            raise TripleFault
         self.publish_writes()
+        if outcome == SHUTDOWN:
+            self.begin()  # as it shut down, perhaps in a task that the hardware could not hold
+            raise TripleFault
         if hardware_state.can_hold(self):
             hardware_state.store(self, invalidates)
         else:
@@ -155,6 +156,8 @@ class Interpreter:
         """The state is here: from now on the guest is interpreted, by its code as it stands now.
 
         While the guest ran directly nothing told the interpreter what was written to code that it had decoded."""
+        if self.vm.translation is not None:
+            self.vm.translation.leave_ring()
         self.holds = True
         self.cpu.flush_code = 1
         self.look_soon()
@@ -260,6 +263,8 @@ class Interpreter:
         """Take the virtual processor from where the VMM and the hardware hold it."""
         vm, cpu, vcpu = self.vm, self.cpu, self.vm.vcpu
         vm.charge("interpreter_switch", 1)
+        if vm.translation is not None:
+            vm.translation.set_x87_pointer()
         mine, machines = self._shared
         mine[...] = machines
         cpu.gpr[ESP], cpu.rip = vcpu.frame.esp, vcpu.frame.eip

@@ -13,7 +13,6 @@ from ..core.layout import (
     STOP_ON_READS,
     STOP_ON_WRITES,
 )
-from ..isa.registers import CS
 from .exits import Unsupported
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def note_arrival(vm: "VirtualMachine") -> None:
     if not cpu.stop_count or cpu.stop_met:
         return
     try:
-        gla = vm.segments.base(CS) + vm.vcpu.frame.eip & 0xFFFFFFFF
+        gla = vm.linear_eip()
     except Unsupported:  # which is said when the guest needs it
         return
     if cpu.stop_passed == gla and cpu.stop_passed_retired == cpu.retired:

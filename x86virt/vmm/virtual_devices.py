@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..core.entries import device_read, device_reads_time, device_write, vmm_program_timer
 from ..core.layout import TIME_STAMP
-from .virtual_apics import virtual_acknowledge, virtual_advance, virtual_deadline
+from .fast.apics import virtual_acknowledge, virtual_advance, virtual_deadline
 
 if TYPE_CHECKING:
     from .vm import VirtualMachine

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ..core.layout import MAX_INSTRUCTION, NEVER
-from ..isa.registers import CS, EFLAGS_TF
+from ..isa.registers import EFLAGS_TF
 from ..isa.vectors import KIND_EXTERNAL
 from . import layout
 from .exits import NotDirect
@@ -38,7 +38,7 @@ class VirtualInterrupts:
         vm = self.vm
         if vm.is_interpreted:
             return vm.interpreter.at_repeated_string()
-        gla = vm.segments.base(CS) + vm.vcpu.frame.eip & M32
+        gla = vm.linear_eip()
         if vm.translation is not None:
             return repeats(vm.translation.pages.peek(gla, MAX_INSTRUCTION))
         return repeats(vm.machine.bytes_at(gla, MAX_INSTRUCTION))

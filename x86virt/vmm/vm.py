@@ -17,7 +17,7 @@ from ..core.entries import vmm_charge, vmm_reference
 from ..core.layout import MODEL_SPECIFIC
 from ..identity import reset_model_specific
 from ..isa.events import EVENT_ID, EVENT_VMM_UNPRICED_HOOK, EVENTS
-from ..isa.registers import ESP
+from ..isa.registers import CS, ESP
 from ..processor import record_array
 from . import layout
 from .crossings import Crossings
@@ -224,6 +224,10 @@ class VirtualMachine:
     def eip(self) -> int:
         """The guest's EIP."""
         return int(self.interpreter.cpu.rip) if self.is_interpreted else self.vcpu.frame.eip
+
+    def linear_eip(self) -> int:
+        """Where the guest's next instruction is."""
+        return self.segments.base(CS) + self.vcpu.frame.eip & M32
 
     def segment_cache(self, segment: int):
         """What the processor holds of a segment register of the guest's, or would if the guest's code ran as it is."""

@@ -4,15 +4,11 @@ from typing import TYPE_CHECKING
 
 from ...isa.registers import (
     CS,
-    EFLAGS_AC,
-    EFLAGS_ARITHMETIC,
-    EFLAGS_DF,
-    EFLAGS_ID,
     EFLAGS_IF,
     EFLAGS_IOPL,
+    EFLAGS_LOADABLE,
     EFLAGS_NT,
     EFLAGS_RF,
-    EFLAGS_TF,
     EFLAGS_VIF,
     EFLAGS_VIP,
     EFLAGS_VM,
@@ -26,13 +22,10 @@ from ..segments import check_code_return, check_stack_load, mark_accessed
 if TYPE_CHECKING:
     from ..vm import VirtualMachine
 
-# What a return may load into EFLAGS at any privilege.
-LOADABLE = EFLAGS_ARITHMETIC | EFLAGS_TF | EFLAGS_DF | EFLAGS_NT | EFLAGS_AC | EFLAGS_ID
-
 
 def loadable_flags(vm: "VirtualMachine", n: int) -> int:
     """The flags that POPF and IRET of `n` bytes may change at the virtual CPL and IOPL; RF, VM, VIF and VIP apart."""
-    mask = LOADABLE
+    mask = EFLAGS_LOADABLE
     if vm.vcpu.cpl <= vm.vcpu.iopl:
         mask |= EFLAGS_IF
     if vm.vcpu.cpl == 0:

@@ -5,6 +5,7 @@ all others, and whatever is odd about an operand, are the interpreter's.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ def simulate_write(vm: "VirtualMachine", instruction: Instruction | None) -> Non
     """Perform the instruction at which the guest stands, and tell whoever traces what it writes which bytes these were."""
     gpa = None if instruction is None else destination(vm, instruction)
     if instruction is None or gpa is None:
-        vm.interpret_one()
+        interpret(vm, instruction)
         return
     vm.charge("traced_write", 1)
     store(vm, instruction, gpa)
@@ -79,6 +80,19 @@ def destination(vm: "VirtualMachine", instruction: Instruction) -> int | None:
 def width_of(instruction: Instruction) -> int:
     """Bits of the operand."""
     return 8 if instruction.row.operands[0] in BYTE_OPERANDS else instruction.width
+
+
+def interpret(vm: "VirtualMachine", instruction: Instruction | None) -> None:
+    """Let the interpreter perform it. If its operand in memory is traced, what it changes there is known afterwards."""
+    if vm.shadow.watched is not None or instruction is None or not instruction.has_memory:
+        vm.interpret_one()
+        return
+    gla = vm.segments.base(instruction.segment) + effective_address(vm, instruction) & M32
+    frame = None
+    with suppress(GuestFault):  # which the interpreter will raise too
+        frame = vm.guest.walk(gla, True, vm.vcpu.cpl == 3, mark=False).gpa // PAGE
+    with vm.shadow.watching(frame):
+        vm.interpret_one()
 
 
 # -- the instruction ------------------------------------------------------------------------------------------------------

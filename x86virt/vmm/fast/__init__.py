@@ -9,6 +9,7 @@
     instructions.py   the instruction at which the guest trapped, by its bytes
     privileged.py     CLI, STI, MOV from control registers, CLTS, MOV CR2
     ports.py          IN and OUT
+    apics.py          the guest's interrupt controllers and their deadlines
     returns.py        IRET
     delivery.py       events delivered through the guest's own IDT; INT n, SYSENTER and SYSEXIT
     loop.py           the processor and these, in turns

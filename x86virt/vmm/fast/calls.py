@@ -117,7 +117,7 @@ class JittedExits:
         if self.code is None:
             self.code = machine_code(run_processor, *processors, 0)
         shadow = self.vm.shadow
-        own = self.shared, shadow.links, shadow.controls, self.indices, self.vm.boards
+        own = self.shared, shadow.links, shadow.controls, self.indices, self.vm.boards, self.vm.devices.apics
         return run_exits(*processors, *own, self.code)
 
     def usable(self) -> bool:
@@ -125,7 +125,7 @@ class JittedExits:
         vm, cpu = self.vm, self.processor.cpu
         if not self.declares or not self.wanted or vm.recorder is not None or self.processor.checks_isolation:
             return False
-        if vm.is_interpreted or vm.ring != 1 or cpu.sensitive_trap or vm.devices.has_apics:
+        if vm.is_interpreted or vm.ring != 1 or cpu.sensitive_trap:
             return False
         if vm.crossings.own_step or vm.descriptors.table_written or vm.vcpu.halted:
             return False

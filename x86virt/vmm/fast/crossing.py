@@ -1,6 +1,5 @@
 """What brought control to the VMM, and the way back to the guest (crossings.py)."""
 
-from ...core.board import board_advance, board_deadline, interrupt_pending
 from ...core.charge import charge
 from ...core.flags import get_eflags, set_eflags
 from ...core.jit import inline, kernel, load_32, store_32
@@ -9,6 +8,7 @@ from ...isa.registers import EFLAGS_FIXED, EFLAGS_IF, EFLAGS_RF, ESP
 from ...isa.vectors import DB, MF
 from .. import layout
 from ..exits import ERROR_CODE_VECTORS, FAULT_VECTORS
+from .apics import advance_devices, next_deadline
 from .descriptors import is_plain
 from .exits import N_PATHS, is_attached
 from .records import CPL, DONE, INTERRUPT_FLAG, IOPL, NOT_FAST, SYSTEM_CALL
@@ -107,10 +107,9 @@ def runs_directly(ram, exits):
 
 
 @kernel
-def resume(cpu, ram, exits, index, board):
+def resume(cpu, ram, exits, index, board, apics):
     """The way back to the guest; False if Python must go it: an interrupt comes first, or code that is not translated."""
-    board_advance(board, cpu.ticks)
-    waits = interrupt_pending(board)
+    waits = int(advance_devices(apics, board, cpu.ticks))
     if waits and load_32(ram, INTERRUPT_FLAG) != 0:
         return False
     address = 0
@@ -126,7 +125,7 @@ def resume(cpu, ram, exits, index, board):
         enter(cpu, ram, exits, address)
     else:
         return_directly(cpu, ram, exits)
-    deadline = board_deadline(board)
+    deadline = next_deadline(apics, board)
     if cpu.timer != deadline:
         charge(cpu, EVENT_SYS_LAPIC_MMIO_ACCESS, 1)
         cpu.timer = deadline

@@ -59,11 +59,11 @@ def handle(cpu, ram, exits, links, control, index, board):
 
 
 @entry
-def run_exits(state, ram, boards, codes, blocks, uops, details, shared, chains, controls, indices, devices, run):
+def run_exits(state, ram, boards, codes, blocks, uops, details, shared, chains, controls, indices, devices, apics, run):
     """Run the processor (`run` is what `machine_code` gave for it) and handle exits.
 
     An outcome of the processor, among them HOOK for an exit that is left to Python; RESUME; ATTENTION; FAULT_BEGUN. `chains` and
-    `controls` are the shadow's records, `indices` that of the translation cache.
+    `controls` are the shadow's records, `indices` that of the translation cache; `apics` the record with the guest's APICs.
     """
     cpu = state[0]
     exits = shared[0]
@@ -81,7 +81,7 @@ def run_exits(state, ram, boards, codes, blocks, uops, details, shared, chains, 
             return HOOK
         if what == REST:
             return FAULT_BEGUN
-        if board.attention != 0 or not resume(cpu, ram, exits, index, board):
+        if board.attention != 0 or not resume(cpu, ram, exits, index, board, apics[0]):
             return RESUME
         count_exit(cpu, exits)
         if board.attention != 0:

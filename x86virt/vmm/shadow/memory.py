@@ -59,6 +59,7 @@ class ShadowMemory:
         self.controls = record_array(CONTROL)
         self.control = self.controls.view(np.recarray)[0]
         self.links = record_array(LINKS)
+        self.notices = 0  # writes to traced frames that were made known
         self.watched: tuple[int, np.ndarray] | None = None  # a frame that the interpreter is writing, and what it held
         self.listeners: dict[int, Listener] = {}  # kind -> called with (frame, first byte, count) after a write
         self.control.policy = POLICIES.index(policy)
@@ -159,6 +160,8 @@ class ShadowMemory:
             outcome = self.fill(exit.gla, write, user)
         self.charge_work()
         if outcome == TRACED:
+            if self.vm.translation is not None:
+                self.vm.translation.note_traced_fault()
             with self.watching(frame):
                 self.vm.simulate_write()
         if outcome == REFUSED:
@@ -243,9 +246,10 @@ class ShadowMemory:
         return bool(calls.shadow_let_out_of_sync(self.state, self.controls, self.links, frame))
 
     @contextmanager
-    def watching(self, frame: int) -> Iterator[None]:
-        """While a write to a traced frame is simulated: if the interpreter does it, what is told of it is what it changed."""
-        self.watched = frame, self.content(frame)
+    def watching(self, frame: int | None) -> Iterator[None]:
+        """While a write to a frame is simulated: if it is traced and the interpreter does it, what is told is what changed."""
+        if frame is not None and self.is_traced(frame):
+            self.watched = frame, self.content(frame)
         try:
             yield
         finally:
@@ -262,6 +266,7 @@ class ShadowMemory:
         if self.watched is None or self.watched[0] != frame:
             self.note_write(frame * PAGE, PAGE)
             return
+        self.notices += 1
         changed = np.nonzero(self.watched[1] != self.content(frame))[0]
         if len(changed):
             self.note_write(frame * PAGE + int(changed[0]), int(changed[-1] - changed[0]) + 1)
@@ -273,6 +278,7 @@ class ShadowMemory:
 
     def notify(self, frame: int, first: int, count: int) -> None:
         """Bytes of a traced frame were written."""
+        self.notices += 1
         kinds = self.kinds(frame)
         if kinds & PAGE_TABLE:
             calls.shadow_written(self.state, self.memory, self.controls, self.links, frame, first, count)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ...core.layout import NOTE_EVENT_SHIFT, NOTE_OWN_DATA, NOTE_RETIRES
 from .. import layout
+from ..instruction import Instruction
 from .record import slot
 from .recovery import SLOT_OF_REGISTER, Recovery
 
@@ -31,6 +32,7 @@ class Site:
     target: int | None = None
     branch: int | None = None  # where the displacement of the conditional jump to this site lies
     chained: int | None = None  # the address to which it jumps by itself now
+    instruction: Instruction | None = None  # for which it stands, where the VMM need not decode it again
 
 
 def dword(value: int) -> bytes:
@@ -114,9 +116,9 @@ class Emitter:
         self.put(FILLER)
         return site
 
-    def light_callout(self, kind: str, stub: int) -> Site:
+    def light_callout(self, kind: str, stub: int, instruction: Instruction | None = None) -> Site:
         """Call the VMM without a change of privilege: the site's address goes into the record, the common code does the rest."""
-        site = Site(kind, len(self.octets), self.now)
+        site = Site(kind, len(self.octets), self.now, instruction=instruction)
         self.sites.append(site)
         self.put(self.store_constant(slot("site"), self.here))
         self.jump(stub)

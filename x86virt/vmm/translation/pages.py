@@ -23,7 +23,7 @@ class CodePages:
         self.translator, self.vm = translator, translator.vm
         self.found: dict[int, int] = {}  # linear page -> guest-physical page, of the unit that is being made
         self.unmarked: list[int] = []  # linear addresses of it whose pages its guest has not marked accessed
-        self.written: set[int] = set()  # guest frames that were written since the guest last ran
+        self.written: set[tuple[int, int, int]] = set()  # since the guest last ran: guest frame, first and last byte
         self.vm.shadow.listeners[CODE] = self.note_write
 
     # -- fetching -----------------------------------------------------------------------------------------------------------
@@ -70,9 +70,18 @@ class CodePages:
 
     def mark(self, unit: Unit) -> None:
         """The guest is about to execute a unit: its processor would mark the pages accessed as it fetches."""
-        for gla in unit.unmarked:
-            self.vm.guest.walk(gla, False, self.vm.vcpu.cpl == 3)
+        self.mark_accessed(unit.unmarked)
         unit.unmarked = []
+
+    def mark_fetched(self) -> None:
+        """The guest's next instruction faults as it is fetched, behind what could be fetched of it."""
+        self.mark_accessed(self.unmarked)
+        self.unmarked = []
+
+    def mark_accessed(self, addresses: list[int]) -> None:
+        """Mark the pages of linear addresses accessed."""
+        for gla in addresses:
+            self.vm.guest.walk(gla, False, self.vm.vcpu.cpl == 3)
 
     # -- writes ---------------------------------------------------------------------------------------------------------------
 
@@ -88,16 +97,18 @@ class CodePages:
     def note_write(self, frame: int, first: int, count: int) -> None:
         """A frame that holds translated code, or held it, was written."""
         if self.is_traced(frame):
-            self.written.add(frame)
+            self.written.add((frame, first, first + count - 1))
         else:
             self.vm.shadow.untrace(frame, CODE)
 
     def resynchronise(self) -> None:
-        """Drop the units of written frames whose bytes are no longer what they were made from."""
+        """Drop the units of written bytes that are no longer what they were made from."""
         written, self.written = sorted(self.written), set()
-        for frame in written:
-            units = self.translator.cache.by_frame.get(frame, [])
-            self.translator.drop([unit for unit in units if not self.is_current(unit)])
+        for frame, first, last in written:
+            units = [unit for unit in self.translator.cache.by_frame.get(frame, []) if unit.overlaps(first, last)]
+            if units:
+                self.translator.count("page_check")
+                self.translator.drop([unit for unit in units if not self.is_current(unit)])
 
     def is_current(self, unit: Unit) -> bool:
         """Whether a unit's guest code is still what it was made from, and can be fetched without any effect."""

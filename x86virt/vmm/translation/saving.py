@@ -16,7 +16,9 @@ from .unit import Scan, Unit
 if TYPE_CHECKING:
     from .translator import Translator
 
-SAVED = {"serving", "own_gs", "cs", "trap_flag", "inside", "gs", "passed", "entered", "iopl", "cache", "hash", "pages"}
+SAVED = {
+    "serving", "own_gs", "cs", "trap_flag", "inside", "gs", "passed", "entered", "iopl", "cache", "hash", "pages", "adaptation",
+}  # fmt: skip
 MADE = {"vm", "chaining", "inline_emulation", "record", "site", "overlay", "context_entered"}
 
 
@@ -38,7 +40,8 @@ def translator_state(translator: "Translator") -> dict[str, Any]:
         "units": [unit_state(unit) for unit in cache.units if unit.alive and unit.guest],
         "hash_context": None if hash_context is None else [int(value) for value in astuple(hash_context)],
         "hash": sorted([place, eip] for place, eip in translator.hash.entered.items()),
-        "written": sorted(translator.pages.written),
+        "written": sorted(map(list, translator.pages.written)),
+        "adaptation": translator.adaptation.state(),
     }
 
 
@@ -66,6 +69,7 @@ def restore_translator(translator: "Translator", state: dict[str, Any]) -> None:
     else:
         translator.lay_common_code()
     translator.grant()
+    translator.adaptation.restore(state["adaptation"])
     for row in state["units"]:
         cache.register(remade(translator, row))
     for unit in cache.units:
@@ -76,7 +80,7 @@ def restore_translator(translator: "Translator", state: dict[str, Any]) -> None:
     context = state["hash_context"]
     translator.hash.context = None if context is None else context_of(context)
     translator.hash.entered = {word(place): word(eip) for place, eip in state["hash"]}
-    translator.pages.written = {word(frame) for frame in state["written"]}
+    translator.pages.written = {(word(frame), word(first), word(last)) for frame, first, last in state["written"]}
 
 
 def remade(translator: "Translator", row: list[Any]) -> Unit:

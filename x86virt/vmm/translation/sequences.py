@@ -65,11 +65,13 @@ class Writer:
     def __init__(self, emitter: Emitter, context: Context, choices: Choices) -> None:
         self.emitter, self.context, self.choices = emitter, context, choices
 
-    def write(self, instruction: Instruction, eip: int) -> bool:
-        """Write one instruction of the guest; whether the unit goes on behind it."""
+    def write(self, instruction: Instruction, eip: int, adapted: bool = False) -> bool:
+        """Write one instruction of the guest, `adapted` or as it is; whether the unit goes on behind it."""
         self.instruction, self.eip = instruction, eip
         self.next_eip = eip + instruction.length & M32
         operation = instruction.row.operation
+        if adapted:
+            return self.simulated()
         if operation in NEAR_TRANSFERS:
             return self.near_transfer(NEAR_TRANSFERS[operation])
         if operation.startswith("system:"):
@@ -240,6 +242,15 @@ class Writer:
             self.emitter.callout("sensitive_instruction")
         self.emitter.now = Recovery(self.next_eip)
         return ENDS if transfers else GOES_ON
+
+    def simulated(self) -> bool:
+        """An instruction that has often written traced memory: the VMM performs it, so that it need not fault first."""
+        operation = self.instruction.row.operation
+        if operation.startswith(("system:", "port_string")):
+            return self.sensitive(self.instruction.operation in TRANSFERS or self.instruction.operation in CHANGES_CODE)
+        self.emitter.light_callout("adapted_write", self.choices.call, self.instruction)
+        self.emitter.now = Recovery(self.next_eip)
+        return ENDS if operation in NEAR_TRANSFERS else GOES_ON
 
     def cli(self) -> bool:
         """CLI is one store to the virtual flag."""

@@ -33,12 +33,14 @@ from ...isa.registers import (
 from ...processor import FLAT_CODE, FLAT_DATA
 from .. import layout
 from ..descriptor import encode, shadow_of
+from ..emulate.writes import simulate_write
 from ..exits import GuestFault
 from ..guest_events import DR7_ENABLES
 from ..region import write_gate
 from ..state import SegmentState
 from ..vcpu import Frame
 from . import common
+from .adaptation import Adaptation
 from .cache import TranslationCache
 from .emitter import M32, Site, dword
 from .hash_table import HashTable
@@ -74,6 +76,7 @@ class Translator:
         self.cache = TranslationCache(vm, int(option("tc_size")))
         self.hash = HashTable(vm)
         self.pages = CodePages(self)
+        self.adaptation = Adaptation(self)
         self.chaining, self.inline_emulation = bool(option("chaining")), bool(option("inline_emulation"))
         self.record = vm.processor.memory[layout.TRANSLATOR : layout.TRANSLATOR + RECORD.itemsize].view(RECORD)[0]
         self.inside = False  # the guest was last resumed in translated code
@@ -363,13 +366,30 @@ class Translator:
 
     def begin(self) -> None:
         """The guest's next instruction could not be fetched. Raises GuestFault if it still cannot."""
-        self.find(self.vm.vcpu.frame.eip, self.context())
+        try:
+            self.find(self.vm.vcpu.frame.eip, self.context())
+        except GuestFault:
+            self.pages.mark_fetched()
+            raise
 
     def pass_callout(self) -> None:
         """Go on behind the callout that brought control here, though the guest stands where it stood."""
         assert self.site is not None
         unit, site = self.site
         self.passed = int(self.vm.processor.cpu.retired), self.vm.vcpu.frame.eip, unit.address + site.offset + 5
+
+    def simulate_write(self) -> None:
+        """Perform the instruction for which the callout stands, one that has often written traced memory."""
+        assert self.site is not None
+        shadow, site = self.vm.shadow, self.site[1]
+        gla, notices = self.vm.linear_eip(), shadow.notices
+        simulate_write(self.vm, site.instruction)
+        self.adaptation.note_callout(gla, shadow.notices != notices)
+
+    def note_traced_fault(self) -> None:
+        """The guest is about to write traced memory, and has faulted."""
+        if self.applies():
+            self.adaptation.note_fault(self.vm.linear_eip())
 
     def set_x87_pointer(self) -> None:
         """Let the x87 FPU's pointer to its last instruction be the guest's, as an image in memory will show it."""
@@ -414,6 +434,7 @@ class Translator:
         self.cache.clear(self.COMMON)
         self.hash.clear()
         self.pages.clear()
+        self.adaptation.clear()
 
     def segment_cache(self, segment: int):
         """What the processor would hold of a segment register if the guest's code ran as it is."""

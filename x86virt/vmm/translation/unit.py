@@ -58,6 +58,16 @@ class Unit:
         """The linear pages of the guest's that hold its code."""
         return {self.gla >> 12, (self.gla + max(len(self.guest), 1) - 1 & M32) >> 12}
 
+    def holds(self, gla: int) -> bool:
+        """Whether the guest's instruction at a linear address is one of its own."""
+        return gla - self.context.segment_base & M32 in self.boundaries
+
+    def overlaps(self, first: int, last: int) -> bool:
+        """Whether some of its code may lie in these bytes of one of its pages."""
+        start = self.gla & PAGE - 1
+        end = start + max(len(self.guest), 1) - 1
+        return end >= PAGE or (start <= last and end >= first)
+
     def frame_of(self, page: int) -> int:
         """The guest frame in which one of these pages lay when the unit was made."""
         return self.frames[0 if page == self.gla >> 12 else -1]
@@ -86,10 +96,13 @@ class Scan:
         emitter = Emitter(address, eip)
         writer = Writer(emitter, self.context, self.choices)
         unit = Unit(eip, self.context, address)
+        adaptation = self.vm.translator.adaptation
         at, goes_on = eip, True
         most = 1 if self.context.single else UNIT_INSTRUCTIONS
         while goes_on and (unit.instructions < most or (emitter.now.held and not self.context.single)):
             emitter.now = Recovery(at, held=emitter.now.held or self.context.single)
+            if unit.instructions and self.context.segment_base + at >> 12 not in unit.pages:
+                break  # the guest has not fetched from that page yet, and may never do
             try:
                 octets, instruction = self.decode(at, unit.instructions == 0)
             except (GuestFault, NotDirect):
@@ -103,7 +116,7 @@ class Scan:
                 emitter.put(UNDEFINED)
                 goes_on = False
                 break
-            goes_on = writer.write(instruction, at)
+            goes_on = writer.write(instruction, at, adaptation.holds(self.context.segment_base + at & M32))
             at = writer.next_eip
         if goes_on:
             writer.chain(at)

@@ -5,10 +5,10 @@ so that each access of a guest that runs directly is interpreted. Without APICs 
 none. What the processor's own loop does between instructions (core/run.py) is done here at each exit.
 """
 
-from ..core.board import board_advance, board_deadline, interrupt_acknowledge, interrupt_pending
-from ..core.interrupt_inputs import follow_lines, requested_beside_apic, watch_timer
-from ..core.jit import entry, kernel
-from ..core.local_apic import acknowledge_apic, advance_timer, timer_due
+from ...core.board import board_advance, board_deadline, interrupt_acknowledge, interrupt_pending
+from ...core.interrupt_inputs import follow_lines, requested_beside_apic, watch_timer
+from ...core.jit import entry, kernel
+from ...core.local_apic import acknowledge_apic, advance_timer, timer_due
 
 
 @kernel
