@@ -129,7 +129,9 @@ Option = Choice | Switch | Size | Count
 # arch/x86/kvm/mmu/mmu.c of Linux; last_pt_write_count before): the page is most likely no table any more, or is being filled.
 MOST_WRITES = 3
 
-SHADOW_PATHS = ("shadow_fill", "shadow_table", "shadow_flush", "shadow_switch", "shadow_sync", "shadow_check")
+SHADOW_PATHS = (
+    "shadow_fill", "shadow_table", "shadow_flush", "shadow_switch", "shadow_sync", "shadow_check", "traced_write",
+)  # fmt: skip
 
 
 def shadow_options(policy: str = "drop") -> tuple[Option, ...]:
