@@ -50,6 +50,7 @@ class BinaryTranslation(SoftwareVmm):
     jitted: ClassVar = {
         **SoftwareVmm.jitted,
         "sensitive_instruction": "emulate", "unchained_jump": "leave_unit", "lookup_miss": "leave_unit",
+        "adapted_write": "simulate_write",
     }  # fmt: skip
     known_divergences = SEEN_BY_PROGRAMS
 
