@@ -131,7 +131,7 @@ def test_adapted_writes_do_not_return_to_python() -> None:
     for iterations in (100, 300):
         machine = loaded("ptemod", str(iterations), strategy=find_strategy(f"{TRANSLATION},shadow=trace"))
         result = machine.run(BUDGET)
-        assert result.exits["adapted_write"][0] > iterations
+        assert result.exits["adapted_write"][0] > iterations // 2
         left.append(sum(count for count, _ in result.exits.values()) - machine.exits_in_code.handled)
     assert left[0] == left[1]
 

@@ -101,9 +101,9 @@ def return_directly(cpu, ram, exits):
 
 @inline
 def runs_directly(ram, exits):
-    """Whether the guest's code may run as it is beside a translator: a program's, whose IF and IOPL are the processor's."""
-    flags = load_32(ram, INTERRUPT_FLAG) == 1 and load_32(ram, IOPL) == 0
-    return flags and load_32(ram, CPL) == 3 and exits.serving == 0 and is_attached(exits)
+    """Whether the guest's code may run as it is beside a translator (Translator.applies)."""
+    own_flags = load_32(ram, INTERRUPT_FLAG) == 1 and load_32(ram, IOPL) == 0 and exits.translate_user == 0
+    return own_flags and load_32(ram, CPL) == 3 and exits.serving == 0 and is_attached(exits)
 
 
 @kernel

@@ -72,6 +72,7 @@ EXITS = np.dtype(
         ("translates", "i8"),
         ("chaining", "i8"),
         ("restore_after", "i8"),
+        ("translate_user", "i8"),
         ("come_back", "i8"),  # the address in the cache by which a callout in ring 1 returns
         ("context_cs", "i8"),  # the guest's code segment and IOPL in which it was last resumed, and their number
         ("context_iopl", "i8"),

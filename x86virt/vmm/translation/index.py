@@ -36,7 +36,7 @@ NO_SLOT = 0
 MAX_COUNTERS = 4096
 NO_COUNTER = -1
 NOWHERE = -1  # as the guest address of an entry: it is empty
-NO_FRAME = -1  # of a page of which units were made in different frames
+NO_FRAME = -1  # of a page of which units were made in different frames, or for programs, whose rights Python looks up
 
 INDEX = np.dtype(
     [
@@ -194,6 +194,6 @@ class Index:
         self.pages_changed = False
         self.rows.page_count = len(by_page)
         for number, page in enumerate(sorted(by_page)[:MAX_PAGES]):
-            frames = {unit.frame_of(page) for unit in by_page[page]}
+            frames = {NO_FRAME if unit.context.cpl else unit.frame_of(page) for unit in by_page[page]}
             self.rows.pages[number] = page
             self.rows.page_frames[number] = frames.pop() if len(frames) == 1 else NO_FRAME
