@@ -43,6 +43,7 @@ class BinaryTranslation(SoftwareVmm):
     jitted: ClassVar = {
         **SoftwareVmm.jitted,
         "sensitive_instruction": "emulate", "unchained_jump": "leave_unit", "lookup_miss": "leave_unit",
+        "adapted_write": "simulate_write",
     }  # fmt: skip
     # The flags of a program that runs directly are its own.
     known_divergences = frozenset(row for row in SEEN_BY_PROGRAMS if row[0] not in ("pushf", "popf", "iret"))

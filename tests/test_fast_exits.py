@@ -125,6 +125,17 @@ def test_the_common_exits_do_not_return_to_python(guest: str, technique: str) ->
     assert left[0] == left[1]
 
 
+def test_adapted_writes_do_not_return_to_python() -> None:
+    """Stores to a traced page table, which became callouts."""
+    left = []
+    for iterations in (100, 300):
+        machine = loaded("ptemod", str(iterations), strategy=find_strategy(f"{TRANSLATION},shadow=trace"))
+        result = machine.run(BUDGET)
+        assert result.exits["adapted_write"][0] > iterations // 2
+        left.append(sum(count for count, _ in result.exits.values()) - machine.exits_in_code.handled)
+    assert left[0] == left[1]
+
+
 # -- who says what is jitted ----------------------------------------------------------------------------------------------
 
 

@@ -35,7 +35,8 @@ class Strategy:
     known_divergences: ClassVar[frozenset[tuple[str, str, str]]] = frozenset()
     paths: ClassVar[tuple[str, ...]] = ()  # paths of the VMM that it may charge
     # What the toolkit does for an exit, by reason, in machine code (vmm/fast): emulate, reflect, open_gate, nothing,
-    # system_call, fill, leave_unit. The hook of the same reason must do just that; one in a derived class takes it back.
+    # system_call, fill, leave_unit, simulate_write. The hook of the same reason must do just that; one in a derived class
+    # takes it back.
     jitted: ClassVar[Mapping[str, str]] = {}
     needs_vmm: ClassVar[bool] = False  # whether the machine carries a VMM below the guest
     options: ClassVar[tuple[Option, ...]] = ()  # what `NAME,option=value` may choose

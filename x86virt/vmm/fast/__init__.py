@@ -8,6 +8,9 @@
     exits.py          what an exit is charged
     instructions.py   the instruction at which the guest trapped, by its bytes
     privileged.py     CLI, STI, MOV from control registers, CLTS, MOV CR2
+    operands.py       operands in memory, by their ModRM byte
+    traced_writes.py  stores to page tables that are traced
+    adapted_writes.py the callouts of a translator for such stores
     ports.py          IN and OUT
     apics.py          the guest's interrupt controllers and their deadlines
     returns.py        IRET

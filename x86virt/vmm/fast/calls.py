@@ -197,6 +197,7 @@ class JittedExits:
         """What the exits depend on of the translator."""
         exits = self.exits
         exits.translates, exits.chaining, exits.translate_user = 1, int(translator.chaining), int(translator.translate_user)
+        exits.restore_after = translator.adaptation.restore_after
         exits.inside, exits.serving, exits.guest_cs = int(translator.inside), int(translator.serving), translator.cs
         exits.gs[GUEST_GS], exits.gs[OWN_GS] = translator.gs, translator.own_gs
         exits.interrupt_waits = int(self.vm.interrupts.waits)

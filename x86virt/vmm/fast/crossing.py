@@ -9,8 +9,8 @@ from ...isa.vectors import DB, MF
 from .. import layout
 from ..exits import ERROR_CODE_VECTORS, FAULT_VECTORS
 from .apics import advance_devices, next_deadline
-from .descriptors import is_detached, is_plain
-from .exits import N_PATHS
+from .descriptors import is_plain
+from .exits import N_PATHS, is_attached
 from .records import CPL, DONE, INTERRUPT_FLAG, IOPL, NOT_FAST, SYSTEM_CALL
 from .translated import TRANSLATED_CODE, address_of, enter, leave, leave_in_ring
 
@@ -101,10 +101,9 @@ def return_directly(cpu, ram, exits):
 
 @inline
 def runs_directly(ram, exits):
-    """Whether the guest's code runs as it is, though its kernel is translated (Translator.applies)."""
-    if load_32(ram, CPL) != 3 or exits.translate_user == 1 or load_32(ram, IOPL) != 0 or load_32(ram, INTERRUPT_FLAG) == 0:
-        return False
-    return not is_detached(exits.cs) and not is_detached(exits.ss)
+    """Whether the guest's code may run as it is beside a translator (Translator.applies)."""
+    own_flags = load_32(ram, INTERRUPT_FLAG) == 1 and load_32(ram, IOPL) == 0 and exits.translate_user == 0
+    return own_flags and load_32(ram, CPL) == 3 and exits.serving == 0 and is_attached(exits)
 
 
 @kernel
@@ -115,10 +114,9 @@ def resume(cpu, ram, exits, index, board, apics):
         return False
     address = 0
     if exits.translates == 1:
-        directly = runs_directly(ram, exits)
         if load_32(ram, CPL) == 0:
             address = address_of(cpu, ram, exits, index)
-        if address == 0 and (not directly or exits.serving == 1):
+        if address == 0 and not runs_directly(ram, exits):
             return False
     exits.interrupt_waits = int(waits)
     exits.resumed_at = cpu.retired

@@ -2,6 +2,7 @@
 
 from ...core.jit import call_machine_code, entry, kernel
 from ...core.layout import HOOK
+from .adapted_writes import adapted_write
 from .crossing import WITH_ERROR_CODE, count_exit, is_of, read_exit, resume
 from .delivery import reflect_exception, system_call, through_open_gate
 from .exits import can_commit, commit, note_path
@@ -23,6 +24,7 @@ from .records import (
     REFLECT_EXCEPTION,
     REST,
     RESUME,
+    SIMULATE_WRITE,
     TRAP_DISPATCH,
 )
 from .translated import leave_unit, undo
@@ -52,6 +54,8 @@ def handle(cpu, ram, exits, links, control, index, board):
         return system_call(cpu, ram, exits)
     if action == LEAVE_UNIT:
         return leave_unit(cpu, exits)
+    if action == SIMULATE_WRITE:
+        return adapted_write(cpu, ram, exits, links, control, index)
     if action == NOTHING and can_commit(exits):
         commit(cpu, exits)
         return DONE

@@ -40,8 +40,10 @@ MAX_PAGES = 4
 MAX_PUSHES = 6  # of a delivery: SS, ESP, EFLAGS, CS, EIP, error code
 
 # What the toolkit does for an exit; a strategy says which, by reason (Strategy.jitted).
-ACTIONS = ("", "emulate", "reflect", "open_gate", "nothing", "system_call", "fill", "leave_unit")
-NO_ACTION, EMULATE, REFLECT_EXCEPTION, OPEN_GATE, NOTHING, ENTER_SYSTEM_CALL, FILL, LEAVE_UNIT = range(len(ACTIONS))
+ACTIONS = ("", "emulate", "reflect", "open_gate", "nothing", "system_call", "fill", "leave_unit", "simulate_write")
+(
+    NO_ACTION, EMULATE, REFLECT_EXCEPTION, OPEN_GATE, NOTHING, ENTER_SYSTEM_CALL, FILL, LEAVE_UNIT, SIMULATE_WRITE,
+) = range(len(ACTIONS))  # fmt: skip
 
 SEGMENT = np.dtype([("selector", "i8"), ("seg_base", "i8"), ("limit", "i8"), ("access", "i8")])
 N_DATA = GS + 1
@@ -69,6 +71,7 @@ EXITS = np.dtype(
         # of a binary translator
         ("translates", "i8"),
         ("chaining", "i8"),
+        ("restore_after", "i8"),
         ("translate_user", "i8"),
         ("come_back", "i8"),  # the address in the cache by which a callout in ring 1 returns
         ("context_cs", "i8"),  # the guest's code segment and IOPL in which it was last resumed, and their number
@@ -95,6 +98,7 @@ EXITS = np.dtype(
         ("outcome", "i8"),  # of a fill
         ("trap_resume", "i8"),  # what own_resume is at the exit
         ("begun", "i8"),  # ticks when it came
+        ("site", "i8"),  # of a callout in ring 1: its place in the cache
         ("left", "i8"),  # 1: it came from translated code, and the registers were made the guest's
         ("spilled", "i8"),  # those that had been in the translator's record, one bit each, and what they were
         ("spilled_values", "i8", N_SPILLED),

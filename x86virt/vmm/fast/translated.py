@@ -164,6 +164,7 @@ def leave_in_ring(cpu, ram, exits, index):
         return NOT_FAST
     note_path(exits, CALLOUT)
     exits.entry = FIRST_SITE + (marks >> KIND_SHIFT)
+    exits.site = place
     exits.error = 0
     exits.eflags = get_eflags(cpu)
     exits.esp = load_32(ram, STACK_POINTER)

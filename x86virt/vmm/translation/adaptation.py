@@ -24,34 +24,35 @@ class Adaptation:
         self.wanted = bool(option("adaptive"))
         self.adapt_after, self.restore_after = int(option("adapt_after")), int(option("restore_after"))
         self.faults: dict[int, int] = {}  # traced writes that faulted
-        self.adapted: dict[int, int] = {}  # callouts in a row that wrote nothing traced
+        self.index = translator.cache.index  # it holds the adapted ones, and how many callouts wrote nothing traced
 
     def holds(self, gla: int) -> bool:
         """Whether the instruction at a linear address is to be translated as a callout."""
-        return gla in self.adapted
+        return gla in self.index.adapted
 
     def clear(self) -> None:
         """Everything is innocuous again."""
         self.faults.clear()
-        self.adapted.clear()
+        for gla in list(self.index.adapted):
+            self.index.restore(gla)
 
     def note_fault(self, gla: int) -> None:
         """The instruction there, in translated code, has faulted because it was to write traced memory."""
-        if not self.wanted or gla in self.adapted:
+        if not self.wanted or self.holds(gla):
             return
         self.faults[gla] = self.faults.get(gla, 0) + 1
-        if self.faults[gla] >= self.adapt_after:
+        if self.faults[gla] >= self.adapt_after and self.index.adapt(gla):
             del self.faults[gla]
-            self.adapted[gla] = 0
             self.translate_anew(gla, "adaptation")
 
     def note_callout(self, gla: int, traced: bool) -> None:
         """The VMM has performed the instruction there; `traced`: it wrote what is traced."""
-        if gla not in self.adapted:
+        if not self.holds(gla):
             return
-        self.adapted[gla] = 0 if traced else self.adapted[gla] + 1
-        if self.adapted[gla] >= self.restore_after:
-            del self.adapted[gla]
+        idle, counter = self.index.rows.idle, self.index.adapted[gla]
+        idle[counter] = 0 if traced else idle[counter] + 1
+        if idle[counter] >= self.restore_after:
+            self.index.restore(gla)
             self.translate_anew(gla, "restoration")
 
     def translate_anew(self, gla: int, event: str) -> None:
@@ -65,10 +66,13 @@ class Adaptation:
 
     def state(self) -> dict[str, list[list[int]]]:
         """What it has learnt, as plain values."""
-        return {"faults": sorted(map(list, self.faults.items())), "adapted": sorted(map(list, self.adapted.items()))}
+        adapted = ([gla, int(self.index.rows.idle[counter])] for gla, counter in self.index.adapted.items())
+        return {"faults": sorted(map(list, self.faults.items())), "adapted": sorted(adapted)}
 
     def restore(self, state: dict[str, list[list[int]]]) -> None:
         """Put it back. Raises KeyError, TypeError or ValueError for anything that `state` does not give."""
-        for name, table in (("faults", self.faults), ("adapted", self.adapted)):
-            table.clear()
-            table.update((int(gla), int(times)) for gla, times in state[name])
+        self.clear()
+        self.faults.update((int(gla), int(times)) for gla, times in state["faults"])
+        for gla, idle in state["adapted"]:
+            if not self.index.adapt(int(gla), int(idle)):
+                raise ValueError("more adapted instructions than there can be")

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...processor import record_array
 from .. import layout
+from ..shadow.records import MAX_FRAMES
 from .recovery import Recovery
 from .sequences import Context
 
@@ -23,11 +24,17 @@ KNOWN, TARGET_IN_RECORD, HELD = 1, 2, 4
 SPILLED_SHIFT = 4  # one bit for each of EAX, ECX and EDX, by its number
 RELEASE_SHIFT = 8  # 16 bits
 KIND_SHIFT = 24
-SITE_KINDS = ("sensitive_instruction", "unchained_jump", "lookup_miss", "open_window")
+ADAPTED = "adapted_write"
+SITE_KINDS = ("sensitive_instruction", "unchained_jump", "lookup_miss", ADAPTED)
 
 N_ENTRIES = 1 << 15
 PROBES = 8  # places at which an entry may lie
 MAX_PAGES = 256
+PAGE = 0x1000
+MAX_CODE_FRAMES = 512  # whose bytes are known; slot 0 is none
+NO_SLOT = 0
+MAX_COUNTERS = 4096
+NO_COUNTER = -1
 NOWHERE = -1  # as the guest address of an entry: it is empty
 NO_FRAME = -1  # of a page of which units were made in different frames, or for programs, whose rights Python looks up
 
@@ -37,6 +44,11 @@ INDEX = np.dtype(
         ("eips", "i8", layout.CACHE_BYTES),
         ("site_marks", "i8", layout.CACHE_BYTES),
         ("site_eips", "i8", layout.CACHE_BYTES),
+        ("site_counters", "i8", layout.CACHE_BYTES),  # of a site of an adapted instruction
+        ("idle", "i8", MAX_COUNTERS),  # by counter: callouts in a row that wrote nothing traced
+        # by guest frame: its slot; by slot and byte: units that were made from it
+        ("frame_slots", "i8", MAX_FRAMES),
+        ("code_bytes", "i8", MAX_CODE_FRAMES * PAGE),
         # where the guest's code may be entered, by open addressing
         ("entry_eips", "i8", N_ENTRIES),
         ("entry_contexts", "i8", N_ENTRIES),
@@ -73,6 +85,9 @@ class Index:
         self.rows = self.records.view(np.recarray)[0]
         self.contexts: dict[Context, int] = {}  # the numbers of those in which the guest was resumed
         self.pages_changed = False
+        self.adapted: dict[int, int] = {}  # the counters of adapted instructions, by linear address
+        self.free_counters = list(range(MAX_COUNTERS - 1, -1, -1))
+        self.frames: list[int] = []  # guest frames with a slot, from slot 1 on
         self.rows.entry_eips[:] = NOWHERE
 
     def number_of(self, context: Context) -> int:
@@ -89,6 +104,9 @@ class Index:
         for site in unit.sites.values():
             rows.site_marks[first + site.offset] = self.site_marks(site)
             rows.site_eips[first + site.offset] = site.recovery.eip or 0
+            gla = unit.context.segment_base + (site.recovery.eip or 0) & 0xFFFFFFFF
+            rows.site_counters[first + site.offset] = self.adapted.get(gla, NO_COUNTER)
+        self.count_bytes(unit, 1)
         self.pages_changed = True
 
     @staticmethod
@@ -105,14 +123,50 @@ class Index:
             for place in self.probes(eip, self.number_of(unit.context)):
                 if unit.address <= self.rows.entry_addresses[place] < unit.address + len(unit.octets):
                     self.rows.entry_eips[place] = NOWHERE
+        self.count_bytes(unit, -1)
         self.pages_changed = True
+
+    def count_bytes(self, unit: "Unit", change: int) -> None:
+        """A unit is made from bytes of its frames, or no longer; one that crosses a page counts as all of both."""
+        first = unit.gla & PAGE - 1
+        last = first + max(len(unit.guest), 1) - 1
+        for frame in unit.frames:
+            slot = self.slot_of(frame)
+            if slot != NO_SLOT and last < PAGE:
+                self.rows.code_bytes[slot * PAGE + first : slot * PAGE + last + 1] += change
+            elif slot != NO_SLOT:
+                self.rows.code_bytes[slot * PAGE : (slot + 1) * PAGE] += change
+
+    def slot_of(self, frame: int) -> int:
+        """The slot of a guest frame, given to it now if it has none and there is one."""
+        if not self.rows.frame_slots[frame] and len(self.frames) < MAX_CODE_FRAMES - 1:
+            self.frames.append(frame)
+            self.rows.frame_slots[frame] = len(self.frames)
+        return int(self.rows.frame_slots[frame])
 
     def clear(self, first: int) -> None:
         """Forget all that lies behind the first bytes of the cache."""
         for name in ("marks", "site_marks"):
             self.rows[name][first:] = 0
         self.rows.entry_eips[:] = NOWHERE
+        self.rows.code_bytes[: (len(self.frames) + 1) * PAGE] = 0
+        self.rows.frame_slots[self.frames] = NO_SLOT
+        self.frames.clear()
         self.pages_changed = True
+
+    # -- adapted instructions ------------------------------------------------------------------------------------------------
+
+    def adapt(self, gla: int, idle: int = 0) -> bool:
+        """Give an instruction a counter; False if there are too many."""
+        if not self.free_counters:
+            return False
+        self.adapted[gla] = self.free_counters.pop()
+        self.rows.idle[self.adapted[gla]] = idle
+        return True
+
+    def restore(self, gla: int) -> None:
+        """An instruction needs its counter no longer."""
+        self.free_counters.append(self.adapted.pop(gla))
 
     # -- where the guest goes on -------------------------------------------------------------------------------------------
 

@@ -138,7 +138,7 @@ class CodePages:
             units = [unit for unit in by_page.get(page, ()) if unit.context.cpl == 0 or unit.context.root == root]
             if units:
                 self.translator.count("page_check")
-                frames = [self.frame_of(page, user) for user in (False, True)]
+                frames = {user: self.frame_of(page, user) for user in {unit.context.cpl == 3 for unit in units}}
                 self.translator.drop([unit for unit in units if unit.frame_of(page) != frames[unit.context.cpl == 3]])
 
     def frame_of(self, page: int, user: bool) -> int | None:

@@ -115,6 +115,8 @@ def remade(translator: "Translator", row: list[Any]) -> Unit:
     except GuestFault as fault:
         raise ValueError("a unit that cannot be made") from fault
     unit.frames = tuple(word(frame) for frame in frames)
+    if len(unit.frames) != len(unit.pages) or any(frame >= len(translator.vm.p2m) for frame in unit.frames):
+        raise ValueError("a unit of other frames than it lies in")
     unit.unmarked = [word(gla) for gla in unmarked]
     for offset, target in chained:
         unit.sites[offset].chained = word(target)
