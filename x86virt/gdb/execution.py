@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import TYPE_CHECKING
 
 from ..core.entries import arm_stops
 from ..core.layout import (
@@ -18,6 +19,9 @@ from ..core.layout import (
 from ..inspection import View
 from ..machine import TICKS, Machine
 from .place import Place, place_of
+
+if TYPE_CHECKING:
+    from ..vmm.translation import Translator
 
 SLICE_SECONDS = 0.03  # between looks at the connection
 FIRST_SLICE, LARGEST_SLICE = 1_000_000 * TICKS, 1 << 50
@@ -79,16 +83,28 @@ class Execution:
         whose = DELIVERIES_OF_PROCESSOR if self.machine.vm is None else DELIVERIES_OF_VMM
         cpu.stop_deliveries = whose if deliveries else DELIVERIES_IGNORED
         arm_stops(self.machine.processor.state)
+        if self.translation is not None:
+            self.translation.stops.arm(int(cpu.stop_count))
+
+    @property
+    def translation(self) -> "Translator | None":
+        """The binary translator, where the technique has one."""
+        return None if self.machine.vm is None else self.machine.vm.translation
+
+    def beginning(self) -> int:
+        """The address at which the processor begins the present instruction: the guest's own, or its translation's."""
+        address = self.view.instruction_address()
+        return address if self.translation is None else self.translation.stops.beginning(address)
 
     def begin_here(self) -> None:
         """The run begins at this instruction: it is no stop now."""
-        self.cpu.stop_passed, self.cpu.stop_passed_retired = self.view.instruction_address(), self.cpu.retired
+        self.cpu.stop_passed, self.cpu.stop_passed_retired = self.beginning(), self.cpu.retired
         self.cpu.stop_met = 0
 
     def stop_here(self) -> Stop | None:
         """The armed breakpoint at the present instruction, unless that was begun and met it before."""
         cpu, address = self.cpu, self.view.instruction_address()
-        if cpu.stop_passed == address and cpu.stop_passed_retired == cpu.retired:
+        if cpu.stop_passed in (address, self.beginning()) and cpu.stop_passed_retired == cpu.retired:
             return None
         return next((stop for stop in self.armed[0] if self.is_code(stop) and stop.first == address), None)
 
@@ -99,6 +115,8 @@ class Execution:
         """
         self.cpu.stop_number = 0
         going = self.machine.advance(retired, None, None, ticks)
+        if self.translation is not None:
+            self.translation.stops.settle()
         number = int(self.cpu.stop_number)
         if number and self.cpu.stop_notes:
             self.noted = self.armed[0][number - 1], Place(int(self.cpu.stop_retired), int(self.cpu.stop_ticks))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SAVED = {
     "serving", "own_gs", "cs", "trap_flag", "inside", "gs", "passed", "entered", "iopl", "cache", "hash", "pages", "adaptation",
 }  # fmt: skip
-MADE = {"vm", "chaining", "inline_emulation", "record", "site", "overlay", "context_entered"}
+MADE = {"vm", "chaining", "inline_emulation", "record", "site", "overlay", "context_entered", "stops"}
 
 
 def translator_state(translator: "Translator") -> dict[str, Any]:
@@ -80,6 +80,7 @@ def restore_translator(translator: "Translator", state: dict[str, Any]) -> None:
     context = state["hash_context"]
     translator.hash.context = None if context is None else context_of(context)
     translator.hash.entered = {word(place): word(eip) for place, eip in state["hash"]}
+    translator.stops.follow()
     translator.pages.written = {(word(frame), word(first), word(last)) for frame, first, last in state["written"]}
 
 

@@ -48,6 +48,7 @@ from .pages import CodePages
 from .record import N_SELECTORS, RECORD, slot
 from .recovery import SLOT_OF_REGISTER, Recovery
 from .sequences import Choices, Context
+from .stops import TranslatedStops
 from .unit import Scan, Unit
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Translator:
         self.hash = HashTable(vm)
         self.pages = CodePages(self)
         self.adaptation = Adaptation(self)
+        self.stops = TranslatedStops(self)
         self.chaining, self.inline_emulation = bool(option("chaining")), bool(option("inline_emulation"))
         self.record = vm.processor.memory[layout.TRANSLATOR : layout.TRANSLATOR + RECORD.itemsize].view(RECORD)[0]
         self.inside = False  # the guest was last resumed in translated code
