@@ -5,6 +5,7 @@ and the flags what the guest's processor would hold there; when the guest is res
 translation of the guest's next instruction. Everything else of the VMM works on the guest's own state.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...core.entries import all_eflags, enter_level, set_all_eflags, vmm_charge
@@ -207,7 +208,11 @@ class Translator:
     def look(self, frame: Frame) -> None:
         """The processor has stopped in translated code: make the frame the guest's, and change nothing else."""
         unit = self.cache.unit_at(frame.eip)
-        self.view(frame, unit.recovery_at(frame.eip - unit.address))
+        offset = frame.eip - unit.address
+        recovery = unit.recovery_at(offset)
+        if recovery.unpushed:  # the PUSHF has not completed, whatever lies below its stack already
+            recovery = replace(recovery, eip=unit.eip_at(offset), release=4)
+        self.view(frame, recovery)
 
     def view(self, frame: Frame, recovery: Recovery) -> None:
         """Make a frame the guest's, its registers visible in `overlay`, and the virtual flags those of the moment."""
