@@ -14,7 +14,10 @@ and others, TOCS 2012).
 * An exception or interrupt within translated code is brought back to the guest's instruction and registers first:
   every place in the cache knows where in the guest it stands. What the trap then means is what any VMM of the software kind
   does with it (`SoftwareVmm`, x86virt/vmm/software_vmm.py); the hooks below are those that only a translator has.
-* The guest's user programs run directly, in ring 3; what they can see there of the VMM is `known_divergences`.
+* The guest's programs run directly, in ring 3, while the processor's flags and segments are what theirs would be: with IOPL
+  0, IF set, and CS and SS that the guest's tables still say. What they can see there of the VMM is `known_divergences`. All
+  other code of theirs is translated too, to run in the same ring, where pages mean the same; with `translate_user` all is,
+  and nothing is seen any more.
 """
 
 from typing import ClassVar
@@ -43,6 +46,7 @@ class BinaryTranslation(SoftwareVmm):
         Switch("adaptive", "an instruction that faults often at traced memory becomes a callout", True),
         Count("adapt_after", "faults of an instruction at traced memory until it is a callout", 4, 1, 1 << 20),
         Count("restore_after", "callouts in a row that wrote nothing traced until it is itself again", 32, 1, 1 << 20),
+        Switch("translate_user", "programs run translated too, and see nothing of the VMM", False),
         Size("tc_size", "room for translated code", 192 << 10, 4 << 10, 192 << 10),
         *shadow_options(),
     )
@@ -51,7 +55,14 @@ class BinaryTranslation(SoftwareVmm):
         **SoftwareVmm.jitted,
         "sensitive_instruction": "emulate", "unchained_jump": "leave_unit", "lookup_miss": "leave_unit",
     }  # fmt: skip
-    known_divergences = SEEN_BY_PROGRAMS
+    # The flags of a program that runs directly are its own.
+    known_divergences = frozenset(row for row in SEEN_BY_PROGRAMS if row[0] not in ("pushf", "popf", "iret"))
+
+    @classmethod
+    def configure(cls) -> None:
+        """Programs that are translated see what the bare machine would show them."""
+        if cls.option("translate_user"):
+            cls.known_divergences = frozenset()
 
     # -- callouts of translated code ---------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from ..disassembly import decode_text
 from ..vmm import layout
 from ..vmm.translation.emitter import FILLER
 from ..vmm.translation.record import ADDRESS as RECORD_ADDRESS
-from ..vmm.translation.record import HASH_ADDRESS, RECORD
+from ..vmm.translation.record import RECORD
 from ..vmm.translation.sequences import FLAG_INTERRUPTS, FLAG_KINDS
 
 if TYPE_CHECKING:
@@ -184,7 +184,8 @@ def site_of_branch(unit: "Unit", offset: int, length: int) -> "Site | None":
 
 def data_names() -> dict[int, str]:
     """Linear addresses that translated code uses, by the names of what lies there."""
-    names = {HASH_ADDRESS: "hash", HASH_ADDRESS + 4: "hash + 4"}
+    tables = {"hash": layout.VMM_BASE + layout.HASH, "outer_hash": layout.VMM_BASE + layout.OUTER_HASH}
+    names = {place + part: name + (" + 4" if part else "") for name, place in tables.items() for part in (0, 4)}
     names |= {FLAG_KINDS: "flag_kinds", FLAG_INTERRUPTS: "flag_interrupts"}
     for first, record in ((RECORD_ADDRESS, RECORD), (layout.VMM_BASE + layout.VCPU_RECORD, layout.VCPU)):
         assert record.fields is not None

@@ -14,6 +14,7 @@ from . import layout
 from .exits import ERROR_CODE_VECTORS, FAULT_VECTORS, REASON_OF_VECTOR, Exit, NotDirect
 from .region import region_address
 from .stops import note_arrival
+from .translation.sequences import INNERMOST_RING
 from .vcpu import Frame
 
 if TYPE_CHECKING:
@@ -140,6 +141,9 @@ class Crossings:
         vm.interrupts.take()
         if vm.is_interpreted:  # the delivery was left to the interpreter
             return
+        if not self.can_run_on_processor():  # the handler's code is of another kind
+            self.interpret()
+            return
         vm.segments.release_detached()
         if vm.recorder is not None:
             vm.recorder.on_resume(vm)
@@ -174,6 +178,7 @@ class Crossings:
             image, code = frame.with_trap_flag(self.own_step), layout.RESUME
             if translation is not None:
                 translation.leave_ring()
+                translation.change_ring(INNERMOST_RING)  # nothing of it is open to code that runs directly
         if translation is not None and translation.serving:
             translation.come_back(image)
         else:

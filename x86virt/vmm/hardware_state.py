@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from ..core.entries import all_eflags
 from ..core.layout import HOLDS_DEBUG
 from ..isa.registers import (
-    AR_DB,
     CR0_PE,
     CR4_PVI,
     CR4_TSD,
@@ -17,6 +16,9 @@ from ..isa.registers import (
     CS,
     DS,
     EFER_NXE,
+    EFLAGS_IF,
+    EFLAGS_IOPL,
+    EFLAGS_IOPL_SHIFT,
     EFLAGS_RF,
     EFLAGS_VM,
     ES,
@@ -30,6 +32,7 @@ from ..isa.registers import (
 )
 from .descriptor import is_out_of_reach, shadow_of
 from .emulate.control_registers import carry_x87_bits
+from .state import SegmentState
 
 if TYPE_CHECKING:
     from .interpreter import Interpreter
@@ -47,14 +50,24 @@ def can_hold(interpreter: "Interpreter") -> bool:
         bool(cpu.cr0 & CR0_PE)
         and not cpu.eflags & EFLAGS_VM
         and bool(code.access & TYPE_CODE)
-        and not is_out_of_reach(code)
-        and int(cpu.rip) <= shadow_of(code, interpreter.vm.ring).limit
         and not cpu.cr4 & CR4_NOT_DIRECT
         and not cpu.efer & EFER_NXE
         and not cpu.a20_closed
         and interpreter.vm.events.can_load([int(value) for value in cpu.dr])
-        and (interpreter.vm.translation is None or int(cpu.cpl) != 0 or bool(code.access & AR_DB))
+        and can_execute(interpreter, code)
     )
+
+
+def can_execute(interpreter: "Interpreter", code: SegmentState) -> bool:
+    """Whether the guest's code can run: as it is, behind the shadow of its segment, or translated."""
+    vm, cpu = interpreter.vm, interpreter.cpu
+    translator = vm.translation
+    if translator is not None:
+        flag = int(all_eflags(interpreter.processor.state))
+        iopl = (flag & EFLAGS_IOPL) >> EFLAGS_IOPL_SHIFT
+        if not translator.runs_directly(int(cpu.cpl), iopl, flag & EFLAGS_IF, code):
+            return translator.is_translatable(code, int(cpu.rip), int(cpu.dr[7]))
+    return not is_out_of_reach(code) and int(cpu.rip) <= shadow_of(code, vm.ring).limit
 
 
 def store(interpreter: "Interpreter", invalidates: bool) -> None:

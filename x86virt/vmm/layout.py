@@ -12,9 +12,11 @@ GDT, IDT, TSS and stack these are), and the witness routines in NASM, whose incl
            +0x020000    witness routines and their data
            +0x030000    the translator's hash table
            +0x040000    translation cache; its notes at +0x070000
+           +0x0A0000    the translator's hash table for the guest's outer rings
            +0x0B0000    LDT: the guest's shadowed local descriptors
            +0x0C0000    reverse map: which linear page maps a guest frame writable
            +0x0D0000    virtual devices, as the witness routines keep them
+           +0x0D4000    two page tables of this region, for a shadow in the format of PAE paging
            +0x0E0000    traced guest frames, one bit each
            +0x0F0000    the control record of the shadow, as the witness routines find it
            +0x100000    p2m: the machine frame of each guest frame, 4 bytes each
@@ -44,7 +46,7 @@ REGION_TABLE = 0x8000
 TRANSLATOR = 0x9000
 CALLOUT_STACK_TOP = 0xC000 - 24  # above it there is room for the rest of a trap's frame: error code, EIP, CS, EFLAGS, ESP, SS
 CALLOUT_ENTRY = 0x0FF8  # where a callout arrives that stays in the ring of translated code: between two entries
-FLAG_TABLES = 0xC000  # 256 bytes, then 256 doublewords: what POPF makes of bits 15:8 of its image
+FLAG_TABLES = 0xC000  # 256 bytes, 256 doublewords, 256 bytes for rings 1 to 3: what POPF makes of bits 15:8 of its image
 GDT = 0x10000
 WITNESS = 0x20000
 HASH = 0x30000
@@ -52,10 +54,12 @@ HASH_BYTES = 0x10000
 CACHE = 0x40000
 CACHE_BYTES = 0x30000
 CACHE_NOTES = 0x70000
+OUTER_HASH = 0xA0000
 LDT = 0xB0000
 REVERSE = 0xC0000
 REVERSE_ENTRIES = 8192  # of two doublewords: guest frame; linear page << 12 | generation
 DEVICES = 0xD0000
+REGION_TABLES_PAE = 0xD4000
 TRACED = 0xE0000
 SHADOW_CONTROL = 0xF0000
 SHADOW_POINTERS = 0xFFFE0  # what the processor loads with CR3 where the shadow has the format of PAE paging

@@ -26,6 +26,7 @@ from .state import X87_FIELDS, VirtualState, bare_state
 
 if TYPE_CHECKING:
     from ..machine import Machine
+    from .translation import Translator
 
 # By row, the modes in which it is watched, a bit each.
 WATCHED = np.array(
@@ -116,11 +117,15 @@ class Probe:
     def arm(self) -> None:
         """Set the mask of rows."""
         cpu = self.machine.processor.cpu
-        translates = self.machine.vm is not None and self.machine.vm.translation is not None
-        # Translated code is not the guest's: what it executes of these rows the translator put there.
-        cpu.probe[: len(WATCHED)] = WATCHED & ~(1 << MODE_GUEST_KERNEL) if translates else WATCHED
+        # A kernel that is translated is not watched at all.
+        cpu.probe[: len(WATCHED)] = WATCHED if self.translation is None else WATCHED & ~(1 << MODE_GUEST_KERNEL)
         cpu.probe_on = 1
         enter_level(self.machine.processor.state, int(cpu.cpl))
+
+    @property
+    def translation(self) -> "Translator | None":
+        """The translator of a technique that has one: of these rows its code executes what it put there itself."""
+        return None if self.machine.vm is None else self.machine.vm.translation
 
     def execute(self) -> int:
         """Execute the instruction deprivileged."""
@@ -132,12 +137,13 @@ class Probe:
         return outcome
 
     def report(self) -> None:
-        """A probed instruction is about to execute: look at it, unless that was done often enough."""
+        """A probed instruction is about to execute: look at it, unless that was done often enough, or is the translator's."""
         cpu = self.machine.processor.cpu
         rip, number, mode_number = int(cpu.rip), int(cpu.probe_row), int(cpu.mode)
         row, mode = ROWS[number].name, MODE_NAME[mode_number]
         site = rip, row, mode
-        if self.looks[site] < MOST_LOOKS:
+        is_translated = self.translation is not None and self.translation.cache.holds(rip)
+        if not is_translated and self.looks[site] < MOST_LOOKS:
             self.looks[site] += 1
             self.look(row, mode)
             return

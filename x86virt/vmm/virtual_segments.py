@@ -132,7 +132,7 @@ class VirtualSegments:
     def set_framed(self, segment: int, state: SegmentState) -> None:
         """Load CS or SS: the frame gets the selector that the VMM's IRET can load it from."""
         descriptors, vcpu = self.vm.descriptors, self.vm.vcpu
-        if segment == CS and is_out_of_reach(state):
+        if segment == CS and self.vm.translation is None and is_out_of_reach(state):
             raise Unsupported(f"a code segment that begins at {state.base:#x}, where the VMM lies: use a base below it")
         original = descriptors.originals.get(key_of(state.selector))
         current = original is not None and original.loaded(state.selector) == state

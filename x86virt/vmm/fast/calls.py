@@ -15,7 +15,7 @@ from ..guest_events import DR7_ENABLES
 from ..shadow_descriptors import key_of
 from ..translation import Translator
 from ..translation.index import INDEX, SITE_KINDS
-from ..translation.sequences import Context
+from ..translation.sequences import INNERMOST_RING, Context
 from ..vcpu import Frame
 from .loop import run_exits
 from .records import (
@@ -139,7 +139,8 @@ class JittedExits:
         if translator is None:
             return True
         waits = translator.passed or translator.overlay or translator.entered or translator.pages.written
-        return not waits and not translator.trap_flag and not int(self.vm.vcpu.dr[7]) & DR7_ENABLES
+        is_kernels = translator.ring == INNERMOST_RING  # the ring in which translated code can run
+        return is_kernels and not waits and not translator.trap_flag and not int(self.vm.vcpu.dr[7]) & DR7_ENABLES
 
     def table_pages(self) -> list[int]:
         """The linear pages in which descriptors lie that are shadowed (ShadowDescriptors.check_table_pages)."""
@@ -188,7 +189,7 @@ class JittedExits:
     def copy_translator(self, translator: Translator) -> None:
         """What the exits depend on of the translator."""
         exits = self.exits
-        exits.translates, exits.chaining = 1, int(translator.chaining)
+        exits.translates, exits.chaining, exits.translate_user = 1, int(translator.chaining), int(translator.translate_user)
         exits.inside, exits.serving, exits.guest_cs = int(translator.inside), int(translator.serving), translator.cs
         exits.gs[GUEST_GS], exits.gs[OWN_GS] = translator.gs, translator.own_gs
         exits.interrupt_waits = int(self.vm.interrupts.waits)

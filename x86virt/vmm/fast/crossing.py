@@ -9,9 +9,9 @@ from ...isa.vectors import DB, MF
 from .. import layout
 from ..exits import ERROR_CODE_VECTORS, FAULT_VECTORS
 from .apics import advance_devices, next_deadline
-from .descriptors import is_plain
+from .descriptors import is_detached, is_plain
 from .exits import N_PATHS
-from .records import CPL, DONE, INTERRUPT_FLAG, NOT_FAST, SYSTEM_CALL
+from .records import CPL, DONE, INTERRUPT_FLAG, IOPL, NOT_FAST, SYSTEM_CALL
 from .translated import TRANSLATED_CODE, address_of, enter, leave, leave_in_ring
 
 FAULTS = sum(1 << vector for vector in FAULT_VECTORS)
@@ -99,6 +99,14 @@ def return_directly(cpu, ram, exits):
     set_eflags(cpu, EFLAGS_FIXED)
 
 
+@inline
+def runs_directly(ram, exits):
+    """Whether the guest's code runs as it is, though its kernel is translated (Translator.applies)."""
+    if load_32(ram, CPL) != 3 or exits.translate_user == 1 or load_32(ram, IOPL) != 0 or load_32(ram, INTERRUPT_FLAG) == 0:
+        return False
+    return not is_detached(exits.cs) and not is_detached(exits.ss)
+
+
 @kernel
 def resume(cpu, ram, exits, index, board, apics):
     """The way back to the guest; False if Python must go it: an interrupt comes first, or code that is not translated."""
@@ -107,9 +115,10 @@ def resume(cpu, ram, exits, index, board, apics):
         return False
     address = 0
     if exits.translates == 1:
+        directly = runs_directly(ram, exits)
         if load_32(ram, CPL) == 0:
             address = address_of(cpu, ram, exits, index)
-        if address == 0 and (load_32(ram, CPL) == 0 or exits.serving == 1):
+        if address == 0 and (not directly or exits.serving == 1):
             return False
     exits.interrupt_waits = int(waits)
     exits.resumed_at = cpu.retired

@@ -68,6 +68,7 @@ EXITS = np.dtype(
         # of a binary translator
         ("translates", "i8"),
         ("chaining", "i8"),
+        ("translate_user", "i8"),
         ("come_back", "i8"),  # the address in the cache by which a callout in ring 1 returns
         ("context_cs", "i8"),  # the guest's code segment and IOPL in which it was last resumed, and their number
         ("context_iopl", "i8"),

@@ -39,7 +39,7 @@ from ...isa.registers import (
 from .. import layout
 from .chains import clear_slot, is_pae, is_vmms, page_address, page_of, slot_address, write_leaf
 from .guest_walk import CR3, POINTERS, frame_entry, machine_address, mode_of
-from .pool import NEXT, REGION, bucket_of, find, is_loaded, obtain, release
+from .pool import NEXT, bucket_of, find, is_loaded, obtain, release
 from .records import (
     BROKEN,
     DROP,
@@ -330,7 +330,7 @@ def clear_loose(ram, control, links):
     for slot in range(ENTRIES):
         store_32(ram, slot_address(slot), 0)
     control.pages[0].kind = LOOSE_ROOT
-    store_32(ram, slot_address(VMM_SLOT), REGION)
+    store_32(ram, slot_address(VMM_SLOT), control.region)
     control.stale |= STALE
     if control.globals == 1:
         control.stale |= STALE_GLOBAL

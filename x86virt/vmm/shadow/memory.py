@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...isa.registers import PF_W, PTE_P, PTE_PS, PTE_RW
+from ...isa.registers import PF_W, PTE_P, PTE_PS, PTE_RW, PTE_US
 from ...isa.vectors import GP, PF
 from ...processor import record_array
 from .. import layout
@@ -29,15 +29,19 @@ from .records import (
     LOOSE,
     LOOSE_ROOT,
     MAX_FRAMES,
+    MODE_PAE,
     NO_MEMORY,
     PAGE_TABLE,
     POLICIES,
+    QUARTERS,
     READ_ONLY,
     REFUSED,
+    ROLE_QUARTER_SHIFT,
     ROOT,
     TABLE,
     TRACED,
     VMM_SLOT,
+    VMM_SLOT_PAE,
 )
 
 if TYPE_CHECKING:
@@ -67,9 +71,11 @@ class ShadowMemory:
         self.control.most_writes = most_writes
         self.control.frames = len(vm.p2m)
         self.control.shares_ring = int(vm.ring == 3)
+        translates = vm.machine.strategy.processor == "binary_translation"
+        self.control.region = REGION | PTE_US if translates else REGION  # some of it is within reach of ring 3 (`share`)
         self.install_region()
         self.control.pages[0].kind = LOOSE_ROOT
-        self.write_entry(layout.SHADOW + 4 * VMM_SLOT, REGION)
+        self.write_entry(layout.SHADOW + 4 * VMM_SLOT, int(self.control.region))
         vm.vcpu.shadow_next = 1
 
     @property
@@ -85,7 +91,18 @@ class ShadowMemory:
     def install_region(self) -> None:
         """Map the VMM's own region: global, supervisor, by 4 KB pages."""
         for page in range(ENTRIES):
-            self.write_entry(layout.REGION_TABLE + 4 * page, region_address(page << 12) | REGION_FLAGS)
+            self.write_region_entry(page, REGION_FLAGS)
+
+    def write_region_entry(self, page: int, flags: int) -> None:
+        """Say what may be done with a page of the region, in the tables of both formats."""
+        self.write_entry(layout.REGION_TABLE + 4 * page, region_address(page << 12) | flags)
+        self.write_entry(layout.REGION_TABLES_PAE + 8 * page, region_address(page << 12) | flags)
+
+    def share(self, first: int, count: int, writable: bool) -> None:
+        """Let code in ring 3 reach a piece of the VMM's region, where its segments let it; others it only reads."""
+        flags = REGION_FLAGS | PTE_US if writable else (REGION_FLAGS | PTE_US) & ~PTE_RW
+        for page in range(first >> 12, first + count + 0xFFF >> 12):
+            self.write_region_entry(page, flags)
 
     def read_entry(self, address: int) -> int:
         """An entry of a shadow table."""
@@ -357,7 +374,7 @@ def check_control(control: np.ndarray, frames: int, mine: np.record) -> None:
     limits |= {"unsync_count": layout.SHADOW_PAGES + 1, "stale": 4, "globals": 2}
     if any(not 0 <= row[name] < end for name, end in limits.items()):
         raise ValueError("the shadow's control record")
-    if any(row[name] != mine[name] for name in ("policy", "budget", "frames", "shares_ring", "most_writes")):
+    if any(row[name] != mine[name] for name in ("policy", "budget", "frames", "shares_ring", "most_writes", "region")):
         raise ValueError("the shadow's policy")
     page_limits = {"kind": LOOSE + 1, "frame": 1 << 28, "role": 1 << 24, "following": layout.SHADOW_PAGES + 1}
     page_limits |= {"aliased": 2, "used": 2, "unsync": 2, "writes": 1 << 32}
@@ -383,8 +400,12 @@ def check_tables(vm: "VirtualMachine", control: np.record) -> None:
     present = (tables & PTE_P != 0) & (kinds != FREE)[:, None]
     links = present & directories[:, None] & (tables & PTE_PS == 0)
     links[:, VMM_SLOT] = False
+    roles = control.pages["role"][:used]
+    last_quarters = directories & (roles & MODE_PAE != 0) & (roles >> ROLE_QUARTER_SHIFT == QUARTERS - 1)
+    links[np.ix_(last_quarters, range(VMM_SLOT_PAE, ENTRIES))] = False
     held = (tables - first >> 12)[links]
     leaves = present & ~links & (tables & PTE_RW != 0)
     leaves[directories, VMM_SLOT] = False
+    leaves[np.ix_(last_quarters, range(VMM_SLOT_PAE, ENTRIES))] = False
     if (held < 1).any() or (held >= used).any() or directories[held].any() or (tables[leaves] >> 12 >= MAX_FRAMES).any():
         raise ValueError("the shadow tables")

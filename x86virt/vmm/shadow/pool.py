@@ -8,7 +8,7 @@ always.
 from ...core.charge import charge
 from ...core.jit import inline, kernel, load_32, store_32
 from ...isa.events import EVENT_SHADOW_EVICTION, EVENT_SHADOW_TABLE, EVENT_SHADOW_TABLE_FOUND
-from ...isa.registers import PTE_A, PTE_D, PTE_G, PTE_P, PTE_PS, PTE_RW
+from ...isa.registers import PTE_A, PTE_D, PTE_G, PTE_P, PTE_PS, PTE_RW, PTE_US
 from .. import layout
 from .chains import clear_slot, is_pae, page_address, slot_address, write_leaf
 from .records import (
@@ -30,6 +30,7 @@ from .tracing import trace, untrace
 
 NEXT = layout.vcpu_address("shadow_next")
 REGION = layout.REGION_TABLE | PTE_P | PTE_RW | PTE_A  # the supervisor's alone
+REGION_PAE = layout.REGION_TABLES_PAE | PTE_P | PTE_RW | PTE_A | PTE_US  # of two tables
 LARGE_REGION = PTE_PS | PTE_P | PTE_RW | PTE_A | PTE_D | PTE_G  # its two large pages under PAE paging, from machine address 0
 LARGE_PAE = 1 << 21
 
@@ -118,16 +119,22 @@ def allocate(cpu, ram, control, links, kind, frame, role):
     page.unsync = 0
     page.writes = 0
     if holds_tables(kind):
-        map_region(ram, page, address)
+        map_region(ram, control, page, address)
     return number
 
 
 @kernel
-def map_region(ram, page, address):
-    """Let an empty directory map the VMM's region; under PAE paging that of the last quarter does."""
+def map_region(ram, control, page, address):
+    """Let an empty directory map the VMM's region; under PAE paging that of the last quarter does, by large pages unless
+    some of the region is within reach of ring 3."""
     if not is_pae(page):
-        store_32(ram, address + 4 * VMM_SLOT, REGION)
-    elif page.role >> ROLE_QUARTER_SHIFT == QUARTERS - 1:
+        store_32(ram, address + 4 * VMM_SLOT, control.region)
+    elif page.role >> ROLE_QUARTER_SHIFT != QUARTERS - 1:
+        return
+    elif control.region & PTE_US != 0:
+        store_32(ram, address + 4 * VMM_SLOT_PAE, REGION_PAE)
+        store_32(ram, address + 4 * VMM_SLOT_PAE + 8, REGION_PAE + 4096)
+    else:
         store_32(ram, address + 4 * VMM_SLOT_PAE, LARGE_REGION)
         store_32(ram, address + 4 * VMM_SLOT_PAE + 8, LARGE_PAE | LARGE_REGION)
 

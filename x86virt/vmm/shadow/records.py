@@ -112,6 +112,7 @@ CONTROL = np.dtype(
         ("most_writes", "i8"),  # traced ones after which a page that is of no use meanwhile is given up
         ("directory_high", "i8"),  # of the last walk: the high doubleword of the directory entry, under PAE paging
         ("roots", "i8", QUARTERS),  # pages of the directories that the processor walks; all the same without PAE paging
+        ("region", "i8"),  # what stands in a directory for the VMM's region
     ]
 )
 # Made again from the shadow tables and the pages when a machine is restored.

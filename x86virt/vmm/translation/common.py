@@ -4,7 +4,7 @@ from ...core.layout import NOTE_OWN_STACK
 from ...isa.registers import EAX, ECX, EDX, ESP
 from .. import layout
 from .emitter import Emitter, dword, through_gs
-from .record import HASH_ADDRESS, slot
+from .record import slot
 from .recovery import Recovery
 from .sequences import Context
 from .unit import Unit
@@ -14,8 +14,8 @@ NO_CONTEXT = Context(0, 0, 0, 0)
 LOOKUP_HIT = 1  # the note that counts one: its place in CPU.unit_events
 
 
-def look_up(address: int) -> Unit:
-    """Go on at the guest address in the record's `target`: the place in the hash table is the address's low 13 bits.
+def look_up(address: int, table: int) -> Unit:
+    """Go on at the guest address in the record's `target`: the place in a hash table is the address's low 13 bits.
 
     An entry holds the negative of a guest address and the address of its unit, so that a sum of zero is a hit, which
     JECXZ sees without touching the flags.
@@ -27,9 +27,9 @@ def look_up(address: int) -> Unit:
     e.put(e.load(ECX, slot("target")))
     e.put(b"\x8d\x14\xcd" + dword(0))  # LEA EDX, [ECX * 8]
     e.put(b"\x0f\xb7\xd2")  # MOVZX EDX, DX
-    e.put(through_gs(b"\x8b\x82", HASH_ADDRESS))  # MOV EAX, GS:[EDX + table]
+    e.put(through_gs(b"\x8b\x82", table))  # MOV EAX, GS:[EDX + table]
     e.put(b"\x8d\x0c\x01")  # LEA ECX, [ECX + EAX]
-    e.put(through_gs(b"\x8b\x82", HASH_ADDRESS + 4))
+    e.put(through_gs(b"\x8b\x82", table + 4))
     e.put(e.store(slot("jump"), EAX))
     e.put(b"\xe3\x00")  # JECXZ to the hit
     miss, spilled = len(e.octets), e.now

@@ -101,12 +101,14 @@ class Emitter:
 
     # -- leaving ----------------------------------------------------------------------------------------------------------
 
-    def callout(self, kind: str, target: int | None = None, before: Recovery | None = None) -> Site:
+    def callout(
+        self, kind: str, target: int | None = None, before: Recovery | None = None, instruction: Instruction | None = None
+    ) -> Site:
         """Call the VMM: a real software interrupt through its gate, with room for a jump.
 
         With `before` a guest instruction completes with it, or with the jump that replaces it.
         """
-        site = Site(kind, len(self.octets), self.now, target)
+        site = Site(kind, len(self.octets), self.now, target, instruction=instruction)
         self.sites.append(site)
         if before is None:
             self.put(CALLOUT)

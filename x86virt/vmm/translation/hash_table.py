@@ -1,6 +1,7 @@
 """The hash table of indirect transfers: guest addresses whose units translated code finds by itself.
 
-It holds addresses of one context; a transfer in another one empties it. An entry is (negative guest address, address in
+A table holds addresses of one context; a guest that goes on in another one finds it empty. The guest's kernel and its
+programs have a table each. An entry is (negative guest address, address in
 the cache), at the place that the low 13 bits of the guest address name.
 """
 
@@ -21,8 +22,8 @@ ENTRIES = layout.HASH_BYTES // 8
 class HashTable:
     """The table of one virtual machine."""
 
-    def __init__(self, vm: "VirtualMachine") -> None:
-        self.vm = vm
+    def __init__(self, vm: "VirtualMachine", place: int) -> None:
+        self.vm, self.place = vm, place  # in the region
         self.context: Context | None = None
         self.entered: dict[int, int] = {}  # place -> guest address
 
@@ -30,23 +31,27 @@ class HashTable:
         """No address is found. An empty entry has an address that belongs elsewhere."""
         rows = np.zeros((ENTRIES, 2), "<u4")
         rows[:, 0] = -(np.arange(ENTRIES, dtype=np.int64) ^ 1) & M32
-        self.vm.write_region(layout.HASH, rows.tobytes())
+        self.vm.write_region(self.place, rows.tobytes())
         self.entered.clear()
         self.context = None
 
+    def use(self, context: Context) -> None:
+        """The guest goes on in a context: only what was entered in the same one is found."""
+        if context != self.context:
+            for eip in list(self.entered.values()):
+                self.forget(eip)
+            self.context = context
+
     def enter(self, eip: int, address: int, context: Context) -> None:
         """Let an address be found."""
-        if context != self.context:
-            if self.context is not None:
-                self.clear()
-            self.context = context
+        self.use(context)
         place = eip & ENTRIES - 1
         self.entered[place] = eip
-        self.vm.write_region(layout.HASH + 8 * place, dword(-eip) + dword(address))
+        self.vm.write_region(self.place + 8 * place, dword(-eip) + dword(address))
 
     def forget(self, eip: int) -> None:
         """Let an address be found no longer."""
         place = eip & ENTRIES - 1
         if self.entered.get(place) == eip:
             del self.entered[place]
-            self.vm.write_region(layout.HASH + 8 * place, dword(-(place ^ 1)) + dword(0))
+            self.vm.write_region(self.place + 8 * place, dword(-(place ^ 1)) + dword(0))

@@ -29,7 +29,7 @@ N_ENTRIES = 1 << 15
 PROBES = 8  # places at which an entry may lie
 MAX_PAGES = 256
 NOWHERE = -1  # as the guest address of an entry: it is empty
-NO_FRAME = -1  # of a page of which units were made in different frames
+NO_FRAME = -1  # of a page of which units were made in different frames, or for programs, whose rights Python looks up
 
 INDEX = np.dtype(
     [
@@ -140,6 +140,6 @@ class Index:
         self.pages_changed = False
         self.rows.page_count = len(by_page)
         for number, page in enumerate(sorted(by_page)[:MAX_PAGES]):
-            frames = {unit.frame_of(page) for unit in by_page[page]}
+            frames = {NO_FRAME if unit.context.cpl else unit.frame_of(page) for unit in by_page[page]}
             self.rows.pages[number] = page
             self.rows.page_frames[number] = frames.pop() if len(frames) == 1 else NO_FRAME

@@ -116,7 +116,7 @@ class CodePages:
         try:
             while len(octets) < len(unit.guest):
                 gla = unit.gla + len(octets) & 0xFFFFFFFF
-                translation = self.vm.guest.walk(gla, False, False, mark=False)
+                translation = self.vm.guest.walk(gla, False, unit.context.cpl == 3, mark=False)
                 address = self.vm.guest.machine_address(translation.gpa)
                 if address is None or translation.gpa >> 12 not in unit.frames or not translation.accessed:
                     return False
@@ -130,20 +130,21 @@ class CodePages:
     def revalidate(self, gla: int | None = None) -> None:
         """The guest's tables may translate one page, or all, otherwise than before.
 
-        The bytes of a frame with units are those that these were made from: writes to it are traced.
+        The bytes of a frame with units are those that these were made from: writes to it are traced. Programs' units of
+        other address spaces are looked at when their address space is entered.
         """
-        by_page = self.translator.cache.by_page
+        by_page, root = self.translator.cache.by_page, self.vm.vcpu.cr3
         for page in [gla >> 12] if gla is not None else sorted(by_page):
-            units = by_page.get(page)
+            units = [unit for unit in by_page.get(page, ()) if unit.context.cpl == 0 or unit.context.root == root]
             if units:
                 self.translator.count("page_check")
-                frame = self.frame_of(page)
-                self.translator.drop([unit for unit in units if unit.frame_of(page) != frame])
+                frames = [self.frame_of(page, user) for user in (False, True)]
+                self.translator.drop([unit for unit in units if unit.frame_of(page) != frames[unit.context.cpl == 3]])
 
-    def frame_of(self, page: int) -> int | None:
+    def frame_of(self, page: int, user: bool) -> int | None:
         """The guest frame in which a linear page lies now; None where its code could not be fetched without any effect."""
         try:
-            translation = self.vm.guest.walk(page << 12, False, False, mark=False)
+            translation = self.vm.guest.walk(page << 12, False, user, mark=False)
         except GuestFault:
             return None
         return translation.gpa >> 12 if translation.accessed else None

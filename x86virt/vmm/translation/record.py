@@ -38,7 +38,6 @@ RECORD = np.dtype(
     ]
 )
 ADDRESS = layout.VMM_BASE + layout.TRANSLATOR
-HASH_ADDRESS = layout.VMM_BASE + layout.HASH
 
 
 def slot(name: str, index: int = 0) -> int:

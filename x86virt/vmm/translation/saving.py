@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...core.layout import SEGMENT
 from ...isa.vectors import PF
 from ..exits import GuestFault
+from .hash_table import HashTable
 from .sequences import Context
 from .unit import Scan, Unit
 
@@ -17,15 +18,17 @@ if TYPE_CHECKING:
     from .translator import Translator
 
 SAVED = {
-    "serving", "own_gs", "cs", "trap_flag", "inside", "gs", "passed", "entered", "iopl", "cache", "hash", "pages", "adaptation",
+    "serving", "own_gs", "ring", "cs", "trap_flag", "inside", "gs", "passed", "entered", "iopl", "cache", "hash", "outer_hash",
+    "pages", "adaptation",
 }  # fmt: skip
-MADE = {"vm", "chaining", "inline_emulation", "record", "site", "overlay", "context_entered", "stops"}
+MADE = {
+    "vm", "chaining", "inline_emulation", "translate_user", "record", "site", "overlay", "context_entered", "stops",
+}  # fmt: skip
 
 
 def translator_state(translator: "Translator") -> dict[str, Any]:
     """All of it."""
     cache = translator.cache
-    hash_context = translator.hash.context
     return {
         "cs": translator.cs,
         "trap_flag": int(translator.trap_flag),
@@ -38,11 +41,18 @@ def translator_state(translator: "Translator") -> dict[str, Any]:
         "iopl": translator.iopl,
         "used": cache.used,
         "units": [unit_state(unit) for unit in cache.units if unit.alive and unit.guest],
-        "hash_context": None if hash_context is None else [int(value) for value in astuple(hash_context)],
-        "hash": sorted([place, eip] for place, eip in translator.hash.entered.items()),
+        "ring": translator.ring,
+        "hash": hash_state(translator.hash),
+        "outer_hash": hash_state(translator.outer_hash),
         "written": sorted(map(list, translator.pages.written)),
         "adaptation": translator.adaptation.state(),
     }
+
+
+def hash_state(table: HashTable) -> list[Any]:
+    """Of which context a hash table holds addresses, and which."""
+    context = None if table.context is None else [int(value) for value in astuple(table.context)]
+    return [context, sorted([place, eip] for place, eip in table.entered.items())]
 
 
 def unit_state(unit: Unit) -> list[Any]:
@@ -57,6 +67,7 @@ def restore_translator(translator: "Translator", state: dict[str, Any]) -> None:
     translator.cs = word(state["cs"])
     translator.trap_flag, translator.inside = bool(word(state["trap_flag"])), bool(word(state["inside"]))
     translator.serving = bool(word(state["serving"]))
+    translator.ring = word(state["ring"])
     for cache_of, values in ((translator.gs, state["gs"]), (translator.own_gs, state["own_gs"])):
         for name, value in zip(SEGMENT.names or (), values, strict=True):
             cache_of[name] = value
@@ -77,9 +88,11 @@ def restore_translator(translator: "Translator", state: dict[str, Any]) -> None:
     cache.used = word(state["used"])
     entered = state["entered"]
     translator.entered = None if entered is None else cache.unit_at(word(entered))
-    context = state["hash_context"]
-    translator.hash.context = None if context is None else context_of(context)
-    translator.hash.entered = {word(place): word(eip) for place, eip in state["hash"]}
+    for name in ("hash", "outer_hash"):
+        context, entered = state[name]
+        table: HashTable = getattr(translator, name)
+        table.context = None if context is None else context_of(context)
+        table.entered = {word(place): word(eip) for place, eip in entered}
     translator.stops.follow()
     translator.pages.written = {(word(frame), word(first), word(last)) for frame, first, last in state["written"]}
 
@@ -120,9 +133,8 @@ def restore_chains(translator: "Translator", unit: Unit) -> None:
 
 def context_of(values: list[int]) -> Context:
     """A context from its numbers."""
-    selector, segment_base, limit, iopl, *flags = map(word, values)
-    narrow_stack, single, trap_flag = map(bool, flags)
-    return Context(selector, segment_base, limit, iopl, narrow_stack, single, trap_flag)
+    selector, segment_base, limit, iopl, narrow_stack, single, trap_flag, cpl, root = map(word, values)
+    return Context(selector, segment_base, limit, iopl, bool(narrow_stack), bool(single), bool(trap_flag), cpl, root)
 
 
 def word(value: Any) -> int:

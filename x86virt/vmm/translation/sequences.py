@@ -17,8 +17,10 @@ from .recovery import Recovery
 GOES_ON, ENDS = True, False
 OPERAND_PREFIX = 0x66
 ADDRESS_PREFIX = 0x67
+INNERMOST_RING = 1  # of translated code
 FLAG_KINDS = layout.VMM_BASE + layout.FLAG_TABLES
 FLAG_INTERRUPTS = FLAG_KINDS + 256
+OUTER_FLAG_KINDS = FLAG_INTERRUPTS + 4 * 256
 CONTROL_REGISTERS = {0: "cr0", 2: "cr2", 3: "cr3", 4: "cr4"}
 X87_IMAGES = ("FNSTENV", "FNSAVE", "FXSAVE")
 # Behind these the code that follows may be other code, or be reached in another way.
@@ -39,6 +41,7 @@ class Context:
     """What a unit depends on besides the bytes it was made from: the guest's code segment and mode.
 
     `single` units hold one instruction and end in a callout whatever follows; `trap_flag` says that the guest has TF set.
+    A program's code is that of one address space: `root` is the guest's CR3, 0 for its kernel, which all have in common.
     """
 
     selector: int  # the guest's CS
@@ -48,14 +51,27 @@ class Context:
     narrow_stack: bool = False  # the stack pointer is SP
     single: bool = False
     trap_flag: bool = False
+    cpl: int = 0
+    root: int = 0
+
+    @property
+    def ring(self) -> int:
+        """The ring in which the code runs translated: the one that it would be given directly."""
+        return max(self.cpl, INNERMOST_RING)
+
+    @property
+    def sets_interrupt_flag(self) -> bool:
+        """Whether the guest's CPL and IOPL let it change IF."""
+        return self.cpl <= self.iopl
 
 
 @dataclass(frozen=True)
 class Choices:
-    """The optimisation that sequences know, and where the cache's common look-up begins."""
+    """The optimisation that sequences know, and where the cache's common code begins."""
 
     inline_emulation: bool
     lookup: int
+    outer_lookup: int  # of the guest's outer rings
     call: int  # where callouts begin that stay in the ring of translated code
 
 
@@ -143,7 +159,7 @@ class Writer:
         if self.context.single:
             self.emitter.callout("own_step")
         else:
-            self.emitter.jump(self.choices.lookup)
+            self.emitter.jump(self.choices.lookup if self.context.ring == INNERMOST_RING else self.choices.outer_lookup)
         return ENDS
 
     def jcc(self) -> bool:
@@ -236,31 +252,38 @@ class Writer:
 
     def sensitive(self, transfers: bool = False) -> bool:
         """A callout: the VMM performs the instruction on the virtual processor."""
-        if self.instruction.operation in LIGHT:
-            self.emitter.light_callout("sensitive_instruction", self.choices.call)
-        else:
-            self.emitter.callout("sensitive_instruction")
-        self.emitter.now = Recovery(self.next_eip)
+        self.call_vmm("sensitive_instruction", self.instruction.operation in LIGHT)
         return ENDS if transfers else GOES_ON
+
+    def call_vmm(self, kind: str, stays: bool, instruction: Instruction | None = None) -> None:
+        """A callout for the whole instruction: one that stays in ring 1 if the VMM can serve it there."""
+        if stays and self.context.ring == INNERMOST_RING:
+            self.emitter.light_callout(kind, self.choices.call, instruction)
+        else:
+            self.emitter.callout(kind, instruction=instruction)
+        self.emitter.now = Recovery(self.next_eip)
 
     def simulated(self) -> bool:
         """An instruction that has often written traced memory: the VMM performs it, so that it need not fault first."""
         operation = self.instruction.row.operation
         if operation.startswith(("system:", "port_string")):
             return self.sensitive(self.instruction.operation in TRANSFERS or self.instruction.operation in CHANGES_CODE)
-        self.emitter.light_callout("adapted_write", self.choices.call, self.instruction)
-        self.emitter.now = Recovery(self.next_eip)
+        self.call_vmm("adapted_write", True, self.instruction)
         return ENDS if operation in NEAR_TRANSFERS else GOES_ON
 
     def cli(self) -> bool:
         """CLI is one store to the virtual flag."""
         e = self.emitter
+        if not self.context.sets_interrupt_flag:
+            return False
         e.commit(e.store_constant(slot("interrupt_flag"), 0), Recovery(self.next_eip))
         return True
 
     def sti(self) -> bool:
         """STI, and the question whether an interrupt has waited for it."""
         e = self.emitter
+        if not self.context.sets_interrupt_flag:
+            return False
         e.commit(e.store_constant(slot("interrupt_flag"), EFLAGS_IF), Recovery(self.next_eip, held=True))
         e.spill(ECX)
         self.test_pending([])
@@ -299,13 +322,17 @@ class Writer:
         return True
 
     def popf(self) -> bool:
-        """POPF of an image that changes nothing but IF and what the processor changes; others are the VMM's."""
+        """POPF of an image that changes nothing but IF and what the processor changes; others are the VMM's.
+
+        Where the guest's CPL does not let it change IF, nothing is left to do behind the processor's own POPF.
+        """
         e = self.emitter
         if self.instruction.width != 32 or self.context.narrow_stack:
             return False
         e.spill(ECX)
         self.load_image_byte()
-        e.put(through_gs(b"\x0f\xb6\x89", FLAG_KINDS))  # MOVZX ECX, byte GS:[ECX + table]
+        kinds = FLAG_KINDS if self.context.cpl == 0 else OUTER_FLAG_KINDS
+        e.put(through_gs(b"\x0f\xb6\x89", kinds))  # MOVZX ECX, byte GS:[ECX + table]
         e.put(b"\xe3\x00")  # JECXZ to the usual case
         usual = len(e.octets)
         spilled = e.now
@@ -314,6 +341,10 @@ class Writer:
         e.put(b"\xeb\x00")  # never reached: the VMM goes on behind the sequence
         e.octets[usual - 1] = len(e.octets) - usual
         e.now = spilled
+        if not self.context.sets_interrupt_flag:
+            e.commit(b"\x9d", Recovery(self.next_eip, spilled.spilled))
+            e.restore(ECX)
+            return True
         self.load_image_byte()
         e.put(through_gs(b"\x8b\x0c\x8d", FLAG_INTERRUPTS))  # MOV ECX, GS:[ECX * 4 + table]
         after = Recovery(self.next_eip, spilled.spilled)
@@ -331,6 +362,8 @@ class Writer:
 
     def mov_from_cr(self) -> bool:
         """MOV from a control register: a load from the virtual processor's record."""
+        if self.context.cpl != 0:
+            return False
         e, name = self.emitter, CONTROL_REGISTERS[self.instruction.reg]
         e.commit(e.load(self.instruction.rm, vcpu_slot(name)), Recovery(self.next_eip))
         return True

@@ -6,6 +6,7 @@ translation of the guest's next instruction. Everything else of the VMM works on
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ...core.entries import all_eflags, enter_level, set_all_eflags, vmm_charge
@@ -33,7 +34,7 @@ from ...isa.registers import (
 )
 from ...processor import FLAT_CODE, FLAT_DATA
 from .. import layout
-from ..descriptor import encode, shadow_of
+from ..descriptor import ABSENT, Descriptor, encode, is_out_of_reach, shadow_of
 from ..emulate.writes import simulate_write
 from ..exits import GuestFault
 from ..guest_events import DR7_ENABLES
@@ -48,21 +49,20 @@ from .hash_table import HashTable
 from .pages import CodePages
 from .record import N_SELECTORS, RECORD, slot
 from .recovery import SLOT_OF_REGISTER, Recovery
-from .sequences import Choices, Context
+from .sequences import INNERMOST_RING, Choices, Context
 from .stops import TranslatedStops
 from .unit import Scan, Unit
 
 if TYPE_CHECKING:
     from ..vm import VirtualMachine
 
-CODE_DESCRIPTOR = 0x0000FFFF, 0x00CFBB00  # ring 1, flat
-DATA_DESCRIPTOR = 0x0000FFFF, 0x00CFB300
-RING = 1
-CODE_SELECTOR = layout.TRANSLATED_CODE_SELECTOR | RING
-DATA_SELECTOR = layout.TRANSLATOR_DATA_SELECTOR | RING
+CODE_DESCRIPTOR = Descriptor(0x0000FFFF, 0x00CF9B00)  # flat, of ring 0
+DATA_DESCRIPTOR = Descriptor(0x0000FFFF, 0x00CF9300)
+DPL_SHIFT = 13  # in a descriptor's high doubleword
 RESUME_CODE = b"\x2e\x8e\x2d" + dword(slot("own_gs")) + b"\xcf"  # MOV GS, CS:[own_gs]; IRETD
 CALLOUT_IMAGE = 36  # bytes on the stack of a callout: the registers, the flags above them
 GRANTED = (layout.VCPU_RECORD, layout.TRANSLATOR, layout.FLAG_TABLES, layout.CALLOUT_STACK_TOP - CALLOUT_IMAGE)
+DETACHED = (layout.DETACHED_CODE_SELECTOR, layout.DETACHED_STACK_SELECTOR)
 MOST_BYTES = 2048  # of one unit, which is far less
 IOPL_BITS, TRAP_BIT, NESTED_BIT, INTERRUPT_BIT = 0x30, 1, 0x40, 2  # of bits 15:8 of a flags image
 
@@ -70,18 +70,20 @@ IOPL_BITS, TRAP_BIT, NESTED_BIT, INTERRUPT_BIT = 0x30, 1, 0x40, 2  # of bits 15:
 class Translator:
     """The translator of one virtual machine."""
 
-    COMMON = 4  # units that are not the guest's
+    COMMON = 5  # units that are not the guest's
 
     def __init__(self, vm: "VirtualMachine") -> None:
         self.vm = vm
         option = vm.machine.strategy.option
         self.cache = TranslationCache(vm, int(option("tc_size")))
-        self.hash = HashTable(vm)
+        self.hash, self.outer_hash = HashTable(vm, layout.HASH), HashTable(vm, layout.OUTER_HASH)
         self.pages = CodePages(self)
         self.adaptation = Adaptation(self)
         self.stops = TranslatedStops(self)
         self.chaining, self.inline_emulation = bool(option("chaining")), bool(option("inline_emulation"))
+        self.translate_user = bool(option("translate_user"))
         self.record = vm.processor.memory[layout.TRANSLATOR : layout.TRANSLATOR + RECORD.itemsize].view(RECORD)[0]
+        self.ring = INNERMOST_RING  # in which translated code can run now
         self.inside = False  # the guest was last resumed in translated code
         self.cs = 0  # what the hardware would hold in CS for the guest
         self.trap_flag = False  # the guest's TF, which the processor does not have
@@ -93,23 +95,22 @@ class Translator:
         self.overlay: dict[int, int] = {}  # registers that are in the record while the processor stands in a sequence
         self.entered: Unit | None = None  # where the guest goes on, its pages not yet marked accessed
         self.context_entered: Context | None = None  # in which the guest was last resumed to run on
-        self.iopl = -1  # for which the tables of POPF stand
+        self.iopl = -1  # for which the kernel's table of POPF stands
 
     # -- the region ---------------------------------------------------------------------------------------------------------
 
     def build(self) -> None:
         """Fill the translator's part of the region, and let the processor know the cache."""
         vm, cpu = self.vm, self.vm.processor.cpu
-        for selector, descriptor in ((CODE_SELECTOR, CODE_DESCRIPTOR), (DATA_SELECTOR, DATA_DESCRIPTOR)):
-            octets = b"".join(map(dword, descriptor))
-            vm.write_region(layout.GDT + (selector & 0xFFF8), octets)
-        write_gate(vm, layout.CALLOUT_VECTOR, RING)
+        self.admit(INNERMOST_RING)
         vm.write_region(layout.RESUME_TRANSLATED, RESUME_CODE)
-        self.record["own_gs"] = self.record["callout_ss"] = DATA_SELECTOR
+        self.record["callout_ss"] = layout.TRANSLATOR_DATA_SELECTOR | INNERMOST_RING
         self.record["callout_esp"] = layout.VMM_BASE + layout.CALLOUT_STACK_TOP
-        cpu.hook_level = RING
+        cpu.hook_level = INNERMOST_RING
         self.lay_common_code()
         self.hash.clear()
+        self.outer_hash.clear()
+        self.prepare_flag_images()
         cpu.unit_first, cpu.unit_last = layout.CACHE, layout.CACHE + self.cache.room - 1
         cpu.unit_selector = layout.TRANSLATED_CODE_SELECTOR
         cpu.unit_notes = layout.CACHE_NOTES
@@ -117,20 +118,49 @@ class Translator:
         self.grant()
 
     def grant(self) -> None:
-        """Translated code may be fetched, and reaches the VMM's records by the instructions that the translator notes."""
+        """Translated code may be fetched, and reaches the VMM's records by the instructions that the translator notes.
+
+        In ring 3 these are user pages: what keeps a program from them is that its segments end below. What only the VMM
+        writes is read-only there, and in ring 1 too.
+        """
         owners = self.vm.processor.owners
-        for first, count in ((layout.CACHE, self.cache.room), (layout.HASH, layout.HASH_BYTES), *((at, 1) for at in GRANTED)):
+        read_only = (layout.CACHE, self.cache.room), (layout.HASH, layout.HASH_BYTES), (layout.OUTER_HASH, layout.HASH_BYTES)
+        for first, count in (*read_only, *((at, 1) for at in GRANTED)):
             owners[first >> 12 : first + count + 0xFFF >> 12] = OWNER_GRANTED
+        for first, count in (*read_only, (layout.FLAG_TABLES, 1)):
+            self.vm.shadow.share(first, count, False)
+        self.vm.shadow.share(layout.TRANSLATOR, 1, True)
 
     def lay_common_code(self) -> None:
         """What all units share, as the first units of an empty cache."""
-        for make in (common.look_up, common.begin, common.call, common.come_back):
+        look_ups = [partial(common.look_up, table=layout.VMM_BASE + place) for place in (layout.HASH, layout.OUTER_HASH)]
+        for make in (look_ups[0], common.begin, common.call, common.come_back, look_ups[1]):
             self.cache.add(make(self.cache.next_address))
+
+    def admit(self, ring: int) -> None:
+        """Let translated code run in a ring: it can load the segments of the translator's, and call out."""
+        vm = self.vm
+        for selector, descriptor in (
+            (layout.TRANSLATED_CODE_SELECTOR, CODE_DESCRIPTOR),
+            (layout.TRANSLATOR_DATA_SELECTOR, DATA_DESCRIPTOR),
+        ):
+            vm.descriptors.write(selector, Descriptor(descriptor.low, descriptor.high | ring << DPL_SHIFT))
+        vm.descriptors.write(layout.GUEST_GS_SELECTOR, ABSENT)
+        write_gate(vm, layout.CALLOUT_VECTOR, ring)
+        self.record["own_gs"] = layout.TRANSLATOR_DATA_SELECTOR | ring
+        self.ring = ring
+
+    def change_ring(self, ring: int) -> None:
+        """The guest goes on in code that belongs into a ring; what runs directly must find all this closed to it."""
+        if ring != self.ring:
+            self.vm.charge("descriptor_shadow", 1)
+            self.admit(ring)
 
     @property
     def choices(self) -> Choices:
         """What sequences depend on besides the guest's code and mode."""
-        return Choices(self.inline_emulation, self.cache.units[0].address, self.cache.units[2].address)
+        lookup, _, call, _, outer_lookup = (unit.address for unit in self.cache.units[: self.COMMON])
+        return Choices(self.inline_emulation, lookup, outer_lookup, call)
 
     def count(self, event: str, number: int = 1) -> None:
         """Count an event of the translator; one that has a price is charged."""
@@ -141,7 +171,7 @@ class Translator:
 
     def runs_inside(self, frame: Frame) -> bool:
         """Whether a frame is that of translated code."""
-        return frame.cs == CODE_SELECTOR
+        return frame.cs & ~3 == layout.TRANSLATED_CODE_SELECTOR
 
     def leave_in_ring(self) -> tuple[Frame, Site]:
         """At an exit that stays in ring 1: the guest's frame, and the callout's site."""
@@ -149,7 +179,8 @@ class Translator:
         unit = self.cache.unit_at(int(record["site"]))
         self.site = unit, unit.sites[int(record["site"]) - unit.address]
         flags = int(all_eflags(self.vm.processor.state))
-        frame = Frame(0, CODE_SELECTOR, flags, int(record["guest_esp"]), int(record["guest_ss"]))
+        code = layout.TRANSLATED_CODE_SELECTOR | INNERMOST_RING
+        frame = Frame(0, code, flags, int(record["guest_esp"]), int(record["guest_ss"]))
         self.view(frame, self.site[1].recovery)
         self.own_gs = cpu.seg[GS].copy()
         cpu.seg[GS] = self.gs
@@ -243,20 +274,33 @@ class Translator:
     # -- from the guest to the cache ------------------------------------------------------------------------------------------
 
     def applies(self) -> bool:
-        """Whether the guest's next instruction must be translated: in its kernel always."""
-        return self.vm.vcpu.cpl == 0
+        """Whether the guest's next instruction must be translated.
+
+        CS and SS that no table says any more are held by entries of the VMM's, which what runs directly could load.
+        """
+        vcpu = self.vm.vcpu
+        if vcpu.cpl < 3 or self.translate_user:
+            return True
+        detached = any(selector & ~7 in DETACHED for selector in (vcpu.frame.cs, vcpu.frame.ss))
+        return detached or not self.runs_directly(vcpu.cpl, vcpu.iopl, vcpu.interrupt_flag, self.vm.segments.state(CS))
+
+    def runs_directly(self, cpl: int, iopl: int, interrupt_flag: int, code: SegmentState) -> bool:
+        """Whether code may run as it is: a program's, to which the processor's IF and IOPL are as its own."""
+        own_flags = cpl == 3 and iopl == 0 and bool(interrupt_flag)
+        return own_flags and not self.translate_user and not is_out_of_reach(code)
 
     def can_translate(self) -> bool:
-        """Whether the guest's next instruction needs no translation, or can have one.
-
-        16-bit code is interpreted, and so is a kernel with breakpoints, which are addresses of its own code, and code
-        where the VMM lies, as the end of a BIOS image.
-        """
+        """Whether the guest's next instruction needs no translation, or can have one."""
         if not self.applies():
             return True
-        code = self.vm.segments.state(CS)
-        within_reach = self.vm.vcpu.frame.eip <= shadow_of(code, RING).limit
-        return bool(code.access & AR_DB) and within_reach and not int(self.vm.vcpu.dr[7]) & DR7_ENABLES
+        return self.is_translatable(self.vm.segments.state(CS), self.vm.vcpu.frame.eip, int(self.vm.vcpu.dr[7]))
+
+    @staticmethod
+    def is_translatable(code: SegmentState, eip: int, dr7: int) -> bool:
+        """The rest is interpreted: 16-bit code, code with breakpoints, which are addresses of its own, and code where the
+        VMM lies, as the end of a BIOS image."""
+        within_reach = eip <= shadow_of(code, INNERMOST_RING).limit
+        return bool(code.access & AR_DB) and within_reach and not dr7 & DR7_ENABLES
 
     def context(self) -> Context:
         """What the next unit depends on besides its bytes."""
@@ -265,19 +309,21 @@ class Translator:
         trap_flag = vm.vcpu.single_stepped
         single = trap_flag or vm.crossings.own_step or vm.interrupts.held()
         narrow_stack = vm.segments.stack_mask != M32
-        return Context(code.selector, code.base, code.limit, int(vm.vcpu.iopl), narrow_stack, single, trap_flag)
+        cpl = int(vm.vcpu.cpl)
+        root = int(vm.vcpu.cr3) if cpl else 0
+        return Context(code.selector, code.base, code.limit, int(vm.vcpu.iopl), narrow_stack, single, trap_flag, cpl, root)
 
-    def show_gs(self) -> int:
+    def show_gs(self, ring: int) -> int:
         """Let translated code load what the guest has in GS, whatever its tables say by now: the selector for it."""
         hardware = self.vm.segments.hardware_state(GS)
         if hardware.access & AR_UNUSABLE:
             return 0
-        access = hardware.access & ~AR_DPL | RING << AR_DPL_SHIFT
+        access = hardware.access & ~AR_DPL | ring << AR_DPL_SHIFT
         if access & TYPE_CODE:
             access &= ~TYPE_CONFORMING  # the guest's programs must not be able to load it
         descriptor = encode(SegmentState(0, hardware.base, hardware.limit, access))
-        self.vm.write_region(layout.GDT + layout.GUEST_GS_SELECTOR, descriptor.octets())
-        return layout.GUEST_GS_SELECTOR | RING
+        self.vm.descriptors.write(layout.GUEST_GS_SELECTOR, descriptor)
+        return layout.GUEST_GS_SELECTOR | ring
 
     def enter(self, frame: Frame) -> Frame:
         """The frame with which the processor goes on in the cache where the guest's frame stands."""
@@ -285,18 +331,28 @@ class Translator:
         context = self.context()
         self.count("entry")
         vm.charge("enter_cache", 1)
+        if not context.single:
+            self.hash_of(context).use(context)
         address = self.address_of(frame.eip, context)
+        if context.ring != INNERMOST_RING:
+            self.leave_ring()
+        self.change_ring(context.ring)
         self.cs, self.trap_flag = frame.cs, context.trap_flag
         self.gs = vm.processor.cpu.seg[GS].copy()
-        record["guest_gs"], record["guest_cs"] = self.show_gs(), frame.cs
+        record["guest_gs"], record["guest_cs"] = self.show_gs(context.ring), frame.cs
         for number in range(N_SELECTORS):
             record["selectors"][number] = vm.segments.state(number).selector
         record["guest_ss"] = frame.ss
         record["interrupt_flag"] = vm.vcpu.interrupt_flag * EFLAGS_IF
         record["pending"] = int(vm.interrupts.waits)
-        self.prepare_flag_images(context.iopl)
+        if context.cpl == 0:
+            self.prepare_kernel_images(context.iopl)
         self.inside = True
-        return Frame(address, CODE_SELECTOR, frame.eflags & ~EFLAGS_TF, frame.esp, frame.ss)
+        return Frame(address, layout.TRANSLATED_CODE_SELECTOR | context.ring, frame.eflags & ~EFLAGS_TF, frame.esp, frame.ss)
+
+    def hash_of(self, context: Context) -> HashTable:
+        """Where code of a context looks up its targets."""
+        return self.hash if context.ring == INNERMOST_RING else self.outer_hash
 
     def address_of(self, eip: int, context: Context) -> int:
         """Where the guest's instruction at `eip` stands in the cache."""
@@ -348,15 +404,21 @@ class Translator:
         self.count("byte", len(unit.octets))
         return unit, unit.address
 
-    def prepare_flag_images(self, iopl: int) -> None:
-        """Write the tables of POPF for a virtual IOPL: images that only change IF, and what IF they bring."""
+    def prepare_flag_images(self) -> None:
+        """Write the tables of POPF that are always the same: what IF an image brings, and what is odd for programs, whose
+        IOPL it cannot change."""
+        flags = b"".join(dword(EFLAGS_IF if image & INTERRUPT_BIT else 0) for image in range(256))
+        odd = bytes(int(bool(image & (TRAP_BIT | NESTED_BIT))) for image in range(256))
+        self.vm.write_region(layout.FLAG_TABLES + 256, flags + odd)
+
+    def prepare_kernel_images(self, iopl: int) -> None:
+        """Write the kernel's table of POPF for a virtual IOPL: images that change more than IF are odd."""
         if self.iopl == iopl:
             return
         self.iopl = iopl
         shifted = iopl << EFLAGS_IOPL_SHIFT - 8
         odd = bytes(int(bool(image & (TRAP_BIT | NESTED_BIT)) or image & IOPL_BITS != shifted) for image in range(256))
-        flags = b"".join(dword(EFLAGS_IF if image & INTERRUPT_BIT else 0) for image in range(256))
-        self.vm.write_region(layout.FLAG_TABLES, odd + flags)
+        self.vm.write_region(layout.FLAG_TABLES, odd)
 
     # -- callouts ---------------------------------------------------------------------------------------------------------------
 
@@ -369,7 +431,7 @@ class Translator:
             self.cache.chain(source, site, target, address)
             self.count("chain")
         elif site.kind == "lookup_miss" and self.record["target"] == eip:
-            self.hash.enter(eip, address, context)
+            self.hash_of(context).enter(eip, address, context)
 
     def begin(self) -> None:
         """The guest's next instruction could not be fetched. Raises GuestFault if it still cannot."""
@@ -402,7 +464,7 @@ class Translator:
         """Let the x87 FPU's pointer to its last instruction be the guest's, as an image in memory will show it."""
         cpu = self.vm.processor.cpu
         cpu.fpu_instruction = self.guest_address(int(cpu.fpu_instruction))
-        if cpu.fpu_instruction_selector == CODE_SELECTOR:
+        if cpu.fpu_instruction_selector & ~3 == layout.TRANSLATED_CODE_SELECTOR:
             cpu.fpu_instruction_selector = self.context().selector
 
     def x87_pointer_lies_in(self, unit: Unit) -> bool:
@@ -432,7 +494,7 @@ class Translator:
                 self.cache.drop(unit)
                 self.count("invalidation")
                 for eip in unit.boundaries:
-                    self.hash.forget(eip)
+                    self.hash_of(unit.context).forget(eip)
 
     def flush(self) -> None:
         """Throw the whole cache away."""
@@ -440,6 +502,7 @@ class Translator:
         self.set_x87_pointer()
         self.cache.clear(self.COMMON)
         self.hash.clear()
+        self.outer_hash.clear()
         self.pages.clear()
         self.adaptation.clear()
 
