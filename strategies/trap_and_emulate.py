@@ -54,6 +54,8 @@ class TrapAndEmulate(SoftwareVmm):
         ("mov_ev_sw", KERNEL, "memory"),
         ("push_cs", KERNEL, "memory"),
         ("push_ss", KERNEL, "memory"),
+        ("callf_ap", KERNEL, "memory"),
+        ("callf_mp", KERNEL, "memory"),
         ("fnstenv_m", KERNEL, "memory"),  # the pointer to the last x87 instruction holds CS
         ("fnsave_m", KERNEL, "memory"),
         ("fxsave_m", KERNEL, "memory"),

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from small_kernel import (
     CR0_ET,
     CR0_PE,
@@ -38,6 +40,7 @@ from small_kernel import (
     store,
     word,
 )
+from test_fast_exits import differing, everything
 
 from x86virt import Machine, find_guest, find_strategy, load_profile, restore_machine, save_machine
 from x86virt.vmm import layout
@@ -244,6 +247,73 @@ def test_equal_to_the_bare_machine(name, policy):
     comparison = compare(CASES[name], find_strategy(f"trap-and-emulate,shadow={policy}")(), checkpoint=1)
     assert comparison.equal, "\n".join(comparison.report)
     assert comparison.other.outcome == "exited 1"
+
+
+# Random edits of PAE tables: of an entry of the table, the directory or the pointers, then what the manual asks for.
+PAGES_OF_PAE = (PAGE, OTHER, 0x8A000)
+PAE_SPACES = (0, 0x200000, 0x40000000, 0x80000000)
+LEAF_BITS = st.sampled_from((UP, UP, UP | PTE_A, UP | PTE_A | PTE_D, PTE_P | PTE_US, PTE_P | PTE_RW, PTE_P, 0, UP | PTE_G))
+ACCESSES = st.tuples(st.sampled_from(PAE_SPACES), st.sampled_from(PAGES_OF_PAE), st.booleans(), st.booleans()).map(
+    lambda it: Step((store(it[0] + it[1], it[1]) if it[2] else touch(it[0] + it[1])), 3 * it[3])
+)
+LEAF_EDITS = st.tuples(st.sampled_from(PAGES_OF_PAE), st.sampled_from(PAGES_OF_PAE), LEAF_BITS, st.booleans()).map(
+    lambda it: Step(
+        store(pae_pte(it[0]), it[1] | it[2])
+        + (RELOAD + b"".join(invlpg(space + it[0]) for space in PAE_SPACES) if it[3] or it[2] & PTE_G
+           else b"".join(invlpg(space + it[0]) for space in PAE_SPACES))
+    )
+)  # fmt: skip
+UPPER_EDITS = st.tuples(
+    st.sampled_from((PAE_DIRECTORY + 8, PAE_DIRECTORY + 16, POINTER + 16)),
+    st.sampled_from((PAE_TABLE | UP, UP | PTE_PS, 0, PAE_TABLE | PTE_P | PTE_US)),
+).map(
+    lambda it: Step(
+        store(it[0], PAE_DIRECTORY | PTE_P if it[0] == POINTER + 16 and it[1] else it[1])
+        + b"".join(invlpg(space + page) for page in PAGES_OF_PAE for space in PAE_SPACES) + RELOAD
+    )
+)  # fmt: skip
+PAE_KERNELS = st.lists(st.one_of(ACCESSES, ACCESSES, LEAF_EDITS, UPPER_EDITS), min_size=6, max_size=20)
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(PAE_KERNELS)
+def test_random_pae_kernels_are_equal_under_every_policy(steps):
+    for policy in (*POLICIES, "trace,shadow_writes=1,p2m=contiguous", "out-of-sync,shadow_size=64K"):
+        subject = pae(set_cr(4, CR4_PAE | CR4_PGE), *steps)
+        comparison = compare(subject, find_strategy(f"trap-and-emulate,shadow={policy}")(), checkpoint=64)
+        assert comparison.equal, "\n".join([policy, *comparison.report])
+        assert comparison.other.outcome == "exited 1"
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("name", CASES)
+def test_jitted_exits_take_the_same_course(name, policy):
+    """State, ledger, caches, exits and the shadow tables themselves, as the Python handlers leave them."""
+    runs = []
+    for jitted in (True, False):
+        machine = start(CASES[name], find_strategy(f"trap-and-emulate,shadow={policy}")())
+        machine.exits_in_code.wanted = jitted
+        machine.run(MOST)
+        assert machine.outcome == "exited 1"
+        runs.append(everything(machine))
+    assert differing(*runs) == []
+
+
+@pytest.mark.parametrize("policy", POLICIES[1:])
+def test_the_common_writes_to_tables_and_pae_loads_of_cr3_stay_in_machine_code(policy):
+    """Loops of a store to a page table and of MOV CR3: the exits that Python sees do not grow with their length."""
+    for before, body in ((b"", store(pte(OTHER), PAGE | UP) + invlpg(OTHER) + touch(OTHER)), (PAE_ON, RELOAD + touch(PAGE))):
+        left = []
+        for count in (40, 80):
+            turns = mov(ESI, count) + body + b"\x4e\x0f\x85" + word(-len(body) - 7 & 0xFFFFFFFF)
+            subject = kernel(before, turns, paging=not before, words=PAE_TABLES if before else WORDS_OF_PAGES)
+            machine = start(subject, find_strategy(f"trap-and-emulate,shadow={policy}")())
+            result = machine.run(MOST)
+            assert result.outcome == "exited 1"
+            exits = sum(number for number, _ in result.exits.values())
+            assert exits > count
+            left.append(exits - machine.exits_in_code.handled)
+        assert left[0] == left[1]
 
 
 # -- in sync -------------------------------------------------------------------------------------------------------

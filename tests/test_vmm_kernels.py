@@ -17,6 +17,7 @@ from x86virt.discipline import tlb_discipline
 from x86virt.equivalence import compare_runs
 
 EXAMPLES, OF_VARIANTS, TIMED = 8, 4, 6
+KERNEL_IN_RING_3 = "trap-and-emulate,ring=3"
 ALLOWED = {EQUAL, PLANNED, RULELESS}
 RAM_BYTES = 1 << 20
 
@@ -36,7 +37,7 @@ def run_class(name: str, under: str, examples: int, number: int = 0) -> list:
     return found
 
 
-@pytest.mark.parametrize("under", VMMS)
+@pytest.mark.parametrize("under", (*VMMS, KERNEL_IN_RING_3))
 @pytest.mark.parametrize("name", CLASSES)
 def test_random_kernels_do_what_they_do_on_the_bare_machine(name: str, under: str) -> None:
     found = run_class(name, under, EXAMPLES)
@@ -50,7 +51,7 @@ def test_every_choice_of_a_strategy_gives_the_same_guest(name: str, under: str) 
     assert {verdict.kind for verdict in run_class(name, under, OF_VARIANTS, 1)} <= ALLOWED
 
 
-@pytest.mark.parametrize("under", VMMS)
+@pytest.mark.parametrize("under", (*VMMS, KERNEL_IN_RING_3))
 def test_interrupts_come_where_the_bare_machine_accepts_them(under: str) -> None:
     found = run_class("timed", under, TIMED)
     assert {verdict.kind for verdict in found} <= ALLOWED

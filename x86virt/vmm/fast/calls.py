@@ -6,6 +6,7 @@ import numpy as np
 
 from ...core.jit import machine_code
 from ...core.run import run as run_processor
+from ...isa.events import EVENTS
 from ...isa.vectors import PF
 from ...processor import record_array
 from .. import layout
@@ -158,11 +159,17 @@ class JittedExits:
         table = self.vm.prices.table
         if table is not self.prices:
             self.prices = table
-            self.priced = all(path in table for path in PATHS)
+            prices = table | self.fixed_prices()
+            self.priced = all(path in prices for path in PATHS)
             if self.priced:
-                self.exits.base_price[:], self.exits.item_price[:] = zip(*(table[path] for path in PATHS), strict=True)
+                self.exits.base_price[:], self.exits.item_price[:] = zip(*(prices[path] for path in PATHS), strict=True)
                 self.exits.price[:] = self.exits.base_price + self.exits.item_price
         return self.priced
+
+    def fixed_prices(self) -> dict[str, tuple[int, int]]:
+        """Paths that the profile itself prices, by the item (vm.charge)."""
+        fixed = [(path, event) for path, event in zip(PATHS, PATH_EVENTS, strict=True) if EVENTS[event].fixed]
+        return {path: (0, int(self.processor.cpu.price[event])) for path, event in fixed}
 
     def copy_in(self) -> None:
         """What the exits depend on, from where Python keeps it."""

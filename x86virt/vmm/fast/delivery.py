@@ -57,6 +57,7 @@ RING_0_STACK, RING_0_END = 4, 9  # ESP0 and SS0 in a 32-bit TSS
 FIRST_INTERRUPT_VECTOR = 32
 HOST_TIMER_VECTOR = layout.HOST_TIMER_VECTOR
 IDT = layout.IDT
+ENTRY_BYTES = 8  # at most, of an entry of a page table
 ENTRY_BITS = 3  # of the distance of two entries of a table
 FLAT_ACCESS_CODE, FLAT_ACCESS_DATA = 0xC09B, 0xC093
 
@@ -76,7 +77,7 @@ def pushes_change_translations(exits):
     """Whether a push would write an entry of the tables by which the others were translated."""
     for number in range(exits.push_count):
         for other in range(min(exits.reference_count, MAX_REFERENCES)):
-            if abs(exits.push_places[number] - exits.references[other]) < 4:
+            if abs(exits.push_places[number] - exits.references[other]) < ENTRY_BYTES:
                 return True
     return False
 

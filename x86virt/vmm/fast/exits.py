@@ -6,7 +6,7 @@ from ...core.jit import inline, kernel
 from ...isa.events import MODE_VMM
 from ...isa.registers import EFLAGS_TF
 from .descriptors import is_detached
-from .records import MAX_REFERENCES, PATHS
+from .records import MAX_REFERENCES, PATHS, SHADOW_CHECK, SHADOW_SYNC, SHADOW_TABLE
 
 N_PATHS = len(PATHS)
 RING = 1  # that the guest's kernel runs in
@@ -34,6 +34,29 @@ def commit(cpu, exits):
     for number in range(exits.reference_count):
         reference(cpu, exits.references[number], VMM)
     exits.own_resume = exits.trap_resume
+
+
+@inline
+def charge_items(cpu, exits, path, items):
+    """Charge a path whose items are counted (vm.charge)."""
+    charge_ticks(cpu, exits.event[path], items, exits.base_price[path] + items * exits.item_price[path], MODE_VMM)
+
+
+@kernel
+def charge_work(cpu, exits, control):
+    """The time for shadow tables that were allocated, and entries that were compared (ShadowMemory.charge_work)."""
+    if control.tables_made > 0:
+        charge_items(cpu, exits, SHADOW_TABLE, control.tables_made)
+    if control.scans > 0:
+        charge_items(cpu, exits, SHADOW_SYNC, control.scanned)
+        for _ in range(control.scans - 1):
+            charge_items(cpu, exits, SHADOW_SYNC, 0)
+    if control.checked > 0:
+        charge_items(cpu, exits, SHADOW_CHECK, control.checked)
+    control.tables_made = 0
+    control.scans = 0
+    control.scanned = 0
+    control.checked = 0
 
 
 @inline

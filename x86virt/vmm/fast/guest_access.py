@@ -1,7 +1,7 @@
 """The guest's memory, read and written through its own tables where no bit of them changes and nobody traces it.
 
 Nothing here has an effect: what is read is noted as a reference to be charged, an address to be written is given back. -1 stands
-for all that is left to Python: faults, holes, bits to be set, PAE tables, accesses that cross a page.
+for all that is left to Python: faults, holes, bits to be set, accesses that cross a page.
 """
 
 from ...core.jit import inline, kernel, load_8, load_16, load_32
@@ -11,6 +11,8 @@ from ...isa.registers import (
     CR3_ADDRESS,
     CR4_PAE,
     CR4_PSE,
+    PDE_2M_ADDRESS,
+    PDE_2M_RESERVED,
     PDE_4M_ADDRESS,
     PDE_4M_RESERVED,
     PTE_A,
@@ -26,6 +28,7 @@ from .records import CR0, CR3, CR4, MAX_REFERENCES
 
 M32 = 0xFFFFFFFF
 P2M = layout.P2M
+POINTERS = layout.vcpu_address("pdpte")
 MACHINE_FRAMES = 1 << 20  # what an entry of the p2m names unless it says more than a frame
 UNKNOWN = -1
 
@@ -64,11 +67,11 @@ def guest_physical(ram, exits, gla, write, user):
     if load_32(ram, CR0) & CR0_PG == 0:
         return gla
     cr4 = load_32(ram, CR4)
-    if cr4 & CR4_PAE != 0:
-        return UNKNOWN
     marks = PTE_A
     if write == 1:
         marks |= PTE_D
+    if cr4 & CR4_PAE != 0:
+        return guest_physical_pae(ram, exits, gla, marks, write, user)
     # 1. The page-directory entry; a 4 MB page?
     place = machine_address(ram, exits, (load_32(ram, CR3) & CR3_ADDRESS) | (gla >> 22) << 2)
     if place < 0:
@@ -91,6 +94,39 @@ def guest_physical(ram, exits, gla, write, user):
     if pte & PTE_P == 0 or pde & PTE_A == 0 or pte & marks != marks or refuses(ram, pde & pte, write, user):
         return UNKNOWN
     return (pte & PTE_ADDRESS) | (gla & 0xFFF)
+
+
+@kernel
+def guest_physical_pae(ram, exits, gla, marks, write, user):
+    """The same under PAE paging (section 4.4), from the pointers that the guest's processor holds."""
+    # 1. The page-directory entry; a 2 MB page?
+    pointer = load_32(ram, POINTERS + 8 * (gla >> 30))
+    if pointer & PTE_P == 0 or load_32(ram, POINTERS + 8 * (gla >> 30) + 4) != 0:
+        return UNKNOWN
+    pde = read_pae_entry(ram, exits, (pointer & PTE_ADDRESS) | ((gla >> 21) & 0x1FF) << 3)
+    if pde & PTE_P == 0:
+        return UNKNOWN
+    if pde & PTE_PS != 0:
+        if pde & PDE_2M_RESERVED != 0 or pde & marks != marks or refuses(ram, pde, write, user):
+            return UNKNOWN
+        return (pde & PDE_2M_ADDRESS) | (gla & 0x1FFFFF)
+    # 2. The page-table entry, rights and bits as in 32-bit paging.
+    pte = read_pae_entry(ram, exits, (pde & PTE_ADDRESS) | ((gla >> 12) & 0x1FF) << 3)
+    if pte & PTE_P == 0 or pde & PTE_A == 0 or pte & marks != marks or refuses(ram, pde & pte, write, user):
+        return UNKNOWN
+    return (pte & PTE_ADDRESS) | (gla & 0xFFF)
+
+
+@inline
+def read_pae_entry(ram, exits, gpa):
+    """The low doubleword of an entry, noted as a reference; 0, not present, if left to Python: its high one is not 0."""
+    place = machine_address(ram, exits, gpa)
+    entry = 0
+    if place >= 0:
+        note_reference(exits, place)
+        if load_32(ram, place + 4) == 0:
+            entry = load_32(ram, place)
+    return entry
 
 
 @kernel

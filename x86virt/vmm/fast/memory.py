@@ -1,19 +1,18 @@
 """What the shadow answers: missing entries, INVLPG and MOV CR3 (shadow/memory.py, vm.flush_shadow)."""
 
 from ...core.cache import VMM, reference
-from ...core.charge import charge_ticks
-from ...core.jit import inline, kernel, load_8, load_32, store_32
-from ...isa.events import MODE_VMM
-from ...isa.registers import AR_UNUSABLE, DS, EBP, ESP, PF_W, TYPE_EXPAND_DOWN
+from ...core.jit import inline, kernel, load_32, store_32
+from ...isa.registers import CR3_PAE_ADDRESS, PF_W
 from ...isa.vectors import KIND_EXCEPTION, PF
 from ..shadow.fill import fill
 from ..shadow.follow import change_space, invalidate_page, is_loose
 from ..shadow.guest_walk import mode_of
-from ..shadow.records import DESCRIPTORS, FILLED, MODE_PAE, REFUSED
+from ..shadow.pointers import set_pointers
+from ..shadow.records import DESCRIPTORS, FILLED, MODE_PAE, REFUSED, TRACED
 from .delivery import deliver
-from .descriptors import base_of, shadow_high, shadow_low
-from .exits import can_commit, commit, note_path
-from .guest_access import UNKNOWN, guest_physical
+from .exits import can_commit, charge_items, charge_work, commit, note_path
+from .guest_access import POINTERS, guest_physical, machine_address, note_reference
+from .operands import M32, effective_address, operand_base, register
 from .records import (
     CPL,
     CR2,
@@ -21,43 +20,16 @@ from .records import (
     DONE,
     EMULATE_CONTROL_REGISTER,
     EMULATE_INVLPG,
+    N_POINTERS,
     NOT_FAST,
     REFLECT,
     REST,
-    SHADOW_CHECK,
     SHADOW_FILL,
     SHADOW_FLUSH,
     SHADOW_SWITCH,
-    SHADOW_SYNC,
-    SHADOW_TABLE,
 )
+from .traced_writes import traced_write
 from .translated import charge_page_checks, code_stays, number_of_page, page_stays
-
-M32 = 0xFFFFFFFF
-NO_INDEX = 4
-
-
-@inline
-def charge_items(cpu, exits, path, items):
-    """Charge a path whose items are counted (vm.charge)."""
-    charge_ticks(cpu, exits.event[path], items, exits.base_price[path] + items * exits.item_price[path], MODE_VMM)
-
-
-@kernel
-def charge_work(cpu, exits, control):
-    """The time for shadow tables that were allocated, and entries that were compared (ShadowMemory.charge_work)."""
-    if control.tables_made > 0:
-        charge_items(cpu, exits, SHADOW_TABLE, control.tables_made)
-    if control.scans > 0:
-        charge_items(cpu, exits, SHADOW_SYNC, control.scanned)
-        for _ in range(control.scans - 1):
-            charge_items(cpu, exits, SHADOW_SYNC, 0)
-    if control.checked > 0:
-        charge_items(cpu, exits, SHADOW_CHECK, control.checked)
-    control.tables_made = 0
-    control.scans = 0
-    control.scanned = 0
-    control.checked = 0
 
 
 @inline
@@ -88,6 +60,8 @@ def page_fault(cpu, ram, exits, links, control):
     if exits.outcome == FILLED:
         charge_work(cpu, exits, control)
         return DONE
+    if exits.outcome == TRACED:
+        return traced_write(cpu, ram, exits, links, control, user)
     if exits.outcome != REFUSED:
         return REST
     charge_work(cpu, exits, control)
@@ -102,50 +76,6 @@ def page_fault(cpu, ram, exits, links, control):
 
 
 # -- INVLPG -----------------------------------------------------------------------------------------------------------------
-
-
-@inline
-def register(cpu, exits, number):
-    """A general register of the guest; ESP is in the frame."""
-    value = exits.esp
-    if number != ESP:
-        value = cpu.gpr[number]
-    return value
-
-
-@kernel
-def effective_address(cpu, ram, exits, place):
-    """The memory operand of a ModRM byte in 32-bit code: (bytes of ModRM, SIB and displacement, offset, 1 if it is in SS)."""
-    modrm = load_8(ram, place)
-    mode, base = modrm >> 6, modrm & 7
-    length, offset = 1, 0
-    if base == ESP:
-        sib = load_8(ram, place + 1)
-        base, length = sib & 7, 2
-        if (sib >> 3) & 7 != NO_INDEX:
-            offset = register(cpu, exits, (sib >> 3) & 7) << (sib >> 6)
-    if mode == 0 and base == EBP:
-        return length + 4, (offset + load_32(ram, place + length)) & M32, 0
-    offset += register(cpu, exits, base)
-    if mode == 1:
-        displacement = load_8(ram, place + length)
-        offset += displacement - ((displacement & 0x80) << 1)
-        length += 1
-    elif mode == 2:
-        offset += load_32(ram, place + length)
-        length += 4
-    return length, offset & M32, int(base == ESP or base == EBP)
-
-
-@kernel
-def operand_base(cpu, ram, exits, in_stack):
-    """The base of the guest's DS or SS, -1 if left to Python."""
-    if in_stack == 1:
-        return base_of(shadow_low(ram, exits.ss), shadow_high(ram, exits.ss))
-    segment = cpu.seg[DS]
-    if segment.access & AR_UNUSABLE != 0 or segment.access & TYPE_EXPAND_DOWN != 0:
-        return UNKNOWN
-    return segment.seg_base
 
 
 @kernel
@@ -197,14 +127,38 @@ def tables_stay(ram, exits, links, index, value):
 
 
 @kernel
+def load_other_pointers(cpu, ram, exits, control, value):
+    """Load the page-directory-pointer entries of another CR3, the present ones kept; False if that faults."""
+    place = machine_address(ram, exits, value & CR3_PAE_ADDRESS)
+    if place < 0:
+        return False
+    note_reference(exits, place)
+    for number in range(N_POINTERS):
+        exits.pointers[number] = load_32(ram, POINTERS + 4 * number)
+    return set_pointers(cpu, ram, control, value)
+
+
+@kernel
+def restore_pointers(ram, exits):
+    """MOV CR3 is left to Python after all."""
+    for number in range(N_POINTERS):
+        store_32(ram, POINTERS + 4 * number, exits.pointers[number])
+
+
+@kernel
 def load_page_directory(cpu, ram, exits, links, control, index, number):
     """MOV CR3 from a register."""
     note_path(exits, EMULATE_CONTROL_REGISTER)
     value = register(cpu, exits, number)
-    before = exits.reference_count
-    if mode_of(ram, control) & MODE_PAE != 0:  # pointers are loaded with it, which may fault
+    if load_32(ram, CPL) != 0:
         return NOT_FAST
-    if load_32(ram, CPL) != 0 or not tables_stay(ram, exits, links, index, value) or not can_commit(exits):
+    pae = mode_of(ram, control) & MODE_PAE != 0
+    if pae and not load_other_pointers(cpu, ram, exits, control, value):
+        return NOT_FAST
+    before = exits.reference_count
+    if not tables_stay(ram, exits, links, index, value) or not can_commit(exits):
+        if pae:
+            restore_pointers(ram, exits)
         return NOT_FAST
     # 1. Its own references and paths, the walks in the other address space apart: these come behind the switch.
     noted = commit_first(cpu, exits, before)

@@ -22,12 +22,12 @@ FAULT_BEGUN = 1002  # a page fault was charged and looked up in the guest's tabl
 PATHS = (
     "trap_dispatch", "emulate_flags", "emulate_control_register", "emulate_port", "device_request", "emulate_far_transfer",
     "reflect", "emulate_system_call", "emulate_invlpg", "shadow_fill", "shadow_table", "shadow_flush", "shadow_switch",
-    "shadow_sync", "shadow_check", "light_dispatch", "callout", "recover", "enter_cache",
+    "shadow_sync", "shadow_check", "light_dispatch", "callout", "recover", "enter_cache", "traced_write",
 )  # fmt: skip
 (
     TRAP_DISPATCH, EMULATE_FLAGS, EMULATE_CONTROL_REGISTER, EMULATE_PORT, DEVICE_REQUEST, EMULATE_FAR_TRANSFER, REFLECT,
     EMULATE_SYSTEM_CALL, EMULATE_INVLPG, SHADOW_FILL, SHADOW_TABLE, SHADOW_FLUSH, SHADOW_SWITCH, SHADOW_SYNC, SHADOW_CHECK,
-    LIGHT_DISPATCH, CALLOUT, RECOVER, ENTER_CACHE,
+    LIGHT_DISPATCH, CALLOUT, RECOVER, ENTER_CACHE, TRACED_WRITE,
 ) = range(len(PATHS))  # fmt: skip
 PATH_EVENTS = tuple(EVENT_ID[f"vmm.{path}"] for path in PATHS)
 N_VECTORS = 256
@@ -49,6 +49,7 @@ NOTHING_HELD = -1  # as a selector
 # GS while translated code has its own: the guest's, the VMM's as a callout found it, and what it was before an exit.
 GUEST_GS, OWN_GS, GS_BEFORE = range(3)
 N_SPILLED = 3  # EAX, ECX and EDX
+N_POINTERS = 8  # doublewords of the page-directory-pointer entries
 
 EXITS = np.dtype(
     [
@@ -101,6 +102,7 @@ EXITS = np.dtype(
         ("reference_count", "i8"),
         ("references", "i8", MAX_REFERENCES),
         ("items", "i8", len(PATHS)),
+        ("pointers", "i8", N_POINTERS),  # of PAE paging, before a MOV CR3
         ("push_count", "i8"),
         ("push_places", "i8", MAX_PUSHES),
         ("push_values", "i8", MAX_PUSHES),
@@ -129,6 +131,7 @@ def vcpu_place(name: str) -> int:
 
 CR0, CR2, CR3, CR4 = (vcpu_place(name) for name in ("cr0", "cr2", "cr3", "cr4"))
 CPL, INTERRUPT_FLAG, IOPL = (vcpu_place(name) for name in ("cpl", "interrupt_flag", "iopl"))
+DR7 = vcpu_place("dr") + 4 * 7
 GDTR_BASE, GDTR_LIMIT = vcpu_place("gdtr_base"), vcpu_place("gdtr_limit")
 IDTR_BASE, IDTR_LIMIT = vcpu_place("idtr_base"), vcpu_place("idtr_limit")
 TR_BASE, TR_LIMIT, TR_ACCESS = vcpu_place("tr_base"), vcpu_place("tr_limit"), vcpu_place("tr_access")

@@ -8,11 +8,17 @@ from .guest_walk import POINTERS, machine_address, read_guest
 
 @kernel
 def load_pointers(cpu, ram, control, cr3):
-    """Load the four entries; False, and all as before, if a present one sets a reserved bit."""
-    table = cr3 & CR3_PAE_ADDRESS
-    address = machine_address(cpu, ram, control, table)
+    """Load the four entries, with one reference; False, and all as before, if a present one sets a reserved bit."""
+    address = machine_address(cpu, ram, control, cr3 & CR3_PAE_ADDRESS)
     if address >= 0:
         reference(cpu, address, VMM)
+    return set_pointers(cpu, ram, control, cr3)
+
+
+@kernel
+def set_pointers(cpu, ram, control, cr3):
+    """What loading them does to the virtual processor."""
+    table = cr3 & CR3_PAE_ADDRESS
     reserved_high = cpu.address_reserved_high | PTE_HIGH_NX
     for number in range(4):
         low = read_guest(cpu, ram, control, table + 8 * number)
