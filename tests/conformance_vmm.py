@@ -16,11 +16,12 @@ import time
 import traceback
 from collections import Counter
 
+import sensitive_cases
+import v86_cases
 from hypothesis import HealthCheck, Phase, given, seed, settings
-from sensitive_cases import SENSITIVE_ROWS, some_cases, verdicts
 from small_kernel import Kernel
 from timed_kernels import timed_kernels
-from vmm_judge import VARIANTS, VMMS, judge
+from vmm_judge import VARIANTS, VMMS, isolated, judge
 from vmm_pieces import CLASSES, kernels_of
 
 from x86virt.disassembly import disassemble
@@ -29,6 +30,7 @@ TIMED = "timed"
 ALL_CASES = 1 << 20
 QUIET = dict(suppress_health_check=list(HealthCheck))
 SHOWN = 3  # failures of a class
+CHECKED = 8  # one kernel in so many runs again with the check of isolation
 CHECKPOINTS = (64, 64, 7, 16)  # instructions between two comparisons; one class in four looks closer
 
 
@@ -38,7 +40,7 @@ class Tally:
     def __init__(self) -> None:
         self.kinds: Counter[str] = Counter()
         self.outcomes: Counter[str] = Counter()
-        self.instructions = self.deliveries = 0
+        self.instructions = self.deliveries = self.checked = 0
         self.failures: list[str] = []
 
 
@@ -53,6 +55,9 @@ def run_class(name: str, under: str, kernels: int, number: int, tally: Tally) ->
     def judged(kernel: Kernel) -> None:
         try:
             verdict = judge(kernel, under, checkpoint, timed, explain=False)
+            if tally.kinds.total() % CHECKED == 0:
+                isolated(kernel, under)
+                tally.checked += 1
         except Exception:  # also one that the VMM itself raises
             failed.append(kernel)
             return
@@ -78,6 +83,7 @@ def failure_of(kernel: Kernel, under: str, checkpoint: int, timed: bool, explain
     """What is wrong with a kernel; empty: nothing."""
     try:
         judge(kernel, under, checkpoint, timed, explain)
+        isolated(kernel, under)
     except AssertionError as error:
         return f"wrong: {error}"
     except Exception as error:
@@ -127,10 +133,11 @@ def length_of(octets: bytes) -> int:
 
 
 def run_sensitive(under: str, most: int, tally: Tally) -> None:
-    """So many cases of every sensitive row."""
-    for row in SENSITIVE_ROWS:
+    """So many cases of every sensitive row, in all modes."""
+    runs = [(sensitive_cases, row) for row in sensitive_cases.SENSITIVE_ROWS] + [(v86_cases, row) for row in v86_cases.ROWS]
+    for made, row in runs:
         try:
-            tally.kinds += verdicts(some_cases(row, most), under)
+            tally.kinds += made.verdicts(made.some_cases(row, most), under)
         except AssertionError as error:
             tally.failures.append(f"{under}: {error}")
             print(tally.failures[-1], file=sys.stderr, flush=True)
@@ -160,8 +167,8 @@ def main() -> int:
 def report(under: str, tally: Tally, seconds: float) -> None:
     """Counts and failures of a strategy."""
     kinds = ", ".join(f"{number} {kind}" for kind, number in tally.kinds.most_common())
-    print(f"{under}: {kinds or 'nothing compared'}; {tally.instructions} guest instructions, "
-          f"{tally.deliveries} interrupts, {seconds:.0f} s, {len(tally.failures)} failures")  # fmt: skip
+    print(f"{under}: {kinds or 'nothing compared'}; {tally.instructions} guest instructions, {tally.deliveries} interrupts, "
+          f"{tally.checked} also checked for isolation, {seconds:.0f} s, {len(tally.failures)} failures")  # fmt: skip
     for outcome, number in tally.outcomes.most_common():
         print(f"  {number:6} {outcome or '(cut)'}")
     sys.stdout.flush()

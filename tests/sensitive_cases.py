@@ -199,10 +199,14 @@ def kernel_of(found: list[Case]) -> Kernel:
 MOST_CASES = 48  # of one kernel
 
 
-def some_cases(row: Row, most: int) -> list[Case]:
-    """So many cases of a row, always the same."""
-    found = list(cases(row))
+def drawn(row: Row, found: list, most: int) -> list:
+    """So many of a row's cases, drawn alike each time."""
     return found if len(found) <= most else random.Random(row.name).sample(found, most)
+
+
+def some_cases(row: Row, most: int) -> list[Case]:
+    """So many cases of a row."""
+    return drawn(row, list(cases(row)), most)
 
 
 def verdicts(found: Sequence[Case], under: str | type) -> Counter[str]:

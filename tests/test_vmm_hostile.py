@@ -23,7 +23,6 @@ from small_kernel import (
     GDT,
     HANDLERS,
     IDT,
-    RAM_BYTES,
     TABLE,
     TSS,
     Kernel,
@@ -40,25 +39,13 @@ from small_kernel import (
     strategy,
     word,
 )
-from vmm_judge import EQUAL, VMMS, judge
+from vmm_judge import EQUAL, VARIANTS, VMMS, isolated, judge
 from vmm_pieces import CALL_EBX, ROUTINES, UP, furnished, index
 
-from x86virt import Machine, load_profile
 from x86virt.vmm import layout
 
 TOP = layout.VMM_BASE
-ATTACK_CYCLES = 2_000_000
 OWN_SELECTORS = range(layout.FIRST_VMM_SELECTOR, 0x10000, 8)
-
-
-def isolated(kernel: Kernel, under: str) -> str:
-    """Run with the check of isolation; gives the outcome."""
-    machine = Machine(strategy(under), load_profile("p4_prescott"), RAM_BYTES, check_isolation=True)
-    machine.load(kernel.image())
-    result = machine.run(ATTACK_CYCLES)
-    assert not result.outcome.startswith("isolation"), result.outcome
-    result.ledger.check_conservation(result.ticks)
-    return result.outcome
 
 
 def attack(kernel: Kernel, under: str, checkpoint: int = 64) -> str:
@@ -186,6 +173,8 @@ def test_tables_modified_from_user_mode(name: str, under: str) -> None:
 
 # -- code -------------------------------------------------------------------------------------------------------------
 
+# With a cache that holds a few units, and with tables that are watched in other ways.
+TIGHT = tuple(name for name in VARIANTS if "-translation," in name and ("tc_size" in name or "shadow=" in name))
 MANY = 0x70000  # where copies of routines go
 
 
@@ -197,13 +186,13 @@ def copies(count: int, spacing: int, rounds: int) -> bytes:
     return one_round * rounds
 
 
-@pytest.mark.parametrize("under", VMMS)
+@pytest.mark.parametrize("under", (*VMMS, *TIGHT))
 @pytest.mark.parametrize("ring", (0, 3))
 def test_a_cache_of_translations_is_filled(ring: int, under: str) -> None:
     assert attack(furnished([Step(copies(1500, 0x20, 2), ring)]), under) == EQUAL
 
 
-@pytest.mark.parametrize("under", VMMS)
+@pytest.mark.parametrize("under", (*VMMS, *TIGHT))
 @pytest.mark.parametrize("ring", (0, 3))
 def test_code_that_is_executed_at_every_offset(ring: int, under: str) -> None:
     """Every byte of some pages is an entry: bytes overlap as instructions in all ways that decode."""
@@ -214,7 +203,7 @@ def test_code_that_is_executed_at_every_offset(ring: int, under: str) -> None:
     assert attack(kernel, under) == EQUAL
 
 
-@pytest.mark.parametrize("under", VMMS)
+@pytest.mark.parametrize("under", (*VMMS, *TIGHT))
 @pytest.mark.parametrize("ring", (0, 3))
 def test_the_running_code_changes_under_it(ring: int, under: str) -> None:
     """REP STOSB over itself, a store into the instruction that stores, a copy of itself onto itself, a push over the next."""
@@ -233,7 +222,7 @@ def test_the_running_code_changes_under_it(ring: int, under: str) -> None:
         assert attack(kernel, under, 4) == EQUAL
 
 
-@pytest.mark.parametrize("under", VMMS)
+@pytest.mark.parametrize("under", (*VMMS, *TIGHT))
 def test_a_user_changes_the_kernels_code_and_the_kernel_the_users(under: str) -> None:
     change = store(ROUTINES, 0x90C34A4A)  # DEC EDX twice, RET
     back = store(ROUTINES, 0x90C34242)

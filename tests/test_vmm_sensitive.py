@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+import v86_cases
 from sensitive_cases import MODES, SENSITIVE_ROWS, cases, some_cases, verdicts
 from small_kernel import EAX, ECX, EDX, Step, log, mov, run, strategy
 from vmm_judge import DECLARED, EQUAL, PLANNED, VMMS, judge
@@ -18,6 +19,7 @@ from x86virt import find_strategy
 GROUPS = [SENSITIVE_ROWS[number::6] for number in range(6)]
 EXPENSIVE = 2  # cases of a row that has a declared divergence, each of which runs alone
 CHEAP = 12
+IN_V86 = 1
 
 
 def has_divergence(row_name: str, under: str) -> bool:
@@ -33,6 +35,14 @@ def test_sensitive_instructions_do_what_the_bare_machine_does(rows: tuple, under
         counts = verdicts(some_cases(row, EXPENSIVE if declares else CHEAP), under)
         assert sum(counts.values()) > 0
         assert declares or not counts[DECLARED], (row.name, counts)
+
+
+@pytest.mark.parametrize("under", VMMS)
+def test_sensitive_instructions_in_virtual_8086_mode(under: str) -> None:
+    """There a VMM interprets; nothing is declared."""
+    found = [case for row in v86_cases.ROWS for case in v86_cases.some_cases(row, IN_V86)]
+    assert {case.mode.rsplit(",", 1)[0] for case in found} == set(v86_cases.MODES)
+    assert v86_cases.verdicts(found, under) == Counter({EQUAL: len(found)})
 
 
 def test_the_cases_cover_every_sensitive_row_and_mode() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from small_kernel import MAX_CYCLES, RAM_BYTES, Kernel, strategy
 
-from x86virt import Image, find_strategy, load_profile
+from x86virt import Image, Machine, find_strategy, load_profile
 from x86virt.discipline import tlb_discipline
 from x86virt.equivalence import Pair, Start, compare_runs, found
 from x86virt.vmm.options import Choice, Count, Size, Switch
@@ -35,6 +35,7 @@ def variants(name: str) -> list[str]:
 VARIANTS = tuple(variant for name in VMMS for variant in variants(name))
 MOST_INSTRUCTIONS = 10_000  # of one judged kernel
 MOST_TIMED = 4_000
+CHECKED_CYCLES = 2_000_000  # of one kernel whose every access is checked
 EQUAL, DECLARED, PLANNED = "equal", "declared", "planned"
 RULELESS = "ruleless"  # it relies on what its TLB holds, which no processor promises (x86virt/discipline.py)
 
@@ -152,6 +153,16 @@ def judge(
 ) -> Verdict:
     """The verdict on a kernel under a strategy; an assertion that fails carries the report."""
     return Judge(kernel, under, checkpoint, timed, explain).verdict()
+
+
+def isolated(kernel: Kernel, under: str) -> str:
+    """Run with the check of isolation at every access; gives the outcome."""
+    machine = Machine(find_strategy(under)(), load_profile("p4_prescott"), RAM_BYTES, check_isolation=True)
+    machine.load(kernel.image())
+    result = machine.run(CHECKED_CYCLES)
+    assert not result.outcome.startswith("isolation"), result.outcome
+    result.ledger.check_conservation(result.ticks)
+    return result.outcome
 
 
 def assert_all_equal(kernel: Kernel, timed: bool = False, checkpoint: int = 64) -> None:
