@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TYPE_CHECKING
 
 from ..core.entries import arm_stops
 from ..core.layout import (
@@ -19,9 +18,6 @@ from ..core.layout import (
 from ..inspection import View
 from ..machine import TICKS, Machine
 from .place import Place, place_of
-
-if TYPE_CHECKING:
-    from ..vmm.translation import Translator
 
 SLICE_SECONDS = 0.03  # between looks at the connection
 FIRST_SLICE, LARGEST_SLICE = 1_000_000 * TICKS, 1 << 50
@@ -83,18 +79,13 @@ class Execution:
         whose = DELIVERIES_OF_PROCESSOR if self.machine.vm is None else DELIVERIES_OF_VMM
         cpu.stop_deliveries = whose if deliveries else DELIVERIES_IGNORED
         arm_stops(self.machine.processor.state)
-        if self.translation is not None:
-            self.translation.stops.arm(int(cpu.stop_count))
-
-    @property
-    def translation(self) -> "Translator | None":
-        """The binary translator, where the technique has one."""
-        return None if self.machine.vm is None else self.machine.vm.translation
+        if self.machine.translation is not None:
+            self.machine.translation.stops.arm(int(cpu.stop_count))
 
     def beginning(self) -> int:
         """The address at which the processor begins the present instruction: the guest's own, or its translation's."""
         address = self.view.instruction_address()
-        return address if self.translation is None else self.translation.stops.beginning(address)
+        return address if self.machine.translation is None else self.machine.translation.stops.beginning(address)
 
     def begin_here(self) -> None:
         """The run begins at this instruction: it is no stop now."""
@@ -115,8 +106,8 @@ class Execution:
         """
         self.cpu.stop_number = 0
         going = self.machine.advance(retired, None, None, ticks)
-        if self.translation is not None:
-            self.translation.stops.settle()
+        if self.machine.translation is not None:
+            self.machine.translation.stops.settle()
         number = int(self.cpu.stop_number)
         if number and self.cpu.stop_notes:
             self.noted = self.armed[0][number - 1], Place(int(self.cpu.stop_retired), int(self.cpu.stop_ticks))
