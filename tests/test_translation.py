@@ -3,12 +3,13 @@
 from functools import cache
 
 import pytest
-from small_kernel import DATA, Kernel, Step, word
+from small_kernel import DATA, Kernel, Step, start, word
 from test_saved import assert_same
 from vmm_judge import EQUAL, judge
 
 from x86virt import Machine, find_strategy, load_profile
 from x86virt.api import compare
+from x86virt.core.layout import NEVER
 from x86virt.guests import find_guest
 from x86virt.vmm.translation import saving
 
@@ -117,3 +118,24 @@ def test_breakpoints_of_the_kernel_are_met_in_its_own_code() -> None:
     behind = b"\xe8\x00\x00\x00\x00\x58\x83\xc0\x17\x0f\x23\xc0"  # CALL, POP, ADD, MOV DR0
     enabled = b"\xb8\x01\x00\x00\x00\x0f\x23\xf8" + b"\x90" * 24
     assert judge(Kernel([Step(behind + enabled)]), "binary-translation", 1).kind == EQUAL
+
+
+def test_a_pause_anywhere_shows_the_guest_between_two_of_its_instructions() -> None:
+    code = b"\xf9\x9c\xfa\x9c\x9d\xfb\x90\x0e\x58\x9d\x0f\x20\xc1\x8c\xd2\xe8\x00\x00\x00\x00\x5b"  # STC, PUSHF, CLI ...
+    kernel = Kernel([Step(code)])
+    bare, paused = start(kernel), start(kernel, find_strategy("binary-translation")())
+    seen = {}
+    while bare.advance(int(bare.processor.cpu.retired) + 1):
+        seen[int(bare.processor.cpu.retired)] = view_of(bare)
+    pauses = 0
+    while paused.advance(NEVER, pause_ticks=int(paused.processor.cpu.ticks) + 1):
+        now = int(paused.processor.cpu.retired)
+        if now in seen and paused.processor.cpu.cpl:
+            assert view_of(paused) == seen[now]
+            pauses += 1
+    assert pauses > 50
+
+
+def view_of(machine: Machine) -> dict[str, int]:
+    """The guest's registers, as a debugger reads them."""
+    return {name: value for name, value in machine.strategy.virtual_registers(machine)[0].items() if not name.startswith("fpu")}

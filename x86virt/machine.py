@@ -38,6 +38,7 @@ from .vmm.vm import VirtualMachine
 
 if TYPE_CHECKING:
     from .vmm.recorder import TimeLog
+    from .vmm.translation import Translator
 
 DEFAULT_MEMORY = 16 << 20
 TICKS = 64
@@ -343,6 +344,11 @@ class Machine:
             self.dialogue.watch()
         else:
             self.stop("reset")
+
+    @property
+    def translation(self) -> "Translator | None":
+        """The binary translator of a technique that has one."""
+        return None if self.vm is None else self.vm.translation
 
     def console(self) -> bytes:
         """All text so far that came out of the debug ports 0xE9 and 0x402."""

@@ -79,16 +79,23 @@ class Execution:
         whose = DELIVERIES_OF_PROCESSOR if self.machine.vm is None else DELIVERIES_OF_VMM
         cpu.stop_deliveries = whose if deliveries else DELIVERIES_IGNORED
         arm_stops(self.machine.processor.state)
+        if self.machine.translation is not None:
+            self.machine.translation.stops.arm(int(cpu.stop_count))
+
+    def beginning(self) -> int:
+        """The address at which the processor begins the present instruction: the guest's own, or its translation's."""
+        address = self.view.instruction_address()
+        return address if self.machine.translation is None else self.machine.translation.stops.beginning(address)
 
     def begin_here(self) -> None:
         """The run begins at this instruction: it is no stop now."""
-        self.cpu.stop_passed, self.cpu.stop_passed_retired = self.view.instruction_address(), self.cpu.retired
+        self.cpu.stop_passed, self.cpu.stop_passed_retired = self.beginning(), self.cpu.retired
         self.cpu.stop_met = 0
 
     def stop_here(self) -> Stop | None:
         """The armed breakpoint at the present instruction, unless that was begun and met it before."""
         cpu, address = self.cpu, self.view.instruction_address()
-        if cpu.stop_passed == address and cpu.stop_passed_retired == cpu.retired:
+        if cpu.stop_passed in (address, self.beginning()) and cpu.stop_passed_retired == cpu.retired:
             return None
         return next((stop for stop in self.armed[0] if self.is_code(stop) and stop.first == address), None)
 
@@ -99,6 +106,8 @@ class Execution:
         """
         self.cpu.stop_number = 0
         going = self.machine.advance(retired, None, None, ticks)
+        if self.machine.translation is not None:
+            self.machine.translation.stops.settle()
         number = int(self.cpu.stop_number)
         if number and self.cpu.stop_notes:
             self.noted = self.armed[0][number - 1], Place(int(self.cpu.stop_retired), int(self.cpu.stop_ticks))

@@ -89,7 +89,7 @@ class TranslatedCode:
 
     def __init__(self, machine: "Machine") -> None:
         self.processor = machine.processor
-        self.translation = None if machine.vm is None else machine.vm.translation
+        self.translation = machine.translation
 
     def units(self) -> list["Unit"]:
         """The units that hold code of the guest's, in the order of the cache."""

@@ -152,7 +152,7 @@ def counted(number: int, what: str) -> str:
 
 def occupancy_lines(machine: "Machine") -> list[str]:
     """How full the translation cache is, what its units grew to, and what the translator has done so far."""
-    translation = None if machine.vm is None else machine.vm.translation
+    translation = machine.translation
     if translation is None:
         return [NOT_TRANSLATED]
     cache, units = translation.cache, TranslatedCode(machine).units()

@@ -37,7 +37,7 @@ def forward_for(machine: "Machine", shown: Filter | None) -> Forward | None:
         return None
     if not shown.addresses:
         return ByLedger(machine, shown)
-    if machine.vm is not None and machine.vm.translation is not None:
+    if machine.translation is not None:
         return None  # where code is translated, the processor never comes to the addresses of the guest's kernel
     places = list(dict.fromkeys(chain(*(addresses[: MAX_STOPS + 1] for addresses in shown.addresses))))
     return ByStops(machine, places) if len(places) <= MAX_STOPS else None

@@ -26,7 +26,6 @@ from .state import X87_FIELDS, VirtualState, bare_state
 
 if TYPE_CHECKING:
     from ..machine import Machine
-    from .translation import Translator
 
 # By row, the modes in which it is watched, a bit each.
 WATCHED = np.array(
@@ -118,14 +117,9 @@ class Probe:
         """Set the mask of rows."""
         cpu = self.machine.processor.cpu
         # A kernel that is translated is not watched at all.
-        cpu.probe[: len(WATCHED)] = WATCHED if self.translation is None else WATCHED & ~(1 << MODE_GUEST_KERNEL)
+        cpu.probe[: len(WATCHED)] = WATCHED if self.machine.translation is None else WATCHED & ~(1 << MODE_GUEST_KERNEL)
         cpu.probe_on = 1
         enter_level(self.machine.processor.state, int(cpu.cpl))
-
-    @property
-    def translation(self) -> "Translator | None":
-        """The translator of a technique that has one: of these rows its code executes what it put there itself."""
-        return None if self.machine.vm is None else self.machine.vm.translation
 
     def execute(self) -> int:
         """Execute the instruction deprivileged."""
@@ -142,7 +136,7 @@ class Probe:
         rip, number, mode_number = int(cpu.rip), int(cpu.probe_row), int(cpu.mode)
         row, mode = ROWS[number].name, MODE_NAME[mode_number]
         site = rip, row, mode
-        is_translated = self.translation is not None and self.translation.cache.holds(rip)
+        is_translated = self.machine.translation is not None and self.machine.translation.cache.holds(rip)
         if not is_translated and self.looks[site] < MOST_LOOKS:
             self.looks[site] += 1
             self.look(row, mode)

@@ -46,6 +46,8 @@ def note_arrival(vm: "VirtualMachine") -> None:
         gla = vm.linear_eip()
     except Unsupported:  # which is said when the guest needs it
         return
+    if vm.translation is not None and vm.translation.inside and vm.translation.stops.note_arrival(gla):
+        return
     if cpu.stop_passed == gla and cpu.stop_passed_retired == cpu.retired:
         return
     for number in range(int(cpu.stop_count)):

@@ -21,7 +21,9 @@ SAVED = {
     "serving", "own_gs", "ring", "cs", "trap_flag", "inside", "gs", "passed", "entered", "iopl", "cache", "hash", "outer_hash",
     "pages", "adaptation",
 }  # fmt: skip
-MADE = {"vm", "chaining", "inline_emulation", "translate_user", "record", "site", "overlay", "context_entered"}
+MADE = {
+    "vm", "chaining", "inline_emulation", "translate_user", "record", "site", "overlay", "context_entered", "stops",
+}  # fmt: skip
 
 
 def translator_state(translator: "Translator") -> dict[str, Any]:
@@ -91,6 +93,7 @@ def restore_translator(translator: "Translator", state: dict[str, Any]) -> None:
         table: HashTable = getattr(translator, name)
         table.context = None if context is None else context_of(context)
         table.entered = {word(place): word(eip) for place, eip in entered}
+    translator.stops.follow()
     translator.pages.written = {(word(frame), word(first), word(last)) for frame, first, last in state["written"]}
 
 

@@ -5,6 +5,7 @@ and the flags what the guest's processor would hold there; when the guest is res
 translation of the guest's next instruction. Everything else of the VMM works on the guest's own state.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,7 @@ from .pages import CodePages
 from .record import N_SELECTORS, RECORD, slot
 from .recovery import SLOT_OF_REGISTER, Recovery
 from .sequences import INNERMOST_RING, Choices, Context
+from .stops import TranslatedStops
 from .unit import Scan, Unit
 
 if TYPE_CHECKING:
@@ -77,6 +79,7 @@ class Translator:
         self.hash, self.outer_hash = HashTable(vm, layout.HASH), HashTable(vm, layout.OUTER_HASH)
         self.pages = CodePages(self)
         self.adaptation = Adaptation(self)
+        self.stops = TranslatedStops(self)
         self.chaining, self.inline_emulation = bool(option("chaining")), bool(option("inline_emulation"))
         self.translate_user = bool(option("translate_user"))
         self.record = vm.processor.memory[layout.TRANSLATOR : layout.TRANSLATOR + RECORD.itemsize].view(RECORD)[0]
@@ -236,7 +239,11 @@ class Translator:
     def look(self, frame: Frame) -> None:
         """The processor has stopped in translated code: make the frame the guest's, and change nothing else."""
         unit = self.cache.unit_at(frame.eip)
-        self.view(frame, unit.recovery_at(frame.eip - unit.address))
+        offset = frame.eip - unit.address
+        recovery = unit.recovery_at(offset)
+        if recovery.unpushed:  # the PUSHF has not completed, whatever lies below its stack already
+            recovery = replace(recovery, eip=unit.eip_at(offset), release=4)
+        self.view(frame, recovery)
 
     def view(self, frame: Frame, recovery: Recovery) -> None:
         """Make a frame the guest's, its registers visible in `overlay`, and the virtual flags those of the moment."""

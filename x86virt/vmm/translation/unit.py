@@ -76,6 +76,10 @@ class Unit:
         """The guest's state in front of the instruction at an offset."""
         return self.recoveries[bisect_right(self.offsets, offset) - 1]
 
+    def eip_at(self, offset: int) -> int:
+        """The guest instruction to whose translation an offset belongs."""
+        return max(self.boundaries.items(), key=lambda row: (row[1] <= offset, row[1]))[0]
+
     def boundary_of(self, eip: int) -> int | None:
         """The address at which the guest instruction at `eip` may be entered."""
         offset = self.boundaries.get(eip)
