@@ -2,7 +2,8 @@
 
 python benchmarks/readme.py            the syscall table, which is the same on every host
 python benchmarks/readme.py --check    exit with 1 if that table is not current
-python benchmarks/readme.py --speed    the speed of the emulator on this host too, and of the others that are installed
+python benchmarks/readme.py --speed    the longer tables too (what each optimisation buys, the published figures), the speed of
+                                       the emulator on this host, and of the others that are installed
 """
 
 import argparse
@@ -15,11 +16,20 @@ from rich.console import Console, RenderableType
 from x86virt.benchmarks import bench_speed
 
 from x86virt.api import bench, make_setup
+from x86virt.optimisations import STRATEGIES as CHOICES
+from x86virt.optimisations import benchmarks, show_optimisations
 from x86virt.report import show_suite
 from x86virt.speed import measure_speed, show_speed
+from x86virt.suites import measure
+from x86virt.validation.freeze import read_freezes
+from x86virt.validation.judge import judge
+from x86virt.validation.plan import chosen_rows, shipped_plan
+from x86virt.validation.predict import Predictor
+from x86virt.validation.show import show_validation
 
 README = pathlib.Path(__file__).resolve().parent.parent / "README.md"
 STRATEGIES = ("native", "trap-and-emulate")
+PUBLISHED = "aa06.nano.*.sw"
 
 
 def as_text(renderable: RenderableType) -> str:
@@ -40,6 +50,17 @@ def with_block(text: str, name: str, content: str) -> str:
 def syscall_table() -> str:
     """The table that `make bench` prints."""
     return as_text(show_suite(bench("syscall", STRATEGIES)))
+
+
+def optimisations_table() -> str:
+    """The table that `x86virt bench optimisations` prints."""
+    return as_text(show_optimisations(measure(benchmarks(), [make_setup(strategy) for strategy in CHOICES])))
+
+
+def published_table() -> str:
+    """What `x86virt validate --id 'aa06.nano.*.sw'` prints."""
+    plan = shipped_plan()
+    return as_text(show_validation(judge(chosen_rows((PUBLISHED,)), plan, Predictor(plan), read_freezes()), False))
 
 
 def speed_table(cold: bool) -> str:
@@ -66,6 +87,8 @@ def main() -> int:
             print("README.md: the syscall table is not current; run `make readme`", file=sys.stderr)
         return int(after != before)
     if options.speed:
+        after = with_block(after, "optimisations", optimisations_table())
+        after = with_block(after, "published", published_table())
         after = with_block(after, "speed", speed_table(cold=True))
         after = with_block(after, "comparison", comparison_table())
     README.write_text(after, encoding="utf-8")

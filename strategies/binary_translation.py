@@ -3,8 +3,8 @@
 What x86 does not let a VMM see by trapping, a translator sees before it executes. The guest's kernel is read a dozen
 instructions at a time, just when it is about to run, and written anew into a cache: innocuous instructions as they are,
 sensitive ones as a few that work on the virtual processor, or as a callout to the VMM. The cache is real code in the
-machine's memory, in ring 1, behind the truncated limits of every guest segment (Adams and Agesen, ASPLOS 2006; Bugnion
-and others, TOCS 2012).
+machine's memory, which the kernel executes in ring 1, behind the truncated limits of every guest segment (Adams and
+Agesen, ASPLOS 2006; Bugnion and others, TOCS 2012).
 
 * A jump leaves its unit by a callout once; then it is patched to go straight to its target's unit.
 * An indirect jump, call or return finds the unit of a guest address in a hash table, without leaving the cache.
@@ -24,14 +24,12 @@ from typing import ClassVar
 
 from x86virt.vmm import (
     SEEN_BY_PROGRAMS,
-    Count,
     Exit,
     GuestFault,
-    Size,
     SoftwareVmm,
-    Switch,
     VirtualMachine,
     shadow_options,
+    translation_options,
 )
 
 
@@ -40,16 +38,7 @@ class BinaryTranslation(SoftwareVmm):
 
     name = "binary-translation"
     processor = "binary_translation"
-    options = (
-        Switch("chaining", "jumps are patched to go from unit to unit, and the hash table is filled", True),
-        Switch("inline_emulation", "CLI, STI, PUSHF, POPF, reads of control registers and selectors without a callout", True),
-        Switch("adaptive", "an instruction that faults often at traced memory becomes a callout", True),
-        Count("adapt_after", "faults of an instruction at traced memory until it is a callout", 4, 1, 1 << 20),
-        Count("restore_after", "callouts in a row that wrote nothing traced until it is itself again", 32, 1, 1 << 20),
-        Switch("translate_user", "programs run translated too, and see nothing of the VMM", False),
-        Size("tc_size", "room for translated code", 192 << 10, 4 << 10, 192 << 10),
-        *shadow_options(),
-    )
+    options = (*translation_options(), *shadow_options())
     paths: ClassVar[tuple[str, ...]] = (*SoftwareVmm.paths, "light_dispatch", "callout", "recover", "enter_cache", "leave_ring")
     jitted: ClassVar = {
         **SoftwareVmm.jitted,

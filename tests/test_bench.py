@@ -1,11 +1,13 @@
 """Benchmark suites: rows that name real regions, figures that add up, and tables that show them."""
 
+import io
 import json
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from x86virt import speed
+from x86virt import optimisations, speed
 from x86virt.api import DEFAULT_PROFILE, bench, make_setup
 from x86virt.cli import main
 from x86virt.guests import guests
@@ -21,12 +23,12 @@ from x86virt.speed import (
     time_phases,
     without_sysenter,
 )
-from x86virt.suites import suite
+from x86virt.suites import measure, suite
 
 BOTH = ("native", "trap-and-emulate")
 
 
-@pytest.mark.parametrize("name", ["syscall", "micro"])
+@pytest.mark.parametrize("name", ["syscall", "micro", "optimisations"])
 def test_every_benchmark_names_a_region_that_its_guest_has(name: str) -> None:
     for benchmark in suite(name):
         assert 0 <= benchmark.region < len(guests()[benchmark.guest].regions)
@@ -38,6 +40,24 @@ def test_every_benchmark_names_a_region_that_its_guest_has(name: str) -> None:
 def test_micro_holds_every_region_of_every_guest() -> None:
     held = {(benchmark.guest, benchmark.region) for benchmark in suite("micro")}
     assert held == {(guest.name, number) for guest in guests().values() for number in range(len(guest.regions))}
+
+
+def test_the_table_of_optimisations_shows_what_each_choice_buys() -> None:
+    """Fewer iterations and kernels than the command has; the order of the figures is what each choice is for."""
+    kernels = [benchmark for benchmark in optimisations.benchmarks() if benchmark.guest in ("callret", "intflag", "pgfault")]
+    rows = measure(kernels, [make_setup(strategy) for strategy in optimisations.STRATEGIES], 200)
+    assert all(row.outcome == "done" for row in rows)
+    ratios = {(row.strategy.removeprefix("binary-translation"), row.benchmark): row.ratio_to_native for row in rows}
+    assert ratios["", "call"] < ratios[",chaining=off", "call"]
+    inline, called, trapped = (ratios[name, "CLI, STI"] for name in ("", ",inline_emulation=off", "trap-and-emulate"))
+    assert 5 * inline < min(called, trapped)
+    assert ratios["", "#PF"] < ratios[",shadow=trace", "#PF"] < ratios[",adaptive=off,shadow=trace", "#PF"]
+    file = io.StringIO()
+    Console(file=file, width=150).print(optimisations.show_optimisations(rows))
+    text = file.getvalue()
+    assert "native, cycles" in text and "binary-translation,chaining=off" in text
+    assert all(benchmark.sentence in text for benchmark in kernels)
+    assert set(optimisations.UNIX_ROWS) <= {benchmark.name for benchmark in optimisations.benchmarks()}
 
 
 def test_figures_of_a_row_add_up() -> None:

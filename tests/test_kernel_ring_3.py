@@ -37,7 +37,7 @@ MAX_CYCLES, MEMORY = 200_000_000, 8 << 20
 def test_every_guest_is_equal(name: str) -> None:
     under, profile = strategy(NAME), load_profile("p4_prescott")
     image = find_guest(name)
-    line = short_line(name, 1 if name == "mix" else 2)
+    line = short_line(name, 1 if name in ("mix", "irq", "speed") else 2)
     comparison = compare_runs(image, under, strategy("native"), profile, MEMORY, line, MAX_CYCLES, 1 << 14)
     assert comparison.equal, "\n".join(comparison.report)
     assert comparison.divergences == []

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from command_line import Answer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_kernel import (
@@ -417,6 +418,18 @@ def test_what_a_table_write_costs_is_the_policys_choice():
     assert drop.traced_write == drop.out_of_sync == 0
     assert trace.traced_write > 4 and trace.out_of_sync == 0 and trace.entry_dropped > 0
     assert 0 < late.traced_write < trace.traced_write and late.out_of_sync > 0
+
+
+def test_one_command_compares_the_policies(capsys):
+    """`x86virt compare` with the three of them: all equal to the bare machine, each with events and cycles of its own."""
+    names = ["trap-and-emulate", *(f"trap-and-emulate,shadow={policy}" for policy in POLICIES[1:])]
+    chosen = [word for name in names for word in ("--strategy", name)]
+    answer = Answer(capsys, "compare", "ptemod", *chosen, "-c", "iterations=20", "--json", "-")
+    assert answer.status == 0, answer.err
+    rows = answer.json()
+    assert rows["equal"] and list(rows["differences"]) == names
+    assert [run["strategy"] for run in rows["runs"]] == ["native", *names]
+    assert len({run["cycles"] for run in rows["runs"]}) == 4
 
 
 FAR_PAGES = [0x1000000 * number + PAGE for number in range(1, 30)]

@@ -12,7 +12,7 @@ from small_kernel import strategy
 
 from x86virt import Machine, RunResult, Strategy, find_guest, find_strategy, load_profile
 from x86virt.equivalence import compare_runs
-from x86virt.vmm import VmmError
+from x86virt.vmm import SoftwareVmm, VmmError, shadow_options, translation_options
 
 GUIDE = pathlib.Path(__file__).resolve().parent.parent / "strategies" / "README.md"
 TEXT = GUIDE.read_text(encoding="utf-8")
@@ -146,3 +146,17 @@ def test_handle_raises_vmm_error_itself() -> None:
     assert machine.processor.run() == 7  # at the VMM's entry
     with pytest.raises(VmmError, match="write on_page_fault"):
         machine.strategy.handle(machine.vm, machine.vm.crossings.read_exit())
+
+
+def test_options_of_the_toolkit_have_their_defaults_where_a_strategy_declares_none() -> None:
+    class Translates(SoftwareVmm):
+        """It has no callouts' hooks yet."""
+
+        name = "translates"
+        processor = "binary_translation"
+
+    result = run(Translates(), "hello")
+    assert result.outcome.startswith("unsupported: translates: no hook for exit '")
+    assert all(Translates.option(option.name) == option.default for option in (*translation_options(), *shadow_options()))
+    with pytest.raises(KeyError):
+        Translates.option("no_such")

@@ -228,7 +228,7 @@ def test_alignment_is_checked_in_translated_programs() -> None:
     assert 17 in [row[0] for row in log(run(kernel, TRANSLATED)[0])]
 
 
-REACHING = ("load", "store", "read-modify-write", "push", "call", "return", "code", "string", "x87", "wrap")
+REACHING = ("load", "read-modify-write", "push", "return", "code", "string", "x87", "wrap")
 
 # -- attacks --------------------------------------------------------------------------------------------------------------
 

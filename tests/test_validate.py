@@ -14,7 +14,7 @@ from x86virt.validation import freeze as freezing
 from x86virt.validation.freeze import Freeze, freeze_text, read_freezes
 from x86virt.validation.interval import HIGH, LOW, at_clock, at_end
 from x86virt.validation.judge import NOT_COVERED, PATH_DOMINATED, STRUCTURAL, UNEXPLAINED, Validation, judge, verdict_of
-from x86virt.validation.plan import PlanError, ProfileValue, Run, chosen_rows, read_plan, shipped_plan
+from x86virt.validation.plan import PlanError, ProfileValue, Run, chosen_rows, read_plan, shipped_plan, technique
 from x86virt.validation.predict import Iteration, NotPredicted, Prediction, Predictor
 from x86virt.validation.published import half_of_last_digit, published_rows
 from x86virt.validation.select import built_in_ancestor
@@ -47,9 +47,9 @@ def predicted(cycles, low, high, share=0):
 
 def verdict(prediction, freezes=None, name=SOFTWARE, **changes):
     """The verdict on one row whose plan has some of its fields changed."""
-    plan = shipped_plan()
+    plan, fields = shipped_plan(), {"unexplained": "", "explained": "", **changes}
     entries = tuple(
-        replace(entry, **changes) if isinstance(entry, Run) and name in entry.ids else entry for entry in plan.entries
+        replace(entry, **fields) if isinstance(entry, Run) and name in entry.ids else entry for entry in plan.entries
     )
     found = {COLUMN.column: COLUMN} if freezes is None else freezes
     return verdict_of(NAMES[name], replace(plan, entries=entries), Oracle(prediction), found)
@@ -353,6 +353,13 @@ def test_a_profile_that_inherits_nothing_stands_for_nothing(tmp_path):
     (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match="inherits no built-in profile"):
         built_in_ancestor(tmp_path / "mine.toml")
+
+
+def test_a_strategy_with_options_is_one_of_its_technique(capsys):
+    answer = Answer(capsys, "validate", "--strategy", "binary-translation", "--id", "aa06.nano.call_ret.*", "--json", "-")
+    (row,) = answer.json()["rows"]
+    assert row["strategy"].startswith("binary-translation,shadow=trace")
+    assert technique(row["strategy"]) == "binary-translation" == technique("binary-translation")
 
 
 def test_rows_are_chosen_by_strategy(capsys):

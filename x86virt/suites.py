@@ -112,6 +112,7 @@ MICRO_ITERATIONS = {"pgfault": 255, "mix": 5, "irq": 20}  # else the guest's def
 SUITE_SENTENCES = {
     "syscall": "the system call round trip",
     "unix": "what lmbench measures, on a small Unix-like kernel: calls, processes, pipes, pages, signals",
+    "optimisations": "what each choice of a software VMM buys: one table of kernels under each, over the bare machine",
     "micro": "one event each: calls, faults, page tables, ports, address spaces, interrupts",
     "speed": "the emulator itself, in host time",
 }
@@ -130,6 +131,10 @@ def suite(name: str) -> tuple[Benchmark, ...]:
         return UNIX
     if name == "micro":
         return tuple(_micro())
+    if name == "optimisations":
+        from .optimisations import benchmarks
+
+        return benchmarks()
     names = suite_names()
     advice = f"use one of {', '.join(names)}{near_matches(name, names)}"
     raise SuiteError(f"suite {show(name)}", "no such suite", advice)

@@ -18,7 +18,11 @@ from .output import SCHEMA_VERSION, get_ready, say, show, status_of_rows, write_
 def bench_command(
     suite: str, strategies: Sequence[str], json_file: str | None, iterations: int | None, cold: bool, **machine: Any
 ) -> int:
-    """Run the benchmarks of SUITE (syscall, micro, speed) and say where the cycles went."""
+    """Run the benchmarks of SUITE (syscall, unix, micro, optimisations, speed) and say where the cycles went.
+
+    `optimisations` runs the software VMMs with each choice off, or made otherwise, unless strategies are named.
+    """
+    from ..optimisations import NAME, STRATEGIES, show_optimisations
     from ..suites import measure
     from ..suites import suite as suite_named
 
@@ -27,6 +31,8 @@ def bench_command(
     if cold:
         raise click.UsageError("--cold is for `bench speed`")
     benchmarks = suite_named(suite)
+    if suite == NAME and tuple(strategies) == (ALL,):
+        strategies = STRATEGIES
     setups = make_setups(strategies, machine)
     get_ready()
     rows = measure(benchmarks, setups, iterations, say)
@@ -35,7 +41,7 @@ def bench_command(
     else:
         from ..report import show_suite
 
-        show(show_suite(rows))
+        show(show_optimisations(rows) if suite == NAME else show_suite(rows))
     return status_of_rows([row.outcome for row in rows], len(setups))
 
 

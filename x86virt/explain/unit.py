@@ -76,7 +76,7 @@ def one_place(machine: "Machine", guest: str, symbols: Symbols, address: int, in
     seen = watch(machine, symbols, address, LAST if instructions is None else instructions)
     name = f"{address:08x} {symbols.text(address)}".rstrip()
     if seen is None:
-        advice = f"`x86virt explain unit {guest}` lists the units; what runs in ring 3 is not translated"
+        advice = f"`x86virt explain unit {guest}` lists the units; programs are translated with translate_user=on"
         raise UserError(f"explain unit {guest}:{name}", "no unit of this code was seen", advice)
     data = facts(machine, guest, seen.retired) | {"place": address, "units": seen.units}
     title = f"of {guest}, translated by {machine.strategy.name}, {after(seen.retired)}"

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from .freeze import Freeze
-from .plan import ARITHMETIC, NotCovered, Plan, ProfileValue, Run
+from .plan import ARITHMETIC, NotCovered, Plan, ProfileValue, Run, technique
 from .predict import NotPredicted, Prediction, Predictor
 from .published import Published
 
@@ -230,7 +230,7 @@ def with_reason(verdict: Verdict, entry: Run) -> Verdict:
 
 def with_freeze(verdict: Verdict, entry: Run, predictor: Predictor, freezes: Mapping[str, Freeze]) -> Verdict:
     """A prediction that changed since its column was frozen wants a mechanism. A stand-in's may differ."""
-    own = entry.strategy in predictor.strategies or entry.host.profile in predictor.profiles
+    own = technique(entry.strategy) in predictor.strategies or entry.host.profile in predictor.profiles
     if not entry.column or own or verdict.predicted is None:
         return verdict
     before = freezes[entry.column].predicted.get(verdict.published.id)

@@ -38,6 +38,11 @@ class PlanError(UserError):
         super().__init__(f"{FILE}: {where}", what, advice)
 
 
+def technique(strategy: str) -> str:
+    """The technique that a strategy's name begins with, before its options."""
+    return strategy.partition(",")[0]
+
+
 @dataclass(frozen=True)
 class Host:
     """The processor of a publication: one of the profiles, at the clock of the profile (0) or another in MHz."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..isa.events import EVENTS, TICKS_PER_CYCLE
 from ..profile import Profile
 from .interval import HIGH, LOW, at_clock, at_end
-from .plan import Host, Loop, Plan, Run
+from .plan import Host, Loop, Plan, Run, technique
 
 if TYPE_CHECKING:
     from ..machine import Region
@@ -68,10 +68,11 @@ class Predictor:
         """The strategy of a name. Raises NotPredicted if there is none."""
         from ..vmm.registry import find_strategy, strategy_names
 
-        if name in self.strategies:
-            return self.strategies[name]
-        if name not in strategy_names():
-            raise NotPredicted(f"there is no strategy {name} yet")
+        base = technique(name)
+        if base in self.strategies:
+            return self.strategies[base]
+        if base not in strategy_names():
+            raise NotPredicted(f"there is no strategy {base} yet")
         return find_strategy(name)
 
     def predict(self, run: Run) -> Prediction:

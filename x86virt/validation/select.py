@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import StrategyError, UserError
 from ..profile import Profile, load_profile, profile_names
-from .plan import NotCovered, Plan, ProfileValue, Run, chosen_rows
+from .plan import NotCovered, Plan, ProfileValue, Run, chosen_rows, technique
 from .published import Published
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ def run_of(plan: Plan, row: Published) -> Run | ProfileValue | None:
 
 
 def strategy_of(plan: Plan, row: Published) -> str:
-    """The strategy of a row, empty if it has none."""
+    """The technique of a row, empty if it has none."""
     run = run_of(plan, row)
-    return run.strategy if isinstance(run, Run) else ""
+    return technique(run.strategy) if isinstance(run, Run) else ""
 
 
 def profile_of(plan: Plan, row: Published) -> str:
@@ -56,7 +56,7 @@ def stand_in_strategies(names: Sequence[str]) -> "dict[str, type[Strategy]]":
     found: dict[str, type[Strategy]] = {}
     for name in names:
         strategy = find_strategy(name)
-        base = str(strategy.name).partition(",")[0]
+        base = technique(str(strategy.name))
         if base not in strategy_names():
             advice = f"give its class the name of one of {', '.join(strategy_names())}"
             raise StrategyError(f"strategy {name}", f"no published row is of a technique named {base!r}", advice)

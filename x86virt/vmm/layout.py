@@ -178,7 +178,7 @@ DEVICE = np.dtype(
 
 # What heads the translator's tables: whether there is one, and the context of the entry points.
 TABLES = np.dtype([(name, "<u4") for name in ("translates", "context_cs", "context_iopl", "place_count")])
-SITE_KINDS = ("sensitive_instruction", "open_window", "simulated_write")  # that the routines know, in their order
+SITE_KINDS = ("sensitive_instruction", "open_window", "adapted_write")  # that the routines know, in their order
 
 INCLUDE = pathlib.Path(__file__).with_name("witness") / "vmm.inc"
 NUMBERS = {

@@ -144,6 +144,23 @@ def shadow_options(policy: str = "drop") -> tuple[Option, ...]:
     )
 
 
+def translation_options() -> tuple[Option, ...]:
+    """The options of binary translation, for every strategy whose processor is that."""
+    return (
+        Switch("chaining", "jumps are patched to go from unit to unit, and the hash table is filled", True),
+        Switch("inline_emulation", "CLI, STI, PUSHF, POPF, reads of control registers and selectors without a callout", True),
+        Switch("adaptive", "an instruction that faults often at traced memory becomes a callout", True),
+        Count("adapt_after", "faults of an instruction at traced memory until it is a callout", 4, 1, 1 << 20),
+        Count("restore_after", "callouts in a row that wrote nothing traced until it is itself again", 32, 1, 1 << 20),
+        Switch("translate_user", "programs run translated too, and see nothing of the VMM", False),
+        Size("tc_size", "room for translated code", 192 << 10, 4 << 10, 192 << 10),
+    )
+
+
+# What the toolkit's parts look up, also where a strategy does not declare it: then it is the default.
+OF_TOOLKIT = {option.name: option for option in (*shadow_options(), *translation_options())}
+
+
 def split_options(name: str) -> tuple[str, list[tuple[str, str]]]:
     """The strategy that a name begins with, and what is chosen behind it."""
     match = CHOSEN.fullmatch(name)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from .exits import Exit, VmmError
 from .instruction import bytes_at_trap, text_at_trap
-from .options import Option, Value
+from .options import OF_TOOLKIT, Option, Value
 from .state import (
     SegmentState,
     VirtualState,
@@ -43,9 +43,9 @@ class Strategy:
 
     @classmethod
     def option(cls, name: str) -> Value:
-        """What was chosen for an option that the strategy declares, or its default."""
-        default = {option.name: option.default for option in cls.options}[name]
-        return cls.chosen.get(name, default)
+        """What was chosen for an option that the strategy declares, or its default; the default of one of the toolkit's."""
+        declared = OF_TOOLKIT | {option.name: option for option in cls.options}
+        return cls.chosen.get(name, declared[name].default)
 
     @classmethod
     def configure(cls) -> None:

@@ -31,7 +31,6 @@ from .instruction import Instruction, decode_at_trap
 from .interpreter import Interpreter
 from .isolation import set_owners
 from .open_entries import OpenEntries
-from .options import MOST_WRITES, Value
 from .physical_map import PhysicalMap
 from .prices import PathPrices
 from .region import region_address
@@ -49,14 +48,6 @@ if TYPE_CHECKING:
 
 M32 = 0xFFFFFFFF
 PAGE = 4096
-SHADOW_BYTES = layout.SHADOW_PAGES * PAGE
-SCATTERED = "scattered"  # the guest's frames in descending order
-
-
-def chosen(vm: "VirtualMachine", name: str, default: Value) -> Value:
-    """What is chosen for an option of the toolkit's parts, which a strategy need not declare."""
-    strategy = vm.machine.strategy
-    return strategy.option(name) if any(option.name == name for option in strategy.options) else default
 
 
 class VirtualMachine:
@@ -66,10 +57,11 @@ class VirtualMachine:
         self.machine, self.ring = machine, ring
         self.processor = machine.processor
         self.prices = PathPrices(machine.profile)
+        option = machine.strategy.option
         frames = machine.memory_bytes // PAGE
         first = layout.VMM_BYTES // PAGE
         self.p2m = np.arange(first, first + frames, dtype=np.int64)
-        if chosen(self, "p2m", SCATTERED) == SCATTERED:
+        if option("p2m") == "scattered":  # in descending order
             self.p2m = self.p2m[::-1].copy()
         self.boards = record_array(BOARD)
         self.board = self.boards.view(np.recarray)[0]
@@ -81,8 +73,8 @@ class VirtualMachine:
         reset_model_specific(self.model_specific.view(np.recarray)[0])
         self.unpriced = 0
         self.exits: dict[str, list[int]] = {}
-        policy, size = str(chosen(self, "shadow", "drop")), int(chosen(self, "shadow_size", SHADOW_BYTES))
-        self.shadow = ShadowMemory(self, policy, size, int(chosen(self, "shadow_writes", MOST_WRITES)))
+        policy, size = str(option("shadow")), int(option("shadow_size"))
+        self.shadow = ShadowMemory(self, policy, size, int(option("shadow_writes")))
         self.descriptors = ShadowDescriptors(self, ring)
         self.segments = VirtualSegments(self)
         self.crossings = Crossings(self)
