@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import Phase, given, seed, settings
-from small_kernel import DATA, EAX, EBX, TABLE, Kernel, Step, invlpg, load, store, strategy
+from small_kernel import DATA, EAX, EBX, TABLE, Kernel, Step, invlpg, load, push, store, strategy
 from timed_kernels import timed_kernels
 from vmm_judge import EQUAL, PLANNED, RULELESS, VARIANTS, VMMS, judge
 from vmm_pieces import CLASSES, GLOBALS, PTE_G, UP, furnished, index, kernels_of
@@ -117,6 +117,13 @@ def test_a_kernel_that_relies_on_its_tlb_is_not_judged() -> None:
     for under in VMMS:
         assert judge(furnished(forgets), under).kind == RULELESS
         assert judge(furnished(tells), under).kind == EQUAL
+
+
+@pytest.mark.parametrize("under", ("binary-translation", "binary-translation,translate_user=on"))
+@pytest.mark.parametrize("code", (b"\x01\xd8\x40", b"\xeb\x00\x40", b"\x50\x58", b"\xe8\x00\x00\x00\x00\x5b"))
+def test_the_trap_of_tf_comes_before_a_pause_behind_its_instruction(code: bytes, under: str) -> None:
+    for step in (Step(push(0x302) + b"\x9d" + code), Step(code, 3, 0x302)):
+        assert judge(furnished([step]), under, 1).kind == EQUAL
 
 
 class Drifts(TrapAndEmulate):

@@ -235,6 +235,10 @@ class Machine:
         with self.ends_run():
             while self.outcome is None:
                 outcome = self.run_guest() if self.exits_in_code is None else self.exits_in_code.run()
+                if outcome == core.RETIRED_LIMIT and self.vm is not None and self.vm.owes_step_trap:
+                    cpu.retired_limit = core.NEVER  # the trap of TF belongs to the instruction before it
+                    outcome = self.processor.run(True)
+                    cpu.retired_limit = retired_limit
                 if outcome in (core.OK, DEALT_WITH):
                     continue
                 if outcome == core.STOPPED:

@@ -135,6 +135,11 @@ class VirtualMachine:
         return self.made_interpreter is not None and self.made_interpreter.holds
 
     @property
+    def owes_step_trap(self) -> bool:
+        """Whether the guest has executed an instruction under TF in translated code, and its trap is yet to come."""
+        return self.translation is not None and not self.is_interpreted and self.translation.owes_step_trap()
+
+    @property
     def translator(self) -> Translator:
         """The binary translator of a technique that has one."""
         assert self.translation is not None, "the technique translates"

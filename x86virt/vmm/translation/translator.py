@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ...core.entries import all_eflags, enter_level, set_all_eflags, vmm_charge
-from ...core.layout import OWNER_GRANTED
+from ...core.layout import NOTE_RETIRES, OWNER_GRANTED
 from ...isa.events import (
     EVENT_ID,
     EVENT_SYS_INT_N_CPL3_TO_CPL0,
@@ -235,6 +235,16 @@ class Translator:
         if recovery.unpushed:
             self.finish_pushf(frame)
         return self.site[1] if self.site is not None else None
+
+    def owes_step_trap(self) -> bool:
+        """Whether the processor stands behind a guest instruction that ran under TF, in front of the callout for its trap."""
+        place = int(self.vm.processor.cpu.rip)
+        if not self.inside or not self.cache.holds(place):
+            return False
+        unit = self.cache.unit_at(place)
+        offset = place - unit.address
+        site = unit.sites.get(offset)
+        return site is not None and site.kind == "own_step" and unit.context.trap_flag and not unit.notes[offset] & NOTE_RETIRES
 
     def look(self, frame: Frame) -> None:
         """The processor has stopped in translated code: make the frame the guest's, and change nothing else."""
