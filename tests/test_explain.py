@@ -619,8 +619,9 @@ def test_the_command_alone_lists_what_there_is(x86virt: Any) -> None:
     assert answer.status == 0
     assert {"lgdt", "sys.exc_gp", "page_fault", "#GP"} <= set(answer.out.split())
     data = x86virt("explain", "--json", "-").json()
-    assert set(data) == {"schema_version", "instructions", "events", "exit_reasons", "exceptions"}
-    assert all(len(data[name]) > 10 for name in data if name != "schema_version")
+    assert set(data) == {"schema_version", "instructions", "events", "exit_reasons", "exceptions", "strategies"}
+    assert {"native", "trap-and-emulate", "binary-translation"} <= set(data["strategies"])
+    assert all(len(data[name]) > 10 for name in data if name not in ("schema_version", "strategies"))
 
 
 @pytest.mark.parametrize(

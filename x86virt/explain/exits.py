@@ -21,6 +21,8 @@ EMULATES = (
 SHADOW = ("shadow_fill", "shadow_flush", "shadow_table", "shadow_switch", "shadow_sync", "shadow_check")
 # What any exit may end with: an interrupt of a virtual device, and descriptors that the guest has written.
 ON_RESUME = ("device_request", "reflect", "descriptor_shadow")
+# What an exit from translated code adds, and the way back to it.
+TRANSLATED = ("light_dispatch", "callout", "recover", "leave_ring", "enter_cache")
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ VECTOR_OF = {reason: vector for vector, reason in REASON_OF_VECTOR.items()}
 
 def paths_of(reason: str) -> tuple[str, ...]:
     """All paths of the VMM that an exit may charge."""
-    return tuple(dict.fromkeys(("trap_dispatch", *REASONS[reason].paths, *ON_RESUME)))
+    return tuple(dict.fromkeys(("trap_dispatch", *REASONS[reason].paths, *ON_RESUME, *TRANSLATED)))
 
 
 def hooks_of(reason: str) -> dict[str, str]:
@@ -173,6 +175,15 @@ def hooks_of(reason: str) -> dict[str, str]:
     return found
 
 
+def when_charged(path: str, row: Reason) -> str:
+    """When an exit charges a path."""
+    if path == "trap_dispatch":
+        return "always, but for a light callout"
+    if path in row.paths:
+        return "if due"
+    return "of translated code, if due" if path in TRANSLATED else "on resuming, if due"
+
+
 def explain_exit(reason: str, profile: "Profile") -> Explanation:
     """The explanation of an exit reason of a software technique."""
     row = REASONS[reason]
@@ -185,10 +196,7 @@ def explain_exit(reason: str, profile: "Profile") -> Explanation:
         section.add(f"in {name}", hook)
     prices = Section(f"paths of the VMM on {profile.name}")
     for path in paths_of(reason):
-        always = "always" if path == "trap_dispatch" else "if due"
-        own = path in row.paths or path == "trap_dispatch"
-        when = always if own else "on resuming, if due"
-        prices.add(f"vmm.{path}", f"{when}: {price_text(f'vmm.{path}', profile)}")
+        prices.add(f"vmm.{path}", f"{when_charged(path, row)}: {price_text(f'vmm.{path}', profile)}")
     prices.add("sys.iret_cpl0_to_cpl3", f"the way back: {price_text('sys.iret_cpl0_to_cpl3', profile)}")
     data: dict[str, Any] = {
         "vector": VECTOR_OF.get(reason),
