@@ -101,12 +101,12 @@ def test_a_wrong_byte_is_found() -> None:
 
 
 def test_who_gets_an_apic() -> None:
-    """Firmware and Linux on the bare machine, unless it is taken out; others only if they ask; no guest of a VMM."""
+    """Firmware and Linux on the bare machine, unless it is taken out; others only if they ask; those of a VMM alike."""
     linux, hello = Opened(parse_linux(bzimage(), "kernel")), Opened(find_guest("hello"))
     firmware = open_guest(None)
     for opened, strategy, wish, fitted in (
         (linux, "native", None, True), (firmware, "native", None, True), (hello, "native", None, False),
-        (linux, "native", False, False), (hello, "native", True, True), (linux, "trap-and-emulate", True, False),
+        (linux, "native", False, False), (hello, "native", True, True), (linux, "trap-and-emulate", True, True),
     ):  # fmt: skip
         setup = setup_of_start(make_setup(strategy), opened, 32 << 20, 0, wish)
         machine = setup.machine()

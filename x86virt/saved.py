@@ -4,7 +4,7 @@ The file (all numbers little-endian):
 
     offset  bytes    what
     0       16       magic "x86virt machine\\n"
-    16      4        version of the format, 2
+    16      4        version of the format
     20      4        length L of the manifest
     24      L        the manifest: JSON, UTF-8
     24 + L  ...      the arrays, one behind the other as the manifest lists them, as one zlib stream
@@ -84,7 +84,7 @@ if TYPE_CHECKING:
     from .vmm import Strategy
 
 MAGIC = b"x86virt machine\n"
-VERSION = 3
+VERSION = 4
 HEAD = struct.Struct("<16sII")
 HASH_BYTES = 32
 LARGEST_MANIFEST = 1 << 26

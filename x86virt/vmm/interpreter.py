@@ -229,6 +229,7 @@ class Interpreter:
         if int(self.cpu.retired) < self.next_look or not self.in_protected_mode():
             return
         if not self.cpu.begun and not self.cpu.debug_pending and hardware_state.can_hold(self):
+            self.publish_writes()
             hardware_state.store(self, True)
             self.vm.crossings.resume()
             return

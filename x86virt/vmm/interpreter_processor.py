@@ -113,15 +113,27 @@ class InterpreterProcessor(Processor):
 
     def take_written(self) -> list[int]:
         """The machine frames that were written since the last call, in the order of their numbers."""
-        cpu = self.cpu
-        count = int(cpu.written_count)
-        if count == 0:
-            return []
-        log = self.memory[int(cpu.write_log) : int(cpu.write_log) + self.host.ram_bytes // PAGE_BYTES]
-        if count <= len(cpu.written):
-            frames = sorted(int(frame) for frame in cpu.written[:count])
-        else:
-            frames = [int(frame) for frame in np.flatnonzero(log)]
-        log[frames] = 0
-        cpu.written_count = 0
+        frames = self.written()
+        self.write_log[frames] = 0
+        self.cpu.written_count = 0
         return frames
+
+    def written(self) -> list[int]:
+        """The same, which stay noted."""
+        count = int(self.cpu.written_count)
+        if count <= len(self.cpu.written):
+            return sorted(int(frame) for frame in self.cpu.written[:count])
+        return [int(frame) for frame in np.flatnonzero(self.write_log)]
+
+    def note_written(self, frames: list[int]) -> None:
+        """Take these for the frames that were written."""
+        self.write_log[:] = 0
+        self.write_log[frames] = 1
+        self.cpu.written_count = len(frames)
+        known = frames[: len(self.cpu.written)]
+        self.cpu.written[: len(known)] = known
+
+    @property
+    def write_log(self) -> np.ndarray:
+        """A byte for each machine frame, 1 where it was written."""
+        return self.memory[int(self.cpu.write_log) : int(self.cpu.write_log) + self.host.ram_bytes // PAGE_BYTES]

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..core.entries import enter_level, flush_translations, refresh_segment
 from ..isa.registers import N_SEGMENTS
+from ..processor import PAGE_BYTES
 from ..saved_apics import check_apics
 from .state import SegmentState
 
@@ -43,6 +44,7 @@ def interpreter_state(interpreter: "Interpreter") -> dict[str, Any]:
         "stride": interpreter.stride,
         "next_look": interpreter.next_look,
         "loaded_segments": segments,
+        "written": interpreter.processor.written(),
     }
 
 
@@ -82,6 +84,8 @@ def fill_python_state(interpreter: "Interpreter", saved: dict[str, Any]) -> None
     interpreter.holds = whole(saved["holds"], 1) == 1
     interpreter.stride = whole(saved["stride"], 1 << 16)
     interpreter.next_look = whole(saved["next_look"], 1 << 62)
+    most = interpreter.vm.processor.ram_bytes // PAGE_BYTES - 1
+    interpreter.processor.note_written(sorted({whole(frame, most) for frame in saved["written"]}))
     rows = saved["loaded_segments"]
     if len(rows) not in (0, N_SEGMENTS):
         raise ValueError("its interpreter's segments")
