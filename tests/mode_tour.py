@@ -142,3 +142,57 @@ real_pointer:
         dw      0x3FF
         dd      0
 """
+
+# Real-address mode changes an instruction that protected mode has executed, and protected mode executes it again.
+CHANGED_BEHIND = """
+        bits    16
+        org     0x7C00
+        cli
+        xor     bx, bx
+enter:  xor     ax, ax
+        mov     ds, ax
+        lgdt    [gdt_pointer]
+        mov     eax, cr0
+        or      al, 1
+        mov     cr0, eax
+        jmp     dword 0x08:protected
+
+        bits    32
+protected:
+        mov     ax, 0x10
+        mov     ds, ax
+        mov     ss, ax
+        mov     esp, 0x7000
+        mov     ecx, 100
+.again: call    routine
+        loop    .again
+        cmp     ebx, 100 + 200
+        je      done
+        jmp     0x18:narrow
+
+        bits    16
+narrow: mov     ax, 0x20
+        mov     ds, ax
+        mov     ss, ax
+        mov     eax, cr0
+        and     al, 0xFE
+        mov     cr0, eax
+        jmp     0:real
+real:   xor     ax, ax
+        mov     ds, ax
+        mov     byte [routine + 2], 2
+        jmp     enter
+
+        bits    32
+done:   mov     al, 1
+        out     0xF4, al
+        hlt
+        align   8
+gdt:    dq      0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF, 0x00009B000000FFFF, 0x000093000000FFFF
+gdt_pointer:
+        dw      5 * 8 - 1
+        dd      gdt
+routine:
+        add     ebx, 1
+        ret
+"""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from mode_tour import TOUR
+from mode_tour import CHANGED_BEHIND, TOUR
 from pc_guests import assembled
 from small_kernel import DATA, EAX, EBX, Kernel, Step, compare, log, mov, run, save, store, strategy
 from x86virt.benchmarks.guests.disk import boot_disk
@@ -55,6 +55,13 @@ def test_only_what_cannot_run_directly_is_interpreted() -> None:
     interpreted = result.ledger.event_count("vmm.interpret")
     assert 60 < interpreted < 250 < 3000 < result.instructions
     assert result.ledger.event_count("vmm.interpreter_switch") >= 2
+
+
+@pytest.mark.parametrize("name", ("native", *VMMS))
+def test_code_that_real_mode_has_changed_is_executed_as_it_is_in_protected_mode(name: str) -> None:
+    machine = Machine(strategy(name), load_profile("nehalem"), MEMORY)
+    machine.load(parse_flat(assembled(CHANGED_BEHIND), "changed", 0x7C00))
+    assert machine.run(BUDGET).outcome == "exited 1"
 
 
 @pytest.mark.parametrize("name", VMMS)
