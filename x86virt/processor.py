@@ -296,7 +296,7 @@ class Processor:
         self.empty_tlbs()
         self.code.block_count = layout.FIRST_BLOCK
         self.code.uop_count = layout.BLOCK_UOPS
-        cpu.mode_table[:4] = (MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_USER)
+        cpu.mode_table[:] = 2 * (MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_USER)
         reset_apics(self.state)
 
     def _lay_out_memory(self) -> None:

@@ -491,6 +491,7 @@ BOUNDS = {
     "idt_vector": (-1, 255), "probe_row": (0, MAX_ROWS - 1), "timer_vector": (0, 255), "cache_lines": (0, 1 << 52),
     "pam": (0, (1 << 56) - 1), "vga_rom_address": (0, 0xFFFFFFFF),
     "rip": (0, 0xFFFFFFFF), "ticks": (0, 1 << 61), "retired": (0, 1 << 61), "halted": (0, 1), "shadow": (0, 2),
+    "world": (0, 0), "nested_kind": (0, 0), "tlb_tag": (0, 0),
 }  # fmt: skip
 
 

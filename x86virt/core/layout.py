@@ -27,6 +27,7 @@ ISOLATION = 12  # an operand or a fetch reached a frame that is not the guest's;
 TIME_LOG = 13  # recording: the log of time reads is full; replaying: it has no value for this read; nothing committed
 STOPPED = 14  # a stop of the debugger's was met: cpu.stop_number says which (core/stops.py)
 INTERRUPT = 15  # an external interrupt is about to be taken, and cpu.interrupt_exits asks for this outcome instead
+VM_EXIT = 16  # the guest of a hypervisor is to be left; cpu.vm_exit says why, and nothing of the instruction was committed
 
 # What cpu.mark says of the instruction that ended with MARK.
 MARK_BEGIN, MARK_END = 1, 2  # of a measured region
@@ -204,6 +205,30 @@ IO_APIC = np.dtype(
     ]
 )
 
+# -- virtual-machine extensions ---------------------------------------------------------------------------------------
+# Where the processor is: in VMX root operation or without VMX and SVM, in VMX non-root operation, in SVM's guest mode.
+ROOT, VMX_NON_ROOT, SVM_GUEST = range(3)
+# Nested page tables of the guest: none, extended page tables (VMX), nested paging (SVM).
+NESTED_OFF, NESTED_EPT, NESTED_NPT = range(3)
+N_VMX_CAPABILITIES = 17  # IA32_VMX_BASIC to IA32_VMX_VMFUNC
+N_OPERATIONS = 128  # room for the numbers of isa/system_ops.py
+N_TLB_TAGS = 64  # address spaces of VPIDs or ASIDs that the modelled TLB keeps apart at a time
+
+VM_EXIT_INFORMATION = np.dtype(  # as the VMCS's exit-information fields have it (SDM volume 3, section 24.9)
+    [
+        ("reason", "i8"),  # basic exit reason of VMX, or the exit code of SVM
+        ("qualification", "i8"),  # or EXITINFO1
+        ("gla", "i8"),  # guest-linear address
+        ("gpa", "i8"),  # guest-physical address, or EXITINFO2
+        ("interruption", "i8"),  # VM-exit interruption information
+        ("interruption_error", "i8"),
+        ("vectoring", "i8"),  # IDT-vectoring information, or EXITINTINFO
+        ("vectoring_error", "i8"),
+        ("instruction_length", "i8"),
+        ("instruction_information", "i8"),
+    ]
+)
+
 CPU = np.dtype(
     [
         # architectural state
@@ -272,6 +297,14 @@ CPU = np.dtype(
         ("fpu_class", "i8", 2),  # of the operands of an operation
         ("fpu_integer", "i8", 3),  # an operand of up to 80 bits on its way to or from memory, in words of 32 bits
         ("fpu_range", "i8", 3),  # a translated range: its place (written: address), bytes on its first page, place of the rest
+        # virtual-machine extensions
+        ("world", "i8"),  # ROOT, VMX_NON_ROOT or SVM_GUEST
+        ("vm_exit", VM_EXIT_INFORMATION),
+        ("intercepted", "i8", N_OPERATIONS),  # by operation: 1 if the guest's controls may make it exit
+        ("nested_kind", "i8"),  # NESTED_
+        ("nested_root", "i8"),  # physical address of the top table
+        ("nested_levels", "i8"),  # 2 to 4
+        ("tlb_tag", "i8"),  # index of the TLB's present address space; 0 is the host's
         # time and the ledger
         ("ticks", "i8"),
         ("limit_ticks", "i8"),  # the earlier of deadline and budget: blocks that reach it go by instruction
@@ -283,7 +316,7 @@ CPU = np.dtype(
         ("retired", "i8"),  # instructions retired outside the VMM's mode
         ("retired_limit", "i8"),
         ("mode", "i8"),
-        ("mode_table", "i8", MAX_MODE_TABLE),  # mode by root bit * 4 + CPL
+        ("mode_table", "i8", MAX_MODE_TABLE),  # mode by CPL, 4 to 7 in a hypervisor's guest (cpu.world)
         ("ledger_count", "i8", (N_EVENTS, N_MODES)),
         ("ledger_ticks", "i8", (N_EVENTS, N_MODES)),
         ("price", "i8", N_EVENTS),  # ticks
