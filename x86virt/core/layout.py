@@ -9,6 +9,7 @@ import numpy as np
 
 from ..isa.events import N_EVENTS, N_MODES
 from ..isa.registers import N_REGISTER_SLOTS, N_SEGMENTS
+from ..isa.vmx import N_FIELDS
 
 # -- outcomes of jitted calls -------------------------------------------------------------------------------------
 OK = 0  # go on
@@ -109,6 +110,7 @@ STOP = np.dtype([("kind", "i8"), ("first", "i8"), ("last", "i8")])  # of the lin
 HOLDS_INTERRUPTS = 1  # after STI
 HOLDS_DEBUG = 2  # after MOV SS and POP SS: debug exceptions too
 
+N_VMX_CAPABILITIES = 17  # IA32_VMX_BASIC to IA32_VMX_TRUE_ENTRY_CTLS
 # Model-specific registers that only store, with what decides which there are (core/model_specific.py).
 VARIABLE_RANGES = 8  # of MTRRs
 MC_BANKS = 4
@@ -126,6 +128,8 @@ MODEL_SPECIFIC = np.dtype(
         ("mtrr_fixed", "i8", 11),
         ("mcg_status", "i8"),
         ("mc_control", "i8", MC_BANKS),
+        ("feature_control", "i8"),  # IA32_FEATURE_CONTROL
+        ("vmx_capability", "i8", N_VMX_CAPABILITIES),  # IA32_VMX_BASIC and the registers behind it; all 0: no VMX
     ]
 )
 
@@ -210,7 +214,6 @@ IO_APIC = np.dtype(
 ROOT, VMX_NON_ROOT, SVM_GUEST = range(3)
 # Nested page tables of the guest: none, extended page tables (VMX), nested paging (SVM).
 NESTED_OFF, NESTED_EPT, NESTED_NPT = range(3)
-N_VMX_CAPABILITIES = 17  # IA32_VMX_BASIC to IA32_VMX_VMFUNC
 N_OPERATIONS = 128  # room for the numbers of isa/system_ops.py
 N_TLB_TAGS = 64  # address spaces of VPIDs or ASIDs that the modelled TLB keeps apart at a time
 
@@ -226,6 +229,39 @@ VM_EXIT_INFORMATION = np.dtype(  # as the VMCS's exit-information fields have it
         ("vectoring_error", "i8"),
         ("instruction_length", "i8"),
         ("instruction_information", "i8"),
+    ]
+)
+
+# VMX: what the processor holds beside the VMCS itself (core/vmcs.py, vmx_entry.py).
+VMX = np.dtype(
+    [
+        ("field_offered", "i8", N_FIELDS),  # by slot: 1 if this processor's VMCS has the field
+        ("operation", "i8"),  # 1: in VMX operation, root or non-root (cpu.world)
+        ("vmxon_pointer", "i8"),
+        ("current", "i8"),  # current-VMCS pointer, -1 for none
+        ("place", "i8"),  # where its region lies, valid while there is one
+        ("nmi_blocked", "i8"),  # 1: blocking by NMI, or virtual-NMI blocking in a guest with virtual NMIs
+        # of the guest that was entered last: what its VMCS said at VM entry
+        ("pin", "i8"),
+        ("processor", "i8"),
+        ("secondary", "i8"),  # 0 unless activated
+        ("exit_controls", "i8"),
+        ("entry_controls", "i8"),
+        ("exception_bitmap", "i8"),
+        ("page_fault_mask", "i8"),
+        ("page_fault_match", "i8"),
+        ("cr0_mask", "i8"),
+        ("cr4_mask", "i8"),
+        ("cr0_shadow", "i8"),
+        ("cr4_shadow", "i8"),
+        ("cr3_targets", "i8"),  # how many of the next count
+        ("cr3_target", "i8", 4),
+        ("io_bitmap_a", "i8"),
+        ("io_bitmap_b", "i8"),
+        ("msr_bitmaps", "i8"),
+        ("ept_pointer", "i8"),
+        ("vpid", "i8"),  # 0 unless enabled
+        ("timer_due", "i8"),  # the tick at which the VMX-preemption timer reaches 0; NEVER when it is off
     ]
 )
 
@@ -304,6 +340,7 @@ CPU = np.dtype(
         ("nested_kind", "i8"),  # NESTED_
         ("nested_root", "i8"),  # physical address of the top table
         ("nested_levels", "i8"),  # 2 to 4
+        ("vmx", VMX),
         ("tlb_tag", "i8"),  # index of the TLB's present address space; 0 is the host's
         # time and the ledger
         ("ticks", "i8"),

@@ -66,6 +66,18 @@ OPERATIONS = (
     ("INVD", "invalidate the caches"),
     ("INT1", "debug trap, vector 1"),
     ("RDPMC", "read a performance counter"),
+    ("VMCALL", "call the VMX monitor"),
+    ("VMCLEAR", "make a VMCS clear and not current"),
+    ("VMLAUNCH", "enter the guest of the current VMCS, which is clear"),
+    ("VMPTRLD", "make a VMCS active and current"),
+    ("VMPTRST", "store the pointer to the current VMCS"),
+    ("VMREAD", "read a field of the current VMCS"),
+    ("VMRESUME", "enter the guest of the current VMCS, which is launched"),
+    ("VMWRITE", "write a field of the current VMCS"),
+    ("VMXOFF", "leave VMX operation"),
+    ("VMXON", "enter VMX operation"),
+    ("INVEPT", "invalidate translations derived from extended page tables"),
+    ("INVVPID", "invalidate translations of a virtual processor"),
 )
 NUMBER = {name: number for number, (name, _) in enumerate(OPERATIONS)}
 
@@ -83,3 +95,8 @@ SYSTEM_JMP_FAR, SYSTEM_CALL_FAR, SYSTEM_RET_FAR = range(43, 46)
 SYSTEM_JMP_FAR_INDIRECT, SYSTEM_CALL_FAR_INDIRECT = range(46, 48)
 SYSTEM_UD2, SYSTEM_WBINVD, SYSTEM_INVD = range(48, 51)
 SYSTEM_INT1, SYSTEM_RDPMC = range(51, 53)
+# The virtual-machine extensions.
+SYSTEM_VMCALL, SYSTEM_VMCLEAR, SYSTEM_VMLAUNCH = NUMBER["VMCALL"], NUMBER["VMCLEAR"], NUMBER["VMLAUNCH"]
+SYSTEM_VMPTRLD, SYSTEM_VMPTRST, SYSTEM_VMREAD = NUMBER["VMPTRLD"], NUMBER["VMPTRST"], NUMBER["VMREAD"]
+SYSTEM_VMRESUME, SYSTEM_VMWRITE, SYSTEM_VMXOFF = NUMBER["VMRESUME"], NUMBER["VMWRITE"], NUMBER["VMXOFF"]
+SYSTEM_VMXON, SYSTEM_INVEPT, SYSTEM_INVVPID = NUMBER["VMXON"], NUMBER["INVEPT"], NUMBER["INVVPID"]
