@@ -4,8 +4,6 @@ AMD64 Architecture Programmer's Manual, volume 2, chapter 15 and appendices B (V
 the VMCB's first; a field's width is in its comment where it is not 64 bits.
 """
 
-from .events import EVENT_ID
-
 # -- the control area (table B-1) -----------------------------------------------------------------------------------------
 VMCB_CR_INTERCEPTS = 0x000  # 32: reads of CR0 to CR15, then writes
 VMCB_DR_INTERCEPTS = 0x004  # 32: reads of DR0 to DR15, then writes
@@ -95,6 +93,43 @@ EXIT_NAMES = {
     EXIT_INVALID: "INVALID",
 }
 
+# What counts an exit: the ledger's name for it (isa/exits.py), by ranges of codes, then by code.
+_EXIT_RANGES = (
+    (EXIT_CR_READ, 32, "control_register_access"),
+    (EXIT_DR_READ, 32, "mov_dr"),
+    (EXIT_EXCEPTION, 32, "exception_or_nmi"),
+    (EXIT_IDTR_READ, 2, "gdtr_or_idtr_access"),
+    (EXIT_LDTR_READ, 2, "ldtr_or_tr_access"),
+    (EXIT_IDTR_WRITE, 2, "gdtr_or_idtr_access"),
+    (EXIT_LDTR_WRITE, 2, "ldtr_or_tr_access"),
+)
+_EXIT_OTHER_NAMES = {
+    EXIT_INTR: "external_interrupt",
+    EXIT_NMI: "exception_or_nmi",
+    EXIT_VINTR: "interrupt_window",
+    EXIT_CR0_SEL_WRITE: "control_register_access",
+    EXIT_IOIO: "io_instruction",
+    EXIT_MSR: "rdmsr",  # by WRMSR it counts as that
+    EXIT_SHUTDOWN: "triple_fault",
+    EXIT_VMMCALL: "vmcall",
+    EXIT_NPF: "ept_violation",
+    EXIT_INVALID: "invalid_guest_state",
+}
+NEVER_RAISED = ("SMI", "INIT", "RDTSCP")  # what would cause these exits the machine does not have
+
+
+def exit_event_name(code: int) -> str:
+    """The ledger event that counts exits with a code; empty where there are none."""
+    if code in _EXIT_OTHER_NAMES:
+        return f"exit.{_EXIT_OTHER_NAMES[code]}"
+    for first, count, name in _EXIT_RANGES:
+        if first <= code < first + count:
+            return f"exit.{name}"
+    if code not in EXIT_NAMES or EXIT_NAMES[code] in NEVER_RAISED:
+        return ""
+    return f"exit.{EXIT_NAMES[code].lower()}"
+
+
 # EXITINFO1 of an IOIO exit (section 15.10.2).
 IO_IN, IO_STRING, IO_REP, IO_SIZE_SHIFT, IO_ADDRESS_16, IO_ADDRESS_32, IO_PORT_SHIFT = 1, 1 << 2, 1 << 3, 4, 1 << 7, 1 << 8, 16
 # EXITINFO2 of a task-switch exit (section 15.14.1), behind the error code of 32 bits.
@@ -107,7 +142,7 @@ MSRPM_RANGES = (0x00000000, 0xC0000000, 0xC0010000)
 
 # -- registers and identity -------------------------------------------------------------------------------------------------
 EFER_SVME = 1 << 12
-MSR_VM_CR, MSR_IGNNE, MSR_SMM_CTL, MSR_VM_HSAVE_PA = 0xC0010114, 0xC0010115, 0xC0010116, 0xC0010117
+MSR_VM_CR, MSR_VM_HSAVE_PA, MSR_SVM_KEY = 0xC0010114, 0xC0010117, 0xC0010118
 VM_CR_DPD, VM_CR_R_INIT, VM_CR_DIS_A20M, VM_CR_LOCK, VM_CR_SVMDIS = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 4
 VM_CR_BITS = 0x1F
 CPUID_SVM = 2  # bit of leaf 80000001 ECX
