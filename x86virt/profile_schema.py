@@ -52,8 +52,8 @@ _VMX_FEATURES = {
     "descriptor_table_exiting": "Whether accesses to GDTR, IDTR, LDTR and TR can exit.",
     "wbinvd_exiting": "Whether WBINVD can exit.",
     "preemption_timer": "Whether VMX has the preemption timer.",
-    "monitor_trap_flag": "Whether VMX has the monitor trap flag.",
-    "load_efer_and_pat": "Whether entries and exits can load and save IA32_EFER and IA32_PAT.",
+    "pat": "Whether entries and exits can load and save IA32_PAT.",
+    "efer": "Whether entries and exits can load and save IA32_EFER.",
     "ept_execute_only": "Whether EPT entries may allow fetches alone.",
     "ept_2mb_pages": "Whether EPT has pages of 2 MB.",
     "ept_1gb_pages": "Whether EPT has pages of 1 GB.",
@@ -163,10 +163,10 @@ _WRITTEN_OUT = (
         for kind, features in (("vmx", _VMX_FEATURES), ("svm", _SVM_FEATURES))
         for name, sentence in features.items()
     ),
-    Key("virt.vmcs_revision", "geometry", "number", "The VMCS revision identifier; 0 without VMX.", _EXTENSIONS),
-    Key("virt.cr3_targets", "geometry", "number", "CR3-target values of a VMCS.", _EXTENSIONS),
-    Key("virt.timer_shift", "geometry", "bits", "The bit of the TSC that counts the preemption timer.", _EXTENSIONS),
-    Key("virt.asids", "geometry", "number", "Address-space identifiers of SVM, the host's included.", _EXTENSIONS),
+    Key("vmx.revision", "geometry", "number", "The VMCS revision identifier; 0 without VMX.", _EXTENSIONS),
+    Key("vmx.cr3_targets", "geometry", "number", "CR3-target values of a VMCS.", _EXTENSIONS),
+    Key("vmx.timer_rate", "geometry", "bits", "The bit of the TSC that counts the preemption timer.", _EXTENSIONS),
+    Key("svm.asids", "geometry", "number", "Address-space identifiers of SVM, the host's included.", _EXTENSIONS),
     Key("tlb.nested_entries", "geometry", "entries", "Nested TLB, guest-physical to physical; 0 = none.", _EXTENSIONS),
     Key(
         "tlb.nested_table_entries",
