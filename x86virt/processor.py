@@ -282,6 +282,8 @@ class Processor:
         cpu.shadow = cpu.halted = 0
         cpu.efer = 0
         reset_model_specific(cpu.msr)
+        cpu.svm.gif = 1
+        cpu.svm.system_call[:] = 0
         self.set_debug_register(6, 0)
         self.set_debug_register(7, 0)
         cpu.debug_hits = cpu.debug_pending = cpu.flush_code = 0

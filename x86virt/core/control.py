@@ -9,15 +9,9 @@ from ..isa.registers import (
     CR0_PG,
     CR0_TS,
     CR4_DE,
-    CR4_MCE,
-    CR4_OSFXSR,
     CR4_PAE,
-    CR4_PCE,
     CR4_PGE,
     CR4_PSE,
-    CR4_PVI,
-    CR4_TSD,
-    CR4_VME,
 )
 from ..isa.system_ops import (
     SYSTEM_CLTS,
@@ -32,6 +26,7 @@ from ..isa.vectors import (
     GP,
     UD,
 )
+from .control_bits import cr4_offered
 from .debug import dr_to_register, register_to_dr
 from .debug_registers import refresh_breakpoints
 from .fault import raise_fault, raise_plain
@@ -71,22 +66,6 @@ def write_cr0(cpu, ram, value):
             set_real_mode_code(cpu)
         set_context(cpu)
     return OK
-
-
-@kernel
-def cr4_offered(cpu):
-    """The bits of CR4 that CPUID's features allow to be set."""
-    features = cpu.cpuid_leaf1_edx
-    offered = CR4_PCE
-    offered |= (features >> 1 & 1) * (CR4_VME | CR4_PVI)
-    offered |= (features >> 2 & 1) * CR4_DE
-    offered |= (features >> 3 & 1) * CR4_PSE
-    offered |= (features >> 4 & 1) * CR4_TSD
-    offered |= (features >> 6 & 1) * CR4_PAE
-    offered |= (features >> 7 & 1) * CR4_MCE
-    offered |= (features >> 13 & 1) * CR4_PGE
-    offered |= (features >> 24 & 1) * CR4_OSFXSR
-    return offered
 
 
 @kernel

@@ -15,6 +15,7 @@ from ..isa.system_ops import (
     SYSTEM_INT_N,
     SYSTEM_INTO,
     SYSTEM_INVD,
+    SYSTEM_INVLPGA,
     SYSTEM_IRET,
     SYSTEM_LMSW,
     SYSTEM_LOAD_FAR_POINTER,
@@ -24,6 +25,7 @@ from ..isa.system_ops import (
     SYSTEM_RDPMC,
     SYSTEM_STI,
     SYSTEM_UD2,
+    SYSTEM_VMRUN,
     SYSTEM_WBINVD,
     SYSTEM_WRMSR,
 )
@@ -47,6 +49,7 @@ from .performance import rdpmc
 from .ports import port_in, port_out
 from .privileged_flags import popf, pushf, sti
 from .selectors import selector_instruction
+from .svm_instructions import svm_instruction
 from .table_registers import table_instruction
 
 # -- flags, halting, interrupts -----------------------------------------------------------------------------------------
@@ -108,6 +111,8 @@ def system_instruction(cpu, ram, board, u):
         return selector_instruction(cpu, ram, u)
     if op <= SYSTEM_CALL_FAR_INDIRECT:
         return far_instruction(cpu, ram, u)
+    if SYSTEM_VMRUN <= op <= SYSTEM_INVLPGA:
+        return svm_instruction(cpu, ram, u)
     if op == SYSTEM_WBINVD or op == SYSTEM_INVD:
         return OK
     if op == SYSTEM_UD2:
