@@ -40,6 +40,31 @@ class Key:
         return self.unit == "text"
 
 
+_EXTENSIONS = "VT-x and SVM"
+
+# What the processor's virtual-machine extensions have, as the capability registers and CPUID 8000000A report it.
+_VMX_FEATURES = {
+    "virtual_nmis": "Whether VMX has virtual NMIs and NMI-window exiting.",
+    "msr_bitmaps": "Whether VMX has MSR bitmaps; without them every RDMSR and WRMSR exits.",
+    "true_controls": "Whether controls that are 1 by default may be 0, as CR3 exiting (IA32_VMX_BASIC bit 55).",
+    "ins_outs_information": "Whether exits by INS and OUTS report instruction information (IA32_VMX_BASIC bit 54).",
+    "secondary_controls": "Whether VMX has secondary processor-based controls.",
+    "descriptor_table_exiting": "Whether accesses to GDTR, IDTR, LDTR and TR can exit.",
+    "wbinvd_exiting": "Whether WBINVD can exit.",
+    "preemption_timer": "Whether VMX has the preemption timer.",
+    "pat": "Whether entries and exits can load and save IA32_PAT.",
+    "efer": "Whether entries and exits can load and save IA32_EFER.",
+    "ept_execute_only": "Whether EPT entries may allow fetches alone.",
+    "ept_2mb_pages": "Whether EPT has pages of 2 MB.",
+    "ept_1gb_pages": "Whether EPT has pages of 1 GB.",
+}
+_SVM_FEATURES = {
+    "lock": "Whether VM_CR can lock SVME and SVM_KEY unlock it (CPUID 8000000A EDX bit 2).",
+    "nrip_save": "Whether #VMEXIT saves the address of the next instruction (bit 3).",
+    "flush_by_asid": "Whether VMRUN can flush one ASID alone (bit 6).",
+    "decode_assists": "Whether #VMEXIT reports decoded operands and instruction bytes (bit 7).",
+}
+
 # Keys that price an event of their own name and are not live, with the part that will charge it.
 _LATER_EVENTS = {
     "ins.lfence": "SSE2",
@@ -51,9 +76,8 @@ _LATER_EVENTS = {
     "sys.exc_nm": "the floating-point unit",
     "sys.in_port_chipset": "the PCI host bridge",
     "sys.ipi_send_to_handler": "several processors",
+    **dict.fromkeys(("vmx.invept", "vmx.invvpid", "svm.stgi", "svm.clgi", "svm.invlpga"), _EXTENSIONS),
 }
-
-_HARDWARE_VIRTUALIZATION = "VT-x and SVM"
 
 _WRITTEN_OUT = (
     Key("cpu.mhz", "clock", "MHz", "The core clock, which the time-stamp counter follows."),
@@ -110,30 +134,47 @@ _WRITTEN_OUT = (
         "Cycles per instruction of typical kernel code with warm caches.",
         "VMM paths whose published length is a number of instructions",
     ),
-    Key("virt.entry", "price", "cycles", "A VM entry (VMRESUME, VMRUN).", _HARDWARE_VIRTUALIZATION),
-    Key("virt.launch", "price", "cycles", "A VMLAUNCH.", _HARDWARE_VIRTUALIZATION),
-    Key("virt.exit_vmcall", "price", "cycles", "A VM exit by VMCALL.", _HARDWARE_VIRTUALIZATION),
-    Key("virt.exit_cpuid", "price", "cycles", "A VM exit by CPUID.", _HARDWARE_VIRTUALIZATION),
-    Key("virt.exit_pf", "price", "cycles", "A VM exit by a page fault.", _HARDWARE_VIRTUALIZATION),
-    Key("virt.exit_io", "price", "cycles", "A VM exit by port I/O.", _HARDWARE_VIRTUALIZATION),
-    Key("virt.exit_ept", "price", "cycles", "A VM exit by an EPT violation.", _HARDWARE_VIRTUALIZATION),
-    Key("virt.ctl_read", "price", "cycles", "A read of the VMCS (VMREAD) or VMCB.", _HARDWARE_VIRTUALIZATION),
-    Key("virt.ctl_write", "price", "cycles", "A write of the VMCS (VMWRITE) or VMCB.", _HARDWARE_VIRTUALIZATION),
-    Key("virt.ptrld", "price", "cycles", "A VMPTRLD, or a VMLOAD.", _HARDWARE_VIRTUALIZATION),
-    Key("virt.clear", "price", "cycles", "A VMCLEAR, or a VMSAVE.", _HARDWARE_VIRTUALIZATION),
-    Key("virt.ptrst", "price", "cycles", "A VMPTRST.", _HARDWARE_VIRTUALIZATION),
-    Key("virt.on", "price", "cycles", "A VMXON.", _HARDWARE_VIRTUALIZATION),
-    Key("virt.off", "price", "cycles", "A VMXOFF.", _HARDWARE_VIRTUALIZATION),
+    Key("virt.entry", "price", "cycles", "A VM entry (VMRESUME, VMRUN).", _EXTENSIONS),
+    Key("virt.launch", "price", "cycles", "A VMLAUNCH.", _EXTENSIONS),
+    Key("virt.exit_vmcall", "price", "cycles", "A VM exit by VMCALL.", _EXTENSIONS),
+    Key("virt.exit_cpuid", "price", "cycles", "A VM exit by CPUID.", _EXTENSIONS),
+    Key("virt.exit_pf", "price", "cycles", "A VM exit by a page fault.", _EXTENSIONS),
+    Key("virt.exit_io", "price", "cycles", "A VM exit by port I/O.", _EXTENSIONS),
+    Key("virt.exit_ept", "price", "cycles", "A VM exit by an EPT violation.", _EXTENSIONS),
+    Key("virt.ctl_read", "price", "cycles", "A read of the VMCS (VMREAD) or VMCB.", _EXTENSIONS),
+    Key("virt.ctl_write", "price", "cycles", "A write of the VMCS (VMWRITE) or VMCB.", _EXTENSIONS),
+    Key("virt.ptrld", "price", "cycles", "A VMPTRLD, or a VMLOAD.", _EXTENSIONS),
+    Key("virt.clear", "price", "cycles", "A VMCLEAR, or a VMSAVE.", _EXTENSIONS),
+    Key("virt.ptrst", "price", "cycles", "A VMPTRST.", _EXTENSIONS),
+    Key("virt.on", "price", "cycles", "A VMXON.", _EXTENSIONS),
+    Key("virt.off", "price", "cycles", "A VMXOFF.", _EXTENSIONS),
     Key("virt.roundtrip_min", "price", "cycles", "The shortest exit and entry.", "`validate`, as a cross-check"),
-    Key("feature.hw_virt", "feature", "flag", "Whether VT-x or SVM is there.", _HARDWARE_VIRTUALIZATION),
+    Key("feature.hw_virt", "feature", "flag", "Whether VT-x or SVM is there.", _EXTENSIONS),
     Key(
         "feature.sensitive_instructions_trap",
         "feature",
         "flag",
         "Whether every sensitive instruction traps at CPL above 0, as on no x86: a processor that can be virtualized.",
     ),
-    Key("feature.nested_paging", "feature", "flag", "Whether EPT or NPT is there.", _HARDWARE_VIRTUALIZATION),
-    Key("feature.tlb_vm_tag", "feature", "flag", "Whether the TLB has VPID or ASID tags.", _HARDWARE_VIRTUALIZATION),
+    Key("feature.nested_paging", "feature", "flag", "Whether EPT or NPT is there.", _EXTENSIONS),
+    Key("feature.tlb_vm_tag", "feature", "flag", "Whether the TLB has VPID or ASID tags.", _EXTENSIONS),
+    *(
+        Key(f"feature.{kind}_{name}", "feature", "flag", sentence, _EXTENSIONS)
+        for kind, features in (("vmx", _VMX_FEATURES), ("svm", _SVM_FEATURES))
+        for name, sentence in features.items()
+    ),
+    Key("vmx.revision", "geometry", "number", "The VMCS revision identifier; 0 without VMX.", _EXTENSIONS),
+    Key("vmx.cr3_targets", "geometry", "number", "CR3-target values of a VMCS.", _EXTENSIONS),
+    Key("vmx.timer_rate", "geometry", "bits", "The bit of the TSC that counts the preemption timer.", _EXTENSIONS),
+    Key("svm.asids", "geometry", "number", "Address-space identifiers of SVM, the host's included.", _EXTENSIONS),
+    Key("tlb.nested_entries", "geometry", "entries", "Nested TLB, guest-physical to physical; 0 = none.", _EXTENSIONS),
+    Key(
+        "tlb.nested_table_entries",
+        "geometry",
+        "entries",
+        "Paging-structure cache of nested walks: entries that name a last-level table; 0 = none.",
+        _EXTENSIONS,
+    ),
 )
 
 _OWN_EVENTS = tuple(

@@ -130,6 +130,11 @@ MODEL_SPECIFIC = np.dtype(
         ("mc_control", "i8", MC_BANKS),
         ("feature_control", "i8"),  # IA32_FEATURE_CONTROL
         ("vmx_capability", "i8", N_VMX_CAPABILITIES),  # IA32_VMX_BASIC and the registers behind it; all 0: no VMX
+        ("has_svm", "i8"),  # 1: EFER.SVME can be set, and the registers of SVM are there
+        ("svm_features", "i8"),  # CPUID leaf 8000000A EDX
+        ("vm_cr", "i8"),
+        ("vm_hsave_pa", "i8"),  # where VMRUN saves the host's state
+        ("svm_key", "i8"),  # what unlocks VM_CR; 0: nothing does
     ]
 )
 
@@ -265,6 +270,36 @@ VMX = np.dtype(
     ]
 )
 
+# SVM: what the processor holds beside the VMCB (core/svm_run.py); all but the first two of the guest that was entered last.
+N_SYSTEM_CALL_REGISTERS = 5
+SVM = np.dtype(
+    [
+        ("gif", "i8"),  # the global interrupt flag
+        ("system_call", "i8", N_SYSTEM_CALL_REGISTERS),  # STAR to KernelGSBase, which VMLOAD and VMSAVE alone can reach
+        ("vmcb", "i8"),  # physical address
+        ("cr_intercepts", "i8"),
+        ("dr_intercepts", "i8"),
+        ("exception_intercepts", "i8"),
+        ("intercepts_1", "i8"),
+        ("intercepts_2", "i8"),
+        ("iopm", "i8"),
+        ("msrpm", "i8"),
+        ("asid", "i8"),  # 0 in the host
+        ("v_tpr", "i8"),
+        ("v_irq", "i8"),
+        ("v_intr_prio", "i8"),
+        ("v_ign_tpr", "i8"),
+        ("v_intr_masking", "i8"),
+        ("v_intr_vector", "i8"),
+        ("nested_paging", "i8"),
+        ("host_if", "i8"),  # EFLAGS.IF of the host, which masks physical interrupts under V_INTR_MASKING
+        ("host_cr4", "i8"),  # CR4 and EFER of the host, by which nested tables are read
+        ("host_efer", "i8"),
+        ("host_pat", "i8"),
+        ("next_rip", "i8"),  # of an exit by an instruction: the address behind it; 0: none
+    ]
+)
+
 CPU = np.dtype(
     [
         # architectural state
@@ -341,6 +376,7 @@ CPU = np.dtype(
         ("nested_root", "i8"),  # physical address of the top table
         ("nested_levels", "i8"),  # 2 to 4
         ("vmx", VMX),
+        ("svm", SVM),
         ("tlb_tag", "i8"),  # index of the TLB's present address space; 0 is the host's
         # time and the ledger
         ("ticks", "i8"),

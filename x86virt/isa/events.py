@@ -9,6 +9,8 @@ Units: counts are in the event's `unit`, prices in cycles, the ledger's time in 
 
 from dataclasses import dataclass
 
+from .exits import EXITS
+
 TICKS_PER_CYCLE = 64
 
 MODE_GUEST_USER = 0
@@ -299,6 +301,30 @@ _TRANSLATOR_COUNTS = {
     "translator.lookup_hit": ("look-up", "An indirect transfer that found its target in the hash table."),
 }
 
+# Instructions of VMX and SVM: the sentence, and the key that prices it. A transition is charged to the mode where it began.
+_VIRTUALIZATION = {
+    "vmx.vmxon": ("A VMXON.", "virt.on"),
+    "vmx.vmxoff": ("A VMXOFF.", "virt.off"),
+    "vmx.vmclear": ("A VMCLEAR.", "virt.clear"),
+    "vmx.vmptrld": ("A VMPTRLD.", "virt.ptrld"),
+    "vmx.vmptrst": ("A VMPTRST.", "virt.ptrst"),
+    "vmx.vmread": ("A VMREAD, or a read of the VMCS by a VMM.", "virt.ctl_read"),
+    "vmx.vmwrite": ("A VMWRITE, or a write of the VMCS by a VMM.", "virt.ctl_write"),
+    "vmx.launch": ("A VMLAUNCH, whether it enters the guest or fails.", "virt.launch"),
+    "vmx.entry": ("A VMRESUME, whether it enters the guest or fails.", "virt.entry"),
+    "vmx.vmcall": ("A VMCALL in VMX root operation, which fails: priced as the shortest of these instructions.", "virt.ptrst"),
+    "vmx.invept": ("An INVEPT.", "vmx.invept"),
+    "vmx.invvpid": ("An INVVPID.", "vmx.invvpid"),
+    "svm.vmrun": ("A VMRUN.", "virt.entry"),
+    "svm.vmload": ("A VMLOAD.", "virt.ptrld"),
+    "svm.vmsave": ("A VMSAVE.", "virt.clear"),
+    "svm.vmcb_read": ("A read of the VMCB by a VMM.", "virt.ctl_read"),
+    "svm.vmcb_write": ("A write of the VMCB by a VMM.", "virt.ctl_write"),
+    "svm.stgi": ("An STGI.", "svm.stgi"),
+    "svm.clgi": ("A CLGI.", "svm.clgi"),
+    "svm.invlpga": ("An INVLPGA.", "svm.invlpga"),
+}
+
 # Where a reference was found, and the key whose latency, less that of an L1 hit, it adds.
 _LEVELS = {
     "l2": ("in the L2 cache", "mem.l2_load"),
@@ -448,6 +474,38 @@ EVENTS: tuple[Event, ...] = (
         "switch",
         "The state of the virtual processor taken to the VMM's interpreter and back.",
         "vmm.interpreter_switch",
+    ),
+    *(Event(name, "transition", "instruction", sentence, key) for name, (sentence, key) in _VIRTUALIZATION.items()),
+    *(Event(exit.event, "transition", "exit", f"A VM exit: {exit.meaning}.", exit.price) for exit in EXITS),
+    Event(
+        "walk.nested_reference",
+        "walk",
+        "reference",
+        "A reference to a nested table (EPT, NPT) in a walk of two dimensions: an access to the cache.",
+        "mem.l1d_load",
+    ),
+    Event(
+        "walk.pointer_reference",
+        "walk",
+        "reference",
+        "A page-directory-pointer entry read again by a walk, as PAE paging does under NPT: an access to the cache.",
+        "mem.l1d_load",
+    ),
+    Event(
+        "walk.nested_hit",
+        "walk",
+        "hit",
+        "A guest-physical address that the nested TLB translates, without a reference.",
+        None,
+        "free",
+    ),
+    Event(
+        "walk.nested_skip",
+        "walk",
+        "hit",
+        "A nested walk that begins at its last table, which a paging-structure cache holds.",
+        None,
+        "free",
     ),
 )
 
@@ -692,3 +750,81 @@ EVENT_TRANSLATOR_RESTORATION = 227
 EVENT_TRANSLATOR_LOOKUP_HIT = 228
 EVENT_VMM_INTERPRET = 229
 EVENT_VMM_INTERPRETER_SWITCH = 230
+EVENT_VMX_VMXON = 231
+EVENT_VMX_VMXOFF = 232
+EVENT_VMX_VMCLEAR = 233
+EVENT_VMX_VMPTRLD = 234
+EVENT_VMX_VMPTRST = 235
+EVENT_VMX_VMREAD = 236
+EVENT_VMX_VMWRITE = 237
+EVENT_VMX_LAUNCH = 238
+EVENT_VMX_ENTRY = 239
+EVENT_VMX_VMCALL = 240
+EVENT_VMX_INVEPT = 241
+EVENT_VMX_INVVPID = 242
+EVENT_SVM_VMRUN = 243
+EVENT_SVM_VMLOAD = 244
+EVENT_SVM_VMSAVE = 245
+EVENT_SVM_VMCB_READ = 246
+EVENT_SVM_VMCB_WRITE = 247
+EVENT_SVM_STGI = 248
+EVENT_SVM_CLGI = 249
+EVENT_SVM_INVLPGA = 250
+EVENT_EXIT_EXCEPTION_OR_NMI = 251
+EVENT_EXIT_EXTERNAL_INTERRUPT = 252
+EVENT_EXIT_TRIPLE_FAULT = 253
+EVENT_EXIT_INTERRUPT_WINDOW = 254
+EVENT_EXIT_NMI_WINDOW = 255
+EVENT_EXIT_TASK_SWITCH = 256
+EVENT_EXIT_CPUID = 257
+EVENT_EXIT_HLT = 258
+EVENT_EXIT_INVD = 259
+EVENT_EXIT_INVLPG = 260
+EVENT_EXIT_RDPMC = 261
+EVENT_EXIT_RDTSC = 262
+EVENT_EXIT_VMCALL = 263
+EVENT_EXIT_VMCLEAR = 264
+EVENT_EXIT_VMLAUNCH = 265
+EVENT_EXIT_VMPTRLD = 266
+EVENT_EXIT_VMPTRST = 267
+EVENT_EXIT_VMREAD = 268
+EVENT_EXIT_VMRESUME = 269
+EVENT_EXIT_VMWRITE = 270
+EVENT_EXIT_VMXOFF = 271
+EVENT_EXIT_VMXON = 272
+EVENT_EXIT_CR_ACCESS = 273
+EVENT_EXIT_DR_ACCESS = 274
+EVENT_EXIT_IO_INSTRUCTION = 275
+EVENT_EXIT_MSR_READ = 276
+EVENT_EXIT_MSR_WRITE = 277
+EVENT_EXIT_ENTRY_FAILURE_GUEST_STATE = 278
+EVENT_EXIT_ENTRY_FAILURE_MSR_LOADING = 279
+EVENT_EXIT_MWAIT = 280
+EVENT_EXIT_MONITOR = 281
+EVENT_EXIT_PAUSE = 282
+EVENT_EXIT_GDTR_IDTR = 283
+EVENT_EXIT_LDTR_TR = 284
+EVENT_EXIT_EPT_VIOLATION = 285
+EVENT_EXIT_EPT_MISCONFIGURATION = 286
+EVENT_EXIT_INVEPT = 287
+EVENT_EXIT_PREEMPTION_TIMER = 288
+EVENT_EXIT_INVVPID = 289
+EVENT_EXIT_WBINVD = 290
+EVENT_EXIT_RSM = 291
+EVENT_EXIT_PUSHF = 292
+EVENT_EXIT_POPF = 293
+EVENT_EXIT_IRET = 294
+EVENT_EXIT_INT_N = 295
+EVENT_EXIT_ICEBP = 296
+EVENT_EXIT_INVLPGA = 297
+EVENT_EXIT_FERR_FREEZE = 298
+EVENT_EXIT_VMRUN = 299
+EVENT_EXIT_VMLOAD = 300
+EVENT_EXIT_VMSAVE = 301
+EVENT_EXIT_STGI = 302
+EVENT_EXIT_CLGI = 303
+EVENT_EXIT_SKINIT = 304
+EVENT_WALK_NESTED_REFERENCE = 305
+EVENT_WALK_POINTER_REFERENCE = 306
+EVENT_WALK_NESTED_HIT = 307
+EVENT_WALK_NESTED_SKIP = 308
