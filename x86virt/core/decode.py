@@ -15,6 +15,7 @@ from .tables import (
     IZ,
     JB,
     JZ,
+    MAP_0F01,
     MAP_X87,
     OFFSET,
     OPCODE_MAP,
@@ -307,6 +308,8 @@ def find_row(d, space, opcode, position):
     place = OPCODE_MAP[space, opcode, d.modrm_reg, d.has_memory]
     if space == 0 and opcode & 0xF8 == 0xD8 and d.has_memory == 0:
         place = OPCODE_MAP[MAP_X87, (opcode & 7) << 3 | d.modrm_reg, d.modrm_rm, 0]
+    elif space == 1 and opcode == 1 and d.has_memory == 0 and OPCODE_MAP[MAP_0F01, modrm, 0, 0] != 0:
+        place = OPCODE_MAP[MAP_0F01, modrm, 0, 0]
     if place == 0:
         return INVALID_ROW
     return place - 1

@@ -16,7 +16,7 @@ from ..isa.vmx import (
 from .breakpoints import DR6_BD, DR6_BS
 from .jit import inline, kernel
 from .layout import SVM_GUEST, VM_EXIT
-from .svm_exits import svm_event_intercepted, svm_shutdown_intercepted, svm_task_switch
+from .svm_exits import svm_event_intercepted, svm_shutdown_intercepted
 
 DEBUG_QUALIFICATION = 0xF | DR6_BD | DR6_BS
 TASK_SOURCE_SHIFT = 30
@@ -163,10 +163,8 @@ def triple_fault_exits(cpu):
 
 
 @kernel
-def task_switch_exits(cpu, ram, selector, cause):
-    """Whether the task switch that passed its first checks exits (OK or VM_EXIT): under VMX always (section 25.4.2)."""
-    if cpu.world == SVM_GUEST:
-        return svm_task_switch(cpu, ram, selector, cause)
+def task_switch_exits(cpu, selector, cause):
+    """In VMX non-root operation a task switch that passed its first checks always exits (section 25.4.2)."""
     begin_exit(cpu, EXIT_TASK_SWITCH)
     cpu.vm_exit.qualification = (selector & 0xFFFF) | TASK_SOURCES[cause] << TASK_SOURCE_SHIFT
     return VM_EXIT

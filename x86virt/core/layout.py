@@ -130,6 +130,11 @@ MODEL_SPECIFIC = np.dtype(
         ("mc_control", "i8", MC_BANKS),
         ("feature_control", "i8"),  # IA32_FEATURE_CONTROL
         ("vmx_capability", "i8", N_VMX_CAPABILITIES),  # IA32_VMX_BASIC and the registers behind it; all 0: no VMX
+        ("has_svm", "i8"),  # 1: EFER.SVME can be set, and the registers of SVM are there
+        ("svm_features", "i8"),  # CPUID leaf 8000000A EDX
+        ("vm_cr", "i8"),
+        ("vm_hsave_pa", "i8"),  # where VMRUN saves the host's state
+        ("svm_key", "i8"),  # what unlocks VM_CR; 0: nothing does
     ]
 )
 
@@ -308,6 +313,36 @@ VMX = np.dtype(
     ]
 )
 
+# SVM: what the processor holds beside the VMCB (core/svm_run.py); all but the first two of the guest that was entered last.
+N_SYSTEM_CALL_REGISTERS = 5
+SVM = np.dtype(
+    [
+        ("gif", "i8"),  # the global interrupt flag
+        ("system_call", "i8", N_SYSTEM_CALL_REGISTERS),  # STAR to KernelGSBase, which VMLOAD and VMSAVE alone can reach
+        ("vmcb", "i8"),  # physical address
+        ("cr_intercepts", "i8"),
+        ("dr_intercepts", "i8"),
+        ("exception_intercepts", "i8"),
+        ("intercepts_1", "i8"),
+        ("intercepts_2", "i8"),
+        ("iopm", "i8"),
+        ("msrpm", "i8"),
+        ("asid", "i8"),  # 0 in the host
+        ("v_tpr", "i8"),
+        ("v_irq", "i8"),
+        ("v_intr_prio", "i8"),
+        ("v_ign_tpr", "i8"),
+        ("v_intr_masking", "i8"),
+        ("v_intr_vector", "i8"),
+        ("nested_paging", "i8"),
+        ("host_if", "i8"),  # EFLAGS.IF of the host, which masks physical interrupts under V_INTR_MASKING
+        ("host_cr4", "i8"),  # CR4 and EFER of the host, by which nested tables are read
+        ("host_efer", "i8"),
+        ("host_pat", "i8"),
+        ("next_rip", "i8"),  # of an exit by an instruction: the address behind it; 0: none
+    ]
+)
+
 CPU = np.dtype(
     [
         # architectural state
@@ -397,7 +432,11 @@ CPU = np.dtype(
         ("nested_no_execute", "i8"),  # nested paging of 3 and 4 levels: 1 if bit 63 forbids fetches (the host's EFER.NXE)
         ("nested", NESTED),
         ("vmx", VMX),
+<<<<<<< HEAD
         ("address_space", "i8"),  # VPID or ASID of the guest that is entered; 0: none
+=======
+        ("svm", SVM),
+>>>>>>> 2fa96d363c7de816ec0afbd2ded5ef6aeb571876
         ("tlb_tag", "i8"),  # index of the TLB's present address space; 0 is the host's
         ("tlb_tags", TLB_TAG, N_TLB_TAGS),
         ("tlb_tag_victim", "i8"),

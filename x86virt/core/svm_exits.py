@@ -43,6 +43,6 @@ def svm_interrupts_open(cpu):
 
 
 @kernel
-def svm_task_switch(cpu, ram, selector, cause):
+def svm_task_switch(cpu, selector, by_jump, by_return, by_event, flags):
     """Whether a task switch exits: OK or VM_EXIT."""
     return OK

@@ -4,7 +4,8 @@
     ROW_INFO[row]                          what the decoder and `lower` need to know of it
 
 Maps: 0 one-byte opcodes, 1 those behind 0F, 2 and 3 the same behind a mandatory F3, 4 register forms of the escape
-opcodes D8 to DF: the opcode's low three bits and the reg field are its row, the rm field its column.
+opcodes D8 to DF: the opcode's low three bits and the reg field are its row, the rm field its column; 5 register forms of
+0F 01 whose whole ModRM byte is part of the opcode, by that byte.
 """
 
 import numpy as np
@@ -107,7 +108,7 @@ LOWERING = {
     **{f"x87:{name}": (X87, "x87_instruction", "x87_instruction") for name in X87_NUMBER},
 }
 
-MAP_TWO_BYTE, MAP_F3, MAP_X87 = 1, 2, 4
+MAP_TWO_BYTE, MAP_F3, MAP_X87, MAP_0F01 = 1, 2, 4, 5
 
 ROW = np.dtype(
     [
@@ -172,7 +173,7 @@ def fill_row(info: np.void, row: Row) -> None:
         info["kind"][place], info["operand_width"][place] = OPERAND_CODES[code]
     for place, name in enumerate(row.immediates):
         info["immediate"][place] = IMMEDIATE_CODE[name]
-    info["modrm"] = int(row.modrm != "" or is_x87_register_form(row))
+    info["modrm"] = int(row.modrm != "" or is_x87_register_form(row) or is_0f01_register_form(row))
     info["signed_byte"] = int("Ibs" in row.operands)
     info["event"], info["event_memory"] = event_number(row.cost), event_number(row.cost_memory)
     info["event_kernel"] = event_number(row.cost_kernel)
@@ -202,12 +203,19 @@ def is_x87_register_form(row: Row) -> bool:
     return row.opcode[0] in range(0xD8, 0xE0) and len(row.opcode) == 2
 
 
+def is_0f01_register_form(row: Row) -> bool:
+    """Whether the third opcode byte is a ModRM byte with two registers (0F 01)."""
+    return row.opcode[:2] == (0x0F, 0x01) and len(row.opcode) == 3
+
+
 def places(row: Row) -> list[tuple[int, int, int, int]]:
     """Where in OPCODE_MAP a row stands."""
     opcode = list(row.opcode)
     if is_x87_register_form(row):
         seconds = range(opcode[1], opcode[1] + (8 if "+r" in row.encoding else 1))
         return [(MAP_X87, (opcode[0] & 7) << 3 | second >> 3 & 7, second & 7, 0) for second in seconds]
+    if is_0f01_register_form(row):
+        return [(MAP_0F01, opcode[2], 0, 0)]
     space = 0
     if opcode[0] == 0xF3:
         space, opcode = MAP_F3, opcode[1:]
@@ -225,7 +233,7 @@ def places(row: Row) -> list[tuple[int, int, int, int]]:
 
 def build() -> tuple[np.ndarray, np.ndarray]:
     """OPCODE_MAP and ROW_INFO; two rows at one place are an error."""
-    opcode_map = np.zeros((5, 256, 8, 2), np.int64)
+    opcode_map = np.zeros((6, 256, 8, 2), np.int64)
     info = np.zeros(len(ROWS), ROW)
     for number, row in enumerate(ROWS):
         fill_row(info[number], row)
