@@ -33,6 +33,7 @@ from ..isa.svm import (
 from ..isa.vectors import DF, KIND_EXTERNAL, KIND_NMI, KIND_SOFTWARE_INTERRUPT
 from .address_space import enter_address_space
 from .charge import charge
+from .halt import wake
 from .jit import kernel
 from .layout import NESTED_OFF, OK, ROOT
 from .mode import set_context, set_cpl
@@ -113,7 +114,8 @@ def enter_host(cpu, ram):
     cpu.world = ROOT
     # 2. Nothing of the guest's last instruction waits any more.
     cpu.shadow = 0
-    cpu.halted = 0
+    if cpu.halted == 1:
+        wake(cpu)
     cpu.debug_hits = 0
     cpu.debug_pending = 0
     cpu.idt_vector = -1
