@@ -432,11 +432,8 @@ CPU = np.dtype(
         ("nested_no_execute", "i8"),  # nested paging of 3 and 4 levels: 1 if bit 63 forbids fetches (the host's EFER.NXE)
         ("nested", NESTED),
         ("vmx", VMX),
-<<<<<<< HEAD
         ("address_space", "i8"),  # VPID or ASID of the guest that is entered; 0: none
-=======
         ("svm", SVM),
->>>>>>> 2fa96d363c7de816ec0afbd2ded5ef6aeb571876
         ("tlb_tag", "i8"),  # index of the TLB's present address space; 0 is the host's
         ("tlb_tags", TLB_TAG, N_TLB_TAGS),
         ("tlb_tag_victim", "i8"),
