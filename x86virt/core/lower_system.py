@@ -5,7 +5,14 @@ from ..isa.system_ops import SYSTEM_IN, SYSTEM_OUT
 from . import tables as t
 from .handlers import NUMBER
 from .jit import inline, kernel
-from .lower_intercept import differs_in_guest, emit_intercept, guest_operation, in_vmx_guest, intercept_stage, is_byte_port
+from .lower_intercept import (
+    differs_in_guest,
+    emit_intercept,
+    guest_operation,
+    in_vmx_guest,
+    intercept_stage,
+    is_byte_port,
+)
 from .micro_operations import (
     OP_STORE_16,
     emit_load,

@@ -142,21 +142,24 @@ NO_EVENT = -1
 STAGE_NEVER, STAGE_FIRST, STAGE_AHEAD, STAGE_BEHIND = range(4)
 WITHOUT_OPERATION = {"INS": INTERCEPT_INS, "OUTS": INTERCEPT_OUTS, "PAUSE": INTERCEPT_PAUSE, "RSM": INTERCEPT_RSM}
 DESCRIPTOR_TABLES = {"LGDT", "LIDT", "SGDT", "SIDT", "LLDT", "LTR", "SLDT", "STR"}
-OF_CONTROL = {"CR_TO_REGISTER", "REGISTER_TO_CR", "CLTS", "CPUID", "INVD", "WBINVD", "HLT", "INVLPG", "RDTSC", "RDPMC", "RDMSR", "WRMSR"}
+OF_CONTROL = {
+    "CR_TO_REGISTER", "REGISTER_TO_CR", "CLTS", "CPUID", "INVD", "WBINVD", "HLT", "INVLPG", "RDTSC", "RDPMC", "RDMSR", "WRMSR",
+}  # fmt: skip
 # Instructions of VMX itself: in a guest they are exits at any privilege level.
 OF_VMX = {
-    "VMCALL", "VMCLEAR", "VMLAUNCH", "VMPTRLD", "VMPTRST", "VMREAD", "VMRESUME", "VMWRITE", "VMXOFF", "VMXON", "INVEPT", "INVVPID",
+    "VMCALL", "VMCLEAR", "VMLAUNCH", "VMPTRLD", "VMPTRST", "VMREAD", "VMRESUME", "VMWRITE", "VMXOFF", "VMXON",
+    "INVEPT", "INVVPID",
 }  # fmt: skip
 VMX_STAGES = {
-    **{name: STAGE_AHEAD for name in (*DESCRIPTOR_TABLES, *OF_CONTROL, "IN", "OUT", "INS", "OUTS", "PAUSE")},
-    **{name: STAGE_FIRST for name in (*OF_VMX, "DR_TO_REGISTER", "REGISTER_TO_DR")},
+    **dict.fromkeys((*DESCRIPTOR_TABLES, *OF_CONTROL, "IN", "OUT", "INS", "OUTS", "PAUSE"), STAGE_AHEAD),
+    **dict.fromkeys((*OF_VMX, "DR_TO_REGISTER", "REGISTER_TO_DR"), STAGE_FIRST),
     "LMSW": STAGE_BEHIND,
 }
 SVM_STAGES = {
-    **{name: STAGE_AHEAD for name in (*DESCRIPTOR_TABLES, *OF_CONTROL, "IN", "OUT", "INS", "OUTS", "PAUSE", "LMSW", "SMSW")},
-    **{name: STAGE_AHEAD for name in ("DR_TO_REGISTER", "REGISTER_TO_DR", "INT1", "VMRUN", "VMLOAD", "VMSAVE")},
-    **{name: STAGE_AHEAD for name in ("STGI", "CLGI", "SKINIT", "INVLPGA")},
-    **{name: STAGE_FIRST for name in ("PUSHF", "POPF", "IRET", "INT_N", "RSM", "VMMCALL")},
+    **dict.fromkeys((*DESCRIPTOR_TABLES, *OF_CONTROL, "IN", "OUT", "INS", "OUTS", "PAUSE", "LMSW", "SMSW"), STAGE_AHEAD),
+    **dict.fromkeys(("DR_TO_REGISTER", "REGISTER_TO_DR", "INT1", "VMRUN", "VMLOAD", "VMSAVE"), STAGE_AHEAD),
+    **dict.fromkeys(("STGI", "CLGI", "SKINIT", "INVLPGA"), STAGE_AHEAD),
+    **dict.fromkeys(("PUSHF", "POPF", "IRET", "INT_N", "RSM", "VMMCALL"), STAGE_FIRST),
 }
 
 

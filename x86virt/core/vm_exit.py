@@ -56,7 +56,6 @@ from .vm_exit_save import save_guest
 from .vmcs import note_vmcs_written, vmcs_read, vmcs_read_64, vmcs_write, vmcs_write_64
 from .vmx_msr_areas import DONE, load_msr_area, store_msr_area
 
-
 # -- what is recorded (section 27.2) --------------------------------------------------------------------------------------
 
 

@@ -23,7 +23,6 @@ from ..isa.system_ops import (
     SYSTEM_LMSW,
     SYSTEM_OUT,
     SYSTEM_RDMSR,
-    SYSTEM_RDPMC,
     SYSTEM_RDTSC,
     SYSTEM_REGISTER_TO_CR,
     SYSTEM_REGISTER_TO_DR,
