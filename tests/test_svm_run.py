@@ -40,7 +40,7 @@ def machine() -> SvmMachine:
     return SvmMachine()
 
 
-# -- consistency checks: values for one field each, and whether section 15.5.1 lets VMRUN go on with it --------------------------
+# -- consistency checks: values for one field each, and whether section 15.5.1 lets VMRUN go on with it ---------------
 
 ILLEGAL = {
     "efer": [0, SVME | 1 << 8, SVME | 1 << 10, SVME | 1, SVME | 1 << 32, 1 << 11, SVME | 1 << 13],
@@ -145,7 +145,7 @@ def test_nested_paging_needs_a_host_that_pages_and_known_memory_types(machine: S
         assert (machine.run_guest() == EXIT_INVALID) == refused
 
 
-# -- state ------------------------------------------------------------------------------------------------------------------------
+# -- state ------------------------------------------------------------------------------------------------------------
 
 SAVED = ("rip", "rsp", "rax", "rflags", "cr0", "cr2", "cr3", "cr4", "dr6", "dr7", "efer", "cpl")
 DR6_FIXED, DR7_FIXED, RFLAGS_FIXED = 0xFFFF0FF0, 0x400, 2
@@ -156,11 +156,11 @@ def random_state(source: random.Random, machine: SvmMachine) -> dict[str, int]:
     ring = source.choice((0, 1, 2, 3))
     state = {
         "rip": GUEST, "rsp": source.getrandbits(32), "rax": source.getrandbits(32), "cpl": ring,
-        "rflags": source.choice((2, 0x202, 0x3002, 0x41, 0x8D7)) | 2, "cr0": source.choice((0x11, 0x1F & ~4 | 0x10, 0x50011, 0x60000011)),
+        "rflags": source.choice((2, 0x202, 0x3002, 0x43, 0x8D7)), "cr0": source.choice((0x11, 0x1B, 0x50011, 0x60000011)),
         "cr2": source.getrandbits(32), "cr3": source.getrandbits(20) << 12, "cr4": source.choice((0, 0x10, 0x80, 0x18)),
-        "dr6": source.choice((DR6_FIXED, DR6_FIXED | 0xE00F, DR6_FIXED | 1)), "dr7": DR7_FIXED, "efer": source.choice((SVME, SVME | 1 << 11)),
+        "dr6": source.choice((DR6_FIXED, DR6_FIXED | 0xE00F, DR6_FIXED | 1)), "dr7": DR7_FIXED,
+        "efer": source.choice((SVME, SVME | 1 << 11)),
     }  # fmt: skip
-    state["cr0"] = state["cr0"] | 1
     for name, value in state.items():
         machine.set(name, value)
     return state
@@ -273,7 +273,7 @@ def test_time_is_offset_in_the_guest_alone(machine: SvmMachine) -> None:
         assert int(machine.gpr[2]) == 0
 
 
-# -- the instructions ---------------------------------------------------------------------------------------------------------------
+# -- the instructions -------------------------------------------------------------------------------------------------
 
 
 def outcome_in_host(machine: SvmMachine, code: bytes, eax: int = SECOND_VMCB) -> int | str:
@@ -385,7 +385,7 @@ def test_the_global_interrupt_flag(machine: SvmMachine) -> None:
     assert machine.run_guest(CLGI + STGI + VMMCALL) == EXIT_VMMCALL
 
 
-# -- registers and identity -----------------------------------------------------------------------------------------------------------
+# -- registers and identity -------------------------------------------------------------------------------------------
 
 
 def write_msr(machine: SvmMachine, number: int, value: int) -> bool:

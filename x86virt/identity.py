@@ -152,7 +152,12 @@ def extended_leaves(profile: Profile) -> dict[int, Row]:
     brand = doublewords(str(profile["cpuid.brand"]).encode().ljust(48, b"\0"))
     rows: dict[int, Row] = {
         0: (profile.integer("cpuid.highest_extended_leaf"), *vendor),
-        1: (0 if intel else profile.cpuid_signature(), 0, has_svm(profile) << CPUID_SVM, profile.integer("cpuid.extended_features")),
+        1: (
+            0 if intel else profile.cpuid_signature(),
+            0,
+            has_svm(profile) << CPUID_SVM,
+            profile.integer("cpuid.extended_features"),
+        ),
         6: outer_levels(profile),
         8: (profile.integer("cpuid.physical_address_bits") | LINEAR_ADDRESS_BITS << 8, 0, 0, 0),
     }
@@ -198,7 +203,9 @@ def load_identity(cpu: Any, profile: Profile) -> None:
 
 def reset_model_specific(msr: Any) -> None:
     """The model-specific registers that only store, as after a reset (SDM volume 3, table 9-1)."""
-    for name in ("efer", "vm_cr", "vm_hsave_pa", "svm_key", "mtrr_default", "mtrr_physical", "mtrr_fixed", "mcg_status", "mc_control"):
+    for name in ("efer", "vm_cr", "vm_hsave_pa", "svm_key"):
+        msr[name] = 0
+    for name in ("mtrr_default", "mtrr_physical", "mtrr_fixed", "mcg_status", "mc_control"):
         msr[name] = 0
     msr.pat = RESET_PAT
     msr.misc_enable = RESET_MISC_ENABLE

@@ -7,10 +7,12 @@ AMD publication 24593, sections 15.7 to 15.14 and 15.21. A question that is answ
 from ..isa.registers import EFLAGS_IF, EFLAGS_RF
 from ..isa.svm import (
     EXIT_EXCEPTION,
+    EXIT_FERR_FREEZE,
     EXIT_INTR,
     EXIT_SHUTDOWN,
     EXIT_TASK_SWITCH,
     EXIT_VINTR,
+    INTERCEPT_FERR_FREEZE,
     INTERCEPT_INTR,
     INTERCEPT_SHUTDOWN,
     INTERCEPT_TASK_SWITCH,
@@ -34,6 +36,7 @@ __all__ = [
     "svm_boundary",
     "svm_event_intercepted",
     "svm_exit",
+    "svm_freeze_intercepted",
     "svm_intercept",
     "svm_interrupts_open",
     "svm_shutdown_intercepted",
@@ -74,6 +77,15 @@ def svm_shutdown_intercepted(cpu):
     if cpu.svm.intercepts_1 & INTERCEPT_SHUTDOWN == 0:
         return 0
     describe(cpu, EXIT_SHUTDOWN, 0, 0)
+    return 1
+
+
+@kernel
+def svm_freeze_intercepted(cpu):
+    """1 if the guest is left where FERR# freezes the processor."""
+    if cpu.svm.intercepts_1 & INTERCEPT_FERR_FREEZE == 0:
+        return 0
+    describe(cpu, EXIT_FERR_FREEZE, 0, 0)
     return 1
 
 

@@ -23,7 +23,6 @@ from ..isa.system_ops import (
     SYSTEM_VMLOAD,
     SYSTEM_VMMCALL,
     SYSTEM_VMRUN,
-    SYSTEM_VMSAVE,
 )
 from ..isa.vectors import GP, UD
 from .address_space import invlpga

@@ -6,8 +6,22 @@ exceptions above the intercept, and one is due, the answer is to go on: the inst
 
 import numpy as np
 
-from ..isa.registers import CR0_CD, CR0_IMPLEMENTED, CR0_MP, CR0_NW, CR0_PE, CR0_PG, CR0_TS, CR4_DE, CR4_PCE, CR4_TSD, ECX, EFLAGS_OF
+from ..isa.registers import (
+    CR0_CD,
+    CR0_IMPLEMENTED,
+    CR0_MP,
+    CR0_NW,
+    CR0_PE,
+    CR0_PG,
+    CR0_TS,
+    CR4_DE,
+    CR4_PCE,
+    CR4_TSD,
+    ECX,
+    EFLAGS_OF,
+)
 from ..isa.svm import (
+    EXIT_CLGI,
     EXIT_CPUID,
     EXIT_CR0_SEL_WRITE,
     EXIT_CR_READ,
@@ -36,14 +50,13 @@ from ..isa.svm import (
     EXIT_RDTSC,
     EXIT_RSM,
     EXIT_SKINIT,
+    EXIT_STGI,
     EXIT_TR_READ,
     EXIT_TR_WRITE,
     EXIT_VMLOAD,
     EXIT_VMMCALL,
     EXIT_VMRUN,
     EXIT_VMSAVE,
-    EXIT_STGI,
-    EXIT_CLGI,
     EXIT_WBINVD,
     FIRST_INTERCEPT_2,
     INTERCEPT_CR0_SEL_WRITE,
@@ -109,8 +122,8 @@ from .layout import N_OPERATIONS, OK, VM_EXIT
 from .mode import segments_are_paragraphs
 from .performance import counter_named
 from .physical import read_memory
-from .svm_operands import address_is_bad
 from .svm_io import intercept_port, intercept_port_string
+from .svm_operands import address_is_bad
 
 # The exit code of an operation whose intercept is one bit; -1: it has none, or more to be looked at.
 CODE_OF_OPERATION = np.full(N_OPERATIONS, -1, np.int64)

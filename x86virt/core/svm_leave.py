@@ -35,7 +35,7 @@ from .address_space import enter_address_space
 from .charge import charge
 from .halt import wake
 from .jit import kernel
-from .layout import NESTED_OFF, OK, ROOT
+from .layout import NESTED_OFF, ROOT
 from .mode import set_context, set_cpl
 from .svm_guest import save_guest_state, touch_save_area
 from .svm_host import load_host_state
