@@ -101,15 +101,15 @@ def invalidate_in_space(cpu, u):
 def svm_instruction(cpu, ram, u):
     """The operations SYSTEM_VMRUN to SYSTEM_INVLPGA, where no guest intercepts them."""
     operation = u.dst_shift
-    # 1. #UD: VMMCALL that nobody intercepts; no SVM, or no protected mode; SKINIT, which the processor does not have.
-    if operation == SYSTEM_VMMCALL or operation == SYSTEM_SKINIT:
-        return raise_plain(cpu, UD)
-    if cpu.efer & EFER_SVME == 0 or segments_are_paragraphs(cpu):
+    # 1. #UD: VMMCALL that nobody intercepts; no SVM, or no protected mode.
+    if operation == SYSTEM_VMMCALL or cpu.efer & EFER_SVME == 0 or segments_are_paragraphs(cpu):
         return raise_plain(cpu, UD)
     # 2. #GP(0) outside ring 0.
     if cpu.cpl != 0:
         return raise_fault(cpu, GP, 0)
-    # 3. The instruction.
+    # 3. The instruction; the processor has no SKINIT.
+    if operation == SYSTEM_SKINIT:
+        return raise_plain(cpu, UD)
     if operation == SYSTEM_STGI:
         charge(cpu, EVENT_SVM_STGI, 1)
         cpu.svm.gif = 1
