@@ -191,6 +191,8 @@ class Processor:
             geometry.sets = lines // ways if ways else 1
             first += lines
         load_identity(cpu, profile)
+        if cpu.msr.vmx_capability[VMX_BASIC]:
+            cpu.msr.vmx_capability[VMX_CR4_FIXED1] = offered_cr4(self.state)
         cpu.apic.bus_clock = round(TICKS_PER_CYCLE * float(profile["cpu.mhz"]) / float(profile["cpu.bus_mhz"]))
         bits = profile.integer("cpuid.physical_address_bits")
         cpu.address_reserved_high = 0x7FFFFFFF & ~((1 << bits - 32) - 1)
@@ -284,7 +286,11 @@ class Processor:
         reset_model_specific(cpu.msr)
         self.set_debug_register(6, 0)
         self.set_debug_register(7, 0)
-        cpu.debug_hits = cpu.debug_pending = cpu.flush_code = 0
+        cpu.debug_hits = cpu.debug_pending = cpu.flush_code = cpu.held = 0
+        cpu.world, cpu.nested_kind = layout.ROOT, layout.NESTED_OFF
+        cpu.vmx.operation = cpu.vmx.nmi_blocked = 0
+        cpu.vmx.current = -1
+        cpu.vmx.timer_due = NEVER
         cpu.idt_vector = -1
         cpu.fpu_control = X87_CONTROL_INITIAL
         cpu.timer = cpu.budget = cpu.deadline = NEVER

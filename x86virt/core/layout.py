@@ -344,6 +344,7 @@ CPU = np.dtype(
         ("stop_passed_retired", "i8"),
         ("debug_hits", "i8"),  # DR6 bits of the data and port breakpoints that the running instruction met
         ("shadow", "i8"),  # what is held off for one instruction: 0, HOLDS_INTERRUPTS or HOLDS_DEBUG
+        ("held", "i8"),  # what `shadow` held off as the instruction began that executes by itself
         ("debug_pending", "i8"),  # DR6 bits of a debug trap that is raised at the next instruction boundary
         ("halted", "i8"),
         # the event being raised or delivered (numbers of the VMCS interruption information)
