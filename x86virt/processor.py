@@ -11,6 +11,7 @@ from .core.entries import (
     enter_level,
     look_up,
     note_write,
+    offered_cr4,
     place_of,
     refresh_memory_map,
     refresh_segment,
@@ -21,7 +22,7 @@ from .core.entries import (
     write_debug_register,
 )
 from .core.jit import JIT_DISABLED
-from .core.layout import BLOCK, CODE, CPU, DETAIL, MAX_BLOCKS, MAX_UOPS, NEVER, UOP
+from .core.layout import BLOCK, CODE, CPU, DETAIL, MAX_BLOCKS, MAX_UOPS, N_TLB_TAGS, NESTED_OFF, NEVER, UOP
 from .core.physical_map import BUS, PAM_ALL_RAM, SHADOW_END, SHADOW_FIRST
 from .core.run import run
 from .identity import load_identity, reset_model_specific
@@ -49,6 +50,7 @@ from .isa.registers import (
     TYPE_TSS_32_BUSY,
     X87_CONTROL_INITIAL,
 )
+from .isa.vmx import VMX_BASIC, VMX_CR4_FIXED1
 from .ledger import Ledger
 from .profile import Profile
 
@@ -70,6 +72,15 @@ TLB_KEYS = (
     ("tlb.itlb_large_entries", "tlb.itlb_large_ways"),
     ("tlb.itlb_4k_l2_entries", "tlb.itlb_4k_l2_ways"),
 )
+# What nested walks have, by field of the processor's record of them.
+NESTED_KEYS = {
+    "has_tags": "feature.tlb_vm_tag",
+    "execute_only": "feature.vmx_ept_execute_only",
+    "pages_2m": "feature.vmx_ept_2mb_pages",
+    "pages_1g": "feature.vmx_ept_1gb_pages",
+    "page_entries": "tlb.nested_entries",
+    "table_entries": "tlb.nested_table_entries",
+}
 CACHE_KEYS = (("cache.l1d_kb", "cache.l1d_ways"), ("cache.l2_kb", "cache.l2_ways"), ("cache.l3_kb", "cache.l3_ways"))
 
 
@@ -190,6 +201,8 @@ class Processor:
             geometry.first, geometry.ways, geometry.line_shift = first, ways, line_bytes.bit_length() - 1
             geometry.sets = lines // ways if ways else 1
             first += lines
+        for field, key in NESTED_KEYS.items():
+            cpu.nested[field] = profile.integer(key)
         load_identity(cpu, profile)
         if cpu.msr.vmx_capability[VMX_BASIC]:
             cpu.msr.vmx_capability[VMX_CR4_FIXED1] = offered_cr4(self.state)
@@ -223,13 +236,20 @@ class Processor:
     def empty_tlbs(self) -> None:
         """Forget every translation, as at power on."""
         cpu = self.cpu
-        cpu.front_generation = cpu.fetch_generation = cpu.tlb_generation = cpu.tlb_full_flush = 1
+        cpu.front_generation = cpu.fetch_generation = 1
+        cpu.tlb_tag = cpu.tlb_tag_victim = 0
+        cpu.tlb_counter = cpu.tlb_generation = cpu.tlb_full_flush = N_TLB_TAGS
         for name in ("front_read", "front_write", "front_fetch", "tlb_buckets"):
             cpu[name][:] = 0
+        for name in ("identifier", "root", "generation", "full_flush", "large_shift"):
+            cpu.tlb_tags[name] = 0
+        for name in ("pages", "tables"):
+            cpu.nested[name]["space"] = 0
+        cpu.nested.page_victim = cpu.nested.table_victim = 0
         cpu.tlb_units["victim"] = 0
         cpu.tlb["generation"] = -1
         cpu.tlb["page"] = -1
-        large = 21 if cpu.cr4 & CR4_PAE else 22
+        large = 21 if cpu.cr4 & CR4_PAE or cpu.nested_kind else 22
         cpu.tlb_units["shift"] = (12, large, 12, 12, large, 12)
 
     def reset(self) -> None:
@@ -287,7 +307,7 @@ class Processor:
         self.set_debug_register(6, 0)
         self.set_debug_register(7, 0)
         cpu.debug_hits = cpu.debug_pending = cpu.flush_code = cpu.held = 0
-        cpu.world, cpu.nested_kind = layout.ROOT, layout.NESTED_OFF
+        cpu.world = layout.ROOT
         cpu.vmx.operation = cpu.vmx.nmi_blocked = 0
         cpu.vmx.current = -1
         cpu.vmx.timer_due = NEVER
@@ -299,6 +319,8 @@ class Processor:
         cpu.unit_first, cpu.unit_last = 1, 0
         cpu.a20_closed = 0
         cpu.pdpte[:] = 0
+        cpu.nested_kind = NESTED_OFF
+        cpu.address_space = 0
         self.empty_tlbs()
         self.code.block_count = layout.FIRST_BLOCK
         self.code.uop_count = layout.BLOCK_UOPS

@@ -1,5 +1,6 @@
 """What a profile's processor offers of VMX: the capability registers and the fields of its VMCS (SDM volume 3, appendix A)."""
 
+from .isa.registers import CR0_NE, CR0_PE, CR0_PG, CR4_VMXE
 from .isa.vmx import (
     BASIC_INS_OUTS,
     BASIC_TRUE_CONTROLS,
@@ -32,7 +33,6 @@ from .isa.vmx import (
     VMX_TRUE_PROCBASED,
     VMX_VMCS_ENUM,
 )
-from .isa.registers import CR0_NE, CR0_PE, CR0_PG, CR4_VMXE
 from .profile import Profile
 
 M32 = 0xFFFFFFFF

@@ -59,7 +59,7 @@ TLB_ENTRY = np.dtype(
         ("page", "i8"),  # linear address >> the unit's shift; -1: never filled
         ("frame", "i8"),  # physical address of the page
         ("rights", "i8"),  # PTE_RW | PTE_US | PTE_D | PTE_G of the whole walk, and RIGHT_NX
-        ("generation", "i8"),  # valid if equal to the TLB's generation, or global and not from before the last full flush
+        ("generation", "i8"),  # valid if equal to the TLB's, or global, of this address space, and since its last full flush
         ("following", "i8"),  # the next entry of its bucket, plus 1; 0: none
     ]
 )
@@ -220,7 +220,50 @@ ROOT, VMX_NON_ROOT, SVM_GUEST = range(3)
 # Nested page tables of the guest: none, extended page tables (VMX), nested paging (SVM).
 NESTED_OFF, NESTED_EPT, NESTED_NPT = range(3)
 N_OPERATIONS = 128  # room for the numbers of isa/system_ops.py
-N_TLB_TAGS = 64  # address spaces of VPIDs or ASIDs that the modelled TLB keeps apart at a time
+N_TLB_TAGS = 64  # address spaces of VPIDs or ASIDs that the modelled TLB keeps apart at a time; a power of two
+TLB_TAG = np.dtype(
+    [
+        ("identifier", "i8"),  # VPID or ASID
+        ("root", "i8"),  # of extended page tables, plus 1; 0: none; SVM has no such distinction
+        ("generation", "i8"),  # cpu.tlb_generation and the next two, while another address space is present; 0: unused
+        ("full_flush", "i8"),
+        ("large_shift", "i8"),
+    ]
+)
+
+# What walks of nested tables remember (core/nested_cache.py).
+MAX_NESTED_ENTRIES = 64
+NESTED_ENTRY = np.dtype(
+    [
+        ("space", "i8"),  # whose: a set of extended page tables or an ASID (core/nested_cache.py); 0: empty
+        ("page", "i8"),  # guest-physical address >> 12, or of the region that a last-level table maps
+        ("frame", "i8"),  # physical address of the page, or of that table
+        ("rights", "i8"),  # NESTED_READ, NESTED_WRITE, NESTED_FETCH
+    ]
+)
+NESTED_READ, NESTED_WRITE, NESTED_FETCH = 1, 2, 4  # as in an entry of extended page tables
+GUEST_LEVELS = 3  # the guest's tables: directory, table, page-directory pointers
+NESTED = np.dtype(
+    [
+        # the processor's features
+        ("has_tags", "i8"),
+        ("execute_only", "i8"),
+        ("pages_2m", "i8"),
+        ("pages_1g", "i8"),
+        ("page_entries", "i8"),  # of the nested TLB
+        ("table_entries", "i8"),  # of the cache of last-level tables
+        # what it remembers
+        ("page_victim", "i8"),
+        ("table_victim", "i8"),
+        ("pages", NESTED_ENTRY, MAX_NESTED_ENTRIES),
+        ("tables", NESTED_ENTRY, MAX_NESTED_ENTRIES),
+        # of the walk that is being made: the guest's entries, by level, and the nested ones
+        ("guest_address", "i8", GUEST_LEVELS),
+        ("guest_rights", "i8", GUEST_LEVELS),
+        ("step_address", "i8", 4),
+        ("step_entry", "i8", 4),
+    ]
+)
 
 VM_EXIT_INFORMATION = np.dtype(  # as the VMCS's exit-information fields have it (SDM volume 3, section 24.9)
     [
@@ -376,9 +419,15 @@ CPU = np.dtype(
         ("nested_kind", "i8"),  # NESTED_
         ("nested_root", "i8"),  # physical address of the top table
         ("nested_levels", "i8"),  # 2 to 4
+        ("nested_large", "i8"),  # nested paging of 2 levels: 1 if its directory may hold pages of 4 MB (the host's CR4.PSE)
+        ("nested_no_execute", "i8"),  # nested paging of 3 and 4 levels: 1 if bit 63 forbids fetches (the host's EFER.NXE)
+        ("nested", NESTED),
         ("vmx", VMX),
         ("svm", SVM),
+        ("address_space", "i8"),  # VPID or ASID of the guest that is entered; 0: none
         ("tlb_tag", "i8"),  # index of the TLB's present address space; 0 is the host's
+        ("tlb_tags", TLB_TAG, N_TLB_TAGS),
+        ("tlb_tag_victim", "i8"),
         # time and the ledger
         ("ticks", "i8"),
         ("limit_ticks", "i8"),  # the earlier of deadline and budget: blocks that reach it go by instruction
@@ -407,7 +456,8 @@ CPU = np.dtype(
         ("a20_closed", "i8"),  # the bit of physical addresses that the A20 gate keeps at 0; 0 while it is open
         ("address_reserved_high", "i8"),  # bits 62:32 that are reserved in a 64-bit entry, shifted down to 30:0
         ("large_page_reserved", "i8"),  # bits that are reserved in the directory entry of a 4 MB page
-        ("tlb_generation", "i8"),
+        ("tlb_counter", "i8"),  # of the generations that were given out, times N_TLB_TAGS
+        ("tlb_generation", "i8"),  # of the present address space: a number of its own, its tag in the low bits
         ("tlb_full_flush", "i8"),  # the generation that the last flush of all entries, global ones too, began
         ("tlb_buckets", "i8", N_TLB_UNITS * TLB_BUCKETS),  # the first entry of each bucket, plus 1; 0: none
         ("tlb_units", TLB_UNIT, N_TLB_UNITS),

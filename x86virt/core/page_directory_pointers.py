@@ -1,7 +1,8 @@
 """CR3, and the page-directory-pointer entries that PAE paging loads with it (SDM volume 3, section 4.4.1).
 
 Four registers of the processor hold the entries; walks use these, not memory. Loading them is one reference: they lie in
-one 32-byte line.
+one 32-byte line. In a guest, extended page tables say where they lie; under SVM's nested paging they are not loaded at all, since
+walks read them again (AMD publication 24593, section 15.25.10).
 """
 
 from ..isa.registers import (
@@ -17,7 +18,8 @@ from ..isa.vectors import GP
 from .cache import WALK, reference
 from .fault import raise_fault
 from .jit import inline, kernel
-from .layout import DTLB_LARGE, ITLB_LARGE, OK
+from .layout import DTLB_LARGE, ITLB_LARGE, NESTED_EPT, NESTED_NPT, NESTED_OFF, OK
+from .nested import pointers_in_host
 from .physical import read_memory
 from .tlb import flush_tlb
 
@@ -26,6 +28,12 @@ from .tlb import flush_tlb
 def pae_paging(cr0, cr4):
     """Whether these values of CR0 and CR4 mean PAE paging."""
     return cr0 & CR0_PG != 0 and cr4 & CR4_PAE != 0
+
+
+@inline
+def pointer_address(cpu, gla):
+    """Where the page-directory-pointer entry of a linear address is."""
+    return ((cpu.cr3 & CR3_PAE_ADDRESS) | (gla >> 30) << 3) & ~cpu.a20_closed
 
 
 @kernel
@@ -46,7 +54,13 @@ def read_pointer(cpu, ram, address):
 @kernel
 def load_pointers(cpu, ram, cr3):
     """Load the four entries from memory; #GP(0), and all registers as before, if a present one sets a reserved bit."""
+    if cpu.nested_kind == NESTED_NPT:
+        return OK
     table = cr3 & CR3_PAE_ADDRESS & ~cpu.a20_closed
+    if cpu.nested_kind == NESTED_EPT:
+        outcome, table = pointers_in_host(cpu, ram, table)
+        if outcome != OK:
+            return outcome
     reference(cpu, table, WALK)
     for number in range(4):
         reserved, entry = read_pointer(cpu, ram, table + 8 * number)
@@ -72,9 +86,12 @@ def load_cr3(cpu, ram, value):
 
 @inline
 def set_large_page_size(cpu):
-    """Large pages are 2 MB under CR4.PAE, else 4 MB; the TLBs have just been flushed."""
+    """Large pages are 2 MB under CR4.PAE, else 4 MB; the TLBs have just been flushed.
+
+    With nested tables the TLBs hold 2 MB at most, whatever larger pages both dimensions have.
+    """
     shift = 22
-    if cpu.cr4 & CR4_PAE != 0:
+    if cpu.cr4 & CR4_PAE != 0 or cpu.nested_kind != NESTED_OFF:
         shift = 21
     cpu.tlb_units[DTLB_LARGE].shift = shift
     cpu.tlb_units[ITLB_LARGE].shift = shift

@@ -5,14 +5,17 @@ from ..isa.registers import CR0_PG, CR4_PAE, PTE_A, PTE_ADDRESS, PTE_D, PTE_P, P
 from .cache import WALK, reference
 from .charge import charge
 from .jit import inline, kernel, load_32
-from .layout import DTLB, DTLB_L2, DTLB_LARGE, OK
+from .layout import DTLB, DTLB_L2, DTLB_LARGE, NESTED_OFF, NESTED_WRITE, OK
+from .nested import ONE_DIMENSION, TWO_DIMENSIONS, end_in_host, guest_to_host
 from .page_rights import leaf_rights, permits
 from .physical import write_physical
 from .physical_map import in_hole
 from .tlb import fill, find, insert
 from .walk_32bit import directory_entry_address, peek_32bit, table_entry_address, walk_32bit
-from .walk_pae import peek_pae, walk_pae
+from .walk_pae import peek_pae, walk_native_pae, walk_pae
 
+LARGE_SHIFT = 21  # of a large page in the TLBs of a guest with nested tables
+UNPAGED_SHIFT = 22  # without paging any size would do that is not less
 ITLB_OFFSET = 3  # the instruction TLBs follow the data TLBs in the same order
 
 
@@ -23,20 +26,68 @@ def walk(cpu, ram, gla, write, user, fetch, cached):
     `cached` is 1 if some TLB holds the page already, whose entry is then brought up to date.
     Returns (outcome, physical address, rights). Charges the walk and, by the cache model, its references.
     """
+    if cpu.nested_kind != NESTED_OFF:
+        return walk_two_dimensions(cpu, ram, gla, write, user, fetch, cached)
     charge(cpu, EVENT_WALK_NATIVE, 1)
     if cpu.cr4 & CR4_PAE == 0:
-        outcome, frame, rights, shift = walk_32bit(cpu, ram, gla, write, user, fetch)
+        outcome, frame, rights, shift = walk_32bit(cpu, ram, gla, write, user, fetch, ONE_DIMENSION)
     else:
-        outcome, frame, rights, shift = walk_pae(cpu, ram, gla, write, user, fetch)
+        outcome, frame, rights, shift = walk_native_pae(cpu, ram, gla, write, user, fetch)
     if outcome != OK:
         return outcome, 0, 0
+    remember(cpu, gla, frame, rights, shift, fetch, cached)
+    return OK, (frame | (gla & ((1 << shift) - 1))) & ~cpu.a20_closed, rights
+
+
+@kernel
+def walk_two_dimensions(cpu, ram, gla, write, user, fetch, cached):
+    """The same in a guest with nested tables, whose own may be off; the TLBs get the combination of both dimensions.
+
+    Such an entry is as large as the smaller of both pages. It counts as dirty only if no table is in the way of a write.
+    """
+    # 1. The guest's own tables.
+    outcome, frame, rights, shift = walk_guest(cpu, ram, gla, write, user, fetch)
+    if outcome != OK:
+        return outcome, 0, 0
+    # 2. The nested ones, for the address at the end.
+    gpa = frame | (gla & ((1 << shift) - 1))
+    outcome, frame, allowed, nested_shift = end_in_host(cpu, ram, gla, gpa, write, fetch)
+    if outcome != OK:
+        return outcome, 0, 0
+    # 3. Both together.
+    if allowed & NESTED_WRITE == 0:
+        rights &= ~PTE_D
+    shift = min(shift, nested_shift)
+    if shift >= LARGE_SHIFT:
+        shift = LARGE_SHIFT
+        frame &= ~((1 << LARGE_SHIFT) - 1)
+    remember(cpu, gla, frame, rights, shift, fetch, cached)
+    return OK, (frame | (gla & ((1 << shift) - 1))) & ~cpu.a20_closed, rights
+
+
+@kernel
+def walk_guest(cpu, ram, gla, write, user, fetch):
+    """Walk the tables of a guest in two dimensions: (outcome, guest-physical address of the page, rights, bits of its offset).
+
+    Without paging, which SVM's guests may do, a linear address is guest-physical, and nothing is walked.
+    """
+    if cpu.cr0 & CR0_PG == 0:
+        return OK, gla & ~((1 << UNPAGED_SHIFT) - 1), PTE_RW | PTE_US | PTE_D, UNPAGED_SHIFT
+    charge(cpu, EVENT_WALK_NATIVE, 1)
+    if cpu.cr4 & CR4_PAE == 0:
+        return walk_32bit(cpu, ram, gla, write, user, fetch, TWO_DIMENSIONS)
+    return walk_pae(cpu, ram, gla, write, user, fetch, TWO_DIMENSIONS)
+
+
+@inline
+def remember(cpu, gla, frame, rights, shift, fetch, cached):
+    """Fill the TLBs with what a walk found."""
     offset = fetch * ITLB_OFFSET
     if shift == 12:
         replace(cpu, DTLB + offset, gla, frame, rights, cached)
         replace(cpu, DTLB_L2 + offset, gla, frame, rights, cached)
     else:
         replace(cpu, DTLB_LARGE + offset, gla, frame, rights, cached)
-    return OK, (frame | (gla & ((1 << shift) - 1))) & ~cpu.a20_closed, rights
 
 
 @inline
@@ -80,10 +131,11 @@ def is_missed(cpu, gla):
 def walk_for_read(cpu, ram, gla, user):
     """The commonest walk, in a straight line: the physical address, or -1 with nothing done where `translate` must look.
 
-    It reads a page of 4 KB in RAM that no data TLB holds, under 32-bit paging, from a page table that was used before.
+    It reads a page of 4 KB in RAM that no data TLB holds, under 32-bit paging without nested tables, from a page table that
+    was used before.
     """
     # 1. The mode, and a TLB to fill.
-    if (~cpu.cr0 & CR0_PG) | (cpu.cr4 & CR4_PAE) | cpu.a20_closed != 0 or cpu.tlb_units[DTLB].ways == 0:
+    if (~cpu.cr0 & CR0_PG) | (cpu.cr4 & CR4_PAE) | cpu.a20_closed | cpu.nested_kind != 0 or cpu.tlb_units[DTLB].ways == 0:
         return -1
     # 2. Both entries, only looked at so far: in RAM, present, open to the reader; the upper one accessed.
     last = cpu.ram_last - 0xFFF
@@ -131,7 +183,7 @@ def translate(cpu, ram, gla, write, user, fetch):
     A TLB entry that forbids the access, or whose dirty bit a write must set, is walked again before anything is
     concluded from it (a rise of rights needs no INVLPG).
     """
-    if cpu.cr0 & CR0_PG == 0:
+    if cpu.cr0 & CR0_PG == 0 and cpu.nested_kind == NESTED_OFF:
         return OK, gla & ~cpu.a20_closed, PTE_RW | PTE_US | PTE_D
     offset = fetch * ITLB_OFFSET
     index = lookup(cpu, gla, offset)
@@ -152,6 +204,8 @@ def peek_translation(cpu, ram, gla):
         physical = peek_32bit(cpu, ram, gla)
     else:
         physical = peek_pae(cpu, ram, gla)
+    if physical >= 0:
+        physical = guest_to_host(cpu, ram, physical)
     if physical < 0:
         return physical
     return physical & ~cpu.a20_closed

@@ -1,8 +1,11 @@
 """The modelled TLBs, and the front cache that is a strict subset of them.
 
 Replacement is first-in first-out within a set, which needs no write on a hit, so that a hit in the front cache and a
-hit in the model are the same thing. A flush is one increment of the generation; global entries outlive it, unless it
-also marks its generation as the first that counts for them.
+hit in the model are the same thing. A flush is one new generation; global entries outlive it, unless it also marks its
+generation as the first that counts for them.
+
+Address spaces of guests (VPIDs, ASIDs) are kept apart by tags, the low bits of a generation: each has its own present
+generation, which core/address_space.py puts in place, so that an entry of another one is never valid.
 
 An entry is found by its page through buckets that follow the model in every fill; what is found, and what is evicted, is
 the same as a search of the set would give.
@@ -21,6 +24,7 @@ from .layout import (
     ITLB_L2,
     ITLB_LARGE,
     MAX_GENERATION,
+    N_TLB_TAGS,
     TLB_BUCKETS,
 )
 
@@ -48,22 +52,47 @@ def drop_fetch_front(cpu):
             cpu.front_fetch[slot] = 0
 
 
+@inline
+def new_generation(cpu, tag):
+    """A generation that was never used, for one address space."""
+    cpu.tlb_counter += N_TLB_TAGS
+    return cpu.tlb_counter + tag
+
+
 @kernel
 def flush_tlb(cpu, keep_global):
-    """Flush all TLBs; global entries stay if `keep_global`."""
+    """Flush all TLBs of the present address space; global entries stay if `keep_global`."""
     drop_front(cpu)
     drop_fetch_front(cpu)
-    cpu.tlb_generation += 1
+    cpu.tlb_generation = new_generation(cpu, cpu.tlb_tag)
     if keep_global == 0:
         cpu.tlb_full_flush = cpu.tlb_generation
 
 
 @inline
+def tag_of(generation):
+    """The address space that a generation belongs to."""
+    return generation & (N_TLB_TAGS - 1)
+
+
+@inline
 def is_valid(cpu, entry):
-    """Whether a TLB entry is live: of this generation, or global and filled since the last flush of everything."""
+    """Whether a TLB entry is live: of this generation, or global, of this address space, and since its last full flush."""
     return entry.generation == cpu.tlb_generation or (
-        entry.rights & PTE_G != 0 and entry.generation >= cpu.tlb_full_flush
+        entry.rights & PTE_G != 0
+        and entry.generation >= cpu.tlb_full_flush
+        and tag_of(entry.generation) == cpu.tlb_tag
     )
+
+
+@inline
+def is_valid_elsewhere(cpu, entry):
+    """Whether an entry is live in an address space that is not the present one."""
+    tag = tag_of(entry.generation)
+    if tag == cpu.tlb_tag:
+        return False
+    space = cpu.tlb_tags[tag]
+    return entry.generation == space.generation or (entry.rights & PTE_G != 0 and entry.generation >= space.full_flush)
 
 
 @inline
@@ -99,6 +128,8 @@ def search_bucket(cpu, unit, page):
         if is_valid(cpu, entry):
             if entry.page == page:
                 return at - 1
+            previous = at
+        elif is_valid_elsewhere(cpu, entry):
             previous = at
         else:
             entry.page = -1

@@ -242,9 +242,7 @@ def invept_instruction(cpu, ram, u):
         return outcome
     kind = cpu.gpr[u.src]
     known = kind == INVEPT_SINGLE or kind == INVEPT_ALL
-    if not known or (cpu.msr.vmx_capability[VMX_EPT_VPID] >> (CAP_INVEPT_TYPES_SHIFT + kind)) & 1 == 0:
-        fail(cpu, ram, ERROR_INVALIDATION_OPERAND)
-    elif reserved != 0 or (kind == INVEPT_SINGLE and not ept_pointer_allowed(cpu, pointer)):
+    if not known or (cpu.msr.vmx_capability[VMX_EPT_VPID] >> (CAP_INVEPT_TYPES_SHIFT + kind)) & 1 == 0 or reserved != 0 or (kind == INVEPT_SINGLE and not ept_pointer_allowed(cpu, pointer)):
         fail(cpu, ram, ERROR_INVALIDATION_OPERAND)
     else:
         invept(cpu, kind, pointer)
@@ -262,9 +260,7 @@ def invvpid_instruction(cpu, ram, u):
     if outcome != OK:
         return outcome
     kind = cpu.gpr[u.src]
-    if kind > 3 or (cpu.msr.vmx_capability[VMX_EPT_VPID] >> (CAP_INVVPID_TYPES_SHIFT + kind)) & 1 == 0:
-        fail(cpu, ram, ERROR_INVALIDATION_OPERAND)
-    elif identifier >> 16 != 0 or (identifier == 0 and kind != INVVPID_ALL):
+    if kind > 3 or (cpu.msr.vmx_capability[VMX_EPT_VPID] >> (CAP_INVVPID_TYPES_SHIFT + kind)) & 1 == 0 or identifier >> 16 != 0 or (identifier == 0 and kind != INVVPID_ALL):
         fail(cpu, ram, ERROR_INVALIDATION_OPERAND)
     else:
         invvpid(cpu, kind, identifier, gla & M32)

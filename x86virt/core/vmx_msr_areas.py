@@ -1,6 +1,6 @@
 """The MSR areas of VM entries and VM exits (SDM volume 3, sections 24.7.2, 26.4, 27.4 and 27.6).
 
-    entry of 16 bytes   31:0 number of the register   63:32 reserved   127:64 contents
+entry of 16 bytes   31:0 number of the register   63:32 reserved   127:64 contents
 """
 
 from .jit import kernel

@@ -1,7 +1,8 @@
 """The tables of 32-bit paging: 4 KB pages, and 4 MB pages with and without PSE-36 (SDM volume 3, section 4.3).
 
 A walk returns (outcome, physical address of the page, rights, bits of its offset). It sets accessed and dirty bits; the
-TLBs and the charge for the walk itself are its caller's. The PAT bits are memory types, which are not modelled.
+TLBs and the charge for the walk itself are its caller's. The PAT bits are memory types, which are not modelled. In a guest
+with nested tables the addresses are guest-physical: `dimensions` tells so, and core/nested.py where they lie.
 """
 
 from ..isa.registers import (
@@ -18,8 +19,9 @@ from ..isa.registers import (
 )
 from .jit import inline, kernel
 from .layout import OK
+from .nested import DIRECTORY, TABLE, TWO_DIMENSIONS, guest_to_host, set_marks, table_in_host
 from .page_rights import NOT_PRESENT, PROTECTION, RESERVED_BIT, leaf_rights, page_fault, permits
-from .physical import read_memory, read_table, write_physical
+from .physical import read_memory, read_table
 
 
 @inline
@@ -41,18 +43,26 @@ def large_frame(pde):
 
 
 @inline
-def walk_32bit(cpu, ram, gla, write, user, fetch):
+def walk_32bit(cpu, ram, gla, write, user, fetch, dimensions):
     """Walk the two levels for one access."""
     # 1. The page-directory entry.
     pde_address = directory_entry_address(cpu, gla)
+    if dimensions == TWO_DIMENSIONS:
+        outcome, pde_address = table_in_host(cpu, ram, gla, DIRECTORY, pde_address)
+        if outcome != OK:
+            return outcome, 0, 0, 0
     pde = read_table(cpu, ram, pde_address)
     if pde & PTE_P == 0:
         return page_fault(cpu, gla, write, user, fetch, NOT_PRESENT), 0, 0, 0
     # 2. A 4 MB page?
     if pde & PTE_PS != 0 and cpu.cr4 & CR4_PSE != 0:
-        return walk_4m(cpu, ram, gla, write, user, fetch, pde_address, pde)
+        return walk_4m(cpu, ram, gla, write, user, fetch, dimensions, pde_address, pde)
     # 3. The page-table entry.
     pte_address = table_entry_address(cpu, gla, pde)
+    if dimensions == TWO_DIMENSIONS:
+        outcome, pte_address = table_in_host(cpu, ram, gla, TABLE, pte_address)
+        if outcome != OK:
+            return outcome, 0, 0, 0
     pte = read_table(cpu, ram, pte_address)
     if pte & PTE_P == 0:
         return page_fault(cpu, gla, write, user, fetch, NOT_PRESENT), 0, 0, 0
@@ -62,15 +72,19 @@ def walk_32bit(cpu, ram, gla, write, user, fetch):
         return page_fault(cpu, gla, write, user, fetch, PROTECTION), 0, 0, 0
     # 5. Accessed bits at both levels, the dirty bit in the leaf.
     if pde & PTE_A == 0:
-        write_physical(cpu, ram, pde_address, 4, pde | PTE_A)
+        outcome = set_marks(cpu, ram, gla, dimensions, DIRECTORY, pde_address, pde | PTE_A)
+        if outcome != OK:
+            return outcome, 0, 0, 0
     marked = pte | PTE_A | write * PTE_D
     if marked != pte:
-        write_physical(cpu, ram, pte_address, 4, marked)
+        outcome = set_marks(cpu, ram, gla, dimensions, TABLE, pte_address, marked)
+        if outcome != OK:
+            return outcome, 0, 0, 0
     return OK, pte & PTE_ADDRESS, rights | leaf_rights(cpu, marked), 12
 
 
 @kernel
-def walk_4m(cpu, ram, gla, write, user, fetch, pde_address, pde):
+def walk_4m(cpu, ram, gla, write, user, fetch, dimensions, pde_address, pde):
     """The rest of a walk that ended at a 4 MB page."""
     if pde & cpu.large_page_reserved != 0:
         return page_fault(cpu, gla, write, user, fetch, RESERVED_BIT), 0, 0, 0
@@ -79,19 +93,27 @@ def walk_4m(cpu, ram, gla, write, user, fetch, pde_address, pde):
         return page_fault(cpu, gla, write, user, fetch, PROTECTION), 0, 0, 0
     marked = pde | PTE_A | write * PTE_D
     if marked != pde:
-        write_physical(cpu, ram, pde_address, 4, marked)
+        outcome = set_marks(cpu, ram, gla, dimensions, DIRECTORY, pde_address, marked)
+        if outcome != OK:
+            return outcome, 0, 0, 0
     return OK, large_frame(pde), rights | leaf_rights(cpu, marked), 22
 
 
 @kernel
 def peek_32bit(cpu, ram, gla):
-    """The physical address that a linear one translates to, or -1; without any effect."""
-    pde = read_memory(cpu, ram, directory_entry_address(cpu, gla), 4)
+    """The physical address (of a guest: guest-physical) that a linear one translates to, or -1; without any effect."""
+    address = guest_to_host(cpu, ram, directory_entry_address(cpu, gla))
+    if address < 0:
+        return -1
+    pde = read_memory(cpu, ram, address, 4)
     if pde & PTE_P == 0:
         return -1
     if pde & PTE_PS != 0 and cpu.cr4 & CR4_PSE != 0:
         return large_frame(pde) | (gla & 0x3FFFFF)
-    pte = read_memory(cpu, ram, table_entry_address(cpu, gla, pde), 4)
+    address = guest_to_host(cpu, ram, table_entry_address(cpu, gla, pde))
+    if address < 0:
+        return -1
+    pte = read_memory(cpu, ram, address, 4)
     if pte & PTE_P == 0:
         return -1
     return (pte & PTE_ADDRESS) | (gla & 0xFFF)
