@@ -280,6 +280,7 @@ VM_EXIT_INFORMATION = np.dtype(  # as the VMCS's exit-information fields have it
     ]
 )
 
+VMX_SUCCEEDED, VMX_FAILED_INVALID, VMX_FAILED_VALID = range(3)  # how a VMX instruction ended
 # VMX: what the processor holds beside the VMCS itself (core/vmcs.py, vmx_entry.py).
 VMX = np.dtype(
     [
@@ -288,6 +289,7 @@ VMX = np.dtype(
         ("vmxon_pointer", "i8"),
         ("current", "i8"),  # current-VMCS pointer, -1 for none
         ("place", "i8"),  # where its region lies, valid while there is one
+        ("result", "i8"),  # VMX_SUCCEEDED, ...: of the last VMX instruction; a VM entry that came to the guest state succeeded
         ("nmi_blocked", "i8"),  # 1: blocking by NMI, or virtual-NMI blocking in a guest with virtual NMIs
         # of the guest that was entered last: what its VMCS said at VM entry
         ("pin", "i8"),

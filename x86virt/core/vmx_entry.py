@@ -51,7 +51,7 @@ from .cache import VMM, reference
 from .deliver import inject_event
 from .intercept import set_vmx_intercepts
 from .jit import kernel, store_32
-from .layout import HOLDS_DEBUG, OK, VMX_NON_ROOT
+from .layout import HOLDS_DEBUG, OK, VMX_NON_ROOT, VMX_SUCCEEDED
 from .vm_exit import entry_failure
 from .vmcs import launch_state, note_vmcs_written, vmcs_read, vmcs_read_64
 from .vmx_check_controls import controls_valid, host_state_valid
@@ -131,6 +131,7 @@ def inject(cpu, ram, information, kind):
 @kernel
 def enter_guest(cpu, ram):
     """The rest of a VM entry whose controls and host state are valid: an outcome; if it fails, the host goes on."""
+    cpu.vmx.result = VMX_SUCCEEDED
     # 1. Checks on the guest state (26.3.1).
     qualification = guest_state_failure(cpu, ram)
     if qualification != STATE_VALID:

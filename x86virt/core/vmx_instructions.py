@@ -53,11 +53,10 @@ M32 = 0xFFFFFFFF
 # IA32_VMX_EPT_VPID_CAP (appendix A.10): which types of INVEPT and INVVPID there are.
 CAP_INVEPT, CAP_INVEPT_TYPES_SHIFT = 1 << 20, 24  # bit 25 for type 1, 26 for type 2
 CAP_INVVPID_SHIFT, CAP_INVVPID_TYPES_SHIFT = 32, 40  # bits 40 to 43 for types 0 to 3
-INVEPT_SINGLE, INVEPT_ALL = 1, 2
-INVVPID_ADDRESS, INVVPID_ALL = 0, 2
+INVEPT_SINGLE, INVVPID_ALL = 1, 2
 
 
-# -- operands ---------------------------------------------------------------------------------------------------------------
+# -- operands -------------------------------------------------------------------------------------------------------
 
 
 @kernel
@@ -88,7 +87,7 @@ def write_quadword(cpu, ram, u, value):
     return outcome
 
 
-# -- VMX operation ------------------------------------------------------------------------------------------------------------
+# -- VMX operation --------------------------------------------------------------------------------------------------
 
 
 @kernel
@@ -98,6 +97,18 @@ def vmxon_allowed(cpu):
         return False
     enabled = FEATURE_CONTROL_LOCK | FEATURE_CONTROL_VMX
     return cpu.msr.feature_control & enabled == enabled
+
+
+@kernel
+def begin_operation(cpu, ram, pointer):
+    """Enter VMX operation with the VMXON region at an address."""
+    if not address_allowed(cpu, pointer, REGION_BYTES) or read_memory(cpu, ram, pointer, 4) != revision(cpu):
+        fail_invalid(cpu)
+        return
+    cpu.vmx.operation = 1
+    cpu.vmx.vmxon_pointer = pointer
+    cpu.vmx.current = NO_VMCS
+    succeed(cpu)
 
 
 @kernel
@@ -113,16 +124,9 @@ def vmxon(cpu, ram, u):
     if not vmxon_allowed(cpu):
         return raise_fault(cpu, GP, 0)
     outcome, pointer = read_quadword(cpu, ram, u, 0)
-    if outcome != OK:
-        return outcome
-    if not address_allowed(cpu, pointer, REGION_BYTES) or read_memory(cpu, ram, pointer, 4) != revision(cpu):
-        fail_invalid(cpu)
-        return OK
-    cpu.vmx.operation = 1
-    cpu.vmx.vmxon_pointer = pointer
-    cpu.vmx.current = NO_VMCS
-    succeed(cpu)
-    return OK
+    if outcome == OK:
+        begin_operation(cpu, ram, pointer)
+    return outcome
 
 
 @kernel
@@ -134,15 +138,12 @@ def vmxoff(cpu):
     return OK
 
 
-# -- the current VMCS -----------------------------------------------------------------------------------------------------------
+# -- the current VMCS -----------------------------------------------------------------------------------------------
 
 
 @kernel
-def vmptrld(cpu, ram, u):
-    """VMPTRLD. A region that is not RAM, whose fields nothing could hold, has no revision identifier."""
-    outcome, pointer = read_quadword(cpu, ram, u, 0)
-    if outcome != OK:
-        return outcome
+def load_pointer(cpu, ram, pointer):
+    """VMPTRLD. A region that is not RAM, which could hold no fields, has no revision identifier."""
     if not address_allowed(cpu, pointer, REGION_BYTES):
         fail(cpu, ram, ERROR_VMPTRLD_ADDRESS)
     elif pointer == cpu.vmx.vmxon_pointer:
@@ -154,6 +155,34 @@ def vmptrld(cpu, ram, u):
         cpu.vmx.current = pointer
         cpu.vmx.place = pointer
         succeed(cpu)
+
+
+@kernel
+def clear_region(cpu, ram, pointer):
+    """VMCLEAR: the VMCS is clear, and no longer current if it was."""
+    if not address_allowed(cpu, pointer, REGION_BYTES):
+        fail(cpu, ram, ERROR_VMCLEAR_ADDRESS)
+        return
+    if pointer == cpu.vmx.vmxon_pointer:
+        fail(cpu, ram, ERROR_VMCLEAR_VMXON_POINTER)
+        return
+    if place_to_write(cpu, ram, pointer) < BUS:
+        write_physical(cpu, ram, pointer + REGION_LAUNCH_STATE, 4, LAUNCH_CLEAR)
+    if cpu.vmx.current == pointer:
+        cpu.vmx.current = NO_VMCS
+    succeed(cpu)
+
+
+@kernel
+def pointer_instruction(cpu, ram, u):
+    """VMPTRLD and VMCLEAR."""
+    outcome, pointer = read_quadword(cpu, ram, u, 0)
+    if outcome != OK:
+        return outcome
+    if u.dst_shift == SYSTEM_VMPTRLD:
+        load_pointer(cpu, ram, pointer)
+    else:
+        clear_region(cpu, ram, pointer)
     return OK
 
 
@@ -166,26 +195,7 @@ def vmptrst(cpu, ram, u):
     return outcome
 
 
-@kernel
-def vmclear(cpu, ram, u):
-    """VMCLEAR: the VMCS is clear, and no longer current if it was."""
-    outcome, pointer = read_quadword(cpu, ram, u, 0)
-    if outcome != OK:
-        return outcome
-    if not address_allowed(cpu, pointer, REGION_BYTES):
-        fail(cpu, ram, ERROR_VMCLEAR_ADDRESS)
-    elif pointer == cpu.vmx.vmxon_pointer:
-        fail(cpu, ram, ERROR_VMCLEAR_VMXON_POINTER)
-    else:
-        if place_to_write(cpu, ram, pointer) < BUS:
-            write_physical(cpu, ram, pointer + REGION_LAUNCH_STATE, 4, LAUNCH_CLEAR)
-        if cpu.vmx.current == pointer:
-            cpu.vmx.current = NO_VMCS
-        succeed(cpu)
-    return OK
-
-
-# -- its fields -----------------------------------------------------------------------------------------------------------------
+# -- its fields -----------------------------------------------------------------------------------------------------
 
 
 @kernel
@@ -228,47 +238,58 @@ def vmwrite(cpu, ram, u):
     return OK
 
 
-# -- translations -----------------------------------------------------------------------------------------------------------------
+# -- translations ---------------------------------------------------------------------------------------------------
 
 
 @kernel
-def invept_instruction(cpu, ram, u):
-    """INVEPT: the type is in the register of the reg field, the descriptor in memory."""
-    outcome, pointer = read_quadword(cpu, ram, u, 0)
-    reserved = 0
-    if outcome == OK:
-        outcome, reserved = read_quadword(cpu, ram, u, 8)
-    if outcome != OK:
-        return outcome
-    kind = cpu.gpr[u.src]
-    known = kind == INVEPT_SINGLE or kind == INVEPT_ALL
-    if not known or (cpu.msr.vmx_capability[VMX_EPT_VPID] >> (CAP_INVEPT_TYPES_SHIFT + kind)) & 1 == 0 or reserved != 0 or (kind == INVEPT_SINGLE and not ept_pointer_allowed(cpu, pointer)):
-        fail(cpu, ram, ERROR_INVALIDATION_OPERAND)
-    else:
-        invept(cpu, kind, pointer)
-        succeed(cpu)
-    return OK
+def has_type(cpu, shift, kind):
+    """Whether INVEPT or INVVPID has a type, whose bits of the capability register begin at `shift`; there are four at most."""
+    return kind <= 3 and (cpu.msr.vmx_capability[VMX_EPT_VPID] >> (shift + kind)) & 1 != 0
 
 
 @kernel
-def invvpid_instruction(cpu, ram, u):
-    """INVVPID: the type is in the register of the reg field, the descriptor in memory: VPID, then a linear address."""
-    outcome, identifier = read_quadword(cpu, ram, u, 0)
-    gla = 0
-    if outcome == OK:
-        outcome, gla = read_quadword(cpu, ram, u, 8)
+def invept_of(cpu, ram, kind, pointer, reserved):
+    """INVEPT of a type, by the two halves of its descriptor."""
+    valid = has_type(cpu, CAP_INVEPT_TYPES_SHIFT, kind) and reserved == 0
+    if kind == INVEPT_SINGLE:
+        valid = valid and ept_pointer_allowed(cpu, pointer)
+    if not valid:
+        fail(cpu, ram, ERROR_INVALIDATION_OPERAND)
+        return
+    invept(cpu, kind, pointer)
+    succeed(cpu)
+
+
+@kernel
+def invvpid_of(cpu, ram, kind, identifier, gla):
+    """INVVPID of a type, by the two halves of its descriptor: a VPID, a linear address."""
+    valid = has_type(cpu, CAP_INVVPID_TYPES_SHIFT, kind) and identifier >> 16 == 0
+    if kind != INVVPID_ALL:
+        valid = valid and identifier != 0
+    if not valid:
+        fail(cpu, ram, ERROR_INVALIDATION_OPERAND)
+        return
+    invvpid(cpu, kind, identifier, gla & M32)
+    succeed(cpu)
+
+
+@kernel
+def invalidation(cpu, ram, u):
+    """INVEPT and INVVPID: the type is in the register of the reg field, the descriptor in memory."""
+    outcome, low = read_quadword(cpu, ram, u, 0)
     if outcome != OK:
         return outcome
-    kind = cpu.gpr[u.src]
-    if kind > 3 or (cpu.msr.vmx_capability[VMX_EPT_VPID] >> (CAP_INVVPID_TYPES_SHIFT + kind)) & 1 == 0 or identifier >> 16 != 0 or (identifier == 0 and kind != INVVPID_ALL):
-        fail(cpu, ram, ERROR_INVALIDATION_OPERAND)
+    outcome, high = read_quadword(cpu, ram, u, 8)
+    if outcome != OK:
+        return outcome
+    if u.dst_shift == SYSTEM_INVEPT:
+        invept_of(cpu, ram, cpu.gpr[u.src], low, high)
     else:
-        invvpid(cpu, kind, identifier, gla & M32)
-        succeed(cpu)
+        invvpid_of(cpu, ram, cpu.gpr[u.src], low, high)
     return OK
 
 
-# -- all of them ------------------------------------------------------------------------------------------------------------------
+# -- all of them ----------------------------------------------------------------------------------------------------
 
 
 @kernel
@@ -282,18 +303,14 @@ def in_root(cpu, ram, u):
     if op == SYSTEM_VMCALL:
         fail(cpu, ram, ERROR_VMCALL_IN_ROOT)
         return OK
-    if op == SYSTEM_VMCLEAR:
-        return vmclear(cpu, ram, u)
-    if op == SYSTEM_VMPTRLD:
-        return vmptrld(cpu, ram, u)
+    if op == SYSTEM_VMCLEAR or op == SYSTEM_VMPTRLD:
+        return pointer_instruction(cpu, ram, u)
     if op == SYSTEM_VMPTRST:
         return vmptrst(cpu, ram, u)
     if op == SYSTEM_VMXOFF:
         return vmxoff(cpu)
-    if op == SYSTEM_INVEPT:
-        return invept_instruction(cpu, ram, u)
-    if op == SYSTEM_INVVPID:
-        return invvpid_instruction(cpu, ram, u)
+    if op == SYSTEM_INVEPT or op == SYSTEM_INVVPID:
+        return invalidation(cpu, ram, u)
     return vmwrite(cpu, ram, u)
 
 

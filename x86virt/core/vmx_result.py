@@ -4,6 +4,7 @@ from ..isa.registers import EFLAGS_CF, EFLAGS_ZF
 from ..isa.vmx import VMCS_INSTRUCTION_ERROR
 from .flags import set_arithmetic_flags
 from .jit import kernel
+from .layout import VMX_FAILED_INVALID, VMX_FAILED_VALID, VMX_SUCCEEDED
 from .vmcs import note_vmcs_written, vmcs_write
 
 NO_VMCS = -1  # as the current-VMCS pointer
@@ -12,12 +13,14 @@ NO_VMCS = -1  # as the current-VMCS pointer
 @kernel
 def succeed(cpu):
     """VMsucceed."""
+    cpu.vmx.result = VMX_SUCCEEDED
     set_arithmetic_flags(cpu, 0)
 
 
 @kernel
 def fail_invalid(cpu):
     """VMfailInvalid: there is no current VMCS to take an error number."""
+    cpu.vmx.result = VMX_FAILED_INVALID
     set_arithmetic_flags(cpu, EFLAGS_CF)
 
 
@@ -27,6 +30,7 @@ def fail(cpu, ram, error):
     if cpu.vmx.current == NO_VMCS:
         fail_invalid(cpu)
         return
+    cpu.vmx.result = VMX_FAILED_VALID
     set_arithmetic_flags(cpu, EFLAGS_ZF)
     vmcs_write(cpu, ram, VMCS_INSTRUCTION_ERROR, error)
     note_vmcs_written(cpu, ram)
