@@ -400,6 +400,13 @@ CPU = np.dtype(
         ("idt_vector", "i8"),  # the event that was being delivered when this one arose, -1 none
         ("idt_kind", "i8"),
         ("idt_error", "i8"),
+        ("idt_has_error", "i8"),
+        # the last page fault or debug exception that was raised, and what it changed: an exit instead of it takes that back
+        ("fault_address", "i8"),
+        ("cr2_before", "i8"),
+        ("debug_raised", "i8"),  # bits of DR6
+        ("dr6_before", "i8"),
+        ("dr7_before", "i8"),
         # x87
         ("fpu_value", FLOAT80, N_FPU_VALUES),
         ("fpu_control", "i8"),
@@ -418,6 +425,9 @@ CPU = np.dtype(
         ("world", "i8"),  # ROOT, VMX_NON_ROOT or SVM_GUEST
         ("vm_exit", VM_EXIT_INFORMATION),
         ("intercepted", "i8", N_OPERATIONS),  # by operation: 1 if the guest's controls may make it exit
+        ("guest_tsc_offset", "i8"),  # added to the time-stamp counter in a guest that has an offset; else 0
+        ("instruction_length", "i8"),  # of the instruction that a fault or an exit left, 0 where none was
+        ("nmi_unblocked", "i8"),  # 1: the running IRET ended blocking by NMI, and then faulted
         ("nested_kind", "i8"),  # NESTED_
         ("nested_root", "i8"),  # physical address of the top table
         ("nested_levels", "i8"),  # 2 to 4
@@ -425,8 +435,8 @@ CPU = np.dtype(
         ("nested_no_execute", "i8"),  # nested paging of 3 and 4 levels: 1 if bit 63 forbids fetches (the host's EFER.NXE)
         ("nested", NESTED),
         ("vmx", VMX),
-        ("svm", SVM),
         ("address_space", "i8"),  # VPID or ASID of the guest that is entered; 0: none
+        ("svm", SVM),
         ("tlb_tag", "i8"),  # index of the TLB's present address space; 0 is the host's
         ("tlb_tags", TLB_TAG, N_TLB_TAGS),
         ("tlb_tag_victim", "i8"),
@@ -562,7 +572,7 @@ UOP = np.dtype(
         ("width", "i8"),  # bits: 8, 16 or 32
         ("condition", "i8"),
         ("address_mask", "i8"),  # what offsets, counts and string pointers wrap at, by the address size
-        ("unused", "i8"),  # 128 bytes
+        ("information", "i8"),  # of `intercept`: the VM-exit instruction information; all in all 128 bytes
     ]
 )
 DETAIL = np.dtype(  # one per micro-operation, read only when something leaves the straight path

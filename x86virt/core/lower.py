@@ -21,6 +21,7 @@ from .lower_data import (
     lower_shift,
     lower_unary,
 )
+from .lower_intercept import emit_intercept, intercept_stage
 from .lower_strings import is_port_string, lower_bit_string, lower_bit_test, lower_string
 from .lower_system import lower_system, lower_vmx, lower_x87
 from .lower_transfers import lower_branch, lower_indirect
@@ -49,8 +50,13 @@ def lower(cpu, uops, i, d):
         return single(uops, i, d, OP_RAISE_GP)
     if info.protected_only == 1 and cpu.contexts[cpu.context].attributes & REAL_OR_VIRTUAL_8086 != 0:
         return single(uops, i, d, OP_RAISE_UD)
+    stage = intercept_stage(cpu, info)
+    if stage == t.STAGE_FIRST:
+        i = emit_intercept(uops, i, d, info)
     if cpu.cpl != 0 and (info.kernel_only == 1 or info.sensitive == 1 and cpu.sensitive_trap == 1):
         return single(uops, i, d, OP_RAISE_GP)
+    if stage == t.STAGE_AHEAD:
+        i = emit_intercept(uops, i, d, info)
     lowering = info.lowering
     if d.address_width == 16 and d.has_memory == 1 and lowering != t.BIT_STRING:
         i = emit_wrapped_offset(uops, i, d)

@@ -14,6 +14,7 @@ import numpy as np
 from ..isa.events import EVENT_ID
 from ..isa.registers import GENERAL_REGISTERS, LDTR, SEGMENT_REGISTERS
 from ..isa.rows import CPL0, IMMEDIATES, SENSITIVE, Row
+from ..isa.system_ops import INTERCEPT_INS, INTERCEPT_OUTS, INTERCEPT_PAUSE, INTERCEPT_RSM
 from ..isa.system_ops import NUMBER as SYSTEM_NUMBER
 from ..isa.table import ROWS
 from ..isa.x87_ops import NUMBER as X87_NUMBER
@@ -139,9 +140,37 @@ ROW = np.dtype(
         ("lockable", "i8"),
         ("condition", "i8"),
         ("system", "i8"),
+        ("intercept", "i8"),  # its place in `cpu.intercepted`
+        ("intercept_vmx", "i8"),  # where VMX looks there, STAGE_
+        ("intercept_svm", "i8"),  # and SVM
     ]
 )
 NO_EVENT = -1
+
+# Where an instruction in a guest asks whether it is intercepted (SDM volume 3, section 25.1.1; AMD volume 2, section 15.7):
+# never, ahead of the check of privilege, behind it and ahead of its operands, behind its memory operand.
+STAGE_NEVER, STAGE_FIRST, STAGE_AHEAD, STAGE_BEHIND = range(4)
+WITHOUT_OPERATION = {"INS": INTERCEPT_INS, "OUTS": INTERCEPT_OUTS, "PAUSE": INTERCEPT_PAUSE, "RSM": INTERCEPT_RSM}
+DESCRIPTOR_TABLES = {"LGDT", "LIDT", "SGDT", "SIDT", "LLDT", "LTR", "SLDT", "STR"}
+OF_CONTROL = {
+    "CR_TO_REGISTER", "REGISTER_TO_CR", "CLTS", "CPUID", "INVD", "WBINVD", "HLT", "INVLPG", "RDTSC", "RDPMC", "RDMSR", "WRMSR",
+}  # fmt: skip
+# Instructions of VMX itself: in a guest they are exits at any privilege level.
+OF_VMX = {
+    "VMCALL", "VMCLEAR", "VMLAUNCH", "VMPTRLD", "VMPTRST", "VMREAD", "VMRESUME", "VMWRITE", "VMXOFF", "VMXON",
+    "INVEPT", "INVVPID",
+}  # fmt: skip
+VMX_STAGES = {
+    **dict.fromkeys((*DESCRIPTOR_TABLES, *OF_CONTROL, "IN", "OUT", "INS", "OUTS", "PAUSE"), STAGE_AHEAD),
+    **dict.fromkeys((*OF_VMX, "DR_TO_REGISTER", "REGISTER_TO_DR"), STAGE_FIRST),
+    "LMSW": STAGE_BEHIND,
+}
+SVM_STAGES = {
+    **dict.fromkeys((*DESCRIPTOR_TABLES, *OF_CONTROL, "IN", "OUT", "INS", "OUTS", "PAUSE", "LMSW", "SMSW"), STAGE_AHEAD),
+    **dict.fromkeys(("DR_TO_REGISTER", "REGISTER_TO_DR", "INT1", "VMRUN", "VMLOAD", "VMSAVE"), STAGE_AHEAD),
+    **dict.fromkeys(("STGI", "CLGI", "SKINIT", "INVLPGA"), STAGE_AHEAD),
+    **dict.fromkeys(("PUSHF", "POPF", "IRET", "INT_N", "RSM", "VMMCALL"), STAGE_FIRST),
+}
 
 
 def event_number(name: str) -> int:
@@ -169,8 +198,17 @@ def fill_row(info: np.void, row: Row) -> None:
     info["condition"] = row.condition
     if row.operation.startswith("system:"):
         info["system"] = SYSTEM_NUMBER[row.operation.split(":")[1]]
+    name = interceptable_name(row)
+    info["intercept"] = {**SYSTEM_NUMBER, **WITHOUT_OPERATION}.get(name, 0)
+    info["intercept_vmx"] = VMX_STAGES.get(name, STAGE_NEVER)
+    info["intercept_svm"] = SVM_STAGES.get(name, STAGE_NEVER)
     if row.operation.startswith("x87:"):
         info["system"] = X87_NUMBER[row.operation.split(":")[1]]
+
+
+def interceptable_name(row: Row) -> str:
+    """What a hypervisor's controls know the instruction by: its operation's name, or its mnemonic where it has none."""
+    return row.operation.split(":")[1] if row.operation.startswith("system:") else row.mnemonic
 
 
 def is_x87_register_form(row: Row) -> bool:
