@@ -17,7 +17,9 @@ from .isa.svm import (
     FEATURE_NRIP_SAVE,
     FEATURE_SVM_LOCK,
 )
+from .isa.vmx import CPUID_ECX_VMX
 from .profile import Profile
+from .vmx_capabilities import capability_registers, has_vmx, offered_fields, signed
 
 Row = tuple[int, int, int, int]
 LINEAR_ADDRESS_BITS = 32
@@ -137,7 +139,7 @@ def basic_leaves(profile: Profile) -> dict[int, Row]:
     vendor = doublewords(str(profile["cpuid.vendor"]).encode())
     rows = {
         0: (profile.integer("cpuid.highest_leaf"), vendor[0], vendor[2], vendor[1]),
-        1: (profile.cpuid_signature(), 0, 0, profile.integer("cpuid.features")),
+        1: (profile.cpuid_signature(), 0, CPUID_ECX_VMX * has_vmx(profile), profile.integer("cpuid.features")),
     }
     if is_intel(profile):
         a, b, c, d = (profile.integer(f"cpuid.descriptors_{name}") for name in ("eax", "ebx", "ecx", "edx"))
@@ -199,13 +201,16 @@ def load_identity(cpu: Any, profile: Profile) -> None:
     msr.physical_bits = profile.integer("cpuid.physical_address_bits")
     msr.has_svm = has_svm(profile)
     msr.svm_features = svm_features(profile)
+    for number, value in capability_registers(profile).items():
+        msr.vmx_capability[number] = signed(value)
+    cpu.vmx.field_offered[:] = offered_fields(profile)
 
 
 def reset_model_specific(msr: Any) -> None:
     """The model-specific registers that only store, as after a reset (SDM volume 3, table 9-1)."""
     for name in ("efer", "vm_cr", "vm_hsave_pa", "svm_key"):
         msr[name] = 0
-    for name in ("mtrr_default", "mtrr_physical", "mtrr_fixed", "mcg_status", "mc_control"):
+    for name in ("mtrr_default", "mtrr_physical", "mtrr_fixed", "mcg_status", "mc_control", "feature_control"):
         msr[name] = 0
     msr.pat = RESET_PAT
     msr.misc_enable = RESET_MISC_ENABLE

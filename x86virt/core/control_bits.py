@@ -11,8 +11,10 @@ from ..isa.registers import (
     CR4_PVI,
     CR4_TSD,
     CR4_VME,
+    CR4_VMXE,
 )
 from .jit import kernel
+from .vmx_capability import has_vmx
 
 
 @kernel
@@ -28,4 +30,6 @@ def cr4_offered(cpu):
     offered |= (features >> 7 & 1) * CR4_MCE
     offered |= (features >> 13 & 1) * CR4_PGE
     offered |= (features >> 24 & 1) * CR4_OSFXSR
+    if has_vmx(cpu):
+        offered |= CR4_VMXE
     return offered

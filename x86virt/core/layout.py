@@ -280,6 +280,7 @@ VM_EXIT_INFORMATION = np.dtype(  # as the VMCS's exit-information fields have it
     ]
 )
 
+VMX_SUCCEEDED, VMX_FAILED_INVALID, VMX_FAILED_VALID = range(3)  # how a VMX instruction ended
 # VMX: what the processor holds beside the VMCS itself (core/vmcs.py, vmx_entry.py).
 VMX = np.dtype(
     [
@@ -288,6 +289,7 @@ VMX = np.dtype(
         ("vmxon_pointer", "i8"),
         ("current", "i8"),  # current-VMCS pointer, -1 for none
         ("place", "i8"),  # where its region lies, valid while there is one
+        ("result", "i8"),  # VMX_SUCCEEDED, ...: of the last VMX instruction; a VM entry that came to the guest state succeeded
         ("nmi_blocked", "i8"),  # 1: blocking by NMI, or virtual-NMI blocking in a guest with virtual NMIs
         # of the guest that was entered last: what its VMCS said at VM entry
         ("pin", "i8"),
@@ -385,6 +387,7 @@ CPU = np.dtype(
         ("stop_passed_retired", "i8"),
         ("debug_hits", "i8"),  # DR6 bits of the data and port breakpoints that the running instruction met
         ("shadow", "i8"),  # what is held off for one instruction: 0, HOLDS_INTERRUPTS or HOLDS_DEBUG
+        ("held", "i8"),  # what `shadow` held off as the instruction began that executes by itself
         ("debug_pending", "i8"),  # DR6 bits of a debug trap that is raised at the next instruction boundary
         ("halted", "i8"),
         # the event being raised or delivered (numbers of the VMCS interruption information)
@@ -430,6 +433,7 @@ CPU = np.dtype(
         ("nested_no_execute", "i8"),  # nested paging of 3 and 4 levels: 1 if bit 63 forbids fetches (the host's EFER.NXE)
         ("nested", NESTED),
         ("vmx", VMX),
+        ("injected", "i8"),  # 1 while the event that a VM entry injects is delivered
         ("address_space", "i8"),  # VPID or ASID of the guest that is entered; 0: none
         ("svm", SVM),
         ("tlb_tag", "i8"),  # index of the TLB's present address space; 0 is the host's

@@ -23,7 +23,7 @@ from .lower_data import (
 )
 from .lower_intercept import emit_intercept, intercept_stage
 from .lower_strings import is_port_string, lower_bit_string, lower_bit_test, lower_string
-from .lower_system import lower_system, lower_x87
+from .lower_system import lower_system, lower_vmx, lower_x87
 from .lower_transfers import lower_branch, lower_indirect
 from .micro_operations import OP_RAISE_GP, OP_RAISE_UD, emit_wrapped_offset, is_memory, new_uop, operand_width, single
 from .mode import virtual_interrupt_let_in
@@ -109,6 +109,8 @@ def lower_rare(cpu, uops, i, d, info):
         return lower_indirect(uops, i, d, info)
     if lowering == t.X87:
         return lower_x87(uops, i, d, info)
+    if lowering == t.VMX:
+        return lower_vmx(uops, i, d, info)
     if lowering == t.SYSTEM:
         return lower_system(cpu, uops, i, d, info, 1)
     if lowering == t.SYSTEM_VALUE:

@@ -27,6 +27,7 @@ from .port_map import is_plain_port
 
 OP_IN_PLAIN = NUMBER["in_plain"]
 OP_OUT_PLAIN = NUMBER["out_plain"]
+OP_SYSTEM = NUMBER["system_instruction"]
 
 
 @inline
@@ -115,6 +116,18 @@ def lower_system(cpu, uops, i, d, info, ends):
             new_uop(uops, i, d, OP_STORE_16, 16).src = TEMPORARY_0
             i += 1
     return i
+
+
+@kernel
+def lower_vmx(uops, i, d, info):
+    """VMX instructions: the operands as core/vmx_instructions.py takes them."""
+    u = new_uop(uops, i, d, info.op_32, 32)
+    u.dst_shift = info.system
+    u.condition = d.has_memory
+    u.src = d.modrm_reg
+    u.dst = d.modrm_rm
+    d.ends_block = int(info.op_32 == OP_SYSTEM)
+    return i + 1
 
 
 @kernel

@@ -256,6 +256,7 @@ def run_single(cpu, ram, board, code, blocks, uops, details):
     shadow = cpu.shadow
     resume_flag = cpu.eflags & EFLAGS_RF
     cpu.shadow = 0
+    cpu.held = shadow
     outcome, index = step_block(cpu, ram, code, blocks, uops, details, shadow)
     if outcome == STOPPED:
         cpu.shadow = shadow
@@ -315,6 +316,7 @@ def run(state, ram, boards, codes, blocks, uops, details, single):
                 continue
         if index > SCRATCH_BLOCK and fits(cpu, blocks[index]):
             cpu.eflags &= ~EFLAGS_RF  # as its first instruction begins
+            cpu.held = 0
             edge, index = run_blocks(cpu, ram, board, code, blocks, uops, details, index, 0)
         else:
             edge, index = run_single(cpu, ram, board, code, blocks, uops, details)

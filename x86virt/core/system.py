@@ -16,6 +16,7 @@ from ..isa.system_ops import (
     SYSTEM_INTO,
     SYSTEM_INVD,
     SYSTEM_INVLPGA,
+    SYSTEM_INVVPID,
     SYSTEM_IRET,
     SYSTEM_LMSW,
     SYSTEM_LOAD_FAR_POINTER,
@@ -26,6 +27,7 @@ from ..isa.system_ops import (
     SYSTEM_STI,
     SYSTEM_UD2,
     SYSTEM_VMRUN,
+    SYSTEM_VMCALL,
     SYSTEM_WBINVD,
     SYSTEM_WRMSR,
 )
@@ -51,6 +53,7 @@ from .privileged_flags import popf, pushf, sti
 from .selectors import selector_instruction
 from .svm_instructions import svm_instruction
 from .table_registers import table_instruction
+from .vmx_instructions import vmx_instruction
 
 # -- flags, halting, interrupts -----------------------------------------------------------------------------------------
 
@@ -119,4 +122,6 @@ def system_instruction(cpu, ram, board, u):
         return raise_plain(cpu, UD)
     if op == SYSTEM_RDPMC:
         return rdpmc(cpu)
+    if SYSTEM_VMCALL <= op <= SYSTEM_INVVPID:
+        return vmx_instruction(cpu, ram, u)
     return int1(cpu, ram)

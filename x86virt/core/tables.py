@@ -5,7 +5,8 @@
 
 Maps: 0 one-byte opcodes, 1 those behind 0F, 2 and 3 the same behind a mandatory F3, 4 register forms of the escape
 opcodes D8 to DF: the opcode's low three bits and the reg field are its row, the rm field its column; 5 register forms of
-0F 01 whose whole ModRM byte is part of the opcode, by that byte.
+0F 01 whose whole ModRM byte is part of the opcode, by that byte; 6 behind 66 0F, where 66 belongs to the opcode; 7 behind
+66 0F 38.
 """
 
 import numpy as np
@@ -24,8 +25,8 @@ from .handlers import NUMBER
     BINARY, COMPARE, UNARY, SHIFT, SHIFT_DOUBLE, MOVE, EXTEND, LOAD_ADDRESS, EXCHANGE, PUSH, POP, SET_BYTE,
     MOVE_CONDITION, ACCUMULATOR, PRODUCT_3, BIT_TEST, BIT_STRING, SCAN, SIMPLE, FAULTING, ENTER, STRING, STRING_BYTE,
     BRANCH_CONDITION, BRANCH, BRANCH_LOOP, CALL, JUMP_INDIRECT, CALL_INDIRECT, RETURN, SYSTEM, SYSTEM_VALUE,
-    UNDEFINED, HINT, PORT_STRING, PORT_STRING_BYTE, X87,
-) = range(37)  # fmt: skip
+    UNDEFINED, HINT, PORT_STRING, PORT_STRING_BYTE, X87, VMX,
+) = range(38)  # fmt: skip
 
 # Operand kinds.
 NONE, E, G, I, S, C, D, M, R, Z, ACC, CL, DX, ONE, O, J, A = range(17)  # noqa: E741
@@ -35,6 +36,7 @@ OPERAND_CODES = {
     "Eb": (E, 8), "Ew": (E, 16), "Ev": (E, 0), "Gb": (G, 8), "Gw": (G, 16), "Gv": (G, 0), "Ib": (I, 8),
     "Iw": (I, 16), "Iz": (I, 0), "Ibs": (I, 0), "Sw": (S, 16), "Cd": (C, 32), "Dd": (D, 32), "Rd": (R, 32),
     "M": (M, 0), "Mb": (M, 8), "Ma": (M, 0), "Mp": (M, 0), "Ms": (M, 0), "Mq": (M, 0),
+    "Ed": (E, 32), "Gd": (G, 32), "Mdq": (M, 0),
     "Mw": (M, 16), "Md": (M, 32), "Mt": (M, 0), "ST0": (NONE, 0), "STi": (NONE, 0), "Zb": (Z, 8), "Zv": (Z, 0), "AL": (ACC, 8),
     "rAX": (ACC, 0), "CL": (CL, 8), "DX": (DX, 16), "1": (ONE, 8), "Ob": (O, 8), "Ov": (O, 0), "Jb": (J, 8),
     "Jz": (J, 0), "Ap": (A, 0),
@@ -53,6 +55,12 @@ VALUES = {
 
 # #UD outside protected mode (SDM volume 2, each one's real-address mode exceptions).
 PROTECTED_ONLY = {"ARPL", "LAR", "LSL", "VERR", "VERW", "LLDT", "SLDT", "LTR", "STR"}
+
+# The virtual-machine extensions, which are #UD before they are #GP for want of privilege.
+VMX_INSTRUCTIONS = {
+    "VMCALL", "VMCLEAR", "VMLAUNCH", "VMPTRLD", "VMPTRST", "VMREAD", "VMRESUME", "VMWRITE", "VMXOFF", "VMXON", "INVEPT",
+    "INVVPID",
+}  # fmt: skip
 
 SOFTWARE_INTERRUPTS = {"system:INT_N", "system:INT3", "system:INTO", "system:INT1"}
 
@@ -105,10 +113,12 @@ LOWERING = {
     "system:CR_TO_REGISTER": (SYSTEM_VALUE, "cr_to_register", "cr_to_register"),
     "system:CLI": (SYSTEM_VALUE, "clear_interrupt_flag", "clear_interrupt_flag"),
     "system:INVLPG": (SYSTEM_VALUE, "invlpg", "invlpg"),
+    **{f"system:{name}": (VMX, "system_instruction", "system_instruction") for name in VMX_INSTRUCTIONS},
+    **{f"system:{name}": (VMX, "system_value", "system_value") for name in ("VMREAD", "VMWRITE", "VMPTRST")},
     **{f"x87:{name}": (X87, "x87_instruction", "x87_instruction") for name in X87_NUMBER},
 }
 
-MAP_TWO_BYTE, MAP_F3, MAP_X87, MAP_0F01 = 1, 2, 4, 5
+MAP_TWO_BYTE, MAP_F3, MAP_X87, MAP_0F01, MAP_66_0F, MAP_66_0F38 = 1, 2, 4, 5, 6, 7
 
 ROW = np.dtype(
     [
@@ -180,7 +190,7 @@ def fill_row(info: np.void, row: Row) -> None:
     info["signed_byte"] = int("Ibs" in row.operands)
     info["event"], info["event_memory"] = event_number(row.cost), event_number(row.cost_memory)
     info["event_kernel"] = event_number(row.cost_kernel)
-    info["kernel_only"] = int(row.privilege == CPL0)
+    info["kernel_only"] = int(row.privilege == CPL0 and row.mnemonic not in VMX_INSTRUCTIONS)
     info["sensitive"] = int(row.sensitivity == SENSITIVE and row.operation not in SOFTWARE_INTERRUPTS)
     info["protected_only"] = int(row.mnemonic in PROTECTED_ONLY)
     info["feature"] = row.feature
@@ -220,7 +230,11 @@ def places(row: Row) -> list[tuple[int, int, int, int]]:
     if is_0f01_register_form(row):
         return [(MAP_0F01, opcode[2], 0, 0)]
     space = 0
-    if opcode[0] == 0xF3:
+    if opcode[:3] == [0x66, 0x0F, 0x38]:
+        space, opcode = MAP_66_0F38, opcode[3:]
+    elif opcode[:2] == [0x66, 0x0F]:
+        space, opcode = MAP_66_0F, opcode[2:]
+    elif opcode[0] == 0xF3:
         space, opcode = MAP_F3, opcode[1:]
     if opcode[0] == 0x0F:
         space, opcode = space + MAP_TWO_BYTE, opcode[1:]
@@ -236,7 +250,7 @@ def places(row: Row) -> list[tuple[int, int, int, int]]:
 
 def build() -> tuple[np.ndarray, np.ndarray]:
     """OPCODE_MAP and ROW_INFO; two rows at one place are an error."""
-    opcode_map = np.zeros((6, 256, 8, 2), np.int64)
+    opcode_map = np.zeros((8, 256, 8, 2), np.int64)
     info = np.zeros(len(ROWS), ROW)
     for number, row in enumerate(ROWS):
         fill_row(info[number], row)

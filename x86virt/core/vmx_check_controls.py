@@ -67,7 +67,7 @@ CS_SELECTOR, SS_SELECTOR = VMCS_HOST_SELECTORS + 1, VMCS_HOST_SELECTORS + 2
 RPL_AND_TI = 7
 
 
-# -- VM-execution controls (26.2.1.1) -----------------------------------------------------------------------------------
+# -- VM-execution controls (26.2.1.1) -------------------------------------------------------------------------------
 
 
 @kernel
@@ -114,7 +114,7 @@ def execution_controls_valid(cpu):
     return vmx.secondary & SECONDARY_EPT == 0 or ept_pointer_allowed(cpu, vmx.ept_pointer)
 
 
-# -- VM-exit and VM-entry controls (26.2.1.2 and 26.2.1.3) ------------------------------------------------------------------
+# -- VM-exit and VM-entry controls (26.2.1.2 and 26.2.1.3) ----------------------------------------------------------
 
 
 @kernel
@@ -192,7 +192,7 @@ def controls_valid(cpu, ram):
     return execution_controls_valid(cpu) and exit_controls_valid(cpu, ram) and entry_controls_valid(cpu, ram)
 
 
-# -- host state (26.2.2 and 26.2.3) -----------------------------------------------------------------------------------------
+# -- host state (26.2.2 and 26.2.3) ---------------------------------------------------------------------------------
 
 
 @kernel

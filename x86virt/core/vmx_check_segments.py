@@ -45,7 +45,7 @@ WRITABLE_DATA = TYPE_WRITABLE | TYPE_ACCESSED
 @inline
 def selector_of(cpu, ram, segment):
     """The selector field of a segment register."""
-    return vmcs_read(cpu, ram, VMCS_GUEST_SELECTORS + segment)
+    return vmcs_read(cpu, ram, VMCS_GUEST_SELECTORS + segment) & 0xFFFF
 
 
 @inline
