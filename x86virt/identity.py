@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from .core.layout import CPUID_CACHES, CPUID_EXTENDED, CPUID_ROWS
+from .isa.vmx import CPUID_ECX_VMX
 from .profile import Profile
+from .vmx_capabilities import capability_registers, has_vmx, offered_fields, signed
 
 Row = tuple[int, int, int, int]
 LINEAR_ADDRESS_BITS = 32
@@ -109,7 +111,7 @@ def basic_leaves(profile: Profile) -> dict[int, Row]:
     vendor = doublewords(str(profile["cpuid.vendor"]).encode())
     rows = {
         0: (profile.integer("cpuid.highest_leaf"), vendor[0], vendor[2], vendor[1]),
-        1: (profile.cpuid_signature(), 0, 0, profile.integer("cpuid.features")),
+        1: (profile.cpuid_signature(), 0, CPUID_ECX_VMX * has_vmx(profile), profile.integer("cpuid.features")),
     }
     if is_intel(profile):
         a, b, c, d = (profile.integer(f"cpuid.descriptors_{name}") for name in ("eax", "ebx", "ecx", "edx"))
@@ -162,11 +164,14 @@ def load_identity(cpu: Any, profile: Profile) -> None:
     msr.extended_features = profile.integer("cpuid.extended_features")
     msr.is_intel = int(is_intel(profile))
     msr.physical_bits = profile.integer("cpuid.physical_address_bits")
+    for number, value in capability_registers(profile).items():
+        msr.vmx_capability[number] = signed(value)
+    cpu.vmx.field_offered[:] = offered_fields(profile)
 
 
 def reset_model_specific(msr: Any) -> None:
     """The model-specific registers that only store, as after a reset (SDM volume 3, table 9-1)."""
-    for name in ("efer", "mtrr_default", "mtrr_physical", "mtrr_fixed", "mcg_status", "mc_control"):
+    for name in ("efer", "mtrr_default", "mtrr_physical", "mtrr_fixed", "mcg_status", "mc_control", "feature_control"):
         msr[name] = 0
     msr.pat = RESET_PAT
     msr.misc_enable = RESET_MISC_ENABLE

@@ -11,6 +11,7 @@ from .core.entries import (
     enter_level,
     look_up,
     note_write,
+    offered_cr4,
     place_of,
     refresh_memory_map,
     refresh_segment,
@@ -49,6 +50,7 @@ from .isa.registers import (
     TYPE_TSS_32_BUSY,
     X87_CONTROL_INITIAL,
 )
+from .isa.vmx import VMX_BASIC, VMX_CR4_FIXED1
 from .ledger import Ledger
 from .profile import Profile
 
@@ -202,6 +204,8 @@ class Processor:
         for field, key in NESTED_KEYS.items():
             cpu.nested[field] = profile.integer(key)
         load_identity(cpu, profile)
+        if cpu.msr.vmx_capability[VMX_BASIC]:
+            cpu.msr.vmx_capability[VMX_CR4_FIXED1] = offered_cr4(self.state)
         cpu.apic.bus_clock = round(TICKS_PER_CYCLE * float(profile["cpu.mhz"]) / float(profile["cpu.bus_mhz"]))
         bits = profile.integer("cpuid.physical_address_bits")
         cpu.address_reserved_high = 0x7FFFFFFF & ~((1 << bits - 32) - 1)
@@ -302,7 +306,11 @@ class Processor:
         reset_model_specific(cpu.msr)
         self.set_debug_register(6, 0)
         self.set_debug_register(7, 0)
-        cpu.debug_hits = cpu.debug_pending = cpu.flush_code = 0
+        cpu.debug_hits = cpu.debug_pending = cpu.flush_code = cpu.held = 0
+        cpu.world = layout.ROOT
+        cpu.vmx.operation = cpu.vmx.nmi_blocked = 0
+        cpu.vmx.current = -1
+        cpu.vmx.timer_due = NEVER
         cpu.idt_vector = -1
         cpu.fpu_control = X87_CONTROL_INITIAL
         cpu.timer = cpu.budget = cpu.deadline = NEVER

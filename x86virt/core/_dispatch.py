@@ -91,8 +91,15 @@ from .fused import (
     test_je,
     test_jne,
 )
+from .guest_registers import (
+    guest_instruction,
+    guest_value,
+)
+from .intercept import (
+    intercept,
+)
 from .jit import kernel
-from .layout import EDGE_FAULT, EDGE_INDIRECT, EDGE_SYSTEM, FAULT, NEVER, OK, RESTART, SCRATCH_BLOCK
+from .layout import EDGE_FAULT, EDGE_INDIRECT, EDGE_SYSTEM, FAULT, NEVER, OK, RESTART, SCRATCH_BLOCK, VM_EXIT
 from .plain_ports import (
     in_plain,
     out_plain,
@@ -670,6 +677,27 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
                 if outcome != OK:
                     edge = EDGE_FAULT + outcome
                     break
+            elif op == 142:
+                cpu.uop_index = i
+                outcome = intercept(cpu, ram, board, u)
+                if outcome != OK:
+                    edge = EDGE_FAULT + outcome
+                    break
+            elif op == 143:
+                cpu.uop_index = i
+                cpu.in_block = 0
+                cpu.rip = u.target
+                outcome = guest_instruction(cpu, ram, board, u)
+                edge = EDGE_SYSTEM
+                if outcome != OK:
+                    edge = EDGE_FAULT + outcome
+                break
+            elif op == 144:
+                cpu.uop_index = i
+                outcome = guest_value(cpu, ram, board, u)
+                if outcome != OK:
+                    edge = EDGE_FAULT + outcome
+                    break
             i += 1
         following = 0
         if edge < EDGE_INDIRECT:
@@ -678,7 +706,7 @@ def run_blocks(cpu, ram, board, code, blocks, uops, details, index, single):
             if edge == EDGE_FAULT + RESTART:
                 cpu.begun = cpu.in_block  # what a block had begun goes on without another look at the boundary
             cpu.in_block = 0
-            if edge == EDGE_FAULT + FAULT and single == 0:
+            if (edge == EDGE_FAULT + FAULT or edge == EDGE_FAULT + VM_EXIT) and single == 0:
                 edge = EDGE_SYSTEM + handle_fault(cpu, ram, blocks, details, edge, index)
             if edge != EDGE_SYSTEM or single == 1 or not nothing_waits(cpu, board):
                 return edge, index

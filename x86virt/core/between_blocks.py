@@ -5,17 +5,19 @@ Most system instructions and most faults leave nothing for the boundary (core/ru
 
 from ..isa.registers import CS, EFLAGS_IF, EFLAGS_RF, EFLAGS_TF
 from .deliver import deliver_event
+from .guest_boundary import may_leave_at_boundary
 from .interrupt_inputs import interrupt_requested, lines_moved
 from .jit import inline, kernel
-from .layout import EDGE_FAULT, EDGE_SYSTEM, FAULT, NEW_TASK_FAULT, OK, RESTART
+from .layout import EDGE_FAULT, EDGE_SYSTEM, FAULT, NEW_TASK_FAULT, OK, RESTART, ROOT, VM_EXIT
+from .vm_exit import vm_exit
 
 M32 = 0xFFFFFFFF
 
 
 @inline
 def at_hook(cpu):
-    """Whether control has arrived at an entry point of the VMM."""
-    if cpu.cpl > cpu.hook_level:
+    """Whether control has arrived at an entry point of the VMM, which is no address of a guest that the hardware runs."""
+    if cpu.cpl > cpu.hook_level or cpu.world != ROOT:
         return False
     gla = (cpu.rip + cpu.seg[CS].seg_base) & M32
     return cpu.hook_first <= gla <= cpu.hook_last
@@ -30,6 +32,8 @@ def nothing_waits(cpu, board):
         return False
     if cpu.apic.enabled == 1 and lines_moved(cpu, board):
         return False
+    if cpu.world != ROOT:
+        return not may_leave_at_boundary(cpu, board)
     return cpu.eflags & EFLAGS_IF == 0 or not interrupt_requested(cpu, board)
 
 
@@ -61,15 +65,20 @@ def refund(cpu, blocks, details, index):
 def handle_fault(cpu, ram, blocks, details, edge, index):
     """Deal with an outcome that left a block or a fetch: OK when the processor may go on."""
     outcome = edge - EDGE_SYSTEM
+    cpu.instruction_length = 0
     if edge >= EDGE_FAULT:
         outcome = edge - EDGE_FAULT
         if outcome == NEW_TASK_FAULT:
             return deliver_event(cpu, ram)
         refund(cpu, blocks, details, index)
-    if outcome == FAULT:
+        cpu.instruction_length = details[cpu.uop_index].length
+    if outcome == FAULT or outcome == VM_EXIT:
         cpu.debug_hits = 0  # what its accesses met is met again
         cpu.stop_met = 0
+    if outcome == FAULT:
         return deliver_event(cpu, ram)
+    if outcome == VM_EXIT:
+        return vm_exit(cpu, ram)
     if outcome == RESTART:
         return OK
     return outcome

@@ -126,8 +126,17 @@ def may_be_plain(cpu, gla):
 
 
 @kernel
+def note_debug_registers(cpu, bits):
+    """Keep what a debug exception with these bits of DR6 is about to change, for an exit that comes instead of it."""
+    cpu.debug_raised = bits
+    cpu.dr6_before = cpu.dr[6]
+    cpu.dr7_before = cpu.dr[7]
+
+
+@kernel
 def raise_debug(cpu, bits):
     """#DB with these bits of DR6, none of which the processor ever clears; the handler may use MOV DR."""
+    note_debug_registers(cpu, bits)
     cpu.dr[6] |= bits
     cpu.dr[7] &= ~DR7_GD
     return raise_plain(cpu, DB)

@@ -18,6 +18,7 @@ from ..isa.registers import (
     CR4_PVI,
     CR4_TSD,
     CR4_VME,
+    CR4_VMXE,
 )
 from ..isa.system_ops import (
     SYSTEM_CLTS,
@@ -44,6 +45,7 @@ from .model_specific import rdmsr, wrmsr
 from .page_directory_pointers import load_cr3, load_pointers, pae_paging, set_large_page_size
 from .segment import set_real_mode_code
 from .tlb import drop_front, flush_tlb, invalidate_page, translates_code
+from .vmx_capability import cr0_allowed, cr4_allowed, has_vmx
 
 
 @kernel
@@ -52,6 +54,8 @@ def write_cr0(cpu, ram, value):
     value = (value & CR0_IMPLEMENTED) | CR0_ET
     # 1. Combinations that the manual forbids: paging without protection, not-write-through without cache-disable.
     if value & (CR0_PG | CR0_PE) == CR0_PG or value & (CR0_NW | CR0_CD) == CR0_NW:
+        return raise_fault(cpu, GP, 0)
+    if cpu.vmx.operation == 1 and not cr0_allowed(cpu, value):
         return raise_fault(cpu, GP, 0)
     # 2. The page-directory-pointer entries of PAE paging (SDM volume 3, section 4.4.1).
     changed = value ^ cpu.cr0
@@ -86,13 +90,15 @@ def cr4_offered(cpu):
     offered |= (features >> 7 & 1) * CR4_MCE
     offered |= (features >> 13 & 1) * CR4_PGE
     offered |= (features >> 24 & 1) * CR4_OSFXSR
+    if has_vmx(cpu):
+        offered |= CR4_VMXE
     return offered
 
 
 @kernel
 def write_cr4(cpu, ram, value):
     """MOV CR4."""
-    if value & ~cr4_offered(cpu):
+    if value & ~cr4_offered(cpu) != 0 or (cpu.vmx.operation == 1 and not cr4_allowed(cpu, value)):
         return raise_fault(cpu, GP, 0)
     changed = value ^ cpu.cr4
     if changed & (CR4_PGE | CR4_PSE | CR4_PAE) and pae_paging(cpu.cr0, value):

@@ -5,8 +5,8 @@ and raised as one #DB at the instruction boundary. After MOV SS or POP SS they w
 """
 
 from ..isa.registers import CR4_DE, EFLAGS_RF
-from ..isa.vectors import DB, KIND_EXCEPTION, UD
-from .breakpoints import DR6_BD, DR7_GD, raise_debug
+from ..isa.vectors import DB, KIND_PRIVILEGED_EXCEPTION, UD
+from .breakpoints import DR6_BD, DR7_GD, note_debug_registers, raise_debug
 from .debug_registers import DR6_FIXED, DR6_WRITABLE, DR7_FIXED, DR7_WRITABLE, set_debug_register
 from .deliver import deliver_event, software_interrupt
 from .fault import raise_plain
@@ -61,8 +61,9 @@ def dr_to_register(cpu, u):
 @kernel
 def int1(cpu, ram):
     """INT1: the debug exception as a trap, without a look at the gate's DPL and without a bit in DR6."""
+    note_debug_registers(cpu, 0)
     cpu.dr[7] &= ~DR7_GD
-    return software_interrupt(cpu, ram, DB, KIND_EXCEPTION)
+    return software_interrupt(cpu, ram, DB, KIND_PRIVILEGED_EXCEPTION)
 
 
 # -- traps --------------------------------------------------------------------------------------------------------------

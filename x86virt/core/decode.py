@@ -15,6 +15,11 @@ from .tables import (
     IZ,
     JB,
     JZ,
+    MAP_0F01,
+    MAP_66_0F,
+    MAP_66_0F38,
+    MAP_F3,
+    MAP_TWO_BYTE,
     MAP_X87,
     OFFSET,
     OPCODE_MAP,
@@ -244,8 +249,15 @@ def decode(d):
         space = 1
         opcode = byte(d, position)
         position += 1
+    if space == MAP_TWO_BYTE and opcode == 0x38 and has_66(d):
+        why = missing(d, position + 1)
+        if why != DECODED_OK:
+            return why
+        space = MAP_66_0F38
+        opcode = byte(d, position)
+        position += 1
     d.opcode = space << 8 | opcode
-    if d.rep_prefix == 0xF3 and OPCODE_MAP[space + 2, opcode, 0, 0] != 0:
+    if space <= MAP_TWO_BYTE and d.rep_prefix == 0xF3 and OPCODE_MAP[space + 2, opcode, 0, 0] != 0:
         space += 2
     # 2. ModRM, when the rows at this opcode have it; the reg field and the form choose the row.
     d.has_memory = 0
@@ -307,9 +319,31 @@ def find_row(d, space, opcode, position):
     place = OPCODE_MAP[space, opcode, d.modrm_reg, d.has_memory]
     if space == 0 and opcode & 0xF8 == 0xD8 and d.has_memory == 0:
         place = OPCODE_MAP[MAP_X87, (opcode & 7) << 3 | d.modrm_reg, d.modrm_rm, 0]
+    elif space == 1 and opcode == 1 and d.has_memory == 0 and OPCODE_MAP[MAP_0F01, modrm, 0, 0] != 0:
+        place = OPCODE_MAP[MAP_0F01, modrm, 0, 0]
+    elif space == 1 and (opcode & 0xFE == 0x78 or (opcode == 0xC7 and d.modrm_reg >= 6)):
+        place = place_by_prefix(d, opcode)
     if place == 0:
         return INVALID_ROW
     return place - 1
+
+
+@kernel
+def has_66(d):
+    """Whether there is an operand-size prefix."""
+    return d.width == 16 and d.code_16 == 0 or d.width == 32 and d.code_16 == 1
+
+
+@kernel
+def place_by_prefix(d, opcode):
+    """The place of a two-byte opcode that 66, F3 and F2 are part of: F3 and F2 count before 66."""
+    if d.rep_prefix == 0xF3:
+        return OPCODE_MAP[MAP_F3 + MAP_TWO_BYTE, opcode, d.modrm_reg, d.has_memory]
+    if d.rep_prefix != 0:
+        return 0
+    if has_66(d):
+        return OPCODE_MAP[MAP_66_0F, opcode, d.modrm_reg, d.has_memory]
+    return OPCODE_MAP[MAP_TWO_BYTE, opcode, d.modrm_reg, d.has_memory]
 
 
 @kernel

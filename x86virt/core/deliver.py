@@ -14,6 +14,13 @@ from ..isa.vectors import (
     PF,
     SS_FAULT,
 )
+from .event_exit import (
+    begin_delivery_in_guest,
+    double_fault_exits,
+    event_exits,
+    note_interrupted_delivery,
+    triple_fault_exits,
+)
 from .fault import raise_fault
 from .gate import (
     WIDE,
@@ -33,7 +40,7 @@ from .inner_stack import (
     write_stack,
 )
 from .jit import inline, kernel
-from .layout import FAULT, OK, SHUTDOWN
+from .layout import FAULT, OK, ROOT, SHUTDOWN, VM_EXIT, VMX_NON_ROOT
 from .mode import set_stack_pointer, stack_mask
 from .real_mode import deliver_in_real_mode
 from .segment import (
@@ -49,12 +56,14 @@ from .segment import (
 from .stops import note_delivery
 from .task import TASK_EVENT, enter_task_gate
 from .virtual_8086 import deliver_from_virtual_8086, virtual_8086_interrupt
+from .vm_exit import vm_exit
 
 __all__ = [
     "deliver",
     "deliver_event",
     "delivery_event",
     "gate_offset",
+    "inject_event",
     "read_inner_stack",
     "software_interrupt",
     "stack_has_room",
@@ -190,20 +199,21 @@ def deliver(cpu, ram):
     """Deliver the event in `cpu.event_*` once.
 
     OK: the handler is entered, `cpu.idt_vector` is -1. FAULT: `cpu.event_*` holds the exception that arose, and
-    `cpu.idt_*` the event that was being delivered.
+    `cpu.idt_*` the event that was being delivered; VM_EXIT: a guest is to be left amid it, and `cpu.idt_*` says likewise.
     """
     vector = cpu.event_vector
     kind = cpu.event_kind
     error = cpu.event_error
+    has_error = cpu.event_has_error
     cpu.idt_vector = -1
+    if cpu.world != ROOT:
+        begin_delivery_in_guest(cpu)
     if cpu.cr0 & CR0_PE:
         outcome = deliver_through_gate(cpu, ram)
     else:
         outcome = deliver_in_real_mode(cpu, ram)
-    if outcome == FAULT:
-        cpu.idt_vector = vector
-        cpu.idt_kind = kind
-        cpu.idt_error = error
+    if outcome == FAULT or outcome == VM_EXIT:
+        note_interrupted_delivery(cpu, vector, kind, error, has_error)
     return outcome
 
 
@@ -233,19 +243,39 @@ def makes_double_fault(first, second):
 def deliver_event(cpu, ram):
     """Deliver `cpu.event_*`, and whatever exceptions arise from that, by the rules for double and triple faults.
 
-    OK: a handler is entered. SHUTDOWN: triple fault.
+    OK: a handler is entered, or the host of a guest that one of these events was to leave. SHUTDOWN: triple fault.
     """
+    if cpu.world != ROOT and event_exits(cpu) == 1:
+        return vm_exit(cpu, ram)
+    return inject_event(cpu, ram)
+
+
+@kernel
+def inject_event(cpu, ram):
+    """Deliver `cpu.event_*` without asking whether it makes the guest exit; what arises from that is asked."""
     note_delivery(cpu)
     while True:
         first = fault_class(cpu.event_vector, cpu.event_kind)
         outcome = deliver(cpu, ram)
+        if outcome == VM_EXIT or (outcome == FAULT and cpu.world != ROOT and event_exits(cpu) == 1):
+            return vm_exit(cpu, ram)
         if outcome != FAULT:
             return outcome
         second = fault_class(cpu.event_vector, cpu.event_kind)
         if first == CLASS_DOUBLE_FAULT and second != CLASS_BENIGN:
-            return SHUTDOWN
+            return shut_down(cpu, ram)
         if makes_double_fault(first, second):
             raise_fault(cpu, DF, 0)
+            if cpu.world != ROOT and double_fault_exits(cpu) == 1:
+                return vm_exit(cpu, ram)
+
+
+@kernel
+def shut_down(cpu, ram):
+    """A triple fault: SHUTDOWN, but of a guest it is an exit (SVM's only if it is intercepted)."""
+    if cpu.world != ROOT and triple_fault_exits(cpu) == 1:
+        return vm_exit(cpu, ram)
+    return SHUTDOWN
 
 
 @inline
@@ -257,6 +287,10 @@ def software_interrupt(cpu, ram, vector, kind):
     cpu.event_has_error = 0
     if cpu.eflags & EFLAGS_VM != 0 and kind == KIND_SOFTWARE_INTERRUPT:
         outcome, redirected = virtual_8086_interrupt(cpu, ram)
+        if redirected and outcome != OK:
+            note_interrupted_delivery(cpu, vector, kind, 0, 0)
         if outcome != OK or redirected:
             return outcome
+    if cpu.world == VMX_NON_ROOT and event_exits(cpu) == 1:
+        return VM_EXIT
     return deliver(cpu, ram)

@@ -44,7 +44,7 @@ TAIL = '''            i += 1
             if edge == EDGE_FAULT + RESTART:
                 cpu.begun = cpu.in_block  # what a block had begun goes on without another look at the boundary
             cpu.in_block = 0
-            if edge == EDGE_FAULT + FAULT and single == 0:
+            if (edge == EDGE_FAULT + FAULT or edge == EDGE_FAULT + VM_EXIT) and single == 0:
                 edge = EDGE_SYSTEM + handle_fault(cpu, ram, blocks, details, edge, index)
             if edge != EDGE_SYSTEM or single == 1 or not nothing_waits(cpu, board):
                 return edge, index
@@ -117,7 +117,7 @@ LOOP_IMPORTS = {
     "chain": "cached_jump, fits, link, next_block, unlink_successors",
     "jit": "kernel",
     "between_blocks": "begin_instruction, handle_fault, nothing_waits",
-    "layout": "EDGE_FAULT, EDGE_INDIRECT, EDGE_SYSTEM, FAULT, NEVER, OK, RESTART, SCRATCH_BLOCK",
+    "layout": "EDGE_FAULT, EDGE_INDIRECT, EDGE_SYSTEM, FAULT, NEVER, OK, RESTART, SCRATCH_BLOCK, VM_EXIT",
 }
 
 

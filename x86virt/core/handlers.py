@@ -108,5 +108,8 @@ HANDLERS: tuple[tuple[str, str, str], ...] = (
     ("in_plain", "inner", "plain_ports"),
     ("out_plain", "inner", "plain_ports"),
     ("x87_instruction", "inner", "x87"),
+    ("intercept", "inner", "intercept"),
+    ("guest_instruction", "system", "guest_registers"),
+    ("guest_value", "inner", "guest_registers"),
 )
 NUMBER = {name: number for number, (name, _, _) in enumerate(HANDLERS)}

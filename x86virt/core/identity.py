@@ -59,9 +59,19 @@ def cpuid(cpu):
 
 
 @kernel
+def offset_by(count, offset):
+    """The sum of two signed 64-bit numbers, modulo 2^64."""
+    low = (count & MASK_32) + (offset & MASK_32)
+    return ((count >> 32) + (offset >> 32) + (low >> 32)) << 32 | low & MASK_32
+
+
+@kernel
 def time_stamp(cpu):
-    """The time-stamp counter in cycles."""
-    return (cpu.ticks >> TICKS_PER_CYCLE_SHIFT) + cpu.tsc_offset
+    """The time-stamp counter in cycles, as the program that runs sees it: a hypervisor may offset it for its guest."""
+    count = (cpu.ticks >> TICKS_PER_CYCLE_SHIFT) + cpu.tsc_offset
+    if cpu.guest_tsc_offset != 0:
+        return offset_by(count, cpu.guest_tsc_offset)
+    return count
 
 
 @kernel

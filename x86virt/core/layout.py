@@ -130,6 +130,11 @@ MODEL_SPECIFIC = np.dtype(
         ("mc_control", "i8", MC_BANKS),
         ("feature_control", "i8"),  # IA32_FEATURE_CONTROL
         ("vmx_capability", "i8", N_VMX_CAPABILITIES),  # IA32_VMX_BASIC and the registers behind it; all 0: no VMX
+        ("has_svm", "i8"),  # 1: EFER.SVME can be set, and the registers of SVM are there
+        ("svm_features", "i8"),  # CPUID leaf 8000000A EDX
+        ("vm_cr", "i8"),
+        ("vm_hsave_pa", "i8"),  # where VMRUN saves the host's state
+        ("svm_key", "i8"),  # what unlocks VM_CR; 0: nothing does
     ]
 )
 
@@ -275,6 +280,7 @@ VM_EXIT_INFORMATION = np.dtype(  # as the VMCS's exit-information fields have it
     ]
 )
 
+VMX_SUCCEEDED, VMX_FAILED_INVALID, VMX_FAILED_VALID = range(3)  # how a VMX instruction ended
 # VMX: what the processor holds beside the VMCS itself (core/vmcs.py, vmx_entry.py).
 VMX = np.dtype(
     [
@@ -283,6 +289,7 @@ VMX = np.dtype(
         ("vmxon_pointer", "i8"),
         ("current", "i8"),  # current-VMCS pointer, -1 for none
         ("place", "i8"),  # where its region lies, valid while there is one
+        ("result", "i8"),  # VMX_SUCCEEDED, ...: of the last VMX instruction; a VM entry that came to the guest state succeeded
         ("nmi_blocked", "i8"),  # 1: blocking by NMI, or virtual-NMI blocking in a guest with virtual NMIs
         # of the guest that was entered last: what its VMCS said at VM entry
         ("pin", "i8"),
@@ -305,6 +312,36 @@ VMX = np.dtype(
         ("ept_pointer", "i8"),
         ("vpid", "i8"),  # 0 unless enabled
         ("timer_due", "i8"),  # the tick at which the VMX-preemption timer reaches 0; NEVER when it is off
+    ]
+)
+
+# SVM: what the processor holds beside the VMCB (core/svm_run.py); all but the first two of the guest that was entered last.
+N_SYSTEM_CALL_REGISTERS = 5
+SVM = np.dtype(
+    [
+        ("gif", "i8"),  # the global interrupt flag
+        ("system_call", "i8", N_SYSTEM_CALL_REGISTERS),  # STAR to KernelGSBase, which VMLOAD and VMSAVE alone can reach
+        ("vmcb", "i8"),  # physical address
+        ("cr_intercepts", "i8"),
+        ("dr_intercepts", "i8"),
+        ("exception_intercepts", "i8"),
+        ("intercepts_1", "i8"),
+        ("intercepts_2", "i8"),
+        ("iopm", "i8"),
+        ("msrpm", "i8"),
+        ("asid", "i8"),  # 0 in the host
+        ("v_tpr", "i8"),
+        ("v_irq", "i8"),
+        ("v_intr_prio", "i8"),
+        ("v_ign_tpr", "i8"),
+        ("v_intr_masking", "i8"),
+        ("v_intr_vector", "i8"),
+        ("nested_paging", "i8"),
+        ("host_if", "i8"),  # EFLAGS.IF of the host, which masks physical interrupts under V_INTR_MASKING
+        ("host_cr4", "i8"),  # CR4 and EFER of the host, by which nested tables are read
+        ("host_efer", "i8"),
+        ("host_pat", "i8"),
+        ("next_rip", "i8"),  # of an exit by an instruction: the address behind it; 0: none
     ]
 )
 
@@ -352,6 +389,7 @@ CPU = np.dtype(
         ("stop_passed_retired", "i8"),
         ("debug_hits", "i8"),  # DR6 bits of the data and port breakpoints that the running instruction met
         ("shadow", "i8"),  # what is held off for one instruction: 0, HOLDS_INTERRUPTS or HOLDS_DEBUG
+        ("held", "i8"),  # what `shadow` held off as the instruction began that executes by itself
         ("debug_pending", "i8"),  # DR6 bits of a debug trap that is raised at the next instruction boundary
         ("halted", "i8"),
         # the event being raised or delivered (numbers of the VMCS interruption information)
@@ -362,6 +400,13 @@ CPU = np.dtype(
         ("idt_vector", "i8"),  # the event that was being delivered when this one arose, -1 none
         ("idt_kind", "i8"),
         ("idt_error", "i8"),
+        ("idt_has_error", "i8"),
+        # the last page fault or debug exception that was raised, and what it changed: an exit instead of it takes that back
+        ("fault_address", "i8"),
+        ("cr2_before", "i8"),
+        ("debug_raised", "i8"),  # bits of DR6
+        ("dr6_before", "i8"),
+        ("dr7_before", "i8"),
         # x87
         ("fpu_value", FLOAT80, N_FPU_VALUES),
         ("fpu_control", "i8"),
@@ -380,6 +425,9 @@ CPU = np.dtype(
         ("world", "i8"),  # ROOT, VMX_NON_ROOT or SVM_GUEST
         ("vm_exit", VM_EXIT_INFORMATION),
         ("intercepted", "i8", N_OPERATIONS),  # by operation: 1 if the guest's controls may make it exit
+        ("guest_tsc_offset", "i8"),  # added to the time-stamp counter in a guest that has an offset; else 0
+        ("instruction_length", "i8"),  # of the instruction that a fault or an exit left, 0 where none was
+        ("nmi_unblocked", "i8"),  # 1: the running IRET ended blocking by NMI, and then faulted
         ("nested_kind", "i8"),  # NESTED_
         ("nested_root", "i8"),  # physical address of the top table
         ("nested_levels", "i8"),  # 2 to 4
@@ -388,6 +436,7 @@ CPU = np.dtype(
         ("nested", NESTED),
         ("vmx", VMX),
         ("address_space", "i8"),  # VPID or ASID of the guest that is entered; 0: none
+        ("svm", SVM),
         ("tlb_tag", "i8"),  # index of the TLB's present address space; 0 is the host's
         ("tlb_tags", TLB_TAG, N_TLB_TAGS),
         ("tlb_tag_victim", "i8"),
@@ -523,7 +572,7 @@ UOP = np.dtype(
         ("width", "i8"),  # bits: 8, 16 or 32
         ("condition", "i8"),
         ("address_mask", "i8"),  # what offsets, counts and string pointers wrap at, by the address size
-        ("unused", "i8"),  # 128 bytes
+        ("information", "i8"),  # of `intercept`: the VM-exit instruction information; all in all 128 bytes
     ]
 )
 DETAIL = np.dtype(  # one per micro-operation, read only when something leaves the straight path

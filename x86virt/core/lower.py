@@ -21,8 +21,9 @@ from .lower_data import (
     lower_shift,
     lower_unary,
 )
+from .lower_intercept import emit_intercept, intercept_stage
 from .lower_strings import is_port_string, lower_bit_string, lower_bit_test, lower_string
-from .lower_system import lower_system, lower_x87
+from .lower_system import lower_system, lower_vmx, lower_x87
 from .lower_transfers import lower_branch, lower_indirect
 from .micro_operations import OP_RAISE_GP, OP_RAISE_UD, emit_wrapped_offset, is_memory, new_uop, operand_width, single
 from .mode import virtual_interrupt_let_in
@@ -49,8 +50,13 @@ def lower(cpu, uops, i, d):
         return single(uops, i, d, OP_RAISE_GP)
     if info.protected_only == 1 and cpu.contexts[cpu.context].attributes & REAL_OR_VIRTUAL_8086 != 0:
         return single(uops, i, d, OP_RAISE_UD)
+    stage = intercept_stage(cpu, info)
+    if stage == t.STAGE_FIRST:
+        i = emit_intercept(uops, i, d, info)
     if cpu.cpl != 0 and (info.kernel_only == 1 or info.sensitive == 1 and cpu.sensitive_trap == 1):
         return single(uops, i, d, OP_RAISE_GP)
+    if stage == t.STAGE_AHEAD:
+        i = emit_intercept(uops, i, d, info)
     lowering = info.lowering
     if d.address_width == 16 and d.has_memory == 1 and lowering != t.BIT_STRING:
         i = emit_wrapped_offset(uops, i, d)
@@ -103,6 +109,8 @@ def lower_rare(cpu, uops, i, d, info):
         return lower_indirect(uops, i, d, info)
     if lowering == t.X87:
         return lower_x87(uops, i, d, info)
+    if lowering == t.VMX:
+        return lower_vmx(uops, i, d, info)
     if lowering == t.SYSTEM:
         return lower_system(cpu, uops, i, d, info, 1)
     if lowering == t.SYSTEM_VALUE:

@@ -5,6 +5,14 @@ from ..isa.system_ops import SYSTEM_IN, SYSTEM_OUT
 from . import tables as t
 from .handlers import NUMBER
 from .jit import inline, kernel
+from .lower_intercept import (
+    differs_in_guest,
+    emit_intercept,
+    guest_operation,
+    in_vmx_guest,
+    intercept_stage,
+    is_byte_port,
+)
 from .micro_operations import (
     OP_STORE_16,
     emit_load,
@@ -19,6 +27,7 @@ from .port_map import is_plain_port
 
 OP_IN_PLAIN = NUMBER["in_plain"]
 OP_OUT_PLAIN = NUMBER["out_plain"]
+OP_SYSTEM = NUMBER["system_instruction"]
 
 
 @inline
@@ -61,8 +70,7 @@ def lower_system(cpu, uops, i, d, info, ends):
     condition = info.condition
     if first == t.S or second == t.S or first == t.C or second == t.C or first == t.D or second == t.D:
         condition = d.modrm_reg
-    # A byte port access is the only 8-bit one.
-    if info.operand_width[0] == 8 and first == t.ACC or info.operand_width[1] == 8 and second == t.ACC:
+    if is_byte_port(info):
         width = 8
     stores = int(destination_place >= 0 and is_memory(d, info, destination_place))
     if stores == 1:
@@ -71,7 +79,12 @@ def lower_system(cpu, uops, i, d, info, ends):
             i = emit_update_load(uops, i, d, 16)
     if source_place >= 0 and is_memory(d, info, source_place):
         i = emit_load(uops, i, d, 16, TEMPORARY_1)
+    if intercept_stage(cpu, info) == t.STAGE_BEHIND:
+        i = emit_intercept(uops, i, d, info)
+        set_source(uops[i - 1], d, info, source_place, 32)
     op = operation_of(info, 32)
+    if in_vmx_guest(cpu) and differs_in_guest(info.system, condition):
+        op = guest_operation(ends)
     if is_plain_port_access(d, info, width):
         op = plain_port_operation(info)
         d.imm &= 0xFF
@@ -103,6 +116,18 @@ def lower_system(cpu, uops, i, d, info, ends):
             new_uop(uops, i, d, OP_STORE_16, 16).src = TEMPORARY_0
             i += 1
     return i
+
+
+@kernel
+def lower_vmx(uops, i, d, info):
+    """VMX instructions: the operands as core/vmx_instructions.py takes them."""
+    u = new_uop(uops, i, d, info.op_32, 32)
+    u.dst_shift = info.system
+    u.condition = d.has_memory
+    u.src = d.modrm_reg
+    u.dst = d.modrm_rm
+    d.ends_block = int(info.op_32 == OP_SYSTEM)
+    return i + 1
 
 
 @kernel

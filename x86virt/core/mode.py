@@ -15,10 +15,11 @@ from ..isa.registers import (
     SS,
 )
 from .jit import inline, kernel
-from .layout import FRONT_SLOTS, MARK_PROTECTED, MAX_CONTEXTS, OK
+from .layout import FRONT_SLOTS, MARK_PROTECTED, MAX_CONTEXTS, OK, ROOT
 from .memory import bytes_at, fast_read_address, read_segment, write_segment
 
 MASK_32 = 0xFFFFFFFF
+IN_GUEST = 1 << 10  # of a context's attributes
 
 
 @inline
@@ -100,6 +101,7 @@ def set_context(cpu):
 
     attributes:  1:0 CPL   2 CS.D   5:3 mode   6 probe on   7 real-address mode   8 virtual-8086 mode
                  9 a virtual interrupt is let in (VIF and VIP set): the next instruction raises #GP(0)
+                 10 in a hypervisor's guest: instructions that its controls may intercept ask them first
     A full table starts anew, and `flush_code` asks the main loop to discard every decoded block.
     """
     code = cpu.seg[CS]
@@ -110,6 +112,8 @@ def set_context(cpu):
         attributes |= 1 << 8
     if virtual_interrupt_let_in(cpu):
         attributes |= 1 << 9
+    if cpu.world != ROOT:
+        attributes |= IN_GUEST
     index = find_context(cpu, code.seg_base, code.limit, attributes)
     if index < 0:
         if cpu.context_count >= MAX_CONTEXTS:

@@ -35,10 +35,17 @@ from ..isa.registers import (
     MSR_TSC,
 )
 from ..isa.vectors import GP
+from ..isa.vmx import (
+    FEATURE_CONTROL_LOCK,
+    FEATURE_CONTROL_VMX,
+    MSR_FEATURE_CONTROL,
+    MSR_VMX_BASIC,
+    VMX_BASIC,
+)
 from .fault import raise_fault
 from .identity import set_time_stamp, time_stamp, write_pair
 from .jit import kernel
-from .layout import MC_BANKS, OK, TIME_COUNTER, TIME_LOG, TIME_STAMP, VARIABLE_RANGES
+from .layout import MC_BANKS, N_VMX_CAPABILITIES, OK, TIME_COUNTER, TIME_LOG, TIME_STAMP, VARIABLE_RANGES
 from .local_apic import write_base
 from .performance import is_performance_register, read_performance_register, write_performance_register
 from .physical_map import refresh_map
@@ -190,6 +197,33 @@ def write_machine_check(msr, number, low, high):
     return low == 0 and high == 0
 
 
+# -- VMX ----------------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def read_vmx_register(msr, number):
+    """IA32_FEATURE_CONTROL and the capability registers (SDM volume 3, appendix A): (known, value)."""
+    if msr.vmx_capability[VMX_BASIC] == 0:
+        return False, 0
+    if number == MSR_FEATURE_CONTROL:
+        return True, msr.feature_control
+    index = number - MSR_VMX_BASIC
+    if index < 0 or index >= N_VMX_CAPABILITIES:
+        return False, 0
+    return msr.vmx_capability[index] != 0, msr.vmx_capability[index]
+
+
+@kernel
+def write_feature_control(msr, low, high):
+    """IA32_FEATURE_CONTROL: whether it exists, is not locked, and may have the value."""
+    if msr.vmx_capability[VMX_BASIC] == 0 or msr.feature_control & FEATURE_CONTROL_LOCK != 0:
+        return False
+    if high != 0 or low & ~(FEATURE_CONTROL_LOCK | FEATURE_CONTROL_VMX) != 0:
+        return False
+    msr.feature_control = low
+    return True
+
+
 # -- all that stores ------------------------------------------------------------------------------------------------------
 
 
@@ -208,6 +242,8 @@ def read_stored(msr, number):
     if msr.is_intel == 1 and number == MSR_MISC_ENABLE:
         return True, msr.misc_enable
     known, value = read_memory_type(msr, number)
+    if not known:
+        known, value = read_vmx_register(msr, number)
     if known:
         return True, value
     return read_machine_check(msr, number)
@@ -231,6 +267,8 @@ def write_stored(msr, number, low, high):
             return False
         msr.misc_enable = low
         return True
+    if number == MSR_FEATURE_CONTROL:
+        return write_feature_control(msr, low, high)
     return write_memory_type(msr, number, low, high) or write_machine_check(msr, number, low, high)
 
 
@@ -247,14 +285,15 @@ def has_system_call(cpu, number):
 def write_apic_base(cpu, low, high):
     """IA32_APIC_BASE of a processor with a local APIC (SDM volume 3, section 10.4.4): enabled, disabled or moved.
 
-    Disabled, it can be enabled again without a reset, as on processors whose APIC is on the system bus.
+    Disabled, it can be enabled again without a reset, as on processors whose APIC is on the system bus. False: the value
+    may not be written.
     """
     if low & APIC_BASE_RESERVED != 0 or beyond_physical(cpu.msr, high):
-        return raise_fault(cpu, GP, 0)
+        return False
     write_base(cpu.apic, low | high << 32)
     refresh_map(cpu)
     cpu.limit_ticks = min(cpu.limit_ticks, cpu.ticks)
-    return OK
+    return True
 
 
 @kernel
@@ -264,43 +303,52 @@ def has_time_stamp(cpu):
 
 
 @kernel
+def read_msr(cpu, number):
+    """A model-specific register but those that tell time: (known, value)."""
+    if has_system_call(cpu, number):
+        if number == MSR_SYSENTER_CS:
+            return True, cpu.sysenter_cs
+        if number == MSR_SYSENTER_ESP:
+            return True, cpu.sysenter_esp
+        return True, cpu.sysenter_eip
+    if number == MSR_APIC_BASE and cpu.apic.present == 1:
+        return True, cpu.apic.base_msr
+    return read_stored(cpu.msr, number)
+
+
+@kernel
+def read_time_register(cpu, number):
+    """A register that tells time: (known, its source in the log of time reads, value)."""
+    if number == MSR_TSC and has_time_stamp(cpu):
+        return True, TIME_STAMP, time_stamp(cpu)
+    if is_performance_register(cpu, number):
+        return True, TIME_COUNTER - number, read_performance_register(cpu, number)
+    return False, 0, 0
+
+
+@kernel
 def rdmsr(cpu):
     """RDMSR; #GP(0) for a register that this processor does not have."""
     number = cpu.gpr[ECX]
-    if number == MSR_TSC and has_time_stamp(cpu):
-        if time_log_blocks(cpu, TIME_STAMP) == 1:
+    known, source, value = read_time_register(cpu, number)
+    if known:
+        if time_log_blocks(cpu, source) == 1:
             return TIME_LOG
-        write_pair(cpu, logged_time(cpu, TIME_STAMP, time_stamp(cpu)))
-    elif has_system_call(cpu, number):
-        value = cpu.sysenter_eip
-        if number == MSR_SYSENTER_CS:
-            value = cpu.sysenter_cs
-        elif number == MSR_SYSENTER_ESP:
-            value = cpu.sysenter_esp
-        write_pair(cpu, value)
-    elif is_performance_register(cpu, number):
-        if time_log_blocks(cpu, TIME_COUNTER - number) == 1:
-            return TIME_LOG
-        write_pair(cpu, logged_time(cpu, TIME_COUNTER - number, read_performance_register(cpu, number)))
-    elif number == MSR_APIC_BASE and cpu.apic.present == 1:
-        write_pair(cpu, cpu.apic.base_msr)
-    else:
-        known, value = read_stored(cpu.msr, number)
-        if not known:
-            return raise_fault(cpu, GP, 0)
-        write_pair(cpu, value)
+        write_pair(cpu, logged_time(cpu, source, value))
+        return OK
+    known, value = read_msr(cpu, number)
+    if not known:
+        return raise_fault(cpu, GP, 0)
+    write_pair(cpu, value)
     return OK
 
 
 @kernel
-def wrmsr(cpu):
-    """WRMSR; #GP(0) for a register that this processor does not have, or a value that it may not have.
+def write_msr(cpu, number, low, high):
+    """Write a model-specific register; False: it does not exist, or may not have the value, and #GP(0) is due.
 
     The SYSENTER registers keep 32 bits.
     """
-    number = cpu.gpr[ECX]
-    low = cpu.gpr[EAX]
-    high = cpu.gpr[EDX]
     if number == MSR_TSC and has_time_stamp(cpu):
         set_time_stamp(cpu, low, high)
     elif has_system_call(cpu, number):
@@ -314,10 +362,24 @@ def wrmsr(cpu):
         write_performance_register(cpu, number, low)
     elif number == MSR_APIC_BASE and cpu.apic.present == 1:
         return write_apic_base(cpu, low, high)
-    else:
-        if not write_stored(cpu.msr, number, low, high):
-            return raise_fault(cpu, GP, 0)
-        if number == MSR_EFER and cpu.efer != cpu.msr.efer:
-            cpu.efer = cpu.msr.efer
-            flush_tlb(cpu, 0)  # the meaning of bit 63 of all entries changes
+    elif not write_stored(cpu.msr, number, low, high):
+        return False
+    if number == MSR_EFER:
+        follow_efer(cpu)
+    return True
+
+
+@kernel
+def follow_efer(cpu):
+    """Let paging see IA32_EFER: the meaning of bit 63 of all entries may have changed."""
+    if cpu.efer != cpu.msr.efer:
+        cpu.efer = cpu.msr.efer
+        flush_tlb(cpu, 0)
+
+
+@kernel
+def wrmsr(cpu):
+    """WRMSR; #GP(0) for a register that this processor does not have, or a value that it may not have."""
+    if not write_msr(cpu, cpu.gpr[ECX], cpu.gpr[EAX], cpu.gpr[EDX]):
+        return raise_fault(cpu, GP, 0)
     return OK

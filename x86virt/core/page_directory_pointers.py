@@ -37,14 +37,18 @@ def pointer_address(cpu, gla):
 
 
 @kernel
-def read_pointer(cpu, ram, address):
-    """One entry in memory: (whether it sets a reserved bit, the entry; 0 if it is not present)."""
-    low = read_memory(cpu, ram, address, 4)
-    high = read_memory(cpu, ram, address + 4, 4)
+def pointer_of(cpu, low, high):
+    """An entry by its halves: (whether it sets a reserved bit, the entry as registers hold it; 0 if it is not present)."""
     if low & PTE_P == 0:
         return False, 0
     reserved = low & PDPTE_RESERVED != 0 or high & (cpu.address_reserved_high | PTE_HIGH_NX) != 0
     return reserved, (low & (PTE_ADDRESS | PTE_P)) | (high & ~PTE_HIGH_NX) << 32
+
+
+@kernel
+def read_pointer(cpu, ram, address):
+    """One entry in memory: (whether it sets a reserved bit, the entry; 0 if it is not present)."""
+    return pointer_of(cpu, read_memory(cpu, ram, address, 4), read_memory(cpu, ram, address + 4, 4))
 
 
 @kernel

@@ -45,6 +45,8 @@ def leaf_rights(cpu, entry):
 @kernel
 def page_fault(cpu, gla, write, user, fetch, cause):
     """Raise #PF with CR2 and the error code of section 4.7; a fetch is told apart only where NX is enabled."""
+    cpu.cr2_before = cpu.cr2
+    cpu.fault_address = gla
     cpu.cr2 = gla
     code = cause | write * PF_W | user * PF_U
     if fetch == 1 and cpu.cr4 & CR4_PAE != 0 and cpu.efer & EFER_NXE != 0:

@@ -7,11 +7,7 @@ boundaries whole blocks run, each charged at its entry and refunded when it is l
 block, its instructions go one at a time, so that no cycle count depends on how code was cut into blocks.
 """
 
-from ..isa.events import (
-    EVENT_IDLE_HALT,
-    EVENT_SYS_HLT_WAKE,
-    MODE_IDLE,
-)
+from ..isa.events import EVENT_IDLE_HALT, MODE_IDLE
 from ..isa.registers import CS, EFLAGS_IF, EFLAGS_RF, EFLAGS_TF
 from ..isa.system_ops import SYSTEM_INT1, SYSTEM_INT_N, SYSTEM_INTO
 from ..isa.vectors import KIND_EXTERNAL
@@ -23,10 +19,20 @@ from .board import (
 )
 from .breakpoints import DR6_BS, WATCH_CODE, check_code_breakpoint
 from .chain import fits, next_block
-from .charge import charge, charge_ticks
+from .charge import charge_ticks
 from .code import decode_single, discard_written, fetch_address, settle
 from .debug import debug_trap_waits, take_debug_trap
 from .deliver import deliver_event
+from .guest_boundary import (
+    AGAIN,
+    NOTHING,
+    SHUTS_DOWN,
+    TAKES_INTERRUPT,
+    guest_boundary,
+    guest_deadline,
+    wakes_guest,
+)
+from .halt import wake
 from .handlers import NUMBER
 from .interrupt_inputs import acknowledge, follow_lines, interrupt_requested, watch_timer
 from .jit import entry, inline, kernel
@@ -46,9 +52,12 @@ from .layout import (
     PROBE,
     RESTART,
     RETIRED_LIMIT,
+    ROOT,
     SCRATCH_BLOCK,
+    SHUTDOWN,
     STOPPED,
     TIME_LOG,
+    VM_EXIT,
 )
 from .local_apic import advance_timer, timer_due
 from .stops import WATCH_STOP_CODE, check_code_stop, report_met_stop
@@ -64,6 +73,8 @@ def set_limit(cpu, board):
     cpu.deadline = min(board_deadline(board), cpu.timer)
     if cpu.apic.enabled == 1:
         cpu.deadline = min(cpu.deadline, timer_due(cpu.apic))
+    if cpu.world != ROOT:
+        cpu.deadline = min(cpu.deadline, guest_deadline(cpu))
     cpu.limit_ticks = min(cpu.deadline, cpu.budget)
 
 
@@ -95,25 +106,35 @@ def take_interrupt(cpu, ram, board):
     return deliver_event(cpu, ram)
 
 
+@inline
+def may_wake(cpu):
+    """Whether interrupts, or what makes a guest exit, may end a halt."""
+    if cpu.world != ROOT:
+        return wakes_guest(cpu)
+    return cpu.eflags & EFLAGS_IF != 0
+
+
 @kernel
 def idle(cpu, board):
     """Pass the time of a halted processor up to the next deadline or the end of the budget, in idle mode."""
     until = cpu.limit_ticks
     if cpu.deadline == NEVER and cpu.budget == NEVER:
         return HALTED_FOREVER
-    if cpu.deadline == NEVER or cpu.eflags & EFLAGS_IF == 0:
+    if cpu.deadline == NEVER or not may_wake(cpu):
         return HALTED_FOREVER
     if until > cpu.ticks:
         charge_ticks(cpu, EVENT_IDLE_HALT, 0, until - cpu.ticks, MODE_IDLE)
     return OK
 
 
-@kernel
-def wake(cpu):
-    """Leave the halted state; the halt is counted here, once, into however many pieces its time was cut."""
-    cpu.halted = 0
-    charge_ticks(cpu, EVENT_IDLE_HALT, 1, 0, MODE_IDLE)
-    charge(cpu, EVENT_SYS_HLT_WAKE, 1)
+@inline
+def what_waits(cpu, ram, board):
+    """What comes behind debug traps, as core/guest_boundary.py names it: outside a guest an interrupt, or nothing."""
+    if cpu.world != ROOT:
+        return guest_boundary(cpu, ram, board)
+    if cpu.shadow == 0 and cpu.eflags & EFLAGS_IF != 0 and interrupt_requested(cpu, board):
+        return TAKES_INTERRUPT
+    return NOTHING
 
 
 @kernel
@@ -137,7 +158,12 @@ def boundary(cpu, ram, board):
             if outcome != OK:
                 return outcome
             continue
-        if cpu.shadow == 0 and cpu.eflags & EFLAGS_IF != 0 and interrupt_requested(cpu, board):
+        action = what_waits(cpu, ram, board)
+        if action == AGAIN:
+            continue
+        if action == SHUTS_DOWN:
+            return SHUTDOWN
+        if action == TAKES_INTERRUPT:
             if cpu.interrupt_exits == 1:
                 return INTERRUPT
             if cpu.halted == 1:
@@ -209,16 +235,33 @@ def step_block(cpu, ram, code, blocks, uops, details, shadow):
     return decode_single(cpu, ram, code, blocks, uops, details, physical)
 
 
+@inline
+def keep_shadow(cpu, edge, shadow):
+    """An instruction of a guest that exits, by itself or by its fault, leaves what was held off for it as it was.
+
+    Not so amid a delivery (SDM volume 3, section 27.1), where it has ended.
+    """
+    if cpu.world == ROOT or edge <= EDGE_SYSTEM or cpu.idt_vector >= 0:
+        return
+    outcome = edge - EDGE_SYSTEM
+    if edge >= EDGE_FAULT:
+        outcome = edge - EDGE_FAULT
+    if outcome == FAULT or outcome == VM_EXIT:
+        cpu.shadow = shadow
+
+
 @kernel
 def run_single(cpu, ram, board, code, blocks, uops, details):
     """Execute exactly one instruction: (edge, scratch block). RF is cleared once breakpoints were looked at."""
     shadow = cpu.shadow
     resume_flag = cpu.eflags & EFLAGS_RF
     cpu.shadow = 0
+    cpu.held = shadow
     outcome, index = step_block(cpu, ram, code, blocks, uops, details, shadow)
     if outcome == STOPPED:
         cpu.shadow = shadow
     if outcome != OK:
+        keep_shadow(cpu, EDGE_SYSTEM + outcome, shadow)
         return EDGE_SYSTEM + outcome, index
     cpu.eflags &= ~EFLAGS_RF
     edge, index = run_blocks(cpu, ram, board, code, blocks, uops, details, index, 1)
@@ -226,6 +269,7 @@ def run_single(cpu, ram, board, code, blocks, uops, details):
     if edge == EDGE_FAULT + PROBE or (edge == EDGE_FAULT + TIME_LOG and cpu.eflags & EFLAGS_RF == 0):
         cpu.eflags |= resume_flag
         cpu.shadow = shadow
+    keep_shadow(cpu, edge, shadow)
     return edge, index
 
 
@@ -258,6 +302,7 @@ def run(state, ram, boards, codes, blocks, uops, details, single):
             follow_lines(cpu, board)  # an earlier instruction of the block may have moved one
         # 2. A block, or one instruction when something depends on its very end.
         trap = cpu.eflags & EFLAGS_TF
+        world = cpu.world
         alone = by_itself | restarted | trap | begun
         if cpu.watch & WATCH_CODE != 0:
             alone |= cpu.eflags & EFLAGS_RF
@@ -271,6 +316,7 @@ def run(state, ram, boards, codes, blocks, uops, details, single):
                 continue
         if index > SCRATCH_BLOCK and fits(cpu, blocks[index]):
             cpu.eflags &= ~EFLAGS_RF  # as its first instruction begins
+            cpu.held = 0
             edge, index = run_blocks(cpu, ram, board, code, blocks, uops, details, index, 0)
         else:
             edge, index = run_single(cpu, ram, board, code, blocks, uops, details)
@@ -281,7 +327,7 @@ def run(state, ram, boards, codes, blocks, uops, details, single):
             outcome = handle_fault(cpu, ram, blocks, details, edge, index)
             if restarted == 1 and trap != 0 and cpu.halted == 0:
                 cpu.debug_pending |= DR6_BS
-        elif trap != 0 and steps(cpu, uops[cpu.uop_index]):
+        elif trap != 0 and cpu.world == world and steps(cpu, uops[cpu.uop_index]):
             cpu.debug_pending |= DR6_BS
         if outcome == OK and debug_trap_waits(cpu):
             outcome = take_debug_trap(cpu, ram)

@@ -15,6 +15,7 @@ from ..isa.system_ops import (
     SYSTEM_INT_N,
     SYSTEM_INTO,
     SYSTEM_INVD,
+    SYSTEM_INVVPID,
     SYSTEM_IRET,
     SYSTEM_LMSW,
     SYSTEM_LOAD_FAR_POINTER,
@@ -24,6 +25,7 @@ from ..isa.system_ops import (
     SYSTEM_RDPMC,
     SYSTEM_STI,
     SYSTEM_UD2,
+    SYSTEM_VMCALL,
     SYSTEM_WBINVD,
     SYSTEM_WRMSR,
 )
@@ -48,6 +50,7 @@ from .ports import port_in, port_out
 from .privileged_flags import popf, pushf, sti
 from .selectors import selector_instruction
 from .table_registers import table_instruction
+from .vmx_instructions import vmx_instruction
 
 # -- flags, halting, interrupts -----------------------------------------------------------------------------------------
 
@@ -114,4 +117,6 @@ def system_instruction(cpu, ram, board, u):
         return raise_plain(cpu, UD)
     if op == SYSTEM_RDPMC:
         return rdpmc(cpu)
+    if SYSTEM_VMCALL <= op <= SYSTEM_INVVPID:
+        return vmx_instruction(cpu, ram, u)
     return int1(cpu, ram)

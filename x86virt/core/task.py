@@ -18,12 +18,13 @@ from ..isa.registers import (
 from ..isa.vectors import GP, NP, SS_FAULT, TS
 from .charge import charge
 from .debug_registers import clear_local_breakpoints
+from .event_exit import task_switch_exits
 from .fault import raise_fault
 from .flags import get_eflags, set_eflags
 from .gate import is_software
 from .handler_entry import flags_image
 from .jit import inline, kernel
-from .layout import FAULT, NEW_TASK_FAULT, OK
+from .layout import FAULT, NEW_TASK_FAULT, OK, SVM_GUEST, VMX_NON_ROOT
 from .memory import read_linear
 from .mode import MASK_32, in_virtual_8086_mode, push, set_context, set_cpl
 from .segment import (
@@ -35,6 +36,7 @@ from .segment import (
     limit_of,
     read_descriptor_or,
 )
+from .svm_exits import svm_task_switch
 from .task_segments import load_task_segments
 from .task_state import (
     LINK,
@@ -200,15 +202,22 @@ def switch_task(cpu, ram, selector, low, high, cause, ext):
 
     OK; FAULT with the old task untouched; NEW_TASK_FAULT for an exception of the new task, which the instruction that
     switched has nothing more to do with; FAULT in the new task, when what switched was itself an event being delivered.
+    VM_EXIT, with nothing done, where a guest's hypervisor switches tasks for it.
     """
     access = access_of(high)
     tss_base = base_of(low, high)
     # 1. Checks, up to step 5: the new TSS, the old one, the pages of both.
     outcome = check_tss(cpu, ram, selector, access, limit_of(low, high), cause, ext)
+    if outcome == OK and cpu.world == VMX_NON_ROOT:
+        outcome = task_switch_exits(cpu, selector, cause)
     if outcome == OK:
         outcome = check_old_tss(cpu, ram, cause, ext)
     if outcome == OK:
         outcome = check_new_pages(cpu, ram, selector, tss_base, access, cause)
+    if outcome == OK and cpu.world == SVM_GUEST:
+        by_event = cause == TASK_EVENT
+        flags = saved_flags(cpu, cause)
+        outcome = svm_task_switch(cpu, selector, cause == TASK_JUMP, cause == TASK_RETURN, by_event, flags)
     if outcome != OK:
         return outcome
     # 2. The commit point.

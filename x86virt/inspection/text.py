@@ -18,7 +18,13 @@ from ..isa.registers import (
     PTE_US,
     SEGMENT_REGISTERS,
 )
-from ..isa.vectors import KIND_EXCEPTION, KIND_EXTERNAL, KIND_SOFTWARE_EXCEPTION, KIND_SOFTWARE_INTERRUPT
+from ..isa.vectors import (
+    KIND_EXCEPTION,
+    KIND_EXTERNAL,
+    KIND_PRIVILEGED_EXCEPTION,
+    KIND_SOFTWARE_EXCEPTION,
+    KIND_SOFTWARE_INTERRUPT,
+)
 from ..ledger import Ledger
 
 if TYPE_CHECKING:
@@ -42,7 +48,7 @@ CR4_NAMES = (
 )  # fmt: skip
 KINDS = {
     KIND_EXTERNAL: "interrupt", KIND_EXCEPTION: "exception", KIND_SOFTWARE_INTERRUPT: "software interrupt",
-    KIND_SOFTWARE_EXCEPTION: "software exception",
+    KIND_PRIVILEGED_EXCEPTION: "privileged software exception", KIND_SOFTWARE_EXCEPTION: "software exception",
 }  # fmt: skip
 MOST_ITEMS = 16  # of an array in a device's record
 

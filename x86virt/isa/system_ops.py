@@ -78,6 +78,15 @@ OPERATIONS = (
     ("VMXON", "enter VMX operation"),
     ("INVEPT", "invalidate translations derived from extended page tables"),
     ("INVVPID", "invalidate translations of a virtual processor"),
+    ("VMRUN", "enter the guest of a VMCB"),
+    ("VMMCALL", "call the hypervisor"),
+    ("VMLOAD", "load more of the processor's state from a VMCB"),
+    ("VMSAVE", "save more of the processor's state to a VMCB"),
+    ("STGI", "set the global interrupt flag"),
+    ("CLGI", "clear the global interrupt flag"),
+    ("SKINIT", "start a secure loader, which no processor here has"),
+    ("INVLPGA", "forget the translation of one page in an address space"),
+    ("RSM", "leave system-management mode, in which this machine never is"),
 )
 NUMBER = {name: number for number, (name, _) in enumerate(OPERATIONS)}
 
@@ -95,8 +104,14 @@ SYSTEM_JMP_FAR, SYSTEM_CALL_FAR, SYSTEM_RET_FAR = range(43, 46)
 SYSTEM_JMP_FAR_INDIRECT, SYSTEM_CALL_FAR_INDIRECT = range(46, 48)
 SYSTEM_UD2, SYSTEM_WBINVD, SYSTEM_INVD = range(48, 51)
 SYSTEM_INT1, SYSTEM_RDPMC = range(51, 53)
+# What a hypervisor can intercept without an operation of its own: room behind the operations for their numbers.
+INTERCEPT_INS, INTERCEPT_OUTS, INTERCEPT_PAUSE, INTERCEPT_RSM = range(124, 128)
 # The virtual-machine extensions.
 SYSTEM_VMCALL, SYSTEM_VMCLEAR, SYSTEM_VMLAUNCH = NUMBER["VMCALL"], NUMBER["VMCLEAR"], NUMBER["VMLAUNCH"]
 SYSTEM_VMPTRLD, SYSTEM_VMPTRST, SYSTEM_VMREAD = NUMBER["VMPTRLD"], NUMBER["VMPTRST"], NUMBER["VMREAD"]
 SYSTEM_VMRESUME, SYSTEM_VMWRITE, SYSTEM_VMXOFF = NUMBER["VMRESUME"], NUMBER["VMWRITE"], NUMBER["VMXOFF"]
 SYSTEM_VMXON, SYSTEM_INVEPT, SYSTEM_INVVPID = NUMBER["VMXON"], NUMBER["INVEPT"], NUMBER["INVVPID"]
+SYSTEM_VMRUN, SYSTEM_VMMCALL = NUMBER["VMRUN"], NUMBER["VMMCALL"]
+SYSTEM_VMLOAD, SYSTEM_VMSAVE = NUMBER["VMLOAD"], NUMBER["VMSAVE"]
+SYSTEM_STGI, SYSTEM_CLGI, SYSTEM_SKINIT = NUMBER["STGI"], NUMBER["CLGI"], NUMBER["SKINIT"]
+SYSTEM_INVLPGA, SYSTEM_RSM = NUMBER["INVLPGA"], NUMBER["RSM"]

@@ -18,6 +18,7 @@ from ..core.layout import MODEL_SPECIFIC
 from ..identity import reset_model_specific
 from ..isa.events import EVENT_ID, EVENT_VMM_UNPRICED_HOOK, EVENTS
 from ..isa.registers import CS, ESP
+from ..isa.vmx import FEATURE_CONTROL_LOCK
 from ..processor import record_array
 from . import layout
 from .crossings import Crossings
@@ -71,6 +72,7 @@ class VirtualMachine:
         self.model_specific = record_array(MODEL_SPECIFIC)
         self.model_specific[0] = self.processor.cpu.msr
         reset_model_specific(self.model_specific.view(np.recarray)[0])
+        self.model_specific["feature_control"] = FEATURE_CONTROL_LOCK  # as firmware does that does not want VMX used
         self.unpriced = 0
         self.exits: dict[str, list[int]] = {}
         policy, size = str(option("shadow")), int(option("shadow_size"))

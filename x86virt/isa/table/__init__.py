@@ -1,7 +1,7 @@
 """The instruction table: every row of every chapter, in a fixed order. A row's number is its place in ROWS."""
 
 from ..rows import Row
-from . import arithmetic, control, shifts, strings, system, transfer, x87
+from . import arithmetic, control, shifts, strings, system, transfer, vmx, x87
 
 ROWS: tuple[Row, ...] = (
     *transfer.ROWS,
@@ -11,4 +11,5 @@ ROWS: tuple[Row, ...] = (
     *control.ROWS,
     *system.ROWS,
     *x87.ROWS,
+    *vmx.ROWS,
 )

@@ -71,7 +71,8 @@ ROWS: tuple[Row, ...] = (
     insn("WBINVD", "0F 09", "", "system:WBINVD", "sys.wbinvd", "write back and invalidate caches", exits="WBINVD", **KERNEL),
     insn("UD2", "0F 0B", "", "system:UD2", "", "raise #UD"),
     insn("UD1", "0F B9 /r", "Gv,Ev", "undefined", "", "raise #UD"),
-    insn("RSM", "0F AA", "", "undefined", "", "leave system-management mode; #UD outside it, where this machine always is"),
+    insn("RSM", "0F AA", "", "system:RSM", "", "leave system-management mode; #UD outside it, where this machine always is",
+         exits="RSM"),
     insn("RDPMC", "0F 33", "", "system:RDPMC", "ins.rdpmc", "read a performance counter", exits="RDPMC"),
     *(  # CR1 and CR5 to CR7 are no registers: #UD, in any ring
         insn("MOV", f"0F 20 /{n}", "Rd,Cd", "system:CR_TO_REGISTER", "sys.mov_from_cr", "read a control register", exits="CR_ACCESS", **KERNEL)
@@ -92,6 +93,20 @@ ROWS: tuple[Row, ...] = (
     insn("SYSENTER", "0F 34", "", "system:SYSENTER", "sys.sysenter", "fast call to ring 0", sens=SENSITIVE, feature=FEATURE_SEP),
     insn("SYSEXIT", "0F 35", "", "system:SYSEXIT", "sys.sysexit", "fast return to ring 3", feature=FEATURE_SEP, **KERNEL),
     insn("CPUID", "0F A2", "", "system:CPUID", "", "identity and features", exits="CPUID"),
+    # SVM: #UD without EFER.SVME and outside protected mode, then #GP(0) outside ring 0
+    *(
+        insn(name, f"0F 01 {opcode}", "", f"system:{name}", "", meaning, sens=PRIVILEGED, exits=name)
+        for name, opcode, meaning in (
+            ("VMRUN", "D8", "enter a guest"),
+            ("VMLOAD", "DA", "load state from a VMCB"),
+            ("VMSAVE", "DB", "save state to a VMCB"),
+            ("STGI", "DC", "set the global interrupt flag"),
+            ("CLGI", "DD", "clear the global interrupt flag"),
+            ("SKINIT", "DE", "start a secure loader"),
+            ("INVLPGA", "DF", "forget a translation of an address space"),
+        )
+    ),
+    insn("VMMCALL", "0F 01 D9", "", "system:VMMCALL", "", "call the hypervisor; #UD if it does not intercept", exits="VMMCALL"),
     # segment registers
     insn("MOV", "8C /r", "Ev,Sw", "system:SREG_TO_REGISTER", "ins.mov_rr", "store a segment selector", memory="ins.store", **LEAK),
     insn("MOV", "8E /r", "Sw,Ew", "system:REGISTER_TO_SREG", "sys.mov_sreg", "load a segment register", **LOADS),
