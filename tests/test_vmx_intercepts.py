@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 from bare_machine import CODE, DATA, EAX, EBX, ECX, EDX, GDT, HANDLERS, LOW_CODE, TSS
 from descriptor_machine import descriptor
-from vmx_machine import IO_BITMAPS, MSR_BITMAPS, VmxMachine
+from vmx_guest import IO_BITMAPS, MSR_BITMAPS, VmxGuest
 
 from x86virt.core.layout import HALTED_FOREVER
 from x86virt.isa import vmx
@@ -82,18 +82,18 @@ NAMES = [str(case) for case in CASES]
 
 
 @pytest.fixture(scope="module")
-def module_machine() -> VmxMachine:
-    return VmxMachine()
+def module_machine() -> VmxGuest:
+    return VmxGuest()
 
 
 @pytest.fixture
-def machine(module_machine: VmxMachine) -> VmxMachine:
+def machine(module_machine: VmxGuest) -> VmxGuest:
     """A machine in the host, with a fresh VMCS; handlers of the guest's exceptions exit by CPUID."""
     fresh(module_machine)
     return module_machine
 
 
-def fresh(machine: VmxMachine) -> None:
+def fresh(machine: VmxGuest) -> None:
     """Begin anew."""
     machine.begin()
     machine.cpu.tsc_offset = 0
@@ -103,7 +103,7 @@ def fresh(machine: VmxMachine) -> None:
         machine.write_code(HANDLER_CODE, HANDLERS + 16 * vector)
 
 
-def registers(machine: VmxMachine) -> None:
+def registers(machine: VmxGuest) -> None:
     """Operands with which each of the cases completes where it does not exit."""
     machine.gpr[:8] = 0
     machine.gpr[EAX], machine.gpr[EBX], machine.gpr[ECX], machine.gpr[EDX] = 0, DATA, 1, 0x40000
@@ -112,7 +112,7 @@ def registers(machine: VmxMachine) -> None:
     machine.put(DATA + 0x20, 0x30, 2)
 
 
-def set_controls(machine: VmxMachine, *names: str) -> None:
+def set_controls(machine: VmxGuest, *names: str) -> None:
     """Controls by their names in isa/vmx.py."""
     chosen = {"PIN": 0, "PROCESSOR": 0, "SECONDARY": 0}
     for name in names:
@@ -120,7 +120,7 @@ def set_controls(machine: VmxMachine, *names: str) -> None:
     machine.controls(chosen["PIN"], chosen["PROCESSOR"], chosen["SECONDARY"])
 
 
-def run_case(machine: VmxMachine, octets: bytes) -> tuple[int, int]:
+def run_case(machine: VmxGuest, octets: bytes) -> tuple[int, int]:
     """Run an instruction with CPUID behind it: (exit reason, the guest's RIP less where the instruction lies)."""
     registers(machine)
     machine.write_code(octets + CPUID)
@@ -132,7 +132,7 @@ def run_case(machine: VmxMachine, octets: bytes) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
-def test_exits_exactly_under_its_control(machine: VmxMachine, case: Case) -> None:
+def test_exits_exactly_under_its_control(machine: VmxGuest, case: Case) -> None:
     for control in ("", *CONTROLS):
         fresh(machine)
         set_controls(machine, *([control] if control else []))
@@ -149,7 +149,7 @@ def test_exits_exactly_under_its_control(machine: VmxMachine, case: Case) -> Non
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.name not in ("vmlaunch", "vmresume")], ids=str)
-def test_outside_a_guest_nothing_exits(machine: VmxMachine, case: Case) -> None:
+def test_outside_a_guest_nothing_exits(machine: VmxGuest, case: Case) -> None:
     """The same bytes in VMX root operation after an exit: the code's context tells them apart."""
     set_controls(machine, *CONTROLS)
     run_case(machine, case.octets)
@@ -162,7 +162,7 @@ def test_outside_a_guest_nothing_exits(machine: VmxMachine, case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
-def test_faults_by_privilege_come_first(machine: VmxMachine, case: Case) -> None:
+def test_faults_by_privilege_come_first(machine: VmxGuest, case: Case) -> None:
     """In ring 3: #GP for what is privileged, but MOV DR and the instructions of VMX exit all the same."""
     set_controls(machine, *CONTROLS)
     machine.guest_ring(3)
@@ -179,7 +179,7 @@ V86_EXITS = {"cpuid", "vmcall", "rdtsc", "mov dr0, eax", "mov eax, dr7", "pause"
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.octets[0] != 0xF3 or case.name == "pause"], ids=str)
-def test_virtual_8086_mode(machine: VmxMachine, case: Case) -> None:
+def test_virtual_8086_mode(machine: VmxGuest, case: Case) -> None:
     """In virtual-8086 mode with IOPL 0: #UD for what is not recognised there, #GP for what is privileged."""
     set_controls(machine, *CONTROLS)
     machine.guest_ring(3, v86=True)
@@ -206,7 +206,7 @@ ABOVE = {  # what ranks above an exit of ring 0 (section 25.1.1): bytes, the cas
 
 
 @pytest.mark.parametrize("name", ABOVE)
-def test_faults_above_exits(machine: VmxMachine, name: str) -> None:
+def test_faults_above_exits(machine: VmxGuest, name: str) -> None:
     octets, ring, cr4, vector = ABOVE[name]
     set_controls(machine, *CONTROLS)
     machine.guest_ring(ring)
@@ -231,7 +231,7 @@ BELOW = {  # exits that rank above faults: bytes, reason, registers
 
 
 @pytest.mark.parametrize("name", BELOW)
-def test_faults_below_exits(machine: VmxMachine, name: str) -> None:
+def test_faults_below_exits(machine: VmxGuest, name: str) -> None:
     octets, reason, values = BELOW[name]
     set_controls(machine, *CONTROLS)
     machine.set_field("GUEST_CR4", machine.field("GUEST_CR4") | 1 << 3)
@@ -242,7 +242,7 @@ def test_faults_below_exits(machine: VmxMachine, name: str) -> None:
     assert (machine.exit_reason(), machine.field("GUEST_RIP")) == (reason, CODE)
 
 
-def test_a_memory_operand_of_lmsw_is_read_first(machine: VmxMachine) -> None:
+def test_a_memory_operand_of_lmsw_is_read_first(machine: VmxGuest) -> None:
     """Faults of an operand rank above an exit that depends on its contents."""
     machine.set_field("CR0_MASK", 0xF)
     machine.set_field("CR0_SHADOW", 1)
@@ -252,7 +252,7 @@ def test_a_memory_operand_of_lmsw_is_read_first(machine: VmxMachine) -> None:
     assert (machine.exit_reason(), machine.field("GUEST_RIP")) == (10, HANDLERS + 16 * 14)
 
 
-def test_general_detect_ranks_below_the_exit(machine: VmxMachine) -> None:
+def test_general_detect_ranks_below_the_exit(machine: VmxGuest) -> None:
     """DR7.GD makes MOV DR #DB, if it does not exit before (section 25.1.3)."""
     machine.set_field("GUEST_DR7", 0x2400)
     machine.controls(entries=vmx.ENTRY_LOAD_DEBUG)
@@ -268,7 +268,7 @@ def test_general_detect_ranks_below_the_exit(machine: VmxMachine) -> None:
 PORT_FORMS = {b"\xec": (1, 1), b"\x66\xed": (2, 1), b"\xed": (4, 1), b"\xee": (1, 0), b"\x66\xef": (2, 0), b"\xef": (4, 0)}
 
 
-def test_io_bitmaps(machine: VmxMachine) -> None:
+def test_io_bitmaps(machine: VmxGuest) -> None:
     """An access exits if the bit of one of its ports is set, or if it wraps around; qualification by table 27-5."""
     chance = random.Random(6)
     ports = [0, 0x7FFE, 0x7FFF, 0x8000, 0xFFFD, 0xFFFF, *(chance.randrange(0x10000) for _ in range(20))]
@@ -289,14 +289,14 @@ def test_io_bitmaps(machine: VmxMachine) -> None:
 
 
 @pytest.mark.parametrize("octets", [b"\xe4\x70", b"\xe5\x70", b"\xe6\x70", b"\x66\xe7\x70"])
-def test_immediate_ports(machine: VmxMachine, octets: bytes) -> None:
+def test_immediate_ports(machine: VmxGuest, octets: bytes) -> None:
     machine.controls(processor=vmx.PROCESSOR_UNCONDITIONAL_IO_EXITING)
     assert run_case(machine, octets) == (30, 0)
     size = {0xE4: 0, 0xE6: 0}.get(octets[-2], 1 if octets[0] == 0x66 else 3)
     assert machine.field("QUALIFICATION") == size | (octets[-2] < 0xE6) << 3 | 1 << 6 | 0x70 << 16
 
 
-def test_string_ports(machine: VmxMachine) -> None:
+def test_string_ports(machine: VmxGuest) -> None:
     """INS and OUTS: the linear address of the operand, whatever may be wrong with it, and the instruction information."""
     for octets, reads, size, wide, segment, register in (
         (b"\x6c", 1, 0, 1, 0, 7),
@@ -321,7 +321,7 @@ def test_string_ports(machine: VmxMachine) -> None:
         assert machine.field("EXIT_INSTRUCTION_INFORMATION") == wide << 7 | (0 if reads else segment << 15)
 
 
-def test_a_repeated_port_string_without_iterations_does_not_exit(machine: VmxMachine) -> None:
+def test_a_repeated_port_string_without_iterations_does_not_exit(machine: VmxGuest) -> None:
     machine.controls(processor=vmx.PROCESSOR_UNCONDITIONAL_IO_EXITING)
     registers(machine)
     machine.gpr[ECX] = 0
@@ -330,7 +330,7 @@ def test_a_repeated_port_string_without_iterations_does_not_exit(machine: VmxMac
 
 
 @pytest.mark.parametrize("write", [0, 1], ids=["rdmsr", "wrmsr"])
-def test_msr_bitmaps(machine: VmxMachine, write: int) -> None:
+def test_msr_bitmaps(machine: VmxGuest, write: int) -> None:
     """Section 24.6.9: four bitmaps of 8192 registers each; what lies outside always exits."""
     chance = random.Random(9)
     for number in (0x10, 0x174, 0x1FFF, 0x2000, 0xBFFFFFFF, 0xC0000080, 0xC0001FFF, 0xC0002000, 0xFFFFFFFF):
@@ -411,7 +411,7 @@ def memory_operand(chance: random.Random, wide: bool, reg: int) -> tuple[bytes, 
 
 
 @pytest.mark.parametrize("name", MEMORY_FORMS)
-def test_memory_operands(machine: VmxMachine, name: str) -> None:
+def test_memory_operands(machine: VmxGuest, name: str) -> None:
     """Displacement as the qualification, and the rest in the instruction information; INVLPG tells the linear address."""
     chance = random.Random(name)
     opcode, fixed, others = MEMORY_FORMS[name]
@@ -455,7 +455,7 @@ def test_memory_operands(machine: VmxMachine, name: str) -> None:
         assert machine.field("EXIT_INSTRUCTION_LENGTH") == len(prefixes + opcode + octets)
 
 
-def test_register_operands(machine: VmxMachine) -> None:
+def test_register_operands(machine: VmxGuest) -> None:
     """LLDT, LTR, SLDT, STR, VMREAD and VMWRITE with a register operand."""
     for register in range(8):
         for octets, extra in (
@@ -473,7 +473,7 @@ def test_register_operands(machine: VmxMachine) -> None:
 # -- control and debug registers (tables 27-3 and 27-4) ---------------------------------------------------------------------
 
 
-def test_debug_registers(machine: VmxMachine) -> None:
+def test_debug_registers(machine: VmxGuest) -> None:
     for number in range(8):
         for register in (0, 3, 7):
             for opcode, reads in ((0x21, 1), (0x23, 0)):
@@ -483,7 +483,7 @@ def test_debug_registers(machine: VmxMachine) -> None:
                 assert machine.field("QUALIFICATION") == number | reads << 4 | register << 8
 
 
-def test_cr3_targets(machine: VmxMachine) -> None:
+def test_cr3_targets(machine: VmxGuest) -> None:
     """A value among the CR3-target values that count does not exit."""
     for count in range(5):
         for wanted in range(5):
@@ -509,7 +509,7 @@ CR4_FREE = 1 << 2 | 1 << 3 | 1 << 7 | 1 << 8  # TSD DE PGE PCE
 
 
 @pytest.mark.parametrize("number", [0, 4])
-def test_masks_and_shadows(machine: VmxMachine, number: int) -> None:
+def test_masks_and_shadows(machine: VmxGuest, number: int) -> None:
     """Random masks, shadows and values: what MOV to CR0 or CR4 does, when it exits, and what MOV from it reads."""
     chance = random.Random(number)
     free = CR0_FREE if number == 0 else CR4_FREE
@@ -538,7 +538,7 @@ def test_masks_and_shadows(machine: VmxMachine, number: int) -> None:
             assert int(machine.gpr[7]) == shadow & mask | new & ~mask
 
 
-def test_lmsw_clts_and_smsw(machine: VmxMachine) -> None:
+def test_lmsw_clts_and_smsw(machine: VmxGuest) -> None:
     """The same for LMSW from a register and from memory, CLTS and SMSW (section 25.1.3)."""
     chance = random.Random(1)
     for _ in range(80):
@@ -576,7 +576,7 @@ def test_lmsw_clts_and_smsw(machine: VmxMachine) -> None:
             assert machine.field("QUALIFICATION") == qualification
 
 
-def test_time_stamp_offset(machine: VmxMachine) -> None:
+def test_time_stamp_offset(machine: VmxGuest) -> None:
     """RDTSC and RDMSR of the counter see the offset, modulo 2^64; the host does not."""
     for offset in (0, 1 << 40, -(1 << 62), (1 << 63) - 1, -1):
         for octets in (b"\x0f\x31", b"\x0f\x32"):

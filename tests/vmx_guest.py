@@ -38,7 +38,7 @@ SLOT = {name: getattr(vmx, name) for name in vars(vmx) if name.startswith("VMCS_
 PIN, PROCESSOR, EXITS, ENTRIES = 0x16, 0x0401E172 & ~(3 << 15), 0x36DFF, 0x11FF
 
 
-class VmxMachine(BareMachine):
+class VmxGuest(BareMachine):
     """A processor in VMX root operation with one VMCS, filled with a guest in ring 0."""
 
     def __init__(self, profile: str = "nehalem") -> None:
