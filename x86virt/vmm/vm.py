@@ -74,7 +74,7 @@ class VirtualMachine:
         own = self.model_specific.view(np.recarray)[0]
         reset_model_specific(own)
         own.has_svm = 0  # as where firmware has disabled it: CPUID tells of it, EFER.SVME cannot be set
-        own.feature_control = FEATURE_CONTROL_LOCK  # as firmware does that does not want VMX used
+        own.feature_control = FEATURE_CONTROL_LOCK  # likewise of VMX
         self.unpriced = 0
         self.exits: dict[str, list[int]] = {}
         policy, size = str(option("shadow")), int(option("shadow_size"))
