@@ -111,6 +111,7 @@ permutations: $(VENV)/installed-test
 	@$(BIN)/python tests/permutations.py 30000
 	@$(BIN)/python tests/far_and_task_permutations.py
 	@$(BIN)/python tests/paging_permutations.py
+	@$(BIN)/python tests/nested_permutations.py 20000
 
 # Hostile guests for minutes: ten million instructions per seed; `make fuzz SEED=7 SEEDS=20`.
 SEEDS ?= 4

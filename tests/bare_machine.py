@@ -11,7 +11,7 @@ import numpy as np
 from descriptor_machine import descriptor, gate
 
 from x86virt.core.entries import enter_level
-from x86virt.core.layout import HALTED_FOREVER, HOOK, MARK, NEVER
+from x86virt.core.layout import HALTED_FOREVER, HOOK, MARK, N_TLB_TAGS, NEVER
 from x86virt.isa.registers import X87_CONTROL_INITIAL
 from x86virt.processor import Processor
 from x86virt.profile import load_profile
@@ -108,7 +108,8 @@ class BareMachine:
 
     def forget_translations(self) -> None:
         """What a write to CR3 does to the TLBs."""
-        self.cpu.tlb_generation += 1
+        self.cpu.tlb_counter += N_TLB_TAGS
+        self.cpu.tlb_generation = self.cpu.tlb_counter
         self.cpu.front_generation += 1
         self.cpu.fetch_generation += 1
 

@@ -348,7 +348,8 @@ def processor_geometry(profile: object) -> tuple:
     cpu = processor.cpu
     units = tuple((int(u.sets), int(u.ways), int(u.shift)) for u in (cpu.tlb_units[n] for n in range(6)))
     levels = tuple((int(c.sets), int(c.ways), int(c.line_shift)) for c in (cpu.cache_levels[n] for n in range(3)))
-    return units, levels, cpu.cpuid.tobytes()
+    nested = int(cpu.nested.page_entries), int(cpu.nested.table_entries)
+    return units, levels, nested, cpu.cpuid.tobytes()
 
 
 @pytest.mark.parametrize("key", GEOMETRY)

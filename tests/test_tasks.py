@@ -24,7 +24,7 @@ from bare_machine import (
 from descriptor_machine import architectural, descriptor, gate, put
 from task_cases import DO_CALL, DO_DELIVER, DO_IRET, DO_JUMP, NEW_TSS, Bench, Case, execute
 
-from x86virt.core.layout import NEW_TASK_FAULT, SHUTDOWN
+from x86virt.core.layout import N_TLB_TAGS, NEW_TASK_FAULT, SHUTDOWN
 
 SLICE = {"up to the commit point": 7, "behind the commit point": 61, "v86, T flag, entry point, error code": 5}
 FAR_SLICE = {"call gates": 97, "direct jumps and calls": 31, "returns": 43, "real and v86 mode": 11}
@@ -284,12 +284,12 @@ def test_address_space_of_a_task(machine: BareMachine, where: str) -> None:
     other = DIRECTORY if where == "same" else 0x42000
     machine.put(other, TABLE | PTE_P | PTE_RW)
     machine.put(OTHER_TSS + 0x1C, other)
-    generation = int(machine.cpu.tlb_generation)
+    generation = int(machine.cpu.tlb_counter)
     machine.write_code(JUMP_TO_TASK)
     outcome = machine.go()
     assert machine.stopped_at(outcome) == OTHER_CODE
     assert machine.cpu.cr3 == other
-    assert int(machine.cpu.tlb_generation) - generation == int(where == "other")
+    assert int(machine.cpu.tlb_counter) - generation == N_TLB_TAGS * (where == "other")
 
 
 @pytest.mark.parametrize(

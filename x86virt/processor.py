@@ -319,7 +319,7 @@ class Processor:
         cpu.unit_first, cpu.unit_last = 1, 0
         cpu.a20_closed = 0
         cpu.pdpte[:] = 0
-        cpu.nested_kind = NESTED_OFF
+        cpu.nested_kind, cpu.nested_levels = NESTED_OFF, 4
         cpu.address_space = 0
         self.empty_tlbs()
         self.code.block_count = layout.FIRST_BLOCK

@@ -50,6 +50,7 @@ MAXIMUM_TEXT = 4000
 MAXIMUM_INHERITANCE = 8
 MAXIMUM_DIGITS = 30
 MAXIMUM_TLB_ENTRIES = 4096  # of one TLB: what core/layout.py has room for
+MAXIMUM_NESTED_ENTRIES = 64  # of the caches of nested walks
 MAXIMUM_CACHE_LINES = 1 << 18  # of all levels
 MAXIMUM = {"price": 10**9, "geometry": 1 << 20, "clock": 10**6, "feature": 1, "identity": 0xFFFFFFFF}
 
@@ -355,6 +356,9 @@ def _check_together(path: pathlib.Path, values: Mapping[str, Value]) -> None:
         raise ProfileError(
             f"{where}: cache", "more lines than are simulated", f"at most {MAXIMUM_CACHE_LINES} in all levels"
         )
+    for entries in ("tlb.nested_entries", "tlb.nested_table_entries"):
+        if number[entries] > MAXIMUM_NESTED_ENTRIES:
+            raise ProfileError(f"{where}: {entries}", "more than is simulated", f"at most {MAXIMUM_NESTED_ENTRIES}")
     for kilobytes, ways in _CACHES:
         _check_sets(where, kilobytes, number[kilobytes] * 1024 // line, number[ways])
     if number["cpuid.family"] > 270 or number["cpuid.model"] > 255 or number["cpuid.stepping"] > 15:

@@ -167,13 +167,12 @@ _WRITTEN_OUT = (
     Key("vmx.cr3_targets", "geometry", "number", "CR3-target values of a VMCS.", _EXTENSIONS),
     Key("vmx.timer_rate", "geometry", "bits", "The bit of the TSC that counts the preemption timer.", _EXTENSIONS),
     Key("svm.asids", "geometry", "number", "Address-space identifiers of SVM, the host's included.", _EXTENSIONS),
-    Key("tlb.nested_entries", "geometry", "entries", "Nested TLB, guest-physical to physical; 0 = none.", _EXTENSIONS),
+    Key("tlb.nested_entries", "geometry", "entries", "Nested TLB, guest-physical to physical; 0 = none."),
     Key(
         "tlb.nested_table_entries",
         "geometry",
         "entries",
         "Paging-structure cache of nested walks: entries that name a last-level table; 0 = none.",
-        _EXTENSIONS,
     ),
 )
 

@@ -46,7 +46,7 @@ from .console.sources import NAMES
 from .core.board import BOARD, CONSOLE_BYTES, SHUTDOWN_WORD
 from .core.entries import arm_stops, refresh_segment
 from .core.keyboard import RESPONSE_BYTES, SCAN_BYTES
-from .core.layout import CPU, MAX_ROWS, NEVER, TIME_OFF, TLB_BUCKETS
+from .core.layout import CPU, MAX_ROWS, N_TLB_TAGS, NEVER, TIME_OFF, TLB_BUCKETS
 from .core.port_map import N_DEVICES
 from .core.uart import FIFO_BYTES, SENT_BYTES
 from .errors import UserError, show
@@ -54,7 +54,7 @@ from .isa.events import N_MODES
 from .isa.registers import N_SEGMENTS
 from .ledger import SHAPE, Ledger
 from .machine import Machine, Region
-from .processor import DEBUGGER_FIELDS, HOST_FIELDS, LARGEST_BIOS, Processor
+from .processor import DEBUGGER_FIELDS, HOST_FIELDS, LARGEST_BIOS, NESTED_KEYS, Processor
 from .profile import Profile, ProfileError, load_profile
 from .saved_apics import check_apics
 from .saved_disks import (
@@ -491,7 +491,9 @@ BOUNDS = {
     "idt_vector": (-1, 255), "probe_row": (0, MAX_ROWS - 1), "timer_vector": (0, 255), "cache_lines": (0, 1 << 52),
     "pam": (0, (1 << 56) - 1), "vga_rom_address": (0, 0xFFFFFFFF),
     "rip": (0, 0xFFFFFFFF), "ticks": (0, 1 << 61), "retired": (0, 1 << 61), "halted": (0, 1), "shadow": (0, 2),
-    "world": (0, 0), "nested_kind": (0, 0), "tlb_tag": (0, 0),
+    "world": (0, 0), "nested_kind": (0, 0), "nested_root": (0, (1 << 52) - 1), "nested_levels": (2, 4),
+    "nested_large": (0, 1), "nested_no_execute": (0, 1), "address_space": (0, 0xFFFF), "tlb_tag": (0, 0),
+    "tlb_tag_victim": (0, N_TLB_TAGS - 2), "tlb_counter": (0, 1 << 61),
 }  # fmt: skip
 
 
@@ -518,8 +520,23 @@ def check_processor(machine: Machine, arrays: dict[str, np.ndarray]) -> None:
     if (entries["frame"] < 0).any() or (entries["frame"] > 1 << 52).any() or (entries["page"] < -1).any():
         raise ValueError("its TLB entries are out of range")
     check_chains(units, entries, arrays["cpu.tlb_buckets"])
+    check_nested(arrays["cpu.nested"].reshape(-1)[0], fresh["nested"].reshape(-1)[0])
+    if not np.isin(arrays["cpu.tlb_tags"]["large_shift"], (0, 12, 21, 22)).all():
+        raise ValueError("its TLB tags are out of range")
     if (arrays["cpu.mode_table"] != fresh["mode_table"].reshape(-1)).any() and machine.vm is None:
         raise ValueError("its mode_table is out of range")
+
+
+def check_nested(nested: np.void, fresh: np.void) -> None:
+    """What nested walks remember is of the profile's sizes, and names addresses; raises ValueError."""
+    if any(nested[name] != fresh[name] for name in NESTED_KEYS):
+        raise ValueError("its nested tables are not those of the profile")
+    for kind in ("page", "table"):
+        if not 0 <= nested[f"{kind}_victim"] < max(int(nested[f"{kind}_entries"]), 1):
+            raise ValueError("its nested TLB is out of range")
+        frames = nested[f"{kind}s"]["frame"]
+        if (frames < 0).any() or (frames > 1 << 52).any() or (frames & 0xFFF).any():
+            raise ValueError("its nested TLB is out of range")
 
 
 def check_chains(units: np.ndarray, entries: np.ndarray, buckets: np.ndarray) -> None:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..core.layout import NEVER
+from ..core.layout import N_TLB_TAGS, NEVER
 from ..isa.registers import (
     AR_DB,
     AR_DPL_SHIFT,
@@ -106,6 +106,7 @@ def tlb_lines(processor: "Processor") -> list[str]:
         entries = cpu["tlb"][int(shape["first"]) : int(shape["first"]) + capacity]
         same = entries["generation"] == cpu["tlb_generation"]
         lasting = (entries["rights"] & PTE_G != 0) & (entries["generation"] >= cpu["tlb_full_flush"])
+        lasting &= entries["generation"] % N_TLB_TAGS == cpu["tlb_tag"]
         valid = entries[(entries["page"] >= 0) & (same | lasting)]
         rows.append(f"{name}: {len(valid)} of {capacity} entries, {int(shape['ways'])} ways")
         shift = int(shape["shift"])
