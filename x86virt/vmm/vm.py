@@ -71,8 +71,10 @@ class VirtualMachine:
         self.vcpu = VirtualCpu(region, ring)
         self.model_specific = record_array(MODEL_SPECIFIC)
         self.model_specific[0] = self.processor.cpu.msr
-        reset_model_specific(self.model_specific.view(np.recarray)[0])
-        self.model_specific["feature_control"] = FEATURE_CONTROL_LOCK  # as firmware does that does not want VMX used
+        own = self.model_specific.view(np.recarray)[0]
+        reset_model_specific(own)
+        own.has_svm = 0  # as where firmware has disabled it: CPUID tells of it, EFER.SVME cannot be set
+        own.feature_control = FEATURE_CONTROL_LOCK  # as firmware does that does not want VMX used
         self.unpriced = 0
         self.exits: dict[str, list[int]] = {}
         policy, size = str(option("shadow")), int(option("shadow_size"))
