@@ -254,9 +254,14 @@ def deliver_event(cpu, ram):
 def inject_event(cpu, ram):
     """Deliver `cpu.event_*` without asking whether it makes the guest exit; what arises from that is asked."""
     note_delivery(cpu)
+    first = fault_class(cpu.event_vector, cpu.event_kind)
+    return finish_delivery(cpu, ram, first, deliver(cpu, ram))
+
+
+@kernel
+def finish_delivery(cpu, ram, first, outcome):
+    """What follows the first try to deliver an event of class `first`: exceptions that arose from it, an exit."""
     while True:
-        first = fault_class(cpu.event_vector, cpu.event_kind)
-        outcome = deliver(cpu, ram)
         if outcome == VM_EXIT or (outcome == FAULT and cpu.world != ROOT and event_exits(cpu) == 1):
             return vm_exit(cpu, ram)
         if outcome != FAULT:
@@ -268,6 +273,8 @@ def inject_event(cpu, ram):
             raise_fault(cpu, DF, 0)
             if cpu.world != ROOT and double_fault_exits(cpu) == 1:
                 return vm_exit(cpu, ram)
+        first = fault_class(cpu.event_vector, cpu.event_kind)
+        outcome = deliver(cpu, ram)
 
 
 @kernel

@@ -79,9 +79,9 @@ def delivery_event(vector, kind, inner):
 
 @inline
 def flags_image(cpu):
-    """EFLAGS as they are pushed: RF is set for a fault-class exception (SDM volume 3, section 17.3.1.1)."""
+    """EFLAGS as they are pushed: RF is set for a fault-class exception (SDM volume 3, section 17.3.1.1), if none injected it."""
     image = get_eflags(cpu)
-    if cpu.event_kind == KIND_EXCEPTION and (FAULT_CLASS >> cpu.event_vector) & 1:
+    if cpu.event_kind == KIND_EXCEPTION and cpu.injected == 0 and (FAULT_CLASS >> cpu.event_vector) & 1:
         image |= EFLAGS_RF
     return image
 

@@ -435,6 +435,7 @@ CPU = np.dtype(
         ("nested_no_execute", "i8"),  # nested paging of 3 and 4 levels: 1 if bit 63 forbids fetches (the host's EFER.NXE)
         ("nested", NESTED),
         ("vmx", VMX),
+        ("injected", "i8"),  # 1 while the event that a VM entry injects is delivered
         ("address_space", "i8"),  # VPID or ASID of the guest that is entered; 0: none
         ("svm", SVM),
         ("tlb_tag", "i8"),  # index of the TLB's present address space; 0 is the host's

@@ -8,7 +8,6 @@ from ..isa.vmx import (
     ERROR_VMRESUME_NOT_LAUNCHED,
     EXIT_ENTRY_FAILURE_GUEST_STATE,
     EXIT_ENTRY_FAILURE_MSR_LOADING,
-    INTERRUPTION_ERROR_CODE,
     INTERRUPTION_VALID,
     LAUNCH_CLEAR,
     LAUNCH_LAUNCHED,
@@ -17,10 +16,7 @@ from ..isa.vmx import (
     REGION_LAUNCH_STATE,
     SECONDARY_VPID,
     TYPE_MASK,
-    TYPE_NMI,
     TYPE_SHIFT,
-    TYPE_SOFTWARE_EXCEPTION,
-    TYPE_SOFTWARE_INTERRUPT,
     VMCS_CR0_MASK,
     VMCS_CR0_SHADOW,
     VMCS_CR3_TARGET0,
@@ -28,8 +24,6 @@ from ..isa.vmx import (
     VMCS_CR4_MASK,
     VMCS_CR4_SHADOW,
     VMCS_ENTRY_CONTROLS,
-    VMCS_ENTRY_ERROR_CODE,
-    VMCS_ENTRY_INSTRUCTION_LENGTH,
     VMCS_ENTRY_INTERRUPTION,
     VMCS_ENTRY_MSR_LOAD_ADDRESS,
     VMCS_ENTRY_MSR_LOAD_COUNT,
@@ -48,7 +42,6 @@ from ..isa.vmx import (
 )
 from .address_space import enter_address_space
 from .cache import VMM, reference
-from .deliver import inject_event
 from .intercept import set_vmx_intercepts
 from .jit import kernel, store_32
 from .layout import HOLDS_DEBUG, OK, VMX_NON_ROOT, VMX_SUCCEEDED
@@ -56,12 +49,12 @@ from .vm_exit import entry_failure
 from .vmcs import launch_state, note_vmcs_written, vmcs_read, vmcs_read_64
 from .vmx_check_controls import controls_valid, host_state_valid
 from .vmx_check_guest import STATE_VALID, guest_state_failure
+from .vmx_inject import inject
 from .vmx_load_guest import NO_TYPE, begin_time, guest_level, load_guest
 from .vmx_msr_areas import DONE, load_msr_area
 from .vmx_result import NO_VMCS, fail, fail_invalid
 from .vmx_state import enter_code
 
-M32 = 0xFFFFFFFF
 LINE_BYTES = 64
 REGION_LINES = 17  # header and fields
 
@@ -108,24 +101,6 @@ def reference_region(cpu):
     """The region's lines go through the cache model, as VM entry reads them."""
     for line in range(REGION_LINES):
         reference(cpu, cpu.vmx.place + LINE_BYTES * line, VMM)
-
-
-@kernel
-def inject(cpu, ram, information, kind):
-    """Event injection (26.5): deliver an event in the guest, as if it had arisen there."""
-    cpu.event_vector = information & 0xFF
-    cpu.event_kind = kind
-    cpu.event_has_error = int(information & INTERRUPTION_ERROR_CODE != 0)
-    cpu.event_error = 0
-    if cpu.event_has_error == 1:
-        cpu.event_error = vmcs_read(cpu, ram, VMCS_ENTRY_ERROR_CODE)
-    cpu.instruction_length = 0
-    if TYPE_SOFTWARE_INTERRUPT <= kind <= TYPE_SOFTWARE_EXCEPTION:
-        cpu.instruction_length = vmcs_read(cpu, ram, VMCS_ENTRY_INSTRUCTION_LENGTH)
-        cpu.rip = (cpu.rip + cpu.instruction_length) & M32
-    if kind == TYPE_NMI:
-        cpu.vmx.nmi_blocked = 1
-    return inject_event(cpu, ram)
 
 
 @kernel

@@ -136,15 +136,16 @@ def begin_timer(cpu, ram):
     rate = cpu.msr.vmx_capability[VMX_MISC] & MISC_TIMER_RATE
     due = ((time_stamp(cpu) >> rate) + vmcs_read(cpu, ram, VMCS_PREEMPTION_TIMER)) << rate
     cpu.vmx.timer_due = max((due - cpu.tsc_offset) << TICKS_PER_CYCLE_SHIFT, cpu.ticks)
+    cpu.limit_ticks = min(cpu.limit_ticks, cpu.ticks)  # the boundary takes notice
 
 
 @kernel
 def begin_time(cpu, ram):
-    """What the guest sees of time: the TSC offset and the VMX-preemption timer."""
+    """What the guest sees of time: the VMX-preemption timer, which follows the true time-stamp counter, and the TSC offset."""
     cpu.guest_tsc_offset = 0
+    begin_timer(cpu, ram)
     if cpu.vmx.processor & PROCESSOR_TSC_OFFSETTING != 0:
         cpu.guest_tsc_offset = vmcs_read_64(cpu, ram, VMCS_TSC_OFFSET)
-    begin_timer(cpu, ram)
 
 
 @kernel
