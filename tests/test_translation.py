@@ -66,6 +66,14 @@ def test_a_small_cache_is_thrown_away_and_made_again() -> None:
     assert small["translator.unit"] > large["translator.unit"]
 
 
+def test_what_was_occupied_at_most_is_counted() -> None:
+    machine = machine_of("smc")
+    occupied = machine.run().ledger.event_count("translator.occupied")
+    assert occupied == machine.vm.translation.cache.used > counts("smc")["translator.byte"]  # never thrown away
+    small = machine_of("smc", ",tc_size=4K").run().ledger.event_count("translator.occupied")
+    assert 2048 <= small <= 4096
+
+
 def test_modified_code_is_dropped() -> None:
     assert counts("smc")["translator.invalidation"] > 0
 

@@ -297,6 +297,12 @@ _TRANSLATOR_COUNTS = {
     "translator.adaptation": ("instruction", "An instruction that has often faulted at traced memory, from then on a callout."),
     "translator.restoration": ("instruction", "Such an instruction, translated as it is again: it writes other memory now."),
     "translator.lookup_hit": ("look-up", "An indirect transfer that found its target in the hash table."),
+    "translator.occupied": ("byte", "The most bytes of the translation cache that were in use at once: each when it first was."),
+    "translator.program_tick": (
+        "tick",
+        "A tick (1/64 cycle) of a program that ran translated: the others of mode guest_user are direct execution, and all of "
+        "guest_kernel are translated code.",
+    ),
 }
 
 # Where a reference was found, and the key whose latency, less that of an L1 hit, it adds.
@@ -690,5 +696,7 @@ EVENT_TRANSLATOR_GUEST_BYTE = 225
 EVENT_TRANSLATOR_ADAPTATION = 226
 EVENT_TRANSLATOR_RESTORATION = 227
 EVENT_TRANSLATOR_LOOKUP_HIT = 228
-EVENT_VMM_INTERPRET = 229
-EVENT_VMM_INTERPRETER_SWITCH = 230
+EVENT_TRANSLATOR_OCCUPIED = 229
+EVENT_TRANSLATOR_PROGRAM_TICK = 230
+EVENT_VMM_INTERPRET = 231
+EVENT_VMM_INTERPRETER_SWITCH = 232

@@ -15,6 +15,8 @@ from ...isa.events import (
     EVENT_ID,
     EVENT_SYS_INT_N_CPL3_TO_CPL0,
     EVENT_TRANSLATOR_LOOKUP_HIT,
+    EVENT_TRANSLATOR_OCCUPIED,
+    MODE_GUEST_USER,
 )
 from ...isa.registers import (
     AR_DB,
@@ -96,6 +98,7 @@ class Translator:
         self.entered: Unit | None = None  # where the guest goes on, its pages not yet marked accessed
         self.context_entered: Context | None = None  # in which the guest was last resumed to run on
         self.iopl = -1  # for which the kernel's table of POPF stands
+        self.program_since: int | None = None  # in a program that runs translated: ticks of programs up to there
 
     # -- the region ---------------------------------------------------------------------------------------------------------
 
@@ -167,6 +170,25 @@ class Translator:
         event_id = EVENT_ID[f"translator.{event}"]
         vmm_charge(self.vm.processor.state, event_id, number, number * int(self.vm.processor.cpu.price[event_id]))
 
+    def count_occupied(self) -> None:
+        """Count the bytes of the cache that are in use for the first time."""
+        known = int(self.vm.processor.cpu.ledger_count[EVENT_TRANSLATOR_OCCUPIED].sum())
+        if self.cache.used > known:
+            self.count("occupied", self.cache.used - known)
+
+    # -- time in translated code ----------------------------------------------------------------------------------
+
+    def program_ticks(self) -> int:
+        """The ticks of all programs, however they ran: all that ran in the processor's ring 3."""
+        return int(self.vm.processor.cpu.ledger_ticks[:, MODE_GUEST_USER].sum())
+
+    def settle_program(self) -> None:
+        """Count the ticks of the program that runs translated, up to now; the others run directly."""
+        if self.program_since is not None:
+            now = self.program_ticks()
+            self.count("program_tick", now - self.program_since)
+            self.program_since = now
+
     # -- from the cache to the guest ------------------------------------------------------------------------------------------
 
     def runs_inside(self, frame: Frame) -> bool:
@@ -217,6 +239,8 @@ class Translator:
     def leave(self, frame: Frame, vector: int) -> Site | None:
         """At an exit from translated code: make the frame and the registers the guest's. Returns the callout's site."""
         cpu = self.vm.processor.cpu
+        self.settle_program()
+        self.program_since = None
         self.site = None
         if vector == layout.CALLOUT_VECTOR:
             self.site = self.cache.site_before(frame.eip)
@@ -358,6 +382,7 @@ class Translator:
         if context.cpl == 0:
             self.prepare_kernel_images(context.iopl)
         self.inside = True
+        self.program_since = None if context.ring == INNERMOST_RING else self.program_ticks()
         return Frame(address, layout.TRANSLATED_CODE_SELECTOR | context.ring, frame.eflags & ~EFLAGS_TF, frame.esp, frame.ss)
 
     def hash_of(self, context: Context) -> HashTable:
@@ -412,6 +437,7 @@ class Translator:
         self.count("instruction", unit.instructions)
         self.count("guest_byte", len(unit.guest))
         self.count("byte", len(unit.octets))
+        self.count_occupied()
         return unit, unit.address
 
     def prepare_flag_images(self) -> None:
