@@ -186,6 +186,8 @@ class VirtualMachine:
 
     def flush_shadow(self) -> None:
         """The guest's address space may be another one: CR3, CR0 or CR4 was written, or what lies behind its frames changed."""
+        if self.translation is not None:
+            self.translation.leave_ring()  # MOV CR3
         self.shadow.change_space()
         self.descriptors.check_table_pages()
         if self.translation is not None:
