@@ -179,10 +179,14 @@ class VirtualMachine:
         self.m2p = np.full(self.processor.ram_bytes // PAGE, -1, np.int64)
         self.m2p[self.p2m] = np.arange(len(self.p2m))
 
-    def guest_ram(self) -> np.ndarray:
-        """Guest RAM in guest-physical order, a copy."""
+    def guest_ram(self, into: np.ndarray | None = None) -> np.ndarray:
+        """Guest RAM in guest-physical order, a copy: a new one, or in an array that is there."""
         pages = self.processor.ram.reshape(-1, PAGE)
-        return pages[self.p2m].reshape(-1)
+        if into is None:
+            return pages[self.p2m].reshape(-1)
+        # "clip": what would check each number first takes a second copy.
+        pages.take(self.p2m, axis=0, out=into.reshape(-1, PAGE), mode="clip")
+        return into
 
     def flush_shadow(self) -> None:
         """The guest's address space may be another one: CR3, CR0 or CR4 was written, or what lies behind its frames changed."""
