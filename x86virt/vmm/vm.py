@@ -18,7 +18,7 @@ from ..core.layout import MODEL_SPECIFIC
 from ..identity import reset_model_specific
 from ..isa.events import EVENT_ID, EVENT_VMM_UNPRICED_HOOK, EVENTS
 from ..isa.registers import CS, ESP
-from ..processor import record_array
+from ..records import record_array
 from . import layout
 from .crossings import Crossings
 from .emulate import emulate
@@ -64,13 +64,13 @@ class VirtualMachine:
         if option("p2m") == "scattered":  # in descending order
             self.p2m = self.p2m[::-1].copy()
         self.boards = record_array(BOARD)
-        self.board = self.boards.view(np.recarray)[0]
+        self.board = self.boards[0]
         self.guest = GuestMemory(self)
         region = self.processor.memory[layout.VCPU_RECORD : layout.VCPU_RECORD + layout.VCPU.itemsize]
         self.vcpu = VirtualCpu(region, ring)
         self.model_specific = record_array(MODEL_SPECIFIC)
         self.model_specific[0] = self.processor.cpu.msr
-        reset_model_specific(self.model_specific.view(np.recarray)[0])
+        reset_model_specific(self.model_specific[0])
         self.unpriced = 0
         self.exits: dict[str, list[int]] = {}
         policy, size = str(option("shadow")), int(option("shadow_size"))
