@@ -95,6 +95,15 @@ DEBUGGER_FIELDS = (
 )  # fmt: skip
 
 
+def debugger_bytes(state: np.ndarray) -> np.ndarray:
+    """The DEBUGGER_FIELDS of a processor's record, which lie together, as one view of bytes."""
+    assert CPU.fields is not None
+    first = CPU.fields[DEBUGGER_FIELDS[0]][1]
+    octets = sum(CPU.fields[name][0].itemsize for name in DEBUGGER_FIELDS)
+    assert CPU.fields[DEBUGGER_FIELDS[-1]][1] + 8 == first + octets
+    return state.view(np.ndarray).view(np.uint8)[first : first + octets]
+
+
 class Processor:
     """One processor with its RAM and board.
 
