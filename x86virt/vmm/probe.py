@@ -78,6 +78,7 @@ class BareTwin:
 
     def __init__(self, machine: "Machine") -> None:
         self.processor = Processor(machine.profile, machine.memory_bytes)
+        self.memory_behind = np.zeros_like(self.processor.ram)  # the guest's behind the instruction that is looked at
         self.machine = machine
         self.disks = machine.disks  # it has none of its own
 
@@ -86,11 +87,10 @@ class BareTwin:
         return self.machine.console()
 
     def enter(self, state: VirtualState) -> None:
-        """Take over a virtual state."""
+        """Take over a virtual state, whose memory has been copied to this machine's."""
         processor = self.processor
         cpu = processor.cpu
         processor.reset()
-        processor.ram[:] = state.memory
         for number, name in enumerate(GENERAL_REGISTERS):
             cpu.gpr[number] = state.registers[name]
         for name in ("cr0", "cr2", "cr3", "cr4", "gdtr_base", "gdtr_limit", "idtr_base", "idtr_limit"):
@@ -169,11 +169,11 @@ class Probe:
         """Execute the instruction on the twin and deprivileged, log what differs; `loads`: it loads a segment register."""
         machine = self.machine
         cpu = machine.processor.cpu
-        before = machine.strategy.virtual_state(machine)
-        text = self.text()
-        n, rip = int(cpu.retired), int(cpu.rip)
         if self.twin is None:
             self.twin = BareTwin(machine)
+        before = machine.strategy.virtual_state(machine, self.twin.processor.ram)
+        text = self.text()
+        n, rip = int(cpu.retired), int(cpu.rip)
         self.twin.enter(before)
         expected = self.twin.step()
         outcome = self.execute()
@@ -184,7 +184,7 @@ class Probe:
             self.log_own_entry(n, rip, row, mode, text)
             machine.act(outcome) if outcome else None
             return
-        got = machine.strategy.virtual_state(machine)
+        got = machine.strategy.virtual_state(machine, self.twin.memory_behind)
         expected.devices = got.devices
         for field, mine, bare in got.differences(expected):
             name = field.split("[")[0]

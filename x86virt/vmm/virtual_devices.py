@@ -55,6 +55,10 @@ class VirtualDevices:
             vm.recorder.after_devices(vm, 0)
         return pending
 
+    def request(self) -> bool:
+        """Whether they request an interrupt at the tick at which they were last seen."""
+        return bool(virtual_advance(self.apics, self.vm.boards, self.vm.processor.cpu.ticks))
+
     def program_timer(self) -> None:
         """Set the host's one-shot timer to the earliest virtual deadline, if it is not set to it."""
         processor = self.vm.processor

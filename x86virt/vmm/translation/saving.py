@@ -23,6 +23,7 @@ SAVED = {
 }  # fmt: skip
 MADE = {
     "vm", "chaining", "inline_emulation", "translate_user", "record", "site", "overlay", "context_entered", "stops",
+    "step_owed",
 }  # fmt: skip
 
 

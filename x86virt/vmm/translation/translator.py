@@ -94,6 +94,7 @@ class Translator:
         self.own_gs = vm.processor.cpu.seg[GS].copy()  # the VMM's GS, as such a callout found it
         self.site: tuple[Unit, Site] | None = None  # the callout that brought control here
         self.passed: tuple[int, int, int] | None = None  # behind a callout: instructions retired, EIP, where to go on
+        self.step_owed = False  # the exit came behind an instruction under TF, before its trap
         self.overlay: dict[int, int] = {}  # registers that are in the record while the processor stands in a sequence
         self.entered: Unit | None = None  # where the guest goes on, its pages not yet marked accessed
         self.context_entered: Context | None = None  # in which the guest was last resumed to run on
@@ -242,6 +243,7 @@ class Translator:
         self.settle_program()
         self.program_since = None
         self.site = None
+        self.step_owed = vector != layout.CALLOUT_VECTOR and self.has_stepped(frame.eip)
         if vector == layout.CALLOUT_VECTOR:
             self.site = self.cache.site_before(frame.eip)
             recovery = self.site[1].recovery
@@ -261,14 +263,19 @@ class Translator:
         return self.site[1] if self.site is not None else None
 
     def owes_step_trap(self) -> bool:
-        """Whether the processor stands behind a guest instruction that ran under TF, in front of the callout for its trap."""
+        """Whether the processor stands behind a guest instruction that ran under TF, before the callout for its trap."""
         place = int(self.vm.processor.cpu.rip)
-        if not self.inside or not self.cache.holds(place):
-            return False
+        return self.inside and self.cache.holds(place) and self.has_stepped(place)
+
+    def has_stepped(self, place: int) -> bool:
+        """Whether the instruction of a unit that was made for the guest's TF is complete where the processor stands in it."""
         unit = self.cache.unit_at(place)
-        offset = place - unit.address
-        site = unit.sites.get(offset)
-        return site is not None and site.kind == "own_step" and unit.context.trap_flag and not unit.notes[offset] & NOTE_RETIRES
+        return unit.context.trap_flag and any(note & NOTE_RETIRES for note in unit.notes[: place - unit.address])
+
+    def finish_step(self) -> None:
+        """If an interrupt of the machine's came between an instruction under TF and its trap, the guest gets that now."""
+        if self.step_owed:
+            self.vm.events.single_step_trap()
 
     def look(self, frame: Frame) -> None:
         """The processor has stopped in translated code: make the frame the guest's, and change nothing else."""
@@ -425,7 +432,11 @@ class Translator:
         return found if found is not None else self.translate(eip, context)
 
     def translate(self, eip: int, context: Context) -> tuple[Unit, int]:
-        """Make a unit. Raises GuestFault where the guest's code cannot be fetched."""
+        """Make a unit. Raises GuestFault where the guest's code cannot be fetched.
+
+        That is work for ring 0: tracing its frames takes write permission from the pages that map them, by INVLPG.
+        """
+        self.leave_ring()
         if not self.cache.has_room(MOST_BYTES):
             self.flush()
         self.pages.begin()
