@@ -9,12 +9,21 @@ from typing import Any
 import numpy as np
 
 from .core.layout import CPUID_CACHES, CPUID_EXTENDED, CPUID_ROWS
+from .isa.svm import (
+    CPUID_SVM,
+    FEATURE_DECODE_ASSISTS,
+    FEATURE_FLUSH_BY_ASID,
+    FEATURE_NESTED_PAGING,
+    FEATURE_NRIP_SAVE,
+    FEATURE_SVM_LOCK,
+)
 from .isa.vmx import CPUID_ECX_VMX
 from .profile import Profile
 from .vmx_capabilities import capability_registers, has_vmx, offered_fields, signed
 
 Row = tuple[int, int, int, int]
 LINEAR_ADDRESS_BITS = 32
+SVM_REVISION = 1
 INTEL = "GenuineIntel"
 DATA, INSTRUCTIONS, UNIFIED = 1, 2, 3  # cache types of leaf 4
 RESET_PAT = 0x0007040600070406
@@ -106,6 +115,25 @@ def outer_levels(profile: Profile) -> Row:
     return 0, tlb, second | 1 << 8, third
 
 
+def has_svm(profile: Profile) -> int:
+    """1 if the processor has the secure virtual machine."""
+    return int(not is_intel(profile) and profile.integer("feature.hw_virt") == 1)
+
+
+def svm_features(profile: Profile) -> int:
+    """Leaf 8000000A EDX, as far as the machine has it: no virtualization of last-branch records, which it has none of."""
+    if not has_svm(profile):
+        return 0
+    bits = {
+        FEATURE_NESTED_PAGING: "nested_paging",
+        FEATURE_SVM_LOCK: "svm_lock",
+        FEATURE_NRIP_SAVE: "svm_nrip_save",
+        FEATURE_FLUSH_BY_ASID: "svm_flush_by_asid",
+        FEATURE_DECODE_ASSISTS: "svm_decode_assists",
+    }
+    return sum(profile.integer(f"feature.{name}") << bit for bit, name in bits.items())
+
+
 def basic_leaves(profile: Profile) -> dict[int, Row]:
     """The basic leaves by number; those that only report what the machine lacks are zeros."""
     vendor = doublewords(str(profile["cpuid.vendor"]).encode())
@@ -126,7 +154,12 @@ def extended_leaves(profile: Profile) -> dict[int, Row]:
     brand = doublewords(str(profile["cpuid.brand"]).encode().ljust(48, b"\0"))
     rows: dict[int, Row] = {
         0: (profile.integer("cpuid.highest_extended_leaf"), *vendor),
-        1: (0 if intel else profile.cpuid_signature(), 0, 0, profile.integer("cpuid.extended_features")),
+        1: (
+            0 if intel else profile.cpuid_signature(),
+            0,
+            has_svm(profile) << CPUID_SVM,
+            profile.integer("cpuid.extended_features"),
+        ),
         6: outer_levels(profile),
         8: (profile.integer("cpuid.physical_address_bits") | LINEAR_ADDRESS_BITS << 8, 0, 0, 0),
     }
@@ -135,6 +168,8 @@ def extended_leaves(profile: Profile) -> dict[int, Row]:
         rows[2 + number] = (a, b, c, d)
     if not intel:
         rows[5] = first_level(profile)
+    if has_svm(profile):
+        rows[10] = (SVM_REVISION, profile.integer("svm.asids"), 0, svm_features(profile))
     return rows
 
 
@@ -167,11 +202,15 @@ def load_identity(cpu: Any, profile: Profile) -> None:
     for number, value in capability_registers(profile).items():
         msr.vmx_capability[number] = signed(value)
     cpu.vmx.field_offered[:] = offered_fields(profile)
+    msr.has_svm = has_svm(profile)
+    msr.svm_features = svm_features(profile)
 
 
 def reset_model_specific(msr: Any) -> None:
     """The model-specific registers that only store, as after a reset (SDM volume 3, table 9-1)."""
     for name in ("efer", "mtrr_default", "mtrr_physical", "mtrr_fixed", "mcg_status", "mc_control", "feature_control"):
+        msr[name] = 0
+    for name in ("vm_cr", "vm_hsave_pa", "svm_key"):
         msr[name] = 0
     msr.pat = RESET_PAT
     msr.misc_enable = RESET_MISC_ENABLE

@@ -21,7 +21,7 @@ from .core.entries import (
     writable_place_of,
     write_debug_register,
 )
-from .core.layout import BLOCK, CODE, CPU, DETAIL, MAX_BLOCKS, MAX_UOPS, N_TLB_TAGS, NESTED_OFF, NEVER, UOP
+from .core.layout import BLOCK, CODE, CPU, DETAIL, MAX_BLOCKS, MAX_UOPS, N_TLB_TAGS, NESTED_OFF, NEVER, ROOT, UOP
 from .core.physical_map import BUS, PAM_ALL_RAM, SHADOW_END, SHADOW_FIRST
 from .core.run import run
 from .identity import load_identity, reset_model_specific
@@ -308,6 +308,10 @@ class Processor:
         cpu.shadow = cpu.halted = 0
         cpu.efer = 0
         reset_model_specific(cpu.msr)
+        cpu.world = ROOT
+        cpu.guest_tsc_offset = 0
+        cpu.svm.gif = 1
+        cpu.svm.system_call[:] = 0
         self.set_debug_register(6, 0)
         self.set_debug_register(7, 0)
         cpu.debug_hits = cpu.debug_pending = cpu.flush_code = cpu.held = 0

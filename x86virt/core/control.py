@@ -9,16 +9,9 @@ from ..isa.registers import (
     CR0_PG,
     CR0_TS,
     CR4_DE,
-    CR4_MCE,
-    CR4_OSFXSR,
     CR4_PAE,
-    CR4_PCE,
     CR4_PGE,
     CR4_PSE,
-    CR4_PVI,
-    CR4_TSD,
-    CR4_VME,
-    CR4_VMXE,
 )
 from ..isa.system_ops import (
     SYSTEM_CLTS,
@@ -33,6 +26,7 @@ from ..isa.vectors import (
     GP,
     UD,
 )
+from .control_bits import cr4_offered
 from .debug import dr_to_register, register_to_dr
 from .debug_registers import refresh_breakpoints
 from .fault import raise_fault, raise_plain
@@ -45,7 +39,7 @@ from .model_specific import rdmsr, wrmsr
 from .page_directory_pointers import load_cr3, load_pointers, pae_paging, set_large_page_size
 from .segment import set_real_mode_code
 from .tlb import drop_front, flush_tlb, invalidate_page, translates_code
-from .vmx_capability import cr0_allowed, cr4_allowed, has_vmx
+from .vmx_capability import cr0_allowed, cr4_allowed
 
 
 @kernel
@@ -75,24 +69,6 @@ def write_cr0(cpu, ram, value):
             set_real_mode_code(cpu)
         set_context(cpu)
     return OK
-
-
-@kernel
-def cr4_offered(cpu):
-    """The bits of CR4 that CPUID's features allow to be set."""
-    features = cpu.cpuid_leaf1_edx
-    offered = CR4_PCE
-    offered |= (features >> 1 & 1) * (CR4_VME | CR4_PVI)
-    offered |= (features >> 2 & 1) * CR4_DE
-    offered |= (features >> 3 & 1) * CR4_PSE
-    offered |= (features >> 4 & 1) * CR4_TSD
-    offered |= (features >> 6 & 1) * CR4_PAE
-    offered |= (features >> 7 & 1) * CR4_MCE
-    offered |= (features >> 13 & 1) * CR4_PGE
-    offered |= (features >> 24 & 1) * CR4_OSFXSR
-    if has_vmx(cpu):
-        offered |= CR4_VMXE
-    return offered
 
 
 @kernel

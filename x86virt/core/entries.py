@@ -20,7 +20,7 @@ from .board import (
 from .cache import VMM, reference
 from .charge import charge, charge_ticks
 from .code import let_pass, settle
-from .control import cr4_offered
+from .control_bits import cr4_offered
 from .debug_registers import refresh_breakpoints, set_debug_register
 from .decode import decode
 from .flags import get_eflags, set_eflags

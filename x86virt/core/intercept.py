@@ -100,8 +100,8 @@ def set_vmx_intercepts(cpu):
 @kernel
 def intercept(cpu, ram, board, u):
     """Whether the guest's controls intercept the instruction that follows: OK, VM_EXIT, or FAULT if that ranks above."""
-    if cpu.intercepted[u.dst_shift] == 0:
-        return OK
     if cpu.world == SVM_GUEST:
         return svm_intercept(cpu, ram, u)
+    if cpu.intercepted[u.dst_shift] == 0:
+        return OK
     return vmx_intercept(cpu, ram, u)

@@ -339,8 +339,6 @@ SVM = np.dtype(
         ("v_intr_vector", "i8"),
         ("nested_paging", "i8"),
         ("host_if", "i8"),  # EFLAGS.IF of the host, which masks physical interrupts under V_INTR_MASKING
-        ("host_cr4", "i8"),  # CR4 and EFER of the host, by which nested tables are read
-        ("host_efer", "i8"),
         ("host_pat", "i8"),
         ("next_rip", "i8"),  # of an exit by an instruction: the address behind it; 0: none
     ]

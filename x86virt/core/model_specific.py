@@ -34,6 +34,7 @@ from ..isa.registers import (
     MSR_SYSENTER_ESP,
     MSR_TSC,
 )
+from ..isa.svm import EFER_SVME, VM_CR_SVMDIS
 from ..isa.vectors import GP
 from ..isa.vmx import (
     FEATURE_CONTROL_LOCK,
@@ -49,6 +50,7 @@ from .layout import MC_BANKS, N_VMX_CAPABILITIES, OK, TIME_COUNTER, TIME_LOG, TI
 from .local_apic import write_base
 from .performance import is_performance_register, read_performance_register, write_performance_register
 from .physical_map import refresh_map
+from .svm_registers import is_svm_register, read_svm_register, write_svm_register
 from .time_log import logged_time, time_log_blocks
 from .tlb import flush_tlb
 
@@ -197,6 +199,15 @@ def write_machine_check(msr, number, low, high):
     return low == 0 and high == 0
 
 
+@kernel
+def efer_bits(msr):
+    """The bits of EFER that can be set; 0: there is no EFER. SVME can be while VM_CR.SVMDIS is clear."""
+    bits = (msr.extended_features >> FEATURE_NX & 1) * EFER_NXE
+    if msr.has_svm == 1 and msr.vm_cr & VM_CR_SVMDIS == 0:
+        bits |= EFER_SVME
+    return bits
+
+
 # -- VMX ----------------------------------------------------------------------------------------------------------------
 
 
@@ -233,8 +244,10 @@ def read_stored(msr, number):
     if number == MSR_APIC_BASE:
         # A processor whose APIC is disabled has this register still, and no APIC in CPUID (SDM volume 3, 10.4.3).
         return True, APIC_BASE_DISABLED
-    if number == MSR_EFER and (msr.extended_features >> FEATURE_NX) & 1 != 0:
+    if number == MSR_EFER and efer_bits(msr) != 0:
         return True, msr.efer
+    if msr.has_svm == 1 and is_svm_register(number):
+        return True, read_svm_register(msr, number)
     if number == MSR_BIOS_SIGNATURE:  # no microcode update was loaded
         return True, 0
     if msr.is_intel == 1 and number == MSR_PLATFORM_ID:
@@ -255,8 +268,10 @@ def write_stored(msr, number, low, high):
     if number == MSR_APIC_BASE:
         # Once disabled, the APIC comes back with a reset only (SDM volume 3, section 10.4.3).
         return low == APIC_BASE_DISABLED and high == 0
-    if number == MSR_EFER and (msr.extended_features >> FEATURE_NX) & 1 != 0:
-        if high != 0 or low & ~EFER_NXE != 0:
+    if msr.has_svm == 1 and is_svm_register(number):
+        return write_svm_register(msr, number, low, high)
+    if number == MSR_EFER and efer_bits(msr) != 0:
+        if high != 0 or low & ~efer_bits(msr) != 0:
             return False
         msr.efer = low
         return True

@@ -111,7 +111,7 @@ def may_wake(cpu):
     """Whether interrupts, or what makes a guest exit, may end a halt."""
     if cpu.world != ROOT:
         return wakes_guest(cpu)
-    return cpu.eflags & EFLAGS_IF != 0
+    return cpu.eflags & EFLAGS_IF != 0 and cpu.svm.gif == 1
 
 
 @kernel
@@ -132,7 +132,7 @@ def what_waits(cpu, ram, board):
     """What comes behind debug traps, as core/guest_boundary.py names it: outside a guest an interrupt, or nothing."""
     if cpu.world != ROOT:
         return guest_boundary(cpu, ram, board)
-    if cpu.shadow == 0 and cpu.eflags & EFLAGS_IF != 0 and interrupt_requested(cpu, board):
+    if cpu.shadow == 0 and cpu.eflags & EFLAGS_IF != 0 and cpu.svm.gif == 1 and interrupt_requested(cpu, board):
         return TAKES_INTERRUPT
     return NOTHING
 

@@ -15,6 +15,7 @@ from ..isa.system_ops import (
     SYSTEM_INT_N,
     SYSTEM_INTO,
     SYSTEM_INVD,
+    SYSTEM_INVLPGA,
     SYSTEM_INVVPID,
     SYSTEM_IRET,
     SYSTEM_LMSW,
@@ -26,6 +27,7 @@ from ..isa.system_ops import (
     SYSTEM_STI,
     SYSTEM_UD2,
     SYSTEM_VMCALL,
+    SYSTEM_VMRUN,
     SYSTEM_WBINVD,
     SYSTEM_WRMSR,
 )
@@ -49,6 +51,7 @@ from .performance import rdpmc
 from .ports import port_in, port_out
 from .privileged_flags import popf, pushf, sti
 from .selectors import selector_instruction
+from .svm_instructions import svm_instruction
 from .table_registers import table_instruction
 from .vmx_instructions import vmx_instruction
 
@@ -111,6 +114,8 @@ def system_instruction(cpu, ram, board, u):
         return selector_instruction(cpu, ram, u)
     if op <= SYSTEM_CALL_FAR_INDIRECT:
         return far_instruction(cpu, ram, u)
+    if SYSTEM_VMRUN <= op <= SYSTEM_INVLPGA:
+        return svm_instruction(cpu, ram, u)
     if op == SYSTEM_WBINVD or op == SYSTEM_INVD:
         return OK
     if op == SYSTEM_UD2:

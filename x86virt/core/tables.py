@@ -168,7 +168,7 @@ VMX_STAGES = {
 SVM_STAGES = {
     **dict.fromkeys((*DESCRIPTOR_TABLES, *OF_CONTROL, "IN", "OUT", "INS", "OUTS", "PAUSE", "LMSW", "SMSW"), STAGE_AHEAD),
     **dict.fromkeys(("DR_TO_REGISTER", "REGISTER_TO_DR", "INT1", "VMRUN", "VMLOAD", "VMSAVE"), STAGE_AHEAD),
-    **dict.fromkeys(("STGI", "CLGI", "SKINIT", "INVLPGA"), STAGE_AHEAD),
+    **dict.fromkeys(("STGI", "CLGI", "SKINIT", "INVLPGA", "INT3", "INTO"), STAGE_AHEAD),
     **dict.fromkeys(("PUSHF", "POPF", "IRET", "INT_N", "RSM", "VMMCALL"), STAGE_FIRST),
 }
 

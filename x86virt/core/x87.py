@@ -36,9 +36,10 @@ from ..isa.x87_ops import (
 from .board import float_error, float_error_cleared
 from .fault import raise_plain
 from .jit import kernel
-from .layout import OK, RESTART
+from .layout import OK, RESTART, SVM_GUEST, VM_EXIT
 from .memory import effective_address
 from .mode import write_register
+from .svm_exits import svm_freeze_intercepted
 from .x87_environment import (
     clear_exceptions,
     fxrstor,
@@ -76,6 +77,8 @@ def report_pending(cpu, board):
         return raise_plain(cpu, MF)
     if float_error(board) == 1:
         return OK
+    if cpu.world == SVM_GUEST and svm_freeze_intercepted(cpu) == 1:
+        return VM_EXIT
     cpu.halted = 1
     return RESTART
 

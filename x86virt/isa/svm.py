@@ -67,6 +67,11 @@ INTERCEPTS_1 = (
 )  # fmt: skip
 INTERCEPTS_2 = ("VMRUN", "VMMCALL", "VMLOAD", "VMSAVE", "STGI", "CLGI", "SKINIT", "RDTSCP", "ICEBP", "WBINVD")
 
+INTERCEPT_INTR, INTERCEPT_VINTR = 1 << 0, 1 << 4
+INTERCEPT_CR0_SEL_WRITE, INTERCEPT_TASK_SWITCH = 1 << 5, 1 << 29
+INTERCEPT_IOIO, INTERCEPT_MSR, INTERCEPT_FERR_FREEZE, INTERCEPT_SHUTDOWN = 1 << 27, 1 << 28, 1 << 30, 1 << 31
+INTERCEPT_VMRUN = 1 << 0
+
 # The exit code of an intercept is its place in these two lists behind 60h and 80h; bits 4:0 are its bit in either case.
 EXIT_CR_READ, EXIT_CR_WRITE, EXIT_DR_READ, EXIT_DR_WRITE, EXIT_EXCEPTION = 0x00, 0x10, 0x20, 0x30, 0x40
 FIRST_INTERCEPT_1, FIRST_INTERCEPT_2 = 0x60, 0x80
@@ -95,25 +100,25 @@ EXIT_NAMES = {
 
 # What counts an exit: the ledger's name for it (isa/exits.py), by ranges of codes, then by code.
 _EXIT_RANGES = (
-    (EXIT_CR_READ, 32, "control_register_access"),
-    (EXIT_DR_READ, 32, "mov_dr"),
+    (EXIT_CR_READ, 32, "cr_access"),
+    (EXIT_DR_READ, 32, "dr_access"),
     (EXIT_EXCEPTION, 32, "exception_or_nmi"),
-    (EXIT_IDTR_READ, 2, "gdtr_or_idtr_access"),
-    (EXIT_LDTR_READ, 2, "ldtr_or_tr_access"),
-    (EXIT_IDTR_WRITE, 2, "gdtr_or_idtr_access"),
-    (EXIT_LDTR_WRITE, 2, "ldtr_or_tr_access"),
+    (EXIT_IDTR_READ, 2, "gdtr_idtr"),
+    (EXIT_LDTR_READ, 2, "ldtr_tr"),
+    (EXIT_IDTR_WRITE, 2, "gdtr_idtr"),
+    (EXIT_LDTR_WRITE, 2, "ldtr_tr"),
 )
 _EXIT_OTHER_NAMES = {
     EXIT_INTR: "external_interrupt",
     EXIT_NMI: "exception_or_nmi",
     EXIT_VINTR: "interrupt_window",
-    EXIT_CR0_SEL_WRITE: "control_register_access",
+    EXIT_CR0_SEL_WRITE: "cr_access",
     EXIT_IOIO: "io_instruction",
-    EXIT_MSR: "rdmsr",  # by WRMSR it counts as that
+    EXIT_MSR: "msr_read",  # by WRMSR it counts as that
     EXIT_SHUTDOWN: "triple_fault",
     EXIT_VMMCALL: "vmcall",
     EXIT_NPF: "ept_violation",
-    EXIT_INVALID: "invalid_guest_state",
+    EXIT_INVALID: "entry_failure_guest_state",
 }
 NEVER_RAISED = ("SMI", "INIT", "RDTSCP")  # what would cause these exits the machine does not have
 

@@ -86,7 +86,6 @@ OPERATIONS = (
     ("CLGI", "clear the global interrupt flag"),
     ("SKINIT", "start a secure loader, which no processor here has"),
     ("INVLPGA", "forget the translation of one page in an address space"),
-    ("RSM", "leave system-management mode, in which this machine never is"),
 )
 NUMBER = {name: number for number, (name, _) in enumerate(OPERATIONS)}
 
@@ -114,4 +113,4 @@ SYSTEM_VMXON, SYSTEM_INVEPT, SYSTEM_INVVPID = NUMBER["VMXON"], NUMBER["INVEPT"],
 SYSTEM_VMRUN, SYSTEM_VMMCALL = NUMBER["VMRUN"], NUMBER["VMMCALL"]
 SYSTEM_VMLOAD, SYSTEM_VMSAVE = NUMBER["VMLOAD"], NUMBER["VMSAVE"]
 SYSTEM_STGI, SYSTEM_CLGI, SYSTEM_SKINIT = NUMBER["STGI"], NUMBER["CLGI"], NUMBER["SKINIT"]
-SYSTEM_INVLPGA, SYSTEM_RSM = NUMBER["INVLPGA"], NUMBER["RSM"]
+SYSTEM_INVLPGA = NUMBER["INVLPGA"]

@@ -72,7 +72,8 @@ class VirtualMachine:
         self.model_specific = record_array(MODEL_SPECIFIC)
         self.model_specific[0] = self.processor.cpu.msr
         reset_model_specific(self.model_specific[0])
-        self.model_specific["feature_control"] = FEATURE_CONTROL_LOCK  # as firmware does that does not want VMX used
+        self.model_specific["has_svm"] = 0  # as where firmware has disabled it: CPUID tells of it, EFER.SVME cannot be set
+        self.model_specific["feature_control"] = FEATURE_CONTROL_LOCK  # likewise of VMX
         self.unpriced = 0
         self.exits: dict[str, list[int]] = {}
         policy, size = str(option("shadow")), int(option("shadow_size"))

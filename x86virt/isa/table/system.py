@@ -71,8 +71,7 @@ ROWS: tuple[Row, ...] = (
     insn("WBINVD", "0F 09", "", "system:WBINVD", "sys.wbinvd", "write back and invalidate caches", exits="WBINVD", **KERNEL),
     insn("UD2", "0F 0B", "", "system:UD2", "", "raise #UD"),
     insn("UD1", "0F B9 /r", "Gv,Ev", "undefined", "", "raise #UD"),
-    insn("RSM", "0F AA", "", "system:RSM", "", "leave system-management mode; #UD outside it, where this machine always is",
-         exits="RSM"),
+    insn("RSM", "0F AA", "", "undefined", "", "leave system-management mode; #UD outside it, where this machine always is"),
     insn("RDPMC", "0F 33", "", "system:RDPMC", "ins.rdpmc", "read a performance counter", exits="RDPMC"),
     *(  # CR1 and CR5 to CR7 are no registers: #UD, in any ring
         insn("MOV", f"0F 20 /{n}", "Rd,Cd", "system:CR_TO_REGISTER", "sys.mov_from_cr", "read a control register", exits="CR_ACCESS", **KERNEL)
