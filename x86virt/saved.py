@@ -491,8 +491,8 @@ BOUNDS = {
     "idt_vector": (-1, 255), "probe_row": (0, MAX_ROWS - 1), "timer_vector": (0, 255), "cache_lines": (0, 1 << 52),
     "pam": (0, (1 << 56) - 1), "vga_rom_address": (0, 0xFFFFFFFF),
     "rip": (0, 0xFFFFFFFF), "ticks": (0, 1 << 61), "retired": (0, 1 << 61), "halted": (0, 1), "shadow": (0, 2),
-    "world": (0, 0), "nested_kind": (0, 0), "nested_root": (0, (1 << 52) - 1), "nested_levels": (2, 4),
-    "nested_large": (0, 1), "nested_no_execute": (0, 1), "address_space": (0, 0xFFFF), "tlb_tag": (0, 0),
+    "world": (0, 0), "nested_kind": (0, 2), "nested_root": (0, (1 << 52) - 1), "nested_levels": (2, 4),
+    "nested_large": (0, 1), "nested_no_execute": (0, 1), "address_space": (0, 0xFFFF), "tlb_tag": (0, N_TLB_TAGS - 1),
     "tlb_tag_victim": (0, N_TLB_TAGS - 2), "tlb_counter": (0, 1 << 61),
 }  # fmt: skip
 
