@@ -16,6 +16,7 @@ from x86virt.core.svm_entries import (
     vmcb_write,
 )
 from x86virt.isa.events import EVENT_ID
+from x86virt.saved_guests import check_svm
 
 NESTED_DIRECTORY, NESTED_TABLE, GUEST_DIRECTORY, GUEST_TABLE = 0x44000, 0x45000, 0x46000, 0x47000
 P, RW, US, A, D = 1, 2, 4, 0x20, 0x40
@@ -225,3 +226,28 @@ def test_the_other_operations_from_python(machine: SvmMachine) -> None:
     svm_load(processor.state, processor.memory, VMCB)
     assert (int(machine.cpu.seg[4].selector), int(machine.cpu.seg[4].seg_base)) == (0x23, 0x1230)
     svm_invalidate(processor.state, 0x5000, 1)
+
+
+# -- saved in a guest -------------------------------------------------------------------------------------------------
+
+
+def test_saved_records_out_of_bounds_are_refused(machine: SvmMachine) -> None:
+    """No address of a saved guest lies outside of physical memory, and no other number outside of its field."""
+    nested_guest(machine, True)
+    assert machine.run_guest() == EXIT_VMMCALL
+    svm, msr = machine.cpu.svm, machine.cpu.msr
+    check_svm(svm, msr, 2)
+    for name, value in (("vmcb", -4096), ("vmcb", 1), ("iopm", 1 << 60), ("msrpm", -1), ("v_intr_vector", 256), ("gif", 2)):
+        before = int(svm[name])
+        svm[name] = value
+        with pytest.raises(ValueError, match="SVM"):
+            check_svm(svm, msr, 2)
+        svm[name] = before
+    msr.vm_hsave_pa = -4096
+    with pytest.raises(ValueError, match="SVM"):
+        check_svm(svm, msr, 0)
+    msr.vm_hsave_pa = 0x51000
+    msr.has_svm = 0
+    with pytest.raises(ValueError, match="SVM"):
+        check_svm(svm, msr, 2)
+    msr.has_svm = 1
