@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from .translator import Translator
 
 SAVED = {
-    "serving", "own_gs", "ring", "cs", "trap_flag", "inside", "gs", "passed", "entered", "iopl", "cache", "hash", "outer_hash",
+    "serving", "direct", "own_gs", "ring", "cs", "trap_flag", "inside", "gs", "passed", "entered", "iopl", "cache", "hash", "outer_hash",
     "pages", "adaptation",
 }  # fmt: skip
 MADE = {
-    "vm", "chaining", "inline_emulation", "translate_user", "record", "site", "overlay", "context_entered", "stops",
+    "vm", "chaining", "inline_emulation", "direct_callouts", "translate_user", "record", "site", "overlay", "context_entered", "stops",
 }  # fmt: skip
 
 
@@ -34,6 +34,7 @@ def translator_state(translator: "Translator") -> dict[str, Any]:
         "trap_flag": int(translator.trap_flag),
         "inside": int(translator.inside),
         "serving": int(translator.serving),
+        "direct": int(translator.direct),
         "gs": [int(translator.gs[name]) for name in SEGMENT.names or ()],
         "own_gs": [int(translator.own_gs[name]) for name in SEGMENT.names or ()],
         "entered": None if translator.entered is None else translator.entered.address,
@@ -66,7 +67,7 @@ def restore_translator(translator: "Translator", state: dict[str, Any]) -> None:
     """Put it back. Raises KeyError, TypeError or ValueError for anything that `translator_state` does not give."""
     translator.cs = word(state["cs"])
     translator.trap_flag, translator.inside = bool(word(state["trap_flag"])), bool(word(state["inside"]))
-    translator.serving = bool(word(state["serving"]))
+    translator.serving, translator.direct = bool(word(state["serving"])), bool(word(state["direct"]))
     translator.ring = word(state["ring"])
     for cache_of, values in ((translator.gs, state["gs"]), (translator.own_gs, state["own_gs"])):
         for name, value in zip(SEGMENT.names or (), values, strict=True):
