@@ -81,7 +81,8 @@ SCENES = (
     (TRANSLATED, "divzero", "iterations=5", ("callout",)),
     (TRANSLATED, "pgfault", "iterations=5", ("recover",)),
 )  # fmt: skip
-ENDINGS = ("trap_dispatch", "light_dispatch", "leave_ring", "idle", *DIRECT.values(), REFUSED)  # behind these marks the image is left
+# Behind these marks the image is left.
+ENDINGS = ("trap_dispatch", "light_dispatch", "leave_ring", "idle", *DIRECT.values(), REFUSED)
 OCCURRENCE = 2  # of each, the second is measured: the first may find tables that nobody has used yet
 
 

@@ -80,7 +80,7 @@ def come_back(address: int) -> Unit:
 
 
 def call_directly(address: int, entry: int) -> Unit:
-    """A callout that is direct: EAX is saved, and so are the arithmetic flags, ECX and EDX now; to the VMM's stack and routine."""
+    """A direct callout: EAX is saved, and so are the arithmetic flags, ECX and EDX now; to the VMM's stack and routine."""
     e = Emitter(address, 0)
     e.now = Recovery(None, called=True).spill(EAX)
     e.put(b"\x9f")  # LAHF

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from .translator import Translator
 
 SAVED = {
-    "serving", "direct", "own_gs", "ring", "cs", "trap_flag", "inside", "gs", "passed", "entered", "iopl", "cache", "hash", "outer_hash",
-    "pages", "adaptation",
+    "serving", "direct", "own_gs", "ring", "cs", "trap_flag", "inside", "gs", "passed", "entered", "iopl", "cache", "hash",
+    "outer_hash", "pages", "adaptation",
 }  # fmt: skip
 MADE = {
-    "vm", "chaining", "inline_emulation", "direct_callouts", "translate_user", "record", "site", "overlay", "context_entered", "stops",
+    "vm", "chaining", "inline_emulation", "direct_callouts", "translate_user", "record", "site", "overlay", "context_entered",
+    "stops",
 }  # fmt: skip
 
 

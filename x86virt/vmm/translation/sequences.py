@@ -282,7 +282,7 @@ class Writer:
         self.call_vmm("adapted_write", True, self.instruction)
         return ENDS if operation in NEAR_TRANSFERS else GOES_ON
 
-    # -- direct callouts ----------------------------------------------------------------------------------------------------------
+    # -- direct callouts ------------------------------------------------------------------------------------------------------
 
     def may_call_directly(self) -> bool:
         """Whether a direct callout can serve the guest's kernel here: nothing but the instruction itself is to be seen to."""
@@ -328,7 +328,7 @@ class Writer:
         self.call_directly("adapted_write", self.choices.store, operands)
         return GOES_ON
 
-    # -- inline -------------------------------------------------------------------------------------------------------------------
+    # -- inline ---------------------------------------------------------------------------------------------------------------
 
     def cli(self) -> bool:
         """CLI is one store to the virtual flag."""

@@ -5,6 +5,7 @@ and the flags what the guest's processor would hold there; when the guest is res
 translation of the guest's next instruction. Everything else of the VMM works on the guest's own state.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -139,8 +140,9 @@ class Translator:
         """What all units share, as the first units of an empty cache."""
         look_ups = [partial(common.look_up, table=layout.VMM_BASE + place) for place in (layout.HASH, layout.OUTER_HASH)]
         direct = [partial(common.call_directly, entry=entry) for entry in layout.DIRECT_ENTRIES]
-        general = look_ups[0], common.begin, common.call, common.come_back, look_ups[1]
-        for make in (*general, *direct, common.come_back_directly):
+        makers: list[Callable[[int], Unit]] = [look_ups[0], common.begin, common.call, common.come_back, look_ups[1]]
+        makers += [*direct, common.come_back_directly]
+        for make in makers:
             self.cache.add(make(self.cache.next_address))
 
     def admit(self, ring: int) -> None:
