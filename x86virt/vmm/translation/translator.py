@@ -564,6 +564,7 @@ class Translator:
 
     def drop(self, units: list[Unit]) -> None:
         """Forget units whose code is no longer what it was."""
+        self.stops.remember_passed()
         for unit in list(units):
             if unit.alive:
                 if self.x87_pointer_lies_in(unit):
@@ -577,6 +578,7 @@ class Translator:
         """Throw the whole cache away."""
         self.count("flush")
         self.set_x87_pointer()
+        self.stops.remember_passed()
         self.cache.clear(self.COMMON)
         self.hash.clear()
         self.outer_hash.clear()
