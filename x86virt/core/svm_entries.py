@@ -4,7 +4,17 @@ EFER.SVME and VM_HSAVE_PA are set as WRMSR would. The host's EIP at VMRUN is `cp
 `run` ends once the guest was left (core/layout.py, HOOK). Addresses are those of pages.
 """
 
-from ..isa.events import EVENT_SVM_VMCB_READ, EVENT_SVM_VMCB_WRITE, EVENT_SYS_WRMSR
+from ..isa.events import (
+    EVENT_SVM_CLGI,
+    EVENT_SVM_INVLPGA,
+    EVENT_SVM_STGI,
+    EVENT_SVM_VMCB_READ,
+    EVENT_SVM_VMCB_WRITE,
+    EVENT_SVM_VMLOAD,
+    EVENT_SVM_VMRUN,
+    EVENT_SVM_VMSAVE,
+    EVENT_SYS_WRMSR,
+)
 from .charge import charge
 from .jit import entry
 from .model_specific import write_stored
@@ -26,18 +36,21 @@ def svm_write_register(state, number, low, high):
 @entry
 def svm_run(state, ram, address):
     """VMRUN: OK with the guest about to begin, or back in the host if it was refused; SHUTDOWN."""
+    charge(state[0], EVENT_SVM_VMRUN, 1)
     return run_guest(state[0], ram, address)
 
 
 @entry
 def svm_load(state, ram, address):
     """VMLOAD."""
+    charge(state[0], EVENT_SVM_VMLOAD, 1)
     vmload(state[0], ram, address)
 
 
 @entry
 def svm_save(state, ram, address):
     """VMSAVE."""
+    charge(state[0], EVENT_SVM_VMSAVE, 1)
     vmsave(state[0], ram, address)
 
 
@@ -45,14 +58,17 @@ def svm_save(state, ram, address):
 def svm_set_interrupts(state, on):
     """STGI (1) or CLGI (0)."""
     if on == 1:
+        charge(state[0], EVENT_SVM_STGI, 1)
         stgi(state[0])
     else:
+        charge(state[0], EVENT_SVM_CLGI, 1)
         clgi(state[0])
 
 
 @entry
 def svm_invalidate(state, gla, asid):
     """INVLPGA."""
+    charge(state[0], EVENT_SVM_INVLPGA, 1)
     invalidate_in_space(state[0], gla, asid)
 
 

@@ -1,6 +1,5 @@
 """The instructions of SVM (AMD publication 24593, section 15.5, and volume 3): VMRUN itself is in svm_run.py."""
 
-from ..isa.events import EVENT_SVM_CLGI, EVENT_SVM_INVLPGA, EVENT_SVM_STGI, EVENT_SVM_VMLOAD, EVENT_SVM_VMSAVE
 from ..isa.registers import EAX, ECX, FS, GS, LDTR, TR
 from ..isa.svm import (
     EFER_SVME,
@@ -26,7 +25,6 @@ from ..isa.system_ops import (
 )
 from ..isa.vectors import GP, UD
 from .address_space import invlpga
-from .charge import charge
 from .fault import raise_fault, raise_plain
 from .jit import kernel
 from .layout import N_SYSTEM_CALL_REGISTERS, OK
@@ -42,7 +40,6 @@ from .svm_vmcb import get_32, page_for_reading, page_for_writing, put_64, touch
 @kernel
 def vmload(cpu, ram, address):
     """VMLOAD: FS, GS, TR and LDTR with their hidden parts, the registers of SYSCALL and SYSENTER."""
-    charge(cpu, EVENT_SVM_VMLOAD, 1)
     touch(cpu, address + VMCB_SAVE_AREA, VMCB_SAVE_END - VMCB_SAVE_AREA)
     place = page_for_reading(cpu, ram, address)
     load_segment_from(cpu, ram, place, FS, VMCB_FS)
@@ -60,7 +57,6 @@ def vmload(cpu, ram, address):
 @kernel
 def vmsave(cpu, ram, address):
     """VMSAVE: what VMLOAD loads."""
-    charge(cpu, EVENT_SVM_VMSAVE, 1)
     touch(cpu, address + VMCB_SAVE_AREA, VMCB_SAVE_END - VMCB_SAVE_AREA)
     place = page_for_writing(cpu, ram, address)
     save_segment_to(cpu, ram, place, FS, VMCB_FS)
@@ -91,7 +87,6 @@ def with_vmcb(cpu, ram, operation, u):
 @kernel
 def invalidate_in_space(cpu, gla, asid):
     """INVLPGA: the page of a linear address in an address space; one that there is not holds none."""
-    charge(cpu, EVENT_SVM_INVLPGA, 1)
     if asid < address_spaces(cpu):
         invlpga(cpu, gla, asid)
     return OK
@@ -100,7 +95,6 @@ def invalidate_in_space(cpu, gla, asid):
 @kernel
 def stgi(cpu):
     """STGI."""
-    charge(cpu, EVENT_SVM_STGI, 1)
     cpu.svm.gif = 1
     return OK
 
@@ -108,7 +102,6 @@ def stgi(cpu):
 @kernel
 def clgi(cpu):
     """CLGI."""
-    charge(cpu, EVENT_SVM_CLGI, 1)
     cpu.svm.gif = 0
     return OK
 

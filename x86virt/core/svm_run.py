@@ -1,6 +1,5 @@
 """VMRUN (AMD publication 24593, section 15.5, and volume 3, VMRUN)."""
 
-from ..isa.events import EVENT_SVM_VMRUN
 from ..isa.registers import CR3_PAE_ADDRESS, CR4_PAE, CR4_PSE, EFER_NXE, EFLAGS_IF, PTE_ADDRESS
 from ..isa.svm import (
     EVENT_ERROR_VALID,
@@ -53,7 +52,6 @@ from ..isa.vectors import (
     OF,
 )
 from .address_space import enter_address_space, flush_address_space, flush_all_address_spaces
-from .charge import charge
 from .deliver import inject_event
 from .jit import kernel
 from .layout import NESTED_NPT, NESTED_OFF, OK, SVM_GUEST
@@ -178,7 +176,6 @@ def enter_guest(cpu, ram, place):
 @kernel
 def run_guest(cpu, ram, address):
     """VMRUN of the VMCB at a physical address, once the instruction itself was found legal; `cpu.rip` is behind it."""
-    charge(cpu, EVENT_SVM_VMRUN, 1)
     # 1. Save the host.
     save_host_state(cpu, ram)
     # 2. The controls.

@@ -94,17 +94,17 @@ ROWS: tuple[Row, ...] = (
     insn("CPUID", "0F A2", "", "system:CPUID", "", "identity and features", exits="CPUID"),
     # SVM: #UD without EFER.SVME and outside protected mode, then #GP(0) outside ring 0
     *(
-        insn(name, f"0F 01 {opcode}", "", f"system:{name}", "", meaning, exits=name, **KERNEL)
+        insn(name, f"0F 01 {opcode}", "", f"system:{name}", f"svm.{name.lower()}", meaning, exits=name, **KERNEL)
         for name, opcode, meaning in (
             ("VMRUN", "D8", "enter a guest"),
             ("VMLOAD", "DA", "load state from a VMCB"),
             ("VMSAVE", "DB", "save state to a VMCB"),
             ("STGI", "DC", "set the global interrupt flag"),
             ("CLGI", "DD", "clear the global interrupt flag"),
-            ("SKINIT", "DE", "start a secure loader"),
             ("INVLPGA", "DF", "forget a translation of an address space"),
         )
     ),
+    insn("SKINIT", "0F 01 DE", "", "system:SKINIT", "", "start a secure loader; #UD, for want of one", exits="SKINIT", **KERNEL),
     insn("VMMCALL", "0F 01 D9", "", "system:VMMCALL", "", "call the hypervisor; #UD if it does not intercept", exits="VMMCALL"),
     # segment registers
     insn("MOV", "8C /r", "Ev,Sw", "system:SREG_TO_REGISTER", "ins.mov_rr", "store a segment selector", memory="ins.store", **LEAK),
