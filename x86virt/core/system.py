@@ -26,8 +26,8 @@ from ..isa.system_ops import (
     SYSTEM_RDPMC,
     SYSTEM_STI,
     SYSTEM_UD2,
-    SYSTEM_VMRUN,
     SYSTEM_VMCALL,
+    SYSTEM_VMRUN,
     SYSTEM_WBINVD,
     SYSTEM_WRMSR,
 )
