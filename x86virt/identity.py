@@ -199,18 +199,18 @@ def load_identity(cpu: Any, profile: Profile) -> None:
     msr.extended_features = profile.integer("cpuid.extended_features")
     msr.is_intel = int(is_intel(profile))
     msr.physical_bits = profile.integer("cpuid.physical_address_bits")
-    msr.has_svm = has_svm(profile)
-    msr.svm_features = svm_features(profile)
     for number, value in capability_registers(profile).items():
         msr.vmx_capability[number] = signed(value)
     cpu.vmx.field_offered[:] = offered_fields(profile)
+    msr.has_svm = has_svm(profile)
+    msr.svm_features = svm_features(profile)
 
 
 def reset_model_specific(msr: Any) -> None:
     """The model-specific registers that only store, as after a reset (SDM volume 3, table 9-1)."""
-    for name in ("efer", "vm_cr", "vm_hsave_pa", "svm_key"):
+    for name in ("efer", "mtrr_default", "mtrr_physical", "mtrr_fixed", "mcg_status", "mc_control", "feature_control"):
         msr[name] = 0
-    for name in ("mtrr_default", "mtrr_physical", "mtrr_fixed", "mcg_status", "mc_control", "feature_control"):
+    for name in ("vm_cr", "vm_hsave_pa", "svm_key"):
         msr[name] = 0
     msr.pat = RESET_PAT
     msr.misc_enable = RESET_MISC_ENABLE
