@@ -94,6 +94,10 @@ class BinaryTranslation(SoftwareVmm):
         vm.translator.set_x87_pointer()
         vm.translator.pass_callout()
 
+    def on_host_timer(self, vm: VirtualMachine, exit: Exit) -> None:
+        """A virtual device's deadline has come: resuming delivers what it raised. A trap that the guest waits for comes first."""
+        vm.translator.finish_step()
+
     def on_own_step(self, vm: VirtualMachine, exit: Exit) -> None:
         """The one instruction that was to run by itself has retired; if the guest asked for that, it gets its trap."""
         if vm.vcpu.single_stepped:

@@ -13,7 +13,7 @@ from x86virt.core.layout import NEVER
 from x86virt.guests import find_guest
 from x86virt.vmm.translation import saving
 
-GUESTS = ("hello", "callret", "syscall", "divzero", "pgfault", "portio", "ptemod", "cr3switch", "smc")
+GUESTS = ("hello", "callret", "syscall", "divzero", "pgfault", "portio", "ptemod", "cr3switch", "smc", "truefault")
 
 
 def machine_of(guest: str, options: str = "") -> Machine:
@@ -64,6 +64,14 @@ def test_a_small_cache_is_thrown_away_and_made_again() -> None:
     small, large = counts("smc", ",tc_size=4K"), counts("smc")
     assert small["translator.flush"] > large["translator.flush"] == 0
     assert small["translator.unit"] > large["translator.unit"]
+
+
+def test_what_was_occupied_at_most_is_counted() -> None:
+    machine = machine_of("smc")
+    occupied = machine.run().ledger.event_count("translator.occupied")
+    assert occupied == machine.vm.translation.cache.used > counts("smc")["translator.byte"]  # never thrown away
+    small = machine_of("smc", ",tc_size=4K").run().ledger.event_count("translator.occupied")
+    assert 2048 <= small <= 4096
 
 
 def test_modified_code_is_dropped() -> None:

@@ -78,6 +78,12 @@ PLACES = {"guest_kernel": "in the guest's kernel", "guest_user": "in its program
 LOADS_DIRECTLY = ("REGISTER_TO_SREG", "POP_SREG", "LOAD_FAR_POINTER")
 JUMPS_DIRECTLY = ("JMP_FAR", "JMP_FAR_INDIRECT", "CALL_FAR", "CALL_FAR_INDIRECT")
 
+# A divergence that is declared of each load of a segment register.
+OWN_ENTRIES = (
+    "The entries on which the VMM keeps a CS or SS that no table says any more it loads too, where the bare machine raises #GP: "
+    "a declared divergence."
+)
+
 
 def divergences(row: Row) -> dict[str, list[str]]:
     """What `trap-and-emulate` declares to differ, by the guest's mode: fields of its state."""
@@ -86,11 +92,13 @@ def divergences(row: Row) -> dict[str, list[str]]:
 
 @functools.cache
 def declared_divergences(strategy: str) -> dict[str, dict[str, list[str]]]:
-    """The same of all rows and of any technique, by name."""
+    """The same of all rows and of any technique, by name; loads of the VMM's own entries apart (OWN_ENTRIES)."""
     from ..vmm.registry import find_strategy
 
     found: dict[str, dict[str, list[str]]] = {}
     for name, mode, field in sorted(find_strategy(strategy).known_divergences):
+        if field == "segment":
+            continue
         found.setdefault(name, {}).setdefault(mode, []).append(field)
     return found
 
@@ -115,12 +123,12 @@ def _trap_and_emulate(row: Row, operation: str) -> str:
         return (
             "It executes directly when the VMM's table holds the guest's descriptor. A selector that it lacks, and "
             "any load of SS "
-            f"with RPL 0, raises #GP: exit general_protection, {path}."
+            f"with RPL 0, raises #GP: exit general_protection, {path}. {OWN_ENTRIES}"
         )
     if operation in JUMPS_DIRECTLY:
         return (
             f"It executes directly where the VMM's table lets it; else it raises #GP: exit general_protection, "
-            f"{path}."
+            f"{path}. {OWN_ENTRIES}"
         )
     declared = divergences(row)
     if declared:

@@ -178,6 +178,8 @@ def with_options(strategy: "type[Strategy]", pairs: Sequence[tuple[str, str]]) -
             known = ", ".join(declared) or "none"
             advice = f"its options are: {known}{near_matches(key, declared)}"
             raise StrategyError(f"strategy {strategy.name}", f"no option {show(key)}", advice)
+        if sum(name == key for name, _ in pairs) > 1:
+            raise StrategyError(f"strategy {strategy.name}", f"{key} is chosen twice", f"give {key} once")
         try:
             chosen[key] = declared[key].read(text)
         except ValueError:

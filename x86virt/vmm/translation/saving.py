@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 SAVED = {
     "serving", "own_gs", "ring", "cs", "trap_flag", "inside", "gs", "passed", "entered", "iopl", "cache", "hash", "outer_hash",
-    "pages", "adaptation",
+    "pages", "adaptation", "program_since",
 }  # fmt: skip
 MADE = {
     "vm", "chaining", "inline_emulation", "translate_user", "record", "site", "overlay", "context_entered", "stops",
+    "step_owed",
 }  # fmt: skip
 
 
@@ -46,6 +47,7 @@ def translator_state(translator: "Translator") -> dict[str, Any]:
         "outer_hash": hash_state(translator.outer_hash),
         "written": sorted(map(list, translator.pages.written)),
         "adaptation": translator.adaptation.state(),
+        "program_since": translator.program_since,
     }
 
 
@@ -74,6 +76,8 @@ def restore_translator(translator: "Translator", state: dict[str, Any]) -> None:
     passed = state["passed"]
     translator.passed = None if passed is None else (int(passed[0]), word(passed[1]), word(passed[2]))
     translator.iopl = int(state["iopl"])
+    since = state["program_since"]
+    translator.program_since = None if since is None else ticks_of(since, translator.program_ticks())
     cache = translator.cache
     if cache.units:
         cache.clear(translator.COMMON)
@@ -137,6 +141,13 @@ def context_of(values: list[int]) -> Context:
     """A context from its numbers."""
     selector, segment_base, limit, iopl, narrow_stack, single, trap_flag, cpl, root = map(word, values)
     return Context(selector, segment_base, limit, iopl, bool(narrow_stack), bool(single), bool(trap_flag), cpl, root)
+
+
+def ticks_of(value: Any, most: int) -> int:
+    """A number of ticks that have passed."""
+    if not isinstance(value, int) or not 0 <= value <= most:
+        raise ValueError(f"{value!r:.40} is no number of ticks up to {most}")
+    return value
 
 
 def word(value: Any) -> int:

@@ -15,6 +15,8 @@ from ...isa.events import (
     EVENT_ID,
     EVENT_SYS_INT_N_CPL3_TO_CPL0,
     EVENT_TRANSLATOR_LOOKUP_HIT,
+    EVENT_TRANSLATOR_OCCUPIED,
+    MODE_GUEST_USER,
 )
 from ...isa.registers import (
     AR_DB,
@@ -92,10 +94,12 @@ class Translator:
         self.own_gs = vm.processor.cpu.seg[GS].copy()  # the VMM's GS, as such a callout found it
         self.site: tuple[Unit, Site] | None = None  # the callout that brought control here
         self.passed: tuple[int, int, int] | None = None  # behind a callout: instructions retired, EIP, where to go on
+        self.step_owed = False  # the exit came behind an instruction under TF, before its trap
         self.overlay: dict[int, int] = {}  # registers that are in the record while the processor stands in a sequence
         self.entered: Unit | None = None  # where the guest goes on, its pages not yet marked accessed
         self.context_entered: Context | None = None  # in which the guest was last resumed to run on
         self.iopl = -1  # for which the kernel's table of POPF stands
+        self.program_since: int | None = None  # in a program that runs translated: ticks of programs up to there
 
     # -- the region ---------------------------------------------------------------------------------------------------------
 
@@ -167,6 +171,25 @@ class Translator:
         event_id = EVENT_ID[f"translator.{event}"]
         vmm_charge(self.vm.processor.state, event_id, number, number * int(self.vm.processor.cpu.price[event_id]))
 
+    def count_occupied(self) -> None:
+        """Count the bytes of the cache that are in use for the first time."""
+        known = int(self.vm.processor.cpu.ledger_count[EVENT_TRANSLATOR_OCCUPIED].sum())
+        if self.cache.used > known:
+            self.count("occupied", self.cache.used - known)
+
+    # -- time in translated code ----------------------------------------------------------------------------------
+
+    def program_ticks(self) -> int:
+        """The ticks of all programs, however they ran: all that ran in the processor's ring 3."""
+        return int(self.vm.processor.cpu.ledger_ticks[:, MODE_GUEST_USER].sum())
+
+    def settle_program(self) -> None:
+        """Count the ticks of the program that runs translated, up to now; the others run directly."""
+        if self.program_since is not None:
+            now = self.program_ticks()
+            self.count("program_tick", now - self.program_since)
+            self.program_since = now
+
     # -- from the cache to the guest ------------------------------------------------------------------------------------------
 
     def runs_inside(self, frame: Frame) -> bool:
@@ -217,7 +240,10 @@ class Translator:
     def leave(self, frame: Frame, vector: int) -> Site | None:
         """At an exit from translated code: make the frame and the registers the guest's. Returns the callout's site."""
         cpu = self.vm.processor.cpu
+        self.settle_program()
+        self.program_since = None
         self.site = None
+        self.step_owed = vector != layout.CALLOUT_VECTOR and self.has_stepped(frame.eip)
         if vector == layout.CALLOUT_VECTOR:
             self.site = self.cache.site_before(frame.eip)
             recovery = self.site[1].recovery
@@ -237,14 +263,19 @@ class Translator:
         return self.site[1] if self.site is not None else None
 
     def owes_step_trap(self) -> bool:
-        """Whether the processor stands behind a guest instruction that ran under TF, in front of the callout for its trap."""
+        """Whether the processor stands behind a guest instruction that ran under TF, before the callout for its trap."""
         place = int(self.vm.processor.cpu.rip)
-        if not self.inside or not self.cache.holds(place):
-            return False
+        return self.inside and self.cache.holds(place) and self.has_stepped(place)
+
+    def has_stepped(self, place: int) -> bool:
+        """Whether the instruction of a unit that was made for the guest's TF is complete where the processor stands in it."""
         unit = self.cache.unit_at(place)
-        offset = place - unit.address
-        site = unit.sites.get(offset)
-        return site is not None and site.kind == "own_step" and unit.context.trap_flag and not unit.notes[offset] & NOTE_RETIRES
+        return unit.context.trap_flag and any(note & NOTE_RETIRES for note in unit.notes[: place - unit.address])
+
+    def finish_step(self) -> None:
+        """If an interrupt of the machine's came between an instruction under TF and its trap, the guest gets that now."""
+        if self.step_owed:
+            self.vm.events.single_step_trap()
 
     def look(self, frame: Frame) -> None:
         """The processor has stopped in translated code: make the frame the guest's, and change nothing else."""
@@ -358,6 +389,7 @@ class Translator:
         if context.cpl == 0:
             self.prepare_kernel_images(context.iopl)
         self.inside = True
+        self.program_since = None if context.ring == INNERMOST_RING else self.program_ticks()
         return Frame(address, layout.TRANSLATED_CODE_SELECTOR | context.ring, frame.eflags & ~EFLAGS_TF, frame.esp, frame.ss)
 
     def hash_of(self, context: Context) -> HashTable:
@@ -400,7 +432,11 @@ class Translator:
         return found if found is not None else self.translate(eip, context)
 
     def translate(self, eip: int, context: Context) -> tuple[Unit, int]:
-        """Make a unit. Raises GuestFault where the guest's code cannot be fetched."""
+        """Make a unit. Raises GuestFault where the guest's code cannot be fetched.
+
+        That is work for ring 0: tracing its frames takes write permission from the pages that map them, by INVLPG.
+        """
+        self.leave_ring()
         if not self.cache.has_room(MOST_BYTES):
             self.flush()
         self.pages.begin()
@@ -412,6 +448,7 @@ class Translator:
         self.count("instruction", unit.instructions)
         self.count("guest_byte", len(unit.guest))
         self.count("byte", len(unit.octets))
+        self.count_occupied()
         return unit, unit.address
 
     def prepare_flag_images(self) -> None:
@@ -497,6 +534,7 @@ class Translator:
 
     def drop(self, units: list[Unit]) -> None:
         """Forget units whose code is no longer what it was."""
+        self.stops.remember_passed()
         for unit in list(units):
             if unit.alive:
                 if self.x87_pointer_lies_in(unit):
@@ -510,6 +548,7 @@ class Translator:
         """Throw the whole cache away."""
         self.count("flush")
         self.set_x87_pointer()
+        self.stops.remember_passed()
         self.cache.clear(self.COMMON)
         self.hash.clear()
         self.outer_hash.clear()
