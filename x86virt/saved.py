@@ -66,6 +66,7 @@ from .saved_disks import (
     restore_disks,
     restore_overlays,
 )
+from .saved_guests import check_svm
 from .vmm.isolation import set_owners
 from .vmm.registry import find_strategy
 from .vmm.saved_interpreter import fill_interpreter, interpreter_arrays
@@ -520,6 +521,7 @@ def check_processor(machine: Machine, arrays: dict[str, np.ndarray]) -> None:
     if (entries["frame"] < 0).any() or (entries["frame"] > 1 << 52).any() or (entries["page"] < -1).any():
         raise ValueError("its TLB entries are out of range")
     check_chains(units, entries, arrays["cpu.tlb_buckets"])
+    check_svm(arrays["cpu.svm"].reshape(-1)[0], arrays["cpu.msr"].reshape(-1)[0], int(arrays["cpu.world"][0]))
     check_nested(arrays["cpu.nested"].reshape(-1)[0], fresh["nested"].reshape(-1)[0])
     if not np.isin(arrays["cpu.tlb_tags"]["large_shift"], (0, 12, 21, 22)).all():
         raise ValueError("its TLB tags are out of range")
