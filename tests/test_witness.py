@@ -375,8 +375,8 @@ CODE_BREAKPOINTS = st.sampled_from((0x400, 0x402, 0x455, 0x4AA, 0x10402, 0x2002)
 
 @settings(max_examples=40)
 @given(
-    number=st.integers(0, 7), value=st.one_of(DOUBLEWORDS, st.just(0xFFC00000)), control=CODE_BREAKPOINTS, new=CODE_BREAKPOINTS, places=st.lists(
-        st.sampled_from((0, 0x1234)), min_size=4, max_size=4), cpl=LEVELS, extensions=st.booleans(),
+    number=st.integers(0, 7), value=st.one_of(DOUBLEWORDS, st.just(0xFFC00000)), control=CODE_BREAKPOINTS, cpl=LEVELS,
+    new=CODE_BREAKPOINTS, places=st.lists(st.sampled_from((0, 0x1234)), min_size=4, max_size=4), extensions=st.booleans(),
 )  # fmt: skip
 def test_moves_to_debug_registers(number, value, control, new, places, cpl, extensions):
     made = Made(bytes([0x0F, 0x23, 0xC0 | number << 3]), cpl, registers={0: new if number in (5, 7) else value})
@@ -531,8 +531,14 @@ MEMBERS = {
 }  # fmt: skip
 USUAL = (0.5, 2.0)  # the range of an estimate
 # What lies outside it and is charged its class all the same: LMSW loads the real CR0, SGDT and SMSW to memory check and
-# write an operand, a far jump to the same ring has no frame to read.
+# write an operand, a far jump to the same ring has no frame to read; MOV to a debug register looks at all breakpoints, RDTSC
+# and RDPMC are long instructions themselves, LSS reads a pointer and checks a stack.
 APART = {
+    b"\x0f\x23\xc0": (1.5, 2.5),
+    b"\x0f\x23\xf8": (1.5, 2.5),
+    b"\x0f\x31": (1.5, 2.5),
+    b"\x0f\x33": (1.5, 3.0),
+    b"\x0f\xb2\x8c" + ESP_MINUS_200: (1.5, 2.5),
     b"\x0f\x01\xf1": (3.0, 4.0),
     b"\x0f\x01\x84" + ESP_MINUS_200: (1.5, 2.5),
     b"\x0f\x01\xa4" + ESP_MINUS_200: (1.5, 2.5),
