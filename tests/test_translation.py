@@ -13,7 +13,7 @@ from x86virt.core.layout import NEVER
 from x86virt.guests import find_guest
 from x86virt.vmm.translation import saving
 
-GUESTS = ("hello", "callret", "syscall", "divzero", "pgfault", "portio", "ptemod", "cr3switch", "smc")
+GUESTS = ("hello", "callret", "syscall", "divzero", "pgfault", "portio", "ptemod", "cr3switch", "smc", "truefault")
 
 
 def machine_of(guest: str, options: str = "") -> Machine:
