@@ -184,7 +184,7 @@ def test_pages_have_the_rights_that_the_guests_tables_give_a_program(name: str, 
         code = ACCESSES[name](page)
         steps += [Step(code, 0)] if page != 0x8B000 and name not in ("push", "pushf", "call", "execute") else []
         steps += [Step(code, 3, 0x3202), Step(code, 3)]
-    code_of_pages = dict.fromkeys(PAGES, b"B\xcd\x80")
+    code_of_pages = dict.fromkeys((DATA, *PAGES), b"B\xcd\x80")
     kernel = Kernel(steps, pages=dict(PAGES), octets=code_of_pages, write_protect=write_protect)
     assert judge(kernel, TRANSLATED, 1).kind == EQUAL
 

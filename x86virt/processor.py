@@ -20,7 +20,6 @@ from .core.entries import (
     writable_place_of,
     write_debug_register,
 )
-from .core.jit import JIT_DISABLED
 from .core.layout import BLOCK, CODE, CPU, DETAIL, MAX_BLOCKS, MAX_UOPS, NEVER, UOP
 from .core.physical_map import BUS, PAM_ALL_RAM, SHADOW_END, SHADOW_FIRST
 from .core.run import run
@@ -51,6 +50,7 @@ from .isa.registers import (
 )
 from .ledger import Ledger
 from .profile import Profile
+from .records import record_array
 
 PAGE_BYTES = 4096
 CODE_MASK_BYTES = 4  # behind RAM and ROM, one mask of decoded code per page; then a byte per page of RAM, its owner
@@ -96,10 +96,13 @@ DEBUGGER_FIELDS = (
 )  # fmt: skip
 
 
-def record_array(dtype: np.dtype, length: int = 1) -> np.ndarray:
-    """A zeroed array of records, as the jitted code takes it: under the interpreter their fields must be attributes."""
-    array = np.zeros(length, dtype)
-    return array.view(np.recarray) if JIT_DISABLED else array
+def debugger_bytes(state: np.ndarray) -> np.ndarray:
+    """The DEBUGGER_FIELDS of a processor's record, which lie together, as one view of bytes."""
+    assert CPU.fields is not None
+    first = CPU.fields[DEBUGGER_FIELDS[0]][1]
+    octets = sum(CPU.fields[name][0].itemsize for name in DEBUGGER_FIELDS)
+    assert CPU.fields[DEBUGGER_FIELDS[-1]][1] + 8 == first + octets
+    return state.view(np.ndarray).view(np.uint8)[first : first + octets]
 
 
 class Processor:
@@ -127,10 +130,10 @@ class Processor:
         self.blocks = record_array(BLOCK, MAX_BLOCKS)
         self.uops = record_array(UOP, MAX_UOPS)
         self.details = record_array(DETAIL, MAX_UOPS)
-        self.cpu = self.state.view(np.recarray)[0]
-        self.code = self.codes.view(np.recarray)[0]
+        self.cpu = self.state[0]
+        self.code = self.codes[0]
         self.checks_isolation = False
-        self.board = self.boards.view(np.recarray)[0]
+        self.board = self.boards[0]
         self.cpu.cache_all = int(cache_model == "all")
 
     @property

@@ -195,7 +195,7 @@ def decode_row(octets: bytes, bits: int) -> tuple[Row | None, int]:
     from ..core.decode import DECODED_OK, TRUNCATED
     from ..core.entries import decode_bytes
     from ..core.layout import CODE
-    from ..processor import record_array
+    from ..records import record_array
 
     codes = record_array(CODE)
     record = codes["decoded"][0]

@@ -41,7 +41,7 @@ from ..core.run import deliver_external, take_requested_interrupt
 from ..isa.events import EVENT_IDLE_HALT, EVENT_INS_NOP, EVENT_VMM_INTERPRET
 from ..isa.registers import CR0_PE, CR4_PAE, CS, EFLAGS_VM, ESP
 from ..isa.table import ROWS
-from ..processor import DEBUGGER_FIELDS, PAGE_BYTES
+from ..processor import PAGE_BYTES, debugger_bytes
 from ..start.boot import Boot
 from ..start.enter import enter
 from . import hardware_state
@@ -87,7 +87,7 @@ class Interpreter:
         mine, machines = (record.view(np.ndarray) for record in (self.processor.state, vm.processor.state))
         self._shared = mine[SHARED_FIELDS], machines[SHARED_FIELDS]
         self._returned = mine[RETURNED_FIELDS], machines[RETURNED_FIELDS]
-        self._debugger = mine[list(DEBUGGER_FIELDS)], machines[list(DEBUGGER_FIELDS)]
+        self._debugger = debugger_bytes(mine), debugger_bytes(machines)
         self.stride, self.next_look = 1, 0
 
     # -- one instruction --------------------------------------------------------------------------------------------

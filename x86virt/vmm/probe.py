@@ -66,6 +66,7 @@ class BareTwin:
 
     def __init__(self, machine: "Machine") -> None:
         self.processor = Processor(machine.profile, machine.memory_bytes)
+        self.memory_behind = np.zeros_like(self.processor.ram)  # the guest's behind the instruction that is looked at
         self.machine = machine
         self.disks = machine.disks  # it has none of its own
 
@@ -74,11 +75,10 @@ class BareTwin:
         return self.machine.console()
 
     def enter(self, state: VirtualState) -> None:
-        """Take over a virtual state."""
+        """Take over a virtual state, whose memory has been copied to this machine's."""
         processor = self.processor
         cpu = processor.cpu
         processor.reset()
-        processor.ram[:] = state.memory
         for number, name in enumerate(GENERAL_REGISTERS):
             cpu.gpr[number] = state.registers[name]
         for name in ("cr0", "cr2", "cr3", "cr4", "gdtr_base", "gdtr_limit", "idtr_base", "idtr_limit"):
@@ -150,18 +150,18 @@ class Probe:
         """Execute the instruction on the twin and deprivileged, log what differs."""
         machine = self.machine
         cpu = machine.processor.cpu
-        before = machine.strategy.virtual_state(machine)
-        text = disassemble(machine.bytes_at(before.registers["eip"] + before.segments["cs"].base, 15), int(cpu.rip))
-        n, rip = int(cpu.retired), int(cpu.rip)
         if self.twin is None:
             self.twin = BareTwin(machine)
+        before = machine.strategy.virtual_state(machine, self.twin.processor.ram)
+        text = disassemble(machine.bytes_at(before.registers["eip"] + before.segments["cs"].base, 15), int(cpu.rip))
+        n, rip = int(cpu.retired), int(cpu.rip)
         self.twin.enter(before)
         expected = self.twin.step()
         outcome = self.execute()
         if int(cpu.cpl) == 0:  # it trapped after all: the VMM performs it, nothing was silent
             machine.act(outcome) if outcome else None
             return
-        got = machine.strategy.virtual_state(machine)
+        got = machine.strategy.virtual_state(machine, self.twin.memory_behind)
         expected.devices = got.devices
         for field, mine, bare in got.differences(expected):
             name = field.split("[")[0]

@@ -89,7 +89,7 @@ class VirtualState:
             rows.append(("console", repr(self.console[-60:]), repr(other.console[-60:])))
         if self.devices != other.devices:
             rows.append(("devices", self.devices.hex(), other.devices.hex()))
-        for first, last in runs(np.nonzero(self.memory != other.memory)[0][:MOST_BYTES]):
+        for first, last in runs(differing_bytes(self.memory, other.memory)):
             mine, theirs = (which.memory[first : last + 1].tobytes().hex(" ") for which in (self, other))
             rows.append((f"memory[{first:#x}]", mine, theirs))
         if self.sectors != other.sectors:
@@ -116,6 +116,13 @@ class VirtualState:
 def sector_text(content: bytes | None) -> str:
     """How a report names a sector."""
     return "not written" if content is None else hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
+def differing_bytes(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """The first places at which two memories differ; most often none, which is seen eight bytes at a time."""
+    if np.array_equal(mine.view(np.int64), theirs.view(np.int64)):
+        return np.zeros(0, np.int64)
+    return np.nonzero(mine != theirs)[0][:MOST_BYTES]
 
 
 def runs(places: np.ndarray) -> list[tuple[int, int]]:
@@ -198,12 +205,13 @@ def virtual_registers(vm: "VirtualMachine") -> tuple[dict[str, int], dict[str, S
     return registers, segments
 
 
-def virtual_state(vm: "VirtualMachine") -> VirtualState:
-    """S of a guest under a VMM, read from what the VMM and the hardware hold."""
+def virtual_state(vm: "VirtualMachine", into: np.ndarray | None = None) -> VirtualState:
+    """S of a guest under a VMM, read from what the VMM and the hardware hold; memory is copied, to a place that may be given."""
     registers, segments = virtual_registers(vm)
     machine = vm.machine
     devices = devices_of(vm.board)
-    return VirtualState(registers, segments, vm.guest_ram(), machine.console(), devices, machine.disks.written())
+    memory = vm.guest_ram(into)
+    return VirtualState(registers, segments, memory, machine.console(), devices, machine.disks.written())
 
 
 def segment_state(selector: int, base: int, limit: int, access: int) -> SegmentState:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from .exits import Exit, VmmError
 from .instruction import bytes_at_trap, text_at_trap
 from .options import OF_TOOLKIT, Option, Value
@@ -84,8 +86,8 @@ class Strategy:
             return bare_registers(machine)
         return virtual_registers(machine.vm)
 
-    def virtual_state(self, machine: "Machine") -> VirtualState:
-        """The guest's state as this technique really holds it (design, section 2a)."""
+    def virtual_state(self, machine: "Machine", into: np.ndarray | None = None) -> VirtualState:
+        """The guest's state as this technique really holds it (design, section 2a); a VMM's copy of memory may have its place."""
         if machine.vm is None:
             return bare_state(machine)
-        return virtual_state(machine.vm)
+        return virtual_state(machine.vm, into)

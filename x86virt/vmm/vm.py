@@ -18,7 +18,7 @@ from ..core.layout import MODEL_SPECIFIC
 from ..identity import reset_model_specific
 from ..isa.events import EVENT_ID, EVENT_VMM_UNPRICED_HOOK, EVENTS
 from ..isa.registers import CS, ESP
-from ..processor import record_array
+from ..records import record_array
 from . import layout
 from .crossings import Crossings
 from .emulate import emulate
@@ -64,13 +64,13 @@ class VirtualMachine:
         if option("p2m") == "scattered":  # in descending order
             self.p2m = self.p2m[::-1].copy()
         self.boards = record_array(BOARD)
-        self.board = self.boards.view(np.recarray)[0]
+        self.board = self.boards[0]
         self.guest = GuestMemory(self)
         region = self.processor.memory[layout.VCPU_RECORD : layout.VCPU_RECORD + layout.VCPU.itemsize]
         self.vcpu = VirtualCpu(region, ring)
         self.model_specific = record_array(MODEL_SPECIFIC)
         self.model_specific[0] = self.processor.cpu.msr
-        reset_model_specific(self.model_specific.view(np.recarray)[0])
+        reset_model_specific(self.model_specific[0])
         self.unpriced = 0
         self.exits: dict[str, list[int]] = {}
         policy, size = str(option("shadow")), int(option("shadow_size"))
@@ -179,10 +179,14 @@ class VirtualMachine:
         self.m2p = np.full(self.processor.ram_bytes // PAGE, -1, np.int64)
         self.m2p[self.p2m] = np.arange(len(self.p2m))
 
-    def guest_ram(self) -> np.ndarray:
-        """Guest RAM in guest-physical order, a copy."""
+    def guest_ram(self, into: np.ndarray | None = None) -> np.ndarray:
+        """Guest RAM in guest-physical order, a copy: a new one, or in an array that is there."""
         pages = self.processor.ram.reshape(-1, PAGE)
-        return pages[self.p2m].reshape(-1)
+        if into is None:
+            return pages[self.p2m].reshape(-1)
+        # "clip": what would check each number first takes a second copy.
+        pages.take(self.p2m, axis=0, out=into.reshape(-1, PAGE), mode="clip")
+        return into
 
     def flush_shadow(self) -> None:
         """The guest's address space may be another one: CR3, CR0 or CR4 was written, or what lies behind its frames changed."""

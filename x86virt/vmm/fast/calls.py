@@ -2,13 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ...core.jit import machine_code
 from ...core.run import run as run_processor
 from ...isa.events import EVENTS
 from ...isa.vectors import PF
-from ...processor import record_array
+from ...records import record_array
 from .. import layout
 from ..descriptor import dpl_of
 from ..exits import REASON_OF_VECTOR, Exit, GuestFault, NotDirect
@@ -80,7 +78,7 @@ class JittedExits:
         self.wanted = True
         self.handled = 0  # exits
         self.shared = record_array(EXITS)
-        self.exits = self.shared.view(np.recarray)[0]
+        self.exits = self.shared[0]
         declared = declared_actions(type(machine.strategy))
         self.declares = bool(declared)
         for entry in range(N_ENTRIES):

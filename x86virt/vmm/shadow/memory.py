@@ -8,7 +8,7 @@ import numpy as np
 
 from ...isa.registers import PF_W, PTE_P, PTE_PS, PTE_RW, PTE_US
 from ...isa.vectors import GP, PF
-from ...processor import record_array
+from ...records import record_array
 from .. import layout
 from ..exits import Exit, GuestFault, IsolationViolation, Unsupported
 from ..region import region_address
@@ -61,7 +61,7 @@ class ShadowMemory:
         self.vm = vm
         self.state = vm.processor.state
         self.controls = record_array(CONTROL)
-        self.control = self.controls.view(np.recarray)[0]
+        self.control = self.controls[0]
         self.links = record_array(LINKS)
         self.notices = 0  # writes to traced frames that were made known
         self.watched: tuple[int, np.ndarray] | None = None  # a frame that the interpreter is writing, and what it held

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...processor import record_array
+from ...records import record_array
 from .. import layout
 from ..shadow.records import MAX_FRAMES
 from .recovery import Recovery
@@ -82,7 +82,7 @@ class Index:
 
     def __init__(self) -> None:
         self.records = record_array(INDEX)
-        self.rows = self.records.view(np.recarray)[0]
+        self.rows = self.records[0]
         self.contexts: dict[Context, int] = {}  # the numbers of those in which the guest was resumed
         self.pages_changed = False
         self.adapted: dict[int, int] = {}  # the counters of adapted instructions, by linear address
