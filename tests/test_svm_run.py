@@ -436,6 +436,16 @@ def test_a_key_of_zero_opens_nothing(machine: SvmMachine) -> None:
     assert read_msr(machine, VM_CR) == 0
 
 
+def test_svm_that_firmware_has_disabled(machine: SvmMachine) -> None:
+    """VM_CR says so and keeps it; EFER.SVME cannot be set. Virtual machines of the software VMMs are like that."""
+    machine.prepare()
+    machine.set_efer(0)
+    machine.cpu.msr.has_svm = 2
+    assert read_msr(machine, VM_CR) == 0x18 and write_msr(machine, VM_CR, 0) and read_msr(machine, VM_CR) == 0x18
+    assert not write_msr(machine, EFER, SVME)
+    machine.cpu.msr.has_svm = 1
+
+
 def cpuid(machine: SvmMachine, leaf: int) -> list[int]:
     """The four registers."""
     machine.write_code(b"\x0f\xa2" + HLT, CODE + 0x80)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .core.layout import ROOT, SVM_GUEST
+from .core.layout import ROOT, SVM_GUEST, SVM_PRESENT
 
 MOST_PHYSICAL = (1 << 52) - 1
 WORD = 0xFFFFFFFF
@@ -21,5 +21,5 @@ def check_svm(svm: np.void, msr: np.void, world: int) -> None:
     good = all(0 <= svm[name] <= most for name, most in SVM_BOUNDS.items())
     good = good and not any(svm[name] & 0xFFF for name in PAGES)
     good = good and 0 <= msr["vm_hsave_pa"] <= MOST_PHYSICAL and not msr["vm_hsave_pa"] & 0xFFF
-    if not good or (world != ROOT and (world != SVM_GUEST or not msr["has_svm"])):
+    if not good or (world != ROOT and (world != SVM_GUEST or msr["has_svm"] != SVM_PRESENT)):
         raise ValueError("its guest of SVM is out of range")

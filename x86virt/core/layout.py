@@ -112,6 +112,8 @@ STOP = np.dtype([("kind", "i8"), ("first", "i8"), ("last", "i8")])  # of the lin
 HOLDS_INTERRUPTS = 1  # after STI
 HOLDS_DEBUG = 2  # after MOV SS and POP SS: debug exceptions too
 
+# SVM: not there, there, there but disabled and locked by firmware (VM_CR says so, EFER.SVME cannot be set).
+SVM_ABSENT, SVM_PRESENT, SVM_DISABLED = range(3)
 N_VMX_CAPABILITIES = 17  # IA32_VMX_BASIC to IA32_VMX_TRUE_ENTRY_CTLS
 # Model-specific registers that only store, with what decides which there are (core/model_specific.py).
 VARIABLE_RANGES = 8  # of MTRRs
@@ -132,7 +134,7 @@ MODEL_SPECIFIC = np.dtype(
         ("mc_control", "i8", MC_BANKS),
         ("feature_control", "i8"),  # IA32_FEATURE_CONTROL
         ("vmx_capability", "i8", N_VMX_CAPABILITIES),  # IA32_VMX_BASIC and the registers behind it; all 0: no VMX
-        ("has_svm", "i8"),  # 1: EFER.SVME can be set, and the registers of SVM are there
+        ("has_svm", "i8"),  # SVM_
         ("svm_features", "i8"),  # CPUID leaf 8000000A EDX
         ("vm_cr", "i8"),
         ("vm_hsave_pa", "i8"),  # where VMRUN saves the host's state

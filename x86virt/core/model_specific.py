@@ -46,7 +46,17 @@ from ..isa.vmx import (
 from .fault import raise_fault
 from .identity import set_time_stamp, time_stamp, write_pair
 from .jit import kernel
-from .layout import MC_BANKS, N_VMX_CAPABILITIES, OK, TIME_COUNTER, TIME_LOG, TIME_STAMP, VARIABLE_RANGES
+from .layout import (
+    MC_BANKS,
+    N_VMX_CAPABILITIES,
+    OK,
+    SVM_ABSENT,
+    SVM_PRESENT,
+    TIME_COUNTER,
+    TIME_LOG,
+    TIME_STAMP,
+    VARIABLE_RANGES,
+)
 from .local_apic import write_base
 from .performance import is_performance_register, read_performance_register, write_performance_register
 from .physical_map import refresh_map
@@ -203,7 +213,7 @@ def write_machine_check(msr, number, low, high):
 def efer_bits(msr):
     """The bits of EFER that can be set; 0: there is no EFER. SVME can be while VM_CR.SVMDIS is clear."""
     bits = (msr.extended_features >> FEATURE_NX & 1) * EFER_NXE
-    if msr.has_svm == 1 and msr.vm_cr & VM_CR_SVMDIS == 0:
+    if msr.has_svm == SVM_PRESENT and msr.vm_cr & VM_CR_SVMDIS == 0:
         bits |= EFER_SVME
     return bits
 
@@ -246,7 +256,7 @@ def read_stored(msr, number):
         return True, APIC_BASE_DISABLED
     if number == MSR_EFER and efer_bits(msr) != 0:
         return True, msr.efer
-    if msr.has_svm == 1 and is_svm_register(number):
+    if msr.has_svm != SVM_ABSENT and is_svm_register(number):
         return True, read_svm_register(msr, number)
     if number == MSR_BIOS_SIGNATURE:  # no microcode update was loaded
         return True, 0
@@ -268,7 +278,7 @@ def write_stored(msr, number, low, high):
     if number == MSR_APIC_BASE:
         # Once disabled, the APIC comes back with a reset only (SDM volume 3, section 10.4.3).
         return low == APIC_BASE_DISABLED and high == 0
-    if msr.has_svm == 1 and is_svm_register(number):
+    if msr.has_svm != SVM_ABSENT and is_svm_register(number):
         return write_svm_register(msr, number, low, high)
     if number == MSR_EFER and efer_bits(msr) != 0:
         if high != 0 or low & ~efer_bits(msr) != 0:

@@ -11,6 +11,7 @@ from ..isa.svm import (
     VM_CR_SVMDIS,
 )
 from .jit import kernel
+from .layout import SVM_DISABLED
 
 
 @kernel
@@ -26,10 +27,18 @@ def is_svm_register(number):
 
 
 @kernel
+def forced_bits(msr):
+    """The bits of VM_CR that firmware has set for good, where it has disabled SVM."""
+    if msr.has_svm == SVM_DISABLED:
+        return VM_CR_LOCK | VM_CR_SVMDIS
+    return 0
+
+
+@kernel
 def read_svm_register(msr, number):
     """Read one; the key reads as 0."""
     if number == MSR_VM_CR:
-        return msr.vm_cr
+        return msr.vm_cr | forced_bits(msr)
     if number == MSR_VM_HSAVE_PA:
         return msr.vm_hsave_pa
     return 0

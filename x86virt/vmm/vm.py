@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core.board import BOARD
 from ..core.entries import vmm_charge, vmm_reference
-from ..core.layout import MODEL_SPECIFIC
+from ..core.layout import MODEL_SPECIFIC, SVM_DISABLED
 from ..identity import reset_model_specific
 from ..isa.events import EVENT_ID, EVENT_VMM_UNPRICED_HOOK, EVENTS
 from ..isa.registers import CS, ESP
@@ -72,7 +72,7 @@ class VirtualMachine:
         self.model_specific = record_array(MODEL_SPECIFIC)
         self.model_specific[0] = self.processor.cpu.msr
         reset_model_specific(self.model_specific[0])
-        self.model_specific["has_svm"] = 0  # as where firmware has disabled it: CPUID tells of it, EFER.SVME cannot be set
+        self.model_specific["has_svm"] *= SVM_DISABLED  # if it is there: CPUID tells of it, EFER.SVME cannot be set
         self.model_specific["feature_control"] = FEATURE_CONTROL_LOCK  # likewise of VMX
         self.unpriced = 0
         self.exits: dict[str, list[int]] = {}
