@@ -59,7 +59,7 @@ def interrupts_exit(cpu):
 def may_leave_at_boundary(cpu, board):
     """Whether the boundary must look at what follows; nothing is held off by STI or MOV SS."""
     if cpu.world == SVM_GUEST:
-        return True
+        return cpu.svm.v_irq == 1 or (svm_interrupts_open(cpu) and interrupt_requested(cpu, board))
     if timer_expired(cpu) or nmi_window_is_open(cpu) or interrupt_window_is_open(cpu):
         return True
     return (interrupts_exit(cpu) or cpu.eflags & EFLAGS_IF != 0) and interrupt_requested(cpu, board)

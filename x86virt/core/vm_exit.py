@@ -53,8 +53,11 @@ from .page_directory_pointers import load_pointers, pae_paging
 from .svm_exits import svm_exit
 from .vm_exit_load import load_host
 from .vm_exit_save import save_guest
-from .vmcs import note_vmcs_written, vmcs_read, vmcs_read_64, vmcs_write, vmcs_write_64
+from .vmcs import note_vmcs_written, reference_region, vmcs_read, vmcs_read_64, vmcs_write, vmcs_write_64
 from .vmx_msr_areas import DONE, load_msr_area, store_msr_area
+
+QUALIFICATION_NMI_UNBLOCKING = 1 << 12
+
 
 # -- what is recorded (section 27.2) --------------------------------------------------------------------------------------
 
@@ -91,6 +94,13 @@ def set_length(cpu):
         return
     if not is_between_instructions(information.reason):
         information.instruction_length = cpu.instruction_length
+
+
+@kernel
+def note_unblocking(cpu):
+    """Bit 12 of an EPT violation's qualification: it came of an IRET that had ended blocking by NMI (table 27-7)."""
+    if cpu.vm_exit.reason == EXIT_EPT_VIOLATION and cpu.nmi_unblocked == 1 and cpu.idt_vector < 0:
+        cpu.vm_exit.qualification |= QUALIFICATION_NMI_UNBLOCKING
 
 
 @kernel
@@ -151,8 +161,10 @@ def return_to_host(cpu, ram):
 def leave_non_root(cpu, ram):
     """A VM exit of VMX as `cpu.vm_exit` says."""
     charge(cpu, EVENT_EXIT_EXCEPTION_OR_NMI + EXIT_OF_REASON[cpu.vm_exit.reason], 1)
+    reference_region(cpu)
     # 1. Why (section 27.2).
     set_length(cpu)
+    note_unblocking(cpu)
     record_exit(cpu, ram)
     # 2. The guest's state (27.3) and MSRs (27.4).
     save_guest(cpu, ram, flags_to_save(cpu))

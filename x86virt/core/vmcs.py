@@ -5,10 +5,14 @@ and VMWRITE use the same slots, and nothing of a VMCS is kept elsewhere but the 
 """
 
 from ..isa.vmx import REGION_FIELDS, REGION_LAUNCH_STATE
+from .cache import VMM, reference
 from .jit import inline, kernel, load_32, store_32
 from .layout import CODE_SHIFT
 from .physical import note_code_write, page_holds_code
 from .physical_map import log_write
+
+LINE_BYTES = 64
+REGION_LINES = 17  # header and fields
 
 
 @inline
@@ -58,6 +62,13 @@ def note_vmcs_written(cpu, ram):
         drop_code_of_region(cpu, ram)
     if cpu.write_log != 0:
         log_write(cpu, ram, cpu.vmx.place)
+
+
+@kernel
+def reference_region(cpu):
+    """The region's lines go through the cache model, as a VM entry reads them and an exit writes them."""
+    for line in range(REGION_LINES):
+        reference(cpu, cpu.vmx.place + LINE_BYTES * line, VMM)
 
 
 @inline

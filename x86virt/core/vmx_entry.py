@@ -41,12 +41,11 @@ from ..isa.vmx import (
     VMCS_VPID,
 )
 from .address_space import enter_address_space
-from .cache import VMM, reference
 from .intercept import set_vmx_intercepts
 from .jit import kernel, store_32
 from .layout import HOLDS_DEBUG, OK, VMX_NON_ROOT, VMX_SUCCEEDED
 from .vm_exit import entry_failure
-from .vmcs import launch_state, note_vmcs_written, vmcs_read, vmcs_read_64
+from .vmcs import launch_state, note_vmcs_written, reference_region, vmcs_read, vmcs_read_64
 from .vmx_check_controls import controls_valid, host_state_valid
 from .vmx_check_guest import STATE_VALID, guest_state_failure
 from .vmx_inject import inject
@@ -54,9 +53,6 @@ from .vmx_load_guest import NO_TYPE, begin_time, guest_level, load_guest
 from .vmx_msr_areas import DONE, load_msr_area
 from .vmx_result import NO_VMCS, fail, fail_invalid
 from .vmx_state import enter_code
-
-LINE_BYTES = 64
-REGION_LINES = 17  # header and fields
 
 
 @kernel
@@ -94,13 +90,6 @@ def take_addresses(cpu, ram):
     vmx.vpid = 0
     if vmx.secondary & SECONDARY_VPID != 0:
         vmx.vpid = vmcs_read(cpu, ram, VMCS_VPID) & 0xFFFF
-
-
-@kernel
-def reference_region(cpu):
-    """The region's lines go through the cache model, as VM entry reads them."""
-    for line in range(REGION_LINES):
-        reference(cpu, cpu.vmx.place + LINE_BYTES * line, VMM)
 
 
 @kernel
