@@ -289,6 +289,7 @@ _TRANSLATOR_WORK = {
     "translator.lookup_miss": ("look-up", "An indirect transfer whose target the hash table did not hold, and its entry there."),
     "translator.page_check": ("page", "A page with units looked at anew, since it was written or may be mapped otherwise."),
     "translator.invalidation": ("unit", "A unit dropped: its code changed, is no longer mapped, or is to be made otherwise."),
+    "translator.hash_emptied": ("entry", "An entry taken out of a hash table, because the guest goes on in another context."),
     "translator.flush": ("flush", "The whole cache thrown away, because it was full or the guest's mode changed."),
 }
 _TRANSLATOR_COUNTS = {
@@ -692,15 +693,16 @@ EVENT_TRANSLATOR_CHAIN = 219
 EVENT_TRANSLATOR_LOOKUP_MISS = 220
 EVENT_TRANSLATOR_PAGE_CHECK = 221
 EVENT_TRANSLATOR_INVALIDATION = 222
-EVENT_TRANSLATOR_FLUSH = 223
-EVENT_TRANSLATOR_ENTRY = 224
-EVENT_TRANSLATOR_UNIT = 225
-EVENT_TRANSLATOR_BYTE = 226
-EVENT_TRANSLATOR_GUEST_BYTE = 227
-EVENT_TRANSLATOR_ADAPTATION = 228
-EVENT_TRANSLATOR_RESTORATION = 229
-EVENT_TRANSLATOR_LOOKUP_HIT = 230
-EVENT_TRANSLATOR_OCCUPIED = 231
-EVENT_TRANSLATOR_PROGRAM_TICK = 232
-EVENT_VMM_INTERPRET = 233
-EVENT_VMM_INTERPRETER_SWITCH = 234
+EVENT_TRANSLATOR_HASH_EMPTIED = 223
+EVENT_TRANSLATOR_FLUSH = 224
+EVENT_TRANSLATOR_ENTRY = 225
+EVENT_TRANSLATOR_UNIT = 226
+EVENT_TRANSLATOR_BYTE = 227
+EVENT_TRANSLATOR_GUEST_BYTE = 228
+EVENT_TRANSLATOR_ADAPTATION = 229
+EVENT_TRANSLATOR_RESTORATION = 230
+EVENT_TRANSLATOR_LOOKUP_HIT = 231
+EVENT_TRANSLATOR_OCCUPIED = 232
+EVENT_TRANSLATOR_PROGRAM_TICK = 233
+EVENT_VMM_INTERPRET = 234
+EVENT_VMM_INTERPRETER_SWITCH = 235
