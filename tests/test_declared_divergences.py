@@ -8,8 +8,10 @@ from __future__ import annotations
 import pytest
 from sensitive_cases import SENSITIVE_ROWS, far_frame, kernel_of, some_cases
 from small_kernel import (
+    CODE_0,
     CODE_3,
     DATA,
+    DATA_0,
     DATA_3,
     EAX,
     GDT,
@@ -18,7 +20,9 @@ from small_kernel import (
     PTE_US,
     TABLE,
     Step,
+    far_jump,
     invlpg,
+    load_segment,
     mov,
     push,
     start,
@@ -49,6 +53,44 @@ EXAMPLES = (
 )
 
 
+# What CS or SS was loaded with and no table says any more hangs on an entry of the VMM's own; the guest loads that.
+OWN_CODE, OWN_STACK = 0xFFE0, 0xFFE8
+POINTER = DATA + 0x180
+ANOTHER = 1 << 20  # the bit of a descriptor that software may use
+
+
+def stale(code: int, data: int) -> bytes:
+    """XOR: the running CS and SS are no longer what the table says."""
+    return b"".join(b"\x81\x35" + word(GDT + (selector & ~7) + 4) + word(ANOTHER) for selector in (code, data))
+
+
+def own_entry_steps(ring: int, level: int) -> list[Step]:
+    """Every way to load a segment register, from entries that the processor has for the VMM in the guest's ring."""
+    code, data = OWN_CODE | level, OWN_STACK | level
+    begin = stale(*((CODE_0, DATA_0) if ring == 0 else (CODE_3, DATA_3)))
+    pops = (b"\x07", b"\x17", b"\x1f", b"\x0f\xa1", b"\x0f\xa9")
+    far_pointers = (b"\xc4", b"\xc5", b"\x0f\xb2", b"\x0f\xb4", b"\x0f\xb5")
+    loads = [load_segment(3, data)]
+    loads += [push(data) + pop for pop in pops]
+    loads += [store(POINTER, 0x31000) + store(POINTER + 4, data) + octets + b"\x25" + word(POINTER) for octets in far_pointers]
+    pointer = store(POINTER, AT) + store(POINTER + 4, code)
+    returns = (b"\xcb", b"\xca\x00\x00")
+    loads += [far_jump(code, AT), b"\x9a" + far_jump(code, AT)[1:], pointer + b"\xff\x2d" + word(POINTER)]
+    loads += [pointer + b"\xff\x1d" + word(POINTER), *(push(code) + push(AT) + octets for octets in returns)]
+    loads.append(push(0x202) + push(code) + push(AT) + b"\xcf")
+    return [Step(begin + octets, ring) for octets in loads]
+
+
+def own_entries(under: str) -> set[Key]:
+    """What the probe finds where the guest loads them."""
+    found: set[Key] = set()
+    for ring, level in ((0, 3 if "ring=3" in under else 1), (3, 3)):
+        kernel = furnished(own_entry_steps(ring, level))
+        kernel.octets[AT] = b"\xcd\x80"
+        found |= {key for key in probed(kernel, under) if key[2] == "segment"}
+    return found
+
+
 def probed(kernel, under: str) -> set[Key]:
     """What the probe finds in a kernel's run, by instruction, mode and field."""
     machine = start(kernel, strategy(under))
@@ -61,7 +103,7 @@ def divergences(under: str) -> set[Key]:
     """What it finds in all examples."""
     extra = furnished(list(EXAMPLES))
     extra.octets[AT] = b"\x9c\x58" + mov(3, 0) + b"\xcd\x80"
-    found = probed(extra, under)
+    found = probed(extra, under) | own_entries(under)
     for row in SENSITIVE_ROWS:
         if row.silent or row.silent_user:
             found |= probed(kernel_of(some_cases(row, OF_ROW)), under)

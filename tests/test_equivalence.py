@@ -100,7 +100,9 @@ STEALTHY_PROGRAM = (
     push(IF_OFF) + push(CODE_3) + CALL_NEXT + b"\xcf",  # IRET to the same ring
     *(NEVER_LOADED + octets for octets in (b"\x0f\x02\xd1", b"\x0f\x03\xd1", b"\x0f\x00\xe1", b"\x0f\x00\xe9")),
 )
-FAR_CALLS = {(name, "guest_kernel", "memory") for name in ("callf_ap", "callf_mp")}  # in test_declared_divergences.py
+# In test_declared_divergences.py: far calls, and loads of the VMM's own entries.
+FAR_CALLS = {(name, "guest_kernel", "memory") for name in ("callf_ap", "callf_mp")}
+ELSEWHERE = FAR_CALLS | {key for key in TrapAndEmulate.known_divergences if key[2] == "segment"}
 
 
 def test_exactly_the_declared_divergences_are_logged() -> None:
@@ -111,7 +113,7 @@ def test_exactly_the_declared_divergences_are_logged() -> None:
     _, of_program = run(program, "trap-and-emulate")
     assert of_program.outcome == "exited 1"
     logged = {found.key for found in (*result.divergences, *of_program.divergences)}
-    assert logged == TrapAndEmulate.known_divergences - FAR_CALLS
+    assert logged == TrapAndEmulate.known_divergences - ELSEWHERE
     assert run_guest("stealth", "native").divergences == []
 
 
@@ -264,6 +266,6 @@ def test_a_loop_over_a_sensitive_instruction_is_looked_at_so_often_and_not_for_e
     saved = start(Kernel([step]), "trap-and-emulate")
     assert saved.advance(200)
     restored = machine_of(machine_bytes(saved), "memory")
-    assert 0 < sum(restored.probe.looks.values()) < MOST_LOOKS
+    assert 0 < max(restored.probe.looks.values()) < MOST_LOOKS
     again = restored.run(20_000_000)
     assert (again.divergences, again.ticks) == (result.divergences, result.ticks)

@@ -7,9 +7,10 @@ The oracle is the bare machine, in lock step (E1), or replaying what the VMM gav
 from __future__ import annotations
 
 import pytest
+from descriptor_machine import descriptor
 from hypothesis import given, settings
 from random_kernels import kernels
-from small_kernel import Kernel, compare, strategy
+from small_kernel import CODE_0, DATA, DATA_0, EAX, STEPS, Kernel, Step, compare, load, load_segment, mov, strategy
 
 from x86virt import find_guest, load_profile
 from x86virt.equivalence import compare_runs
@@ -48,6 +49,17 @@ def test_a_guest_whose_traps_are_interpreted_is_equal(name: str) -> None:
 @settings(max_examples=40, deadline=None)
 @given(kernels)
 def test_random_kernels_whose_traps_are_interpreted_are_equal(kernel: Kernel) -> None:
+    comparison = compare(kernel, InterpretEach())
+    assert comparison.equal, "\n".join(comparison.report)
+
+
+def test_an_interpreted_sysexit_leaves_data_segments_of_ring_0() -> None:
+    """They must outlive the VMM's own return to ring 3, of which the processor thinks that it is one to an outer ring."""
+    msr = mov(1, 0x174) + mov(EAX, CODE_0) + mov(2, 0) + b"\x0f\x30"
+    user = {0x18: descriptor(0, 0xFFFFF, 11, dpl=3, granular=1), 0x20: descriptor(0, 0xFFFFF, 3, dpl=3, granular=1)}
+    code = msr + load_segment(4, DATA_0) + mov(2, STEPS + 0x100) + mov(1, 0x31000) + b"\x0f\x35"
+    kernel = Kernel([Step(code)], descriptors=user)
+    kernel.octets[STEPS + 0x100] = b"\x64" + load(EAX, DATA) + b"\xcd\x80"
     comparison = compare(kernel, InterpretEach())
     assert comparison.equal, "\n".join(comparison.report)
 

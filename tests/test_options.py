@@ -107,3 +107,8 @@ def test_the_list_of_strategies_shows_their_options():
     for name, _, text in rows:
         for option in find_strategy(str(name)).options:
             assert f"{option.name}={option.expected} ({option.text(option.default)})" in str(text)
+
+
+def test_an_option_is_chosen_once() -> None:
+    with pytest.raises(StrategyError, match="ring is chosen twice; give ring once"):
+        find_strategy("trap-and-emulate,ring=1,ring=3")

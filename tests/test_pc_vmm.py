@@ -67,7 +67,8 @@ ID, VERSION, EOI, SPURIOUS, IN_SERVICE, COMMAND = 0x20, 0x30, 0xB0, 0xF0, 0x100,
 TIMER, LINT0, INITIAL, CURRENT, DIVIDE = 0x320, 0x350, 0x380, 0x390, 0x3E0
 ENABLE, MASKED, PERIODIC, SELF, EXTINT = 0x100, 1 << 16, 1 << 17, 1 << 18, 0x700
 TIMER_VECTOR, IPI_VECTOR, PIT_VECTOR, PIC_VECTOR = 0x50, 0x61, 0x70, 0x40
-APIC_BASE_MSR, ENABLED_BASE = 0x1B, 0x900
+APIC_BASE_MSR, ENABLED_BASE, DISABLED_BASE = 0x1B, 0x900, 0x100
+CPUID_1 = mov(EAX, 1) + b"\x0f\xa2"
 HALT = b"\xfb\xf4"  # STI; HLT
 
 
@@ -113,7 +114,11 @@ STEPS = [
     Step(wrmsr(APIC_BASE_MSR, 0x80000 | ENABLED_BASE) + keep(6, 0x80000 + VERSION) + store(0x80000 + DIVIDE, 3)),  # over RAM
     Step(wrmsr(APIC_BASE_MSR, LOCAL | ENABLED_BASE) + keep(7, 0x80000 + VERSION) + keep(8, LOCAL_PAGE + DIVIDE)),
     Step(mov(ECX, APIC_BASE_MSR) + b"\x0f\x32" + save(DATA + 36, EAX)),
-    Step(mov(EAX, 1) + b"\x0f\xa2" + save(DATA + 40, EDX)),  # CPUID
+    Step(CPUID_1 + save(DATA + 40, EDX)),
+    Step(wrmsr(APIC_BASE_MSR, LOCAL | DISABLED_BASE)),
+    Step(CPUID_1 + save(DATA + 44, EDX)),  # the local APIC's bit follows its enabling
+    Step(wrmsr(APIC_BASE_MSR, LOCAL | ENABLED_BASE)),
+    Step(CPUID_1 + save(DATA + 48, EDX)),
 ]
 UP = PTE_P | PTE_RW | PTE_US
 INTERRUPTS = [TIMER_VECTOR] * 3 + [IPI_VECTOR, PIT_VECTOR, PIC_VECTOR]

@@ -33,6 +33,7 @@ from small_kernel import (
     set_cr,
     start,
     store,
+    strategy,
     to_cr,
     word,
 )
@@ -286,7 +287,23 @@ def test_a_saved_and_restored_run_ends_as_the_unbroken_one() -> None:
     assert_same("syscall", TRANSLATED, [420_000, 600_000, 700_001])
 
 
+def program_ticks(steps: list[Step], under: str, stride: int = MAX_CYCLES) -> tuple[int, int]:
+    """The ticks of a kernel's programs, and those of them that ran translated; in runs of so many instructions."""
+    machine = start(Kernel(steps), strategy(under))
+    limit = stride
+    while machine.advance(limit):
+        limit += stride
+    ledger = machine.result().ledger
+    return ledger.ticks_by_mode()["guest_user"], ledger.event_count("translator.program_tick")
+
+
 def test_translated_programs_are_counted_as_programs() -> None:
-    machine, result = run(Kernel([Step(WORK * 20 + b"\xcd\x80", 3)]), TRANSLATED)
-    by_mode = result.ledger.ticks_by_mode()
-    assert by_mode["guest_user"] > 0 and levels(machine) == {0, 3}
+    """Their time and that of direct execution, together all of the mode; runs in pieces count the same."""
+    steps = [Step(WORK * 20 + b"\xcd\x80", 3, flags) for flags in (0x202, 0x3202)]
+    ticks, translated = program_ticks(steps, TRANSLATED)
+    assert ticks == translated > 0
+    directly, none = program_ticks(steps[:1], DIRECT)
+    assert directly > 0 == none
+    ticks, translated = program_ticks(steps, DIRECT)
+    assert directly / 2 < ticks - translated < directly * 2  # the program with IOPL 3 alone is translated
+    assert program_ticks(steps, DIRECT, 7) == (ticks, translated)

@@ -13,7 +13,7 @@ from x86virt.core.layout import NEVER
 from x86virt.guests import find_guest
 from x86virt.vmm.translation import saving
 
-GUESTS = ("hello", "callret", "syscall", "divzero", "pgfault", "portio", "ptemod", "cr3switch", "smc")
+GUESTS = ("hello", "callret", "syscall", "divzero", "pgfault", "portio", "ptemod", "cr3switch", "smc", "truefault")
 
 
 def machine_of(guest: str, options: str = "") -> Machine:
@@ -66,6 +66,14 @@ def test_a_small_cache_is_thrown_away_and_made_again() -> None:
     assert small["translator.unit"] > large["translator.unit"]
 
 
+def test_what_was_occupied_at_most_is_counted() -> None:
+    machine = machine_of("smc")
+    occupied = machine.run().ledger.event_count("translator.occupied")
+    assert occupied == machine.vm.translation.cache.used > counts("smc")["translator.byte"]  # never thrown away
+    small = machine_of("smc", ",tc_size=4K").run().ledger.event_count("translator.occupied")
+    assert 2048 <= small <= 4096
+
+
 def test_modified_code_is_dropped() -> None:
     assert counts("smc")["translator.invalidation"] > 0
 
@@ -91,10 +99,22 @@ def test_an_access_through_gs_as_the_loader_left_it() -> None:
 
 def test_a_callout_for_a_port_changes_no_privilege() -> None:
     """What ring 1 may do is done there: no gate and no IRET in the loop but those of its first jumps."""
-    loop = machine_of("portio").run().regions[0]
-    crossings = sum(count for reason, (count, _) in loop.exits.items() if reason != "sensitive_instruction")
-    assert loop.exits["sensitive_instruction"][0] == loop.iterations == 100
-    assert crossings == loop.ledger.event_count("sys.iret_cpl0_to_cpl3") <= 4
+    for options, called in (("", "port_access"), (",direct_callouts=off", "sensitive_instruction")):
+        loop = machine_of("portio", options).run().regions[0]
+        crossings = sum(count for reason, (count, _) in loop.exits.items() if reason != called)
+        assert loop.exits[called][0] == loop.iterations == 100
+        assert crossings == loop.ledger.event_count("sys.iret_cpl0_to_cpl3") <= 4
+
+
+def test_a_direct_callout_looks_nothing_up_and_decodes_nothing() -> None:
+    """One path and the device are all that the VMM does for IN, in less than half of the time."""
+    direct, general = (machine_of("portio", options).run().regions[0] for options in ("", ",direct_callouts=off"))
+    for path in ("direct_port", "device_request"):
+        assert direct.ledger.event_count(f"vmm.{path}") == 100
+    for path in ("light_dispatch", "emulate_port"):
+        assert direct.ledger.event_count(f"vmm.{path}") == 0 and general.ledger.event_count(f"vmm.{path}") == 100
+    assert direct.ledger.event_count("vmm.enter_cache") < 10 < 100 <= general.ledger.event_count("vmm.enter_cache")
+    assert 2 * direct.ticks < general.ticks
 
 
 @pytest.mark.parametrize("guest", ["portio", "smc"])

@@ -208,6 +208,12 @@ class Machine:
         """End the run with an outcome."""
         if self.outcome is None:
             self.outcome = outcome
+            self.settle()
+
+    def settle(self) -> None:
+        """Count what is counted when the guest is left: a region of it, or the run, ends within."""
+        if self.translation is not None:
+            self.translation.settle_program()
 
     def run(self, max_cycles: int | None = None) -> RunResult:
         """Run to the end, or until `max_cycles` cycles have passed since power on."""
@@ -385,6 +391,7 @@ class Machine:
         marked = self.vm.interpreter.cpu if self.vm is not None and self.vm.is_interpreted else cpu
         began = marked.mark == core.MARK_BEGIN
         marked.mark = 0
+        self.settle()
         if began:
             self.open_region = (int(marked.gpr[EDX]), int(cpu.ticks), int(cpu.retired), self.ledger(), self.exits())
         elif self.open_region is not None:

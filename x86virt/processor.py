@@ -90,7 +90,8 @@ RESET_TO_ZERO = (
 )  # fmt: skip
 # Fields of a debugger outside the machine (core/stops.py): no part of a machine's state.
 DEBUGGER_FIELDS = (
-    "stop_count", "stops", "stop_deliveries", "stop_notes", "stop_met", "stop_met_at", "stop_number", "stop_address",
+    "stop_count", "stops", "stop_deliveries", "stop_notes", "stop_end_retired", "stop_end_ticks", "stop_met",
+    "stop_met_at", "stop_number", "stop_address",
     "stop_retired", "stop_ticks", "stop_passed", "stop_passed_retired",
 )  # fmt: skip
 

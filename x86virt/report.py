@@ -11,10 +11,25 @@ from rich.text import Text
 from .suites import Cell, Row
 
 if TYPE_CHECKING:
+    from .ledger import Ledger
     from .machine import RunResult
 
 MODE_LABELS = {"guest_user": "guest user", "guest_kernel": "guest kernel", "vmm": "VMM", "idle": "idle"}
 MOST_EVENTS = 40
+TRANSLATOR_ROWS = {
+    "unit": "units made",
+    "instruction": "guest instructions in them",
+    "guest_byte": "bytes of guest code",
+    "byte": "bytes of translated code",
+    "occupied": "most bytes of the cache in use",
+    "chain": "jumps chained",
+    "lookup_hit": "look-ups that hit",
+    "lookup_miss": "look-ups that missed",
+    "invalidation": "units dropped",
+    "flush": "caches thrown away",
+    "adaptation": "instructions adapted",
+    "restoration": "instructions restored",
+}  # of the translator's events
 
 
 def number(value: float | int | None, digits: int = 2) -> str:
@@ -121,17 +136,18 @@ def show_run(title: str, result: "RunResult") -> RenderableType:
     """What one run did: outcome, totals, the events that took most of the time, exits by reason."""
     from .ledger import as_cycles
 
-    modes = result.ledger.ticks_by_mode()
     facts = plain_table([title, ""])
     facts.add_row("outcome", result.outcome)
     if result.exit_code is not None:
         facts.add_row("exit code", str(result.exit_code))
     facts.add_row("guest instructions", number(result.instructions))
     facts.add_row("cycles", number(as_cycles(result.ticks)))
-    for mode, label in MODE_LABELS.items():
-        if modes[mode]:
-            facts.add_row(f"  of which {label}", number(as_cycles(modes[mode])))
+    for label, ticks in _places(result.ledger).items():
+        if ticks:
+            facts.add_row(f"  of which {label}", number(as_cycles(ticks)))
     parts: list[RenderableType] = [facts, _formula(result)]
+    if result.ledger.event_count("translator.unit"):
+        parts.append(_translation(result.ledger))
     exits = exits_of(result)
     if exits:
         table = plain_table(["VM exits by reason", "count", "cycles"])
@@ -143,6 +159,29 @@ def show_run(title: str, result: "RunResult") -> RenderableType:
         parts.append(Text(f"{count} effects of sensitive unprivileged instructions differed from the bare machine:"))
         parts += [Text(f"  {line}") for line in divergence_lines(result.divergences)]
     return Group(*parts)
+
+
+def _places(ledger: "Ledger") -> dict[str, int]:
+    """Ticks by mode; under a translator the guest's kernel is translated, and programs are or run directly."""
+    places = {label: ledger.ticks_by_mode()[mode] for mode, label in MODE_LABELS.items()}
+    if not ledger.event_count("translator.unit"):
+        return places
+    programs, translated = places.pop(MODE_LABELS["guest_user"]), ledger.event_count("translator.program_tick")
+    kernel = places.pop(MODE_LABELS["guest_kernel"])
+    return {
+        "guest user, directly": programs - translated, "guest user, translated": translated, "guest kernel, translated": kernel
+    } | places  # fmt: skip
+
+
+def _translation(ledger: "Ledger") -> Table:
+    """What the translator did, from the events that it counts."""
+    count = {name: ledger.event_count(f"translator.{name}") for name in TRANSLATOR_ROWS}
+    table = plain_table(["translation", "count"])
+    for name, label in TRANSLATOR_ROWS.items():
+        if count[name]:
+            table.add_row(label, number(count[name]))
+    table.add_row("bytes for a byte of the guest's", number(count["byte"] / count["guest_byte"]))
+    return table
 
 
 def divergence_lines(divergences: Sequence[object], most: int = 20) -> list[str]:

@@ -76,6 +76,7 @@ GUESTS: dict[str, Guest] = {
     "stealth": Guest("stealth.asm"),
     "syscall": Guest("syscall.asm", ("INT 0x80 and IRET", "SYSENTER and SYSEXIT")),
     "tasks": Guest("tasks.asm"),
+    "truefault": Guest("truefault.asm", ("page fault skipped by the kernel",)),
     "unix": Guest(
         "unix",
         (

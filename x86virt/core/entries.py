@@ -27,7 +27,7 @@ from .flags import get_eflags, set_eflags
 from .ide import follow_channels
 from .io_apic import reset_io_apic
 from .jit import entry
-from .local_apic import reset_local_apic
+from .local_apic import reset_local_apic, write_base
 from .mode import set_context, set_cpl
 from .model_specific import read_stored, write_stored
 from .paging import peek_translation
@@ -77,6 +77,13 @@ def reset_apics(state):
     reset_local_apic(cpu.apic)
     reset_io_apic(cpu.io_apic)
     refresh_map(cpu)
+
+
+@entry
+def write_apic_base(state, value):
+    """Give the processor's own IA32_APIC_BASE a value; CPUID follows its enabling bit."""
+    write_base(state[0].apic, value)
+    refresh_map(state[0])
 
 
 @entry

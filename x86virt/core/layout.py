@@ -100,9 +100,10 @@ UNIT_EVENTS = 16
 
 # What a debugger outside the machine stops at (core/stops.py).
 STOP_ON_CODE, STOP_ON_WRITES, STOP_ON_READS, STOP_ON_ACCESSES = range(4)
-MAX_STOPS = 64
+MAX_STOPS = 64  # that a debugger sets
+MAX_PLACES = 1024  # of its stops on code in translated code, behind them in the table
 DELIVERIES_IGNORED, DELIVERIES_OF_PROCESSOR, DELIVERIES_OF_VMM = range(3)  # whose deliveries of events are stops
-DELIVERY_MET = MAX_STOPS + 1  # instead of a stop's number: an event was delivered
+DELIVERY_MET = MAX_STOPS + MAX_PLACES + 1  # instead of a stop's number: an event was delivered
 STOP = np.dtype([("kind", "i8"), ("first", "i8"), ("last", "i8")])  # of the linear addresses; code: the first alone
 
 HOLDS_INTERRUPTS = 1  # after STI
@@ -235,9 +236,11 @@ CPU = np.dtype(
         ("watch", "i8"),  # kinds of breakpoints that are enabled, WATCH_ bits of core/breakpoints.py
         # the debugger's stops: no guest sees them, and no cycle depends on them
         ("stop_count", "i8"),
-        ("stops", STOP, MAX_STOPS),
+        ("stops", STOP, MAX_STOPS + MAX_PLACES),
         ("stop_deliveries", "i8"),  # DELIVERIES_: whether an interrupt or exception that is delivered is a stop too
         ("stop_notes", "i8"),  # 1: a stop is only noted in the fields from stop_number on, and the run goes on
+        ("stop_end_retired", "i8"),  # and a stop on code that is met at this place, or later, is not even noted
+        ("stop_end_ticks", "i8"),
         ("stop_met", "i8"),  # the stop, plus 1, that the running instruction met, or DELIVERY_MET; 0: none
         ("stop_met_at", "i8"),  # and its linear address
         ("stop_number", "i8"),  # the last stop, plus 1

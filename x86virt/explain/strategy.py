@@ -3,6 +3,7 @@
 import inspect
 import pathlib
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..isa.table import ROWS
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ..vmm import Strategy
 
 MNEMONICS = {row.name: row.mnemonic for row in ROWS}
+SEGMENT = "segment"  # the field of loads of the VMM's own entries
 MODES = {"guest_kernel": "in the guest's kernel", "guest_user": "in its programs"}
 
 
@@ -97,9 +99,15 @@ def visible_in(strategy: "type[Strategy]") -> Section:
     if not strategy.needs_vmm:
         return section
     for mode, where in MODES.items():
-        names = sorted({MNEMONICS.get(row, row) for row, at, _ in strategy.known_divergences if at == mode})
-        section.add(where, ", ".join(names) or "nothing")
+        section.add(where, names_of(row for row, at, field in strategy.known_divergences if at == mode and field != SEGMENT))
+    loads = names_of(row for row, _, field in strategy.known_divergences if field == SEGMENT)
+    section.add("with a selector of the VMM's", loads)
     return section
+
+
+def names_of(rows: Iterable[str]) -> str:
+    """Mnemonics of rows of the instruction table."""
+    return ", ".join(sorted({MNEMONICS.get(row, row) for row in rows})) or "nothing"
 
 
 def prices_of(strategy: "type[Strategy]", profile: "Profile") -> Section:

@@ -78,6 +78,12 @@ PLACES = {"guest_kernel": "in the guest's kernel", "guest_user": "in its program
 LOADS_DIRECTLY = ("REGISTER_TO_SREG", "POP_SREG", "LOAD_FAR_POINTER")
 JUMPS_DIRECTLY = ("JMP_FAR", "JMP_FAR_INDIRECT", "CALL_FAR", "CALL_FAR_INDIRECT")
 
+# A divergence that is declared of each load of a segment register.
+OWN_ENTRIES = (
+    "The entries on which the VMM keeps a CS or SS that no table says any more it loads too, where the bare machine raises #GP: "
+    "a declared divergence."
+)
+
 
 def divergences(row: Row) -> dict[str, list[str]]:
     """What `trap-and-emulate` declares to differ, by the guest's mode: fields of its state."""
@@ -86,11 +92,13 @@ def divergences(row: Row) -> dict[str, list[str]]:
 
 @functools.cache
 def declared_divergences(strategy: str) -> dict[str, dict[str, list[str]]]:
-    """The same of all rows and of any technique, by name."""
+    """The same of all rows and of any technique, by name; loads of the VMM's own entries apart (OWN_ENTRIES)."""
     from ..vmm.registry import find_strategy
 
     found: dict[str, dict[str, list[str]]] = {}
     for name, mode, field in sorted(find_strategy(strategy).known_divergences):
+        if field == "segment":
+            continue
         found.setdefault(name, {}).setdefault(mode, []).append(field)
     return found
 
@@ -115,12 +123,12 @@ def _trap_and_emulate(row: Row, operation: str) -> str:
         return (
             "It executes directly when the VMM's table holds the guest's descriptor. A selector that it lacks, and "
             "any load of SS "
-            f"with RPL 0, raises #GP: exit general_protection, {path}."
+            f"with RPL 0, raises #GP: exit general_protection, {path}. {OWN_ENTRIES}"
         )
     if operation in JUMPS_DIRECTLY:
         return (
             f"It executes directly where the VMM's table lets it; else it raises #GP: exit general_protection, "
-            f"{path}."
+            f"{path}. {OWN_ENTRIES}"
         )
     declared = divergences(row)
     if declared:
@@ -144,6 +152,7 @@ def native(row: Row) -> Technique:
 BINARY_TRANSLATION = "binary-translation"
 # What becomes of an instruction of the guest's kernel in the translation cache.
 IDENTICAL, TRANSFER, INLINE_EMULATION, CALLOUT, POINTER = "identical", "transfer", "inline", "callout", "pointer"
+DIRECT = "direct callout"
 IN_KERNEL = {
     IDENTICAL: "In kernel code it is copied to the translation cache as it is.",
     TRANSFER: "In kernel code it becomes a jump within the translation cache: a constant target is reached by a callout the "
@@ -152,6 +161,8 @@ IN_KERNEL = {
     "(a callout with inline_emulation=off, or where its operands are unusual).",
     POINTER: "In kernel code it is copied as it is behind a callout (exit x87_pointer), since its image holds the address of an "
     "instruction, which must be the guest's.",
+    DIRECT: "In kernel code a direct callout stands for it: exit port_access, to a routine of the VMM's that gets what was "
+    "decoded (vmm.direct_port; a general callout, sensitive_instruction, with direct_callouts=off).",
     CALLOUT: "In kernel code a callout stands for it: exit sensitive_instruction, and the VMM performs it on the virtual "
     "processor",
 }
@@ -170,6 +181,8 @@ def translation_of(row: Row) -> str:
         return IDENTICAL  # these registers hold the guest's selectors; as do those that MOV reads of them
     if operation in INLINE:
         return INLINE_EMULATION
+    if operation in ("IN", "OUT"):
+        return DIRECT
     if row.operation.startswith("port_string"):
         return CALLOUT
     return CALLOUT if row.operation.startswith("system:") and operation not in IDENTICAL_SYSTEM else IDENTICAL

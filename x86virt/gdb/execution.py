@@ -21,6 +21,7 @@ from .place import Place, place_of
 
 SLICE_SECONDS = 0.03  # between looks at the connection
 FIRST_SLICE, LARGEST_SLICE = 1_000_000 * TICKS, 1 << 50
+NOT_PASSED = -1  # no number of instructions
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,22 @@ class Execution:
         self.cpu.stop_passed, self.cpu.stop_passed_retired = self.beginning(), self.cpu.retired
         self.cpu.stop_met = 0
 
+    def go_on_here(self) -> None:
+        """The run goes on at this instruction: it is no stop again, but one if it is yet to begin."""
+        self.begin_here()
+        if self.is_yet_to_begin():
+            self.cpu.stop_passed_retired = NOT_PASSED
+
+    def is_yet_to_begin(self) -> bool:
+        """Whether the guest stands behind an instruction whose successor is not reached yet: in translated code alone."""
+        translation = self.machine.translation
+        return translation is not None and translation.stops.is_yet_to_begin(self.view.instruction_address())
+
     def stop_here(self) -> Stop | None:
-        """The armed breakpoint at the present instruction, unless that was begun and met it before."""
+        """The armed breakpoint at the present instruction, unless that was begun and met it before, or is yet to begin."""
         cpu, address = self.cpu, self.view.instruction_address()
+        if self.is_yet_to_begin():
+            return None
         if cpu.stop_passed in (address, self.beginning()) and cpu.stop_passed_retired == cpu.retired:
             return None
         return next((stop for stop in self.armed[0] if self.is_code(stop) and stop.first == address), None)

@@ -122,8 +122,9 @@ class Travel:
         execution.arm(stops)
         first = execution.stop_here() if snapshot is self.history.snapshots[0] else None
         execution.noted = None if first is None else (first, snapshot.place)
-        execution.begin_here()
+        execution.go_on_here()
         cpu = self.machine.processor.cpu
+        cpu.stop_end_retired, cpu.stop_end_ticks = end if is_present else (NEVER, NEVER)
         cpu.stop_notes = 1
         try:
             if not self.run_to(end, poll):

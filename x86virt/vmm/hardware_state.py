@@ -33,6 +33,7 @@ from ..isa.registers import (
 from .descriptor import is_out_of_reach, shadow_of
 from .emulate.control_registers import carry_x87_bits
 from .state import SegmentState
+from .virtual_segments import DATA_SEGMENTS
 
 if TYPE_CHECKING:
     from .interpreter import Interpreter
@@ -76,7 +77,12 @@ def store(interpreter: "Interpreter", invalidates: bool) -> None:
     `invalidates`: translations were invalidated, so that the shadow has to start anew.
     """
     vm = interpreter.vm
-    changed = [number for number in (ES, DS, FS, GS, CS, SS, LDTR, TR) if not is_unchanged(interpreter, number)]
+    outer = int(interpreter.cpu.cpl) > vm.vcpu.cpl  # data segments are held so that a return to this ring does not drop them
+    changed = [
+        number
+        for number in (ES, DS, FS, GS, CS, SS, LDTR, TR)
+        if not is_unchanged(interpreter, number) or (outer and number in DATA_SEGMENTS)
+    ]
     interpreter.return_shared()
     store_table_registers(interpreter)
     store_record(interpreter)
@@ -119,6 +125,7 @@ def store_record(interpreter: "Interpreter") -> None:
         vcpu.sysenter_cs, vcpu.sysenter_esp, vcpu.sysenter_eip = sysenter
         vm.entries.open_sysenter()
     vm.model_specific[0] = cpu.msr
+    vm.devices.follow_apic()
     if any(int(vcpu.dr[number]) != int(cpu.dr[number]) for number in DEBUG_REGISTERS):
         vcpu.dr[:] = cpu.dr
         vm.events.load_breakpoints()

@@ -6,7 +6,7 @@ guest's gate decides at each use all the same; one that no longer permits it clo
 
 from typing import TYPE_CHECKING
 
-from ..isa.vectors import BP, KIND_SOFTWARE_INTERRUPT
+from ..isa.vectors import BP, KIND_SOFTWARE_INTERRUPT, OF
 from . import layout
 from .exits import Exit, GuestFault
 from .reflect import deliver, read_gate
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 M32 = 0xFFFFFFFF
 FIRST_INTERRUPT_VECTOR = 32
 EXCEPTIONS_BY_INSTRUCTIONS = (3, 4)  # INT3 and INTO check the gate's DPL
+ONE_BYTE = {BP: 0xCC, OF: 0xCE}  # INT3 and INTO; the last byte of INT 3 and INT 4 is another
 
 
 class OpenEntries:
@@ -66,6 +67,11 @@ class OpenEntries:
         if self.gate_dpl(vector) == 3:
             self.open_gate(vector)
 
+    def length_behind(self, vector: int) -> int:
+        """Bytes of the instruction, without prefixes, that came through a vector's gate and behind which EIP is."""
+        last = self.vm.guest.read(self.vm.linear_eip() - 1 & M32, 1)
+        return 1 if last == ONE_BYTE.get(vector) else 2
+
     def deliver_open_gate(self, exit: Exit) -> None:
         """INT n came through a gate that was opened to ring 3. EIP is behind it; the guest's gate decides now."""
         frame = self.vm.vcpu.frame
@@ -75,7 +81,7 @@ class OpenEntries:
         except GuestFault as fault:
             # It did not retire after all: EIP goes back to it, and its gate is closed until the guest opens it again.
             self.vm.processor.cpu.retired -= 1
-            frame.eip = frame.eip - (1 if exit.vector == BP else 2) & M32
+            frame.eip = frame.eip - self.length_behind(exit.vector) & M32
             write_gate(self.vm, exit.vector, 0)
             self.open_vectors.discard(exit.vector)
             self.vm.inject_exception(fault)

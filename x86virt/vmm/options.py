@@ -149,6 +149,7 @@ def translation_options() -> tuple[Option, ...]:
     return (
         Switch("chaining", "jumps are patched to go from unit to unit, and the hash table is filled", True),
         Switch("inline_emulation", "CLI, STI, PUSHF, POPF, reads of control registers and selectors without a callout", True),
+        Switch("direct_callouts", "IN, OUT and adapted stores go to a routine made for them, with what was decoded", True),
         Switch("adaptive", "an instruction that faults often at traced memory becomes a callout", True),
         Count("adapt_after", "faults of an instruction at traced memory until it is a callout", 4, 1, 1 << 20),
         Count("restore_after", "callouts in a row that wrote nothing traced until it is itself again", 32, 1, 1 << 20),
@@ -178,6 +179,8 @@ def with_options(strategy: "type[Strategy]", pairs: Sequence[tuple[str, str]]) -
             known = ", ".join(declared) or "none"
             advice = f"its options are: {known}{near_matches(key, declared)}"
             raise StrategyError(f"strategy {strategy.name}", f"no option {show(key)}", advice)
+        if sum(name == key for name, _ in pairs) > 1:
+            raise StrategyError(f"strategy {strategy.name}", f"{key} is chosen twice", f"give {key} once")
         try:
             chosen[key] = declared[key].read(text)
         except ValueError:

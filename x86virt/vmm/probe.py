@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.entries import enter_level, let_probe_pass, set_all_eflags
-from ..core.layout import HOLDS_INTERRUPTS, NEVER
+from ..core.layout import HOLDS_INTERRUPTS, MAX_INSTRUCTION, NEVER
 from ..disassembly import disassemble
 from ..isa.events import MODE_GUEST_KERNEL, MODE_GUEST_USER
-from ..isa.registers import GENERAL_REGISTERS, SEGMENT_REGISTERS
+from ..isa.registers import CS, GENERAL_REGISTERS, SEGMENT_REGISTERS
 from ..isa.table import ROWS
 from ..processor import Processor
+from . import layout
 from .state import X87_FIELDS, VirtualState, bare_state
 
 if TYPE_CHECKING:
@@ -35,6 +36,17 @@ WATCHED = np.array(
     ],
     np.int64,
 )
+# The same for what loads a segment register: it may take an entry of the VMM's own, where CS or SS hangs on one.
+LOADS = frozenset(
+    f"system:{name}"
+    for name in (
+        "REGISTER_TO_SREG", "POP_SREG", "LOAD_FAR_POINTER", "JMP_FAR", "JMP_FAR_INDIRECT", "CALL_FAR", "CALL_FAR_INDIRECT",
+        "RET_FAR", "IRET",
+    )
+)  # fmt: skip
+EITHER_MODE = 1 << MODE_GUEST_KERNEL | 1 << MODE_GUEST_USER
+WATCHED_LOADS = np.array([EITHER_MODE * (row.operation in LOADS) for row in ROWS], np.int64)
+OWN_ENTRIES = (layout.DETACHED_CODE_SELECTOR, layout.DETACHED_STACK_SELECTOR)
 MOST_LOOKS = 64  # at an instruction of one place, in one mode
 MODE_NAME = {MODE_GUEST_KERNEL: "guest_kernel", MODE_GUEST_USER: "guest_user"}
 
@@ -116,8 +128,12 @@ class Probe:
     def arm(self) -> None:
         """Set the mask of rows."""
         cpu = self.machine.processor.cpu
-        # A kernel that is translated is not watched at all.
-        cpu.probe[: len(WATCHED)] = WATCHED if self.machine.translation is None else WATCHED & ~(1 << MODE_GUEST_KERNEL)
+        watched = WATCHED
+        if self.machine.translation is not None:
+            watched = WATCHED & ~(1 << MODE_GUEST_KERNEL)  # a kernel that is translated is not watched at all
+        elif not cpu.sensitive_trap:
+            watched = WATCHED | WATCHED_LOADS
+        cpu.probe[: len(watched)] = watched
         cpu.probe_on = 1
         enter_level(self.machine.processor.state, int(cpu.cpl))
 
@@ -139,26 +155,33 @@ class Probe:
         is_translated = self.machine.translation is not None and self.machine.translation.cache.holds(rip)
         if not is_translated and self.looks[site] < MOST_LOOKS:
             self.looks[site] += 1
-            self.look(row, mode)
+            if WATCHED[number] >> mode_number & 1:
+                self.look(row, mode, bool(WATCHED_LOADS[number]))
+            else:
+                self.look_at_load(row, mode)
             return
         outcome = self.execute()
         let_probe_pass(self.machine.processor.state, rip, number, mode_number)
         if outcome:
             self.machine.act(outcome)
 
-    def look(self, row: str, mode: str) -> None:
-        """Execute the instruction on the twin and deprivileged, log what differs."""
+    def look(self, row: str, mode: str, loads: bool) -> None:
+        """Execute the instruction on the twin and deprivileged, log what differs; `loads`: it loads a segment register."""
         machine = self.machine
         cpu = machine.processor.cpu
         if self.twin is None:
             self.twin = BareTwin(machine)
         before = machine.strategy.virtual_state(machine, self.twin.processor.ram)
-        text = disassemble(machine.bytes_at(before.registers["eip"] + before.segments["cs"].base, 15), int(cpu.rip))
+        text = self.text()
         n, rip = int(cpu.retired), int(cpu.rip)
         self.twin.enter(before)
         expected = self.twin.step()
         outcome = self.execute()
         if int(cpu.cpl) == 0:  # it trapped after all: the VMM performs it, nothing was silent
+            machine.act(outcome) if outcome else None
+            return
+        if loads and self.is_own_entry(text):
+            self.log_own_entry(n, rip, row, mode, text)
             machine.act(outcome) if outcome else None
             return
         got = machine.strategy.virtual_state(machine, self.twin.memory_behind)
@@ -168,3 +191,39 @@ class Probe:
             self.divergences.append(Divergence(n, rip, row, mode, name, mine, bare, text))
         if outcome:
             machine.act(outcome)
+
+    def text(self) -> str:
+        """The instruction that is about to execute."""
+        cpu = self.machine.processor.cpu
+        return disassemble(self.machine.bytes_at(int(cpu.seg[CS].seg_base + cpu.rip) & 0xFFFFFFFF, MAX_INSTRUCTION), int(cpu.rip))
+
+    # -- loads of the VMM's own entries -------------------------------------------------------------------------------
+
+    def look_at_load(self, row: str, mode: str) -> None:
+        """Execute a load of a segment register that should have faulted if it takes an entry of the VMM's own."""
+        cpu = self.machine.processor.cpu
+        n, rip, text = int(cpu.retired), int(cpu.rip), self.text()
+        outcome = self.execute()
+        if int(cpu.cpl) > 0 and self.is_own_entry(text):
+            self.log_own_entry(n, rip, row, mode, text)
+        if outcome:
+            self.machine.act(outcome)
+
+    def is_own_entry(self, text: str) -> bool:
+        """Whether the register that an instruction loads came from an entry of the VMM's own."""
+        return int(self.machine.processor.cpu.seg[loaded_segment(text)].selector) & ~3 in OWN_ENTRIES
+
+    def log_own_entry(self, n: int, rip: int, row: str, mode: str, text: str) -> None:
+        """An instruction has loaded an entry of the VMM's own: what the guest's own table says of that selector."""
+        assert self.machine.vm is not None
+        selector = int(self.machine.processor.cpu.seg[loaded_segment(text)].selector)
+        beyond = selector | 7 > int(self.machine.vm.vcpu.gdtr_limit)
+        bare = f"#GP({selector & ~3:#x})" if beyond else "of the guest's own table"
+        self.divergences.append(Divergence(n, rip, row, mode, "segment", f"{selector:#x} of the VMM", bare, text))
+
+
+def loaded_segment(text: str) -> int:
+    """The segment register that an instruction loads; a far transfer loads CS."""
+    mnemonic, _, operands = text.partition(" ")
+    target = operands.split(",")[0] if mnemonic in ("mov", "pop") else mnemonic[1:]
+    return SEGMENT_REGISTERS.index(target) if target in SEGMENT_REGISTERS else CS

@@ -39,19 +39,22 @@ def note_delivery(processor: "Processor") -> None:
 
 def note_arrival(vm: "VirtualMachine") -> None:
     """The guest is about to go on: its next instruction may be a stop, once for each time that it is reached."""
-    cpu = vm.processor.cpu
+    cpu, translated = vm.processor.cpu, None if vm.translation is None else vm.translation.stops
+    if translated is not None:
+        translated.follow()
     if not cpu.stop_count or cpu.stop_met:
         return
     try:
         gla = vm.linear_eip()
     except Unsupported:  # which is said when the guest needs it
         return
-    if vm.translation is not None and vm.translation.inside and vm.translation.stops.note_arrival(gla):
-        return
-    if cpu.stop_passed == gla and cpu.stop_passed_retired == cpu.retired:
+    passed = cpu.stop_passed if translated is None else translated.passed()
+    beginning = gla if translated is None else translated.beginning(gla)
+    if passed == gla and cpu.stop_passed_retired == cpu.retired:
+        cpu.stop_passed = beginning
         return
     for number in range(int(cpu.stop_count)):
         if cpu.stops[number].kind == STOP_ON_CODE and cpu.stops[number].first == gla:
             cpu.stop_met, cpu.stop_met_at = number + 1, gla
-            cpu.stop_passed, cpu.stop_passed_retired = gla, cpu.retired
+            cpu.stop_passed, cpu.stop_passed_retired = beginning, cpu.retired
             return

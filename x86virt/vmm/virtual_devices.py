@@ -5,8 +5,10 @@ The devices themselves are the hardware's (core/devices), on a board that is the
 
 from typing import TYPE_CHECKING
 
-from ..core.entries import device_read, device_reads_time, device_write, vmm_program_timer
+from ..core.entries import device_read, device_reads_time, device_write, vmm_charge, vmm_program_timer, write_apic_base
 from ..core.layout import TIME_STAMP
+from ..core.local_apic import BASE_ENABLED
+from ..isa.events import EVENT_SYS_WRMSR
 from .fast.apics import virtual_acknowledge, virtual_advance, virtual_deadline
 
 if TYPE_CHECKING:
@@ -31,6 +33,18 @@ class VirtualDevices:
         """Whether the guest has APICs."""
         return self.apics is not self.vm.processor.state
 
+    def follow_apic(self) -> None:
+        """Enable or disable the machine's own local APIC as the guest has its virtual one.
+
+        CPUID cannot be made to trap, and shows the processor's own; what the guest has done to IA32_APIC_BASE it must see there.
+        """
+        if self.has_apics:
+            processor, enabled = self.vm.processor, int(self.apics[0]["apic"]["enabled"])
+            own = processor.cpu.apic
+            if int(own.enabled) != enabled:
+                vmm_charge(processor.state, EVENT_SYS_WRMSR, 1, int(processor.cpu.price[EVENT_SYS_WRMSR]))
+                write_apic_base(processor.state, int(own.base_msr) & ~BASE_ENABLED | enabled * BASE_ENABLED)
+
     def see(self, tick: int | None = None) -> bool:
         """Let the virtual devices see the present, or a later tick; whether they request an interrupt."""
         vm = self.vm
@@ -40,6 +54,10 @@ class VirtualDevices:
         if vm.recorder is not None:
             vm.recorder.after_devices(vm, 0)
         return pending
+
+    def request(self) -> bool:
+        """Whether they request an interrupt at the tick at which they were last seen."""
+        return bool(virtual_advance(self.apics, self.vm.boards, self.vm.processor.cpu.ticks))
 
     def program_timer(self) -> None:
         """Set the host's one-shot timer to the earliest virtual deadline, if it is not set to it."""

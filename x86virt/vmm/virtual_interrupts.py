@@ -73,6 +73,7 @@ class VirtualInterrupts:
         vm = self.vm
         vm.vcpu.halted = 0
         vector = vm.devices.acknowledge()
+        self.waits = vm.devices.request()
         if vm.recorder is not None:
             vm.recorder.on_delivery(vm, vector)
         vm.charge("device_request", 1)

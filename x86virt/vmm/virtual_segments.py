@@ -9,7 +9,7 @@ the hardware's register is as that load left it.
 
 While CS or SS hangs on an entry of the VMM's own, which must be one that its ring may load, the guest can load that entry
 too, by a selector at the end of the largest table (0xFFE0 and 0xFFE8): its processor would have raised #GP. No GDT can
-tell the two loads apart; it is a divergence of ring deprivileging on x86 that no instruction's row names.
+tell the two loads apart; it is a declared divergence of ring deprivileging on x86, which the probe logs (probe.py).
 """
 
 from typing import TYPE_CHECKING

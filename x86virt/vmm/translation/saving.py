@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from .translator import Translator
 
 SAVED = {
-    "serving", "own_gs", "ring", "cs", "trap_flag", "inside", "gs", "passed", "entered", "iopl", "cache", "hash", "outer_hash",
-    "pages", "adaptation",
+    "serving", "direct", "own_gs", "ring", "cs", "trap_flag", "inside", "gs", "passed", "entered", "iopl", "cache", "hash",
+    "outer_hash", "pages", "adaptation", "program_since",
 }  # fmt: skip
 MADE = {
-    "vm", "chaining", "inline_emulation", "translate_user", "record", "site", "overlay", "context_entered", "stops",
+    "vm", "chaining", "inline_emulation", "direct_callouts", "translate_user", "record", "site", "overlay", "context_entered",
+    "stops", "step_owed",
 }  # fmt: skip
 
 
@@ -34,6 +35,7 @@ def translator_state(translator: "Translator") -> dict[str, Any]:
         "trap_flag": int(translator.trap_flag),
         "inside": int(translator.inside),
         "serving": int(translator.serving),
+        "direct": int(translator.direct),
         "gs": [int(translator.gs[name]) for name in SEGMENT.names or ()],
         "own_gs": [int(translator.own_gs[name]) for name in SEGMENT.names or ()],
         "entered": None if translator.entered is None else translator.entered.address,
@@ -46,6 +48,7 @@ def translator_state(translator: "Translator") -> dict[str, Any]:
         "outer_hash": hash_state(translator.outer_hash),
         "written": sorted(map(list, translator.pages.written)),
         "adaptation": translator.adaptation.state(),
+        "program_since": translator.program_since,
     }
 
 
@@ -66,7 +69,7 @@ def restore_translator(translator: "Translator", state: dict[str, Any]) -> None:
     """Put it back. Raises KeyError, TypeError or ValueError for anything that `translator_state` does not give."""
     translator.cs = word(state["cs"])
     translator.trap_flag, translator.inside = bool(word(state["trap_flag"])), bool(word(state["inside"]))
-    translator.serving = bool(word(state["serving"]))
+    translator.serving, translator.direct = bool(word(state["serving"])), bool(word(state["direct"]))
     translator.ring = word(state["ring"])
     for cache_of, values in ((translator.gs, state["gs"]), (translator.own_gs, state["own_gs"])):
         for name, value in zip(SEGMENT.names or (), values, strict=True):
@@ -74,6 +77,8 @@ def restore_translator(translator: "Translator", state: dict[str, Any]) -> None:
     passed = state["passed"]
     translator.passed = None if passed is None else (int(passed[0]), word(passed[1]), word(passed[2]))
     translator.iopl = int(state["iopl"])
+    since = state["program_since"]
+    translator.program_since = None if since is None else ticks_of(since, translator.program_ticks())
     cache = translator.cache
     if cache.units:
         cache.clear(translator.COMMON)
@@ -137,6 +142,13 @@ def context_of(values: list[int]) -> Context:
     """A context from its numbers."""
     selector, segment_base, limit, iopl, narrow_stack, single, trap_flag, cpl, root = map(word, values)
     return Context(selector, segment_base, limit, iopl, bool(narrow_stack), bool(single), bool(trap_flag), cpl, root)
+
+
+def ticks_of(value: Any, most: int) -> int:
+    """A number of ticks that have passed."""
+    if not isinstance(value, int) or not 0 <= value <= most:
+        raise ValueError(f"{value!r:.40} is no number of ticks up to {most}")
+    return value
 
 
 def word(value: Any) -> int:

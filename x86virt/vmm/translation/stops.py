@@ -2,17 +2,21 @@
 
 The debugger arms the guest's linear addresses. Behind these the table of stops gets every place in the cache at which a
 guest instruction with a breakpoint begins, anew whenever units come or go. Nothing of this changes the guest's course.
+
+An instruction that the guest reaches through the VMM is reached as the VMM lets the guest go on; one that it reaches within
+the cache, where its translation begins. Between the end of one instruction and that place lie a few of the translator's.
 """
 
 from typing import TYPE_CHECKING
 
 from ...core.entries import arm_stops
-from ...core.layout import DELIVERY_MET, MAX_STOPS, STOP_ON_CODE
+from ...core.layout import DELIVERY_MET, MAX_PLACES, NOTE_RETIRES, STOP_ON_CODE
 from .. import layout
 from .emitter import M32
 
 if TYPE_CHECKING:
     from .translator import Translator
+    from .unit import Unit
 
 FRAME_BYTES = 20
 
@@ -34,12 +38,15 @@ class TranslatedStops:
         self.follow()
 
     def follow(self) -> None:
-        """Units may have come or gone."""
+        """Units may have come or gone. The run ends where the table has no room for all places."""
         if not self.armed:
             return
-        places = self.found()[: MAX_STOPS - self.armed]
+        places = self.found()
         if places == self.places:
             return
+        if len(places) > MAX_PLACES:
+            self.translator.vm.machine.stop(f"unsupported: breakpoints at more than {MAX_PLACES} places of translated code")
+            del places[MAX_PLACES:]
         self.settle()
         self.places = places
         cpu = self.cpu
@@ -72,6 +79,23 @@ class TranslatedStops:
             own = self.places[number - 1 - self.armed][1]
             self.cpu.stop_number, self.cpu.stop_address = own + 1, self.cpu.stops[own].first
 
+    def passed(self) -> int:
+        """The guest's linear address of the instruction that is no stop now, wherever in the cache it was begun."""
+        address = int(self.cpu.stop_passed)
+        linear = self.guest_linear(address)
+        return address if linear is None else linear
+
+    def remember_passed(self) -> None:
+        """Units are about to go: the instruction that was passed is known by the guest's address from now on."""
+        self.cpu.stop_passed = self.passed()
+
+    # -- where the guest stands -------------------------------------------------------------------------------------------
+
+    def beginning(self, gla: int) -> int:
+        """The address at which the processor begins the instruction at which the guest stands."""
+        place = self.place()
+        return gla if place is None or self.guest_linear(place) != gla else place
+
     def place(self) -> int | None:
         """Where in the cache the processor stands, or where it is about to enter it; None outside."""
         translator, memory = self.translator, self.translator.vm.processor
@@ -84,21 +108,29 @@ class TranslatedStops:
         returning = unit.recovery_at(address - unit.address).returning
         return int(translator.record["jump"]) if returning else address
 
-    def beginning(self, gla: int) -> int:
-        """The address at which the processor meets the stop of the instruction at which the guest stands."""
-        place = self.place()
-        return gla if place is None or self.guest_linear(place) != gla else place
+    def is_yet_to_begin(self, gla: int) -> bool:
+        """Whether the guest has completed the instruction before the one at which it stands, and the processor has not come
+        to this one's translation yet, nor has the VMM let the guest go on at it."""
+        translator = self.translator
+        address = int(self.cpu.rip)
+        if not translator.inside or not translator.cache.holds(address):
+            return False
+        unit = translator.cache.unit_at(address)
+        recovery = unit.recovery_at(address - unit.address)
+        if recovery.returning:
+            return False
+        if recovery.called:
+            address = int(translator.record["site"])
+            unit = translator.cache.unit_at(address)
+        return not self.is_within(unit, address - unit.address, gla)
 
-    def note_arrival(self, gla: int) -> bool:
-        """The guest goes on in the cache; whether the processor meets a stop there by itself.
-
-        Where the guest's instruction has been begun and its stop met, it is not met again at another place of the cache.
-        """
-        self.follow()
-        cpu, beginning = self.cpu, self.beginning(gla)
-        if cpu.stop_passed_retired == cpu.retired and gla in (cpu.stop_passed, self.guest_linear(int(cpu.stop_passed))):
-            cpu.stop_passed = beginning
-        return beginning != gla
+    @staticmethod
+    def is_within(unit: "Unit", offset: int, gla: int) -> bool:
+        """Whether a place lies in the translation of an instruction, before that completes."""
+        begin = unit.boundaries.get(gla - unit.context.segment_base & M32)
+        if begin is None or not begin <= offset or any(begin < other <= offset for other in unit.boundaries.values()):
+            return False
+        return not any(note & NOTE_RETIRES for note in unit.notes[begin:offset])
 
     def guest_linear(self, address: int) -> int | None:
         """The linear address of the guest instruction that begins at an address of the cache, None for no such place."""

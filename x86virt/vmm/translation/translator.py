@@ -5,6 +5,7 @@ and the flags what the guest's processor would hold there; when the guest is res
 translation of the guest's next instruction. Everything else of the VMM works on the guest's own state.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ from ...isa.events import (
     EVENT_ID,
     EVENT_SYS_INT_N_CPL3_TO_CPL0,
     EVENT_TRANSLATOR_LOOKUP_HIT,
+    EVENT_TRANSLATOR_OCCUPIED,
+    MODE_GUEST_USER,
 )
 from ...isa.registers import (
     AR_DB,
@@ -23,8 +26,10 @@ from ...isa.registers import (
     AR_UNUSABLE,
     CS,
     ECX,
+    EFLAGS_ARITHMETIC,
     EFLAGS_IF,
     EFLAGS_IOPL_SHIFT,
+    EFLAGS_OF,
     EFLAGS_TF,
     ESP,
     GS,
@@ -70,7 +75,7 @@ IOPL_BITS, TRAP_BIT, NESTED_BIT, INTERRUPT_BIT = 0x30, 1, 0x40, 2  # of bits 15:
 class Translator:
     """The translator of one virtual machine."""
 
-    COMMON = 5  # units that are not the guest's
+    COMMON = 8  # units that are not the guest's
 
     def __init__(self, vm: "VirtualMachine") -> None:
         self.vm = vm
@@ -81,6 +86,7 @@ class Translator:
         self.adaptation = Adaptation(self)
         self.stops = TranslatedStops(self)
         self.chaining, self.inline_emulation = bool(option("chaining")), bool(option("inline_emulation"))
+        self.direct_callouts = bool(option("direct_callouts"))
         self.translate_user = bool(option("translate_user"))
         self.record = vm.processor.memory[layout.TRANSLATOR : layout.TRANSLATOR + RECORD.itemsize].view(RECORD)[0]
         self.ring = INNERMOST_RING  # in which translated code can run now
@@ -89,13 +95,16 @@ class Translator:
         self.trap_flag = False  # the guest's TF, which the processor does not have
         self.gs = vm.processor.cpu.seg[GS].copy()  # the guest's GS, while the processor holds the VMM's
         self.serving = False  # a callout that stays in ring 1 is being served
+        self.direct = False  # and it is a direct one
         self.own_gs = vm.processor.cpu.seg[GS].copy()  # the VMM's GS, as such a callout found it
         self.site: tuple[Unit, Site] | None = None  # the callout that brought control here
         self.passed: tuple[int, int, int] | None = None  # behind a callout: instructions retired, EIP, where to go on
+        self.step_owed = False  # the exit came behind an instruction under TF, before its trap
         self.overlay: dict[int, int] = {}  # registers that are in the record while the processor stands in a sequence
         self.entered: Unit | None = None  # where the guest goes on, its pages not yet marked accessed
         self.context_entered: Context | None = None  # in which the guest was last resumed to run on
         self.iopl = -1  # for which the kernel's table of POPF stands
+        self.program_since: int | None = None  # in a program that runs translated: ticks of programs up to there
 
     # -- the region ---------------------------------------------------------------------------------------------------------
 
@@ -134,7 +143,10 @@ class Translator:
     def lay_common_code(self) -> None:
         """What all units share, as the first units of an empty cache."""
         look_ups = [partial(common.look_up, table=layout.VMM_BASE + place) for place in (layout.HASH, layout.OUTER_HASH)]
-        for make in (look_ups[0], common.begin, common.call, common.come_back, look_ups[1]):
+        direct = [partial(common.call_directly, entry=entry) for entry in layout.DIRECT_ENTRIES]
+        makers: list[Callable[[int], Unit]] = [look_ups[0], common.begin, common.call, common.come_back, look_ups[1]]
+        makers += [*direct, common.come_back_directly]
+        for make in makers:
             self.cache.add(make(self.cache.next_address))
 
     def admit(self, ring: int) -> None:
@@ -159,13 +171,32 @@ class Translator:
     @property
     def choices(self) -> Choices:
         """What sequences depend on besides the guest's code and mode."""
-        lookup, _, call, _, outer_lookup = (unit.address for unit in self.cache.units[: self.COMMON])
-        return Choices(self.inline_emulation, lookup, outer_lookup, call)
+        lookup, _, call, _, outer_lookup, port, store, _ = (unit.address for unit in self.cache.units[: self.COMMON])
+        return Choices(self.inline_emulation, lookup, outer_lookup, call, self.direct_callouts, port, store)
 
     def count(self, event: str, number: int = 1) -> None:
         """Count an event of the translator; one that has a price is charged."""
         event_id = EVENT_ID[f"translator.{event}"]
         vmm_charge(self.vm.processor.state, event_id, number, number * int(self.vm.processor.cpu.price[event_id]))
+
+    def count_occupied(self) -> None:
+        """Count the bytes of the cache that are in use for the first time."""
+        known = int(self.vm.processor.cpu.ledger_count[EVENT_TRANSLATOR_OCCUPIED].sum())
+        if self.cache.used > known:
+            self.count("occupied", self.cache.used - known)
+
+    # -- time in translated code ----------------------------------------------------------------------------------
+
+    def program_ticks(self) -> int:
+        """The ticks of all programs, however they ran: all that ran in the processor's ring 3."""
+        return int(self.vm.processor.cpu.ledger_ticks[:, MODE_GUEST_USER].sum())
+
+    def settle_program(self) -> None:
+        """Count the ticks of the program that runs translated, up to now; the others run directly."""
+        if self.program_since is not None:
+            now = self.program_ticks()
+            self.count("program_tick", now - self.program_since)
+            self.program_since = now
 
     # -- from the cache to the guest ------------------------------------------------------------------------------------------
 
@@ -184,9 +215,44 @@ class Translator:
         self.view(frame, self.site[1].recovery)
         self.own_gs = cpu.seg[GS].copy()
         cpu.seg[GS] = self.gs
-        self.inside, self.serving = False, True
-        self.vm.charge("callout", 1)
+        self.inside, self.serving, self.direct = False, True, self.site[1].direct
+        if self.direct:  # it has what a general one must look up, but for its registers
+            for register, value in self.overlay.items():
+                cpu.gpr[register] = value
+            self.overlay = {}
+        else:
+            self.vm.charge("callout", 1)
         return frame, self.site[1]
+
+    def returns_directly(self) -> bool:
+        """Whether the guest goes on behind the direct callout that is being served, and nothing else is to be seen to."""
+        vm, address = self.vm, int(self.record["site"])
+        unit = self.cache.unit_at(address)
+        site = unit.sites.get(address - unit.address)
+        if site is None or not site.direct or not unit.alive:
+            return False
+        behind = unit.recovery_at(site.offset + layout.DIRECT_SITE_BYTES).eip
+        return vm.vcpu.frame.eip == behind and not vm.crossings.own_step and not vm.interrupts.held()
+
+    def come_back_directly(self, frame: Frame) -> None:
+        """Return behind such a callout. The record is as it was, but for what may have changed."""
+        vm, cpu, record = self.vm, self.vm.processor.cpu, self.record
+        record["jump"] = int(record["site"]) + layout.DIRECT_SITE_BYTES
+        record["pending"] = int(vm.interrupts.waits)
+        for register, name in SLOT_OF_REGISTER.items():
+            record[name] = vm.register(register)
+        cpu.gpr[ESP] = layout.VMM_BASE + layout.CALLOUT_STACK_TOP
+        cpu.rip = self.cache.units[7].address
+        set_all_eflags(vm.processor.state, frame.eflags)
+        cpu.seg[GS] = self.own_gs
+        self.serving, self.direct, self.inside, self.site = False, False, True, None
+
+    def make_general(self) -> None:
+        """A direct callout meets what it was not made for: from here on it is served as any other that stays in ring 1."""
+        if self.direct:
+            self.direct = False
+            self.vm.charge("callout", 1)
+            self.vm.charge("light_dispatch", 1)
 
     def come_back(self, image: Frame) -> None:
         """Return from such a callout into the cache, by the code that does it."""
@@ -206,6 +272,7 @@ class Translator:
         """Serving a callout in ring 1, the VMM needs ring 0 for the way on: a software interrupt of its own takes it there."""
         if not self.serving:
             return
+        self.make_general()
         vm = self.vm
         self.serving = False
         vm.charge("leave_ring", 1)
@@ -217,7 +284,10 @@ class Translator:
     def leave(self, frame: Frame, vector: int) -> Site | None:
         """At an exit from translated code: make the frame and the registers the guest's. Returns the callout's site."""
         cpu = self.vm.processor.cpu
+        self.settle_program()
+        self.program_since = None
         self.site = None
+        self.step_owed = vector != layout.CALLOUT_VECTOR and self.has_stepped(frame.eip)
         if vector == layout.CALLOUT_VECTOR:
             self.site = self.cache.site_before(frame.eip)
             recovery = self.site[1].recovery
@@ -237,14 +307,19 @@ class Translator:
         return self.site[1] if self.site is not None else None
 
     def owes_step_trap(self) -> bool:
-        """Whether the processor stands behind a guest instruction that ran under TF, in front of the callout for its trap."""
+        """Whether the processor stands behind a guest instruction that ran under TF, before the callout for its trap."""
         place = int(self.vm.processor.cpu.rip)
-        if not self.inside or not self.cache.holds(place):
-            return False
+        return self.inside and self.cache.holds(place) and self.has_stepped(place)
+
+    def has_stepped(self, place: int) -> bool:
+        """Whether the instruction of a unit that was made for the guest's TF is complete where the processor stands in it."""
         unit = self.cache.unit_at(place)
-        offset = place - unit.address
-        site = unit.sites.get(offset)
-        return site is not None and site.kind == "own_step" and unit.context.trap_flag and not unit.notes[offset] & NOTE_RETIRES
+        return unit.context.trap_flag and any(note & NOTE_RETIRES for note in unit.notes[: place - unit.address])
+
+    def finish_step(self) -> None:
+        """If an interrupt of the machine's came between an instruction under TF and its trap, the guest gets that now."""
+        if self.step_owed:
+            self.vm.events.single_step_trap()
 
     def look(self, frame: Frame) -> None:
         """The processor has stopped in translated code: make the frame the guest's, and change nothing else."""
@@ -260,11 +335,15 @@ class Translator:
         vm, record = self.vm, self.record
         if recovery.own_stack:
             frame.esp, frame.ss = int(record["guest_esp"]), int(record["guest_ss"])
+        if recovery.unflagged:
+            frame.eflags = frame.eflags & ~EFLAGS_ARITHMETIC | self.saved_flags()
         if recovery.returning:
-            recovery = Recovery(int(record["resume_eip"]))
+            eip = self.eip_at(int(record["jump"])) if recovery.direct else int(record["resume_eip"])
+            recovery = Recovery(eip, recovery.spilled)
         elif recovery.called:
             unit = self.cache.unit_at(int(record["site"]))
-            recovery = unit.sites[int(record["site"]) - unit.address].recovery
+            site = unit.sites[int(record["site"]) - unit.address]
+            recovery = replace(site.recovery, spilled=recovery.spilled)
         frame.eip = int(record["target"]) if recovery.eip is None else recovery.eip
         frame.esp = frame.esp + recovery.release & M32
         frame.cs = self.cs
@@ -274,6 +353,16 @@ class Translator:
         vm.vcpu.interrupt_flag = int(bool(flag & EFLAGS_IF))
         if recovery.held:
             vm.vcpu.shadow_count = int(vm.processor.cpu.retired)
+
+    def eip_at(self, address: int) -> int | None:
+        """The guest's EIP while the processor stands in front of an instruction of the cache."""
+        unit = self.cache.unit_at(address)
+        return unit.recovery_at(address - unit.address).eip
+
+    def saved_flags(self) -> int:
+        """The guest's arithmetic flags of a direct callout: AH as LAHF left it, AL as SETO did."""
+        saved = int(self.record["saved_flags"])
+        return saved >> 8 & EFLAGS_ARITHMETIC & 0xFF | (saved & 1) * EFLAGS_OF
 
     def finish_pushf(self, frame: Frame) -> None:
         """A PUSHF was left between the processor's image and the guest's: write the guest's, which completes it."""
@@ -358,6 +447,7 @@ class Translator:
         if context.cpl == 0:
             self.prepare_kernel_images(context.iopl)
         self.inside = True
+        self.program_since = None if context.ring == INNERMOST_RING else self.program_ticks()
         return Frame(address, layout.TRANSLATED_CODE_SELECTOR | context.ring, frame.eflags & ~EFLAGS_TF, frame.esp, frame.ss)
 
     def hash_of(self, context: Context) -> HashTable:
@@ -400,7 +490,11 @@ class Translator:
         return found if found is not None else self.translate(eip, context)
 
     def translate(self, eip: int, context: Context) -> tuple[Unit, int]:
-        """Make a unit. Raises GuestFault where the guest's code cannot be fetched."""
+        """Make a unit. Raises GuestFault where the guest's code cannot be fetched.
+
+        That is work for ring 0: tracing its frames takes write permission from the pages that map them, by INVLPG.
+        """
+        self.leave_ring()
         if not self.cache.has_room(MOST_BYTES):
             self.flush()
         self.pages.begin()
@@ -412,6 +506,7 @@ class Translator:
         self.count("instruction", unit.instructions)
         self.count("guest_byte", len(unit.guest))
         self.count("byte", len(unit.octets))
+        self.count_occupied()
         return unit, unit.address
 
     def prepare_flag_images(self) -> None:
@@ -464,6 +559,15 @@ class Translator:
         gla, notices = self.vm.linear_eip(), shadow.notices
         simulate_write(self.vm, site.instruction)
         self.adaptation.note_callout(gla, shadow.notices != notices)
+        if self.vm.descriptors.table_written:
+            self.make_general()  # what the record says of the guest's segments may be different now
+
+    def access_port(self) -> None:
+        """Perform the IN or OUT for which a direct callout stands."""
+        assert self.site is not None
+        instruction = self.site[1].instruction
+        assert instruction is not None
+        self.vm.emulate(instruction)
 
     def note_traced_fault(self) -> None:
         """The guest is about to write traced memory, and has faulted."""
@@ -497,6 +601,7 @@ class Translator:
 
     def drop(self, units: list[Unit]) -> None:
         """Forget units whose code is no longer what it was."""
+        self.stops.remember_passed()
         for unit in list(units):
             if unit.alive:
                 if self.x87_pointer_lies_in(unit):
@@ -510,6 +615,7 @@ class Translator:
         """Throw the whole cache away."""
         self.count("flush")
         self.set_x87_pointer()
+        self.stops.remember_passed()
         self.cache.clear(self.COMMON)
         self.hash.clear()
         self.outer_hash.clear()
