@@ -26,15 +26,25 @@ def test_its_guest_exits_as_often_as_it_says(profile: str) -> None:
     assert all_exits == sum(EXITS.values())
 
 
-@pytest.mark.parametrize("profile", ["k8_opteron", "k10_barcelona"])
-def test_without_vmx_it_says_so(profile: str) -> None:
-    """AMD's processors have no VMX."""
-    result = x86virt.run("hypervisor", profile=profile)
-    assert result.exit_code == 0 and "VMX" not in result.console.decode()
+def test_under_svm_it_does_the_same() -> None:
+    """The same exits by SVM's codes, each behind a VMRUN and before an STGI."""
+    result = x86virt.run("hypervisor", profile="k10_barcelona", command_line=f"iterations={TURNS}")
+    assert result.exit_code == 0 and "hypervisor: SVM" in result.console.decode()
+    counts = {name: int(result.ledger.count[EVENT_ID[f"exit.{name}"]].sum()) for name in EXITS}
+    assert counts == EXITS
+    for name in ("svm.vmrun", "svm.stgi"):
+        assert int(result.ledger.count[EVENT_ID[name]].sum()) == sum(EXITS.values())
 
 
+def test_without_the_extensions_it_says_so() -> None:
+    """The Opteron of the profile has no SVM yet."""
+    result = x86virt.run("hypervisor", profile="k8_opteron")
+    assert result.exit_code == 0 and "no virtual-machine extensions" in result.console.decode()
+
+
+@pytest.mark.parametrize("profile", ["nehalem", "k10_barcelona"])
 @pytest.mark.parametrize("strategy", ["trap-and-emulate", "binary-translation"])
-def test_under_a_software_vmm_firmware_has_locked_vmx_away(strategy: str) -> None:
-    """CPUID names VMX, as the processor does; IA32_FEATURE_CONTROL is locked without it."""
-    result = x86virt.run("hypervisor", strategy=strategy, profile="nehalem")
+def test_under_a_software_vmm_firmware_has_locked_them_away(strategy: str, profile: str) -> None:
+    """CPUID names them, as the processor does; IA32_FEATURE_CONTROL is locked without VMX, VM_CR with SVMDIS."""
+    result = x86virt.run("hypervisor", strategy=strategy, profile=profile)
     assert result.exit_code == 0 and "no virtual-machine extensions" in result.console.decode()

@@ -2,10 +2,11 @@
 ;
 ; It teaches what the virtual-machine extensions are for: the guest below is ordinary code of ring 0 in protected mode, which
 ; uses what a hypervisor wants to see, and each time control comes back here with the reason. lib/vmx.inc says how this is done
-; with VMX. On a processor without the extensions, or where firmware has locked them away, it says so and ends well.
+; with VMX, lib/svm.inc how with SVM. On a processor without the extensions, or where firmware has locked them away, it says
+; so and ends well.
 ;
 ; Checks: 1 the signature that CPUID gives in the guest; 2 what IN gives; 3 an exit of another kind; 4 to 8 the counts of each kind
-; of exit; 9 the sum of what was written by OUT; 10 a register of the host's; 20 to 26 a VMX instruction that failed.
+; of exit; 9 the sum of what was written by OUT; 10 a register of the host's; 20 to 26 an instruction of VMX that failed, 24 also VMRUN.
 
 %define GUEST_NAME "hypervisor"
 %define DEFAULT_ITERATIONS 100
@@ -30,6 +31,7 @@ CALL_WRONG      equ 3                       ; EBX: the code of a check that fail
 INPUT           equ 0x5A                    ; what IN gives, plus the number of the exit
 
 %include "vmx.inc"
+%include "svm.inc"
 
         section .bss
 guest_eax:      resd    1                   ; the guest's general registers while the host runs
@@ -44,6 +46,10 @@ guest_stack:    resd    1
 exits:          resd    EXIT_KINDS          ; how often the guest exited, by kind
 output_sum:     resd    1
 guest_call:     resd    1                   ; the routine that calls the hypervisor
+begin:          resd    1                   ; what the extension does for it
+run_guest:      resd    1
+skip:           resd    1
+end:            resd    1
 
         section .tables
                 resb    PAGE
@@ -54,27 +60,43 @@ guest_main:
         call    vmx_present
         test    eax, eax
         jnz     .vmx
+        call    svm_present
+        test    eax, eax
+        jnz     .svm
         PRINT   "hypervisor: no virtual-machine extensions here", 10
         jmp     pass
 .vmx:
         PRINT   "hypervisor: VMX", 10
+        mov     dword [begin], vmx_begin
+        mov     dword [run_guest], vmx_run
+        mov     dword [skip], vmx_skip
+        mov     dword [end], vmx_end
+        mov     dword [guest_call], vmx_call
+        jmp     .begin
+.svm:
+        PRINT   "hypervisor: SVM", 10
+        mov     dword [begin], svm_begin
+        mov     dword [run_guest], svm_run
+        mov     dword [skip], svm_skip
+        mov     dword [end], svm_end
+        mov     dword [guest_call], svm_call
+.begin:
         mov     dword [guest_entry], inner_kernel
         mov     dword [guest_stack], guest_stack_top
-        mov     dword [guest_call], vmx_call
-        call    vmx_begin
+        call    [begin]
         mov     ebp, 0x600D600D
 .run:
-        call    vmx_run
+        call    [run_guest]
         cmp     ebp, 0x600D600D
         FAIL_IF ne, 10, "a register of the host's was lost over the guest"
         cmp     eax, EXIT_OTHER
         FAIL_IF e, 3, "the guest exited for another reason"
         inc     dword [exits + eax * 4]
         call    [.handlers + eax * 4]
-        call    vmx_skip
+        call    [skip]
         cmp     dword [guest_entry], 0      ; the guest has ended
         jne     .run
-        call    vmx_end
+        call    [end]
         jmp     check_counts
 
         section .rodata
