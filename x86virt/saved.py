@@ -66,7 +66,7 @@ from .saved_disks import (
     restore_disks,
     restore_overlays,
 )
-from .saved_guests import check_svm
+from .saved_guests import check_guests
 from .vmm.isolation import set_owners
 from .vmm.registry import find_strategy
 from .vmm.saved_interpreter import fill_interpreter, interpreter_arrays
@@ -492,7 +492,7 @@ BOUNDS = {
     "idt_vector": (-1, 255), "probe_row": (0, MAX_ROWS - 1), "timer_vector": (0, 255), "cache_lines": (0, 1 << 52),
     "pam": (0, (1 << 56) - 1), "vga_rom_address": (0, 0xFFFFFFFF),
     "rip": (0, 0xFFFFFFFF), "ticks": (0, 1 << 61), "retired": (0, 1 << 61), "halted": (0, 1), "shadow": (0, 2),
-    "world": (0, 0), "nested_kind": (0, 2), "nested_root": (0, (1 << 52) - 1), "nested_levels": (2, 4),
+    "world": (0, 2), "nested_kind": (0, 2), "nested_root": (0, (1 << 52) - 1), "nested_levels": (2, 4),
     "nested_large": (0, 1), "nested_no_execute": (0, 1), "address_space": (0, 0xFFFF), "tlb_tag": (0, N_TLB_TAGS - 1),
     "tlb_tag_victim": (0, N_TLB_TAGS - 2), "tlb_counter": (0, 1 << 61),
 }  # fmt: skip
@@ -521,7 +521,7 @@ def check_processor(machine: Machine, arrays: dict[str, np.ndarray]) -> None:
     if (entries["frame"] < 0).any() or (entries["frame"] > 1 << 52).any() or (entries["page"] < -1).any():
         raise ValueError("its TLB entries are out of range")
     check_chains(units, entries, arrays["cpu.tlb_buckets"])
-    check_svm(arrays["cpu.svm"].reshape(-1)[0], arrays["cpu.msr"].reshape(-1)[0], int(arrays["cpu.world"][0]))
+    check_guests(arrays, fresh)
     check_nested(arrays["cpu.nested"].reshape(-1)[0], fresh["nested"].reshape(-1)[0])
     if not np.isin(arrays["cpu.tlb_tags"]["large_shift"], (0, 12, 21, 22)).all():
         raise ValueError("its TLB tags are out of range")
