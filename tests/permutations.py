@@ -29,8 +29,9 @@ from x86virt.core import deliver as deliver_core
 from x86virt.core import iret as iret_core
 from x86virt.core import ports, privileged_flags, selectors
 from x86virt.core import segment as segment_core
+from x86virt.core.code_layout import UOP
 from x86virt.core.jit import entry
-from x86virt.core.layout import CPU, SHUTDOWN, UOP
+from x86virt.core.layout import CPU, SHUTDOWN
 from x86virt.isa import system_ops
 
 DELIVER, DELIVER_EVENT, SOFTWARE, IRET, CLI, STI, PUSHF, POPF, PORT, LOAD, LOAD_LDTR, LOAD_TR, INSPECT = range(13)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from x86virt.core.code_layout import CODE
 from x86virt.core.decode import DECODED_OK, INVALID, TOO_LONG
 from x86virt.core.entries import decode_bytes
-from x86virt.core.layout import CODE
 from x86virt.isa.registers import EBP, EBX, EDI, ESI, SEGMENT_REGISTERS, ZERO
 from x86virt.isa.rows import Row
 from x86virt.isa.table import ROWS

@@ -1,9 +1,10 @@
-"""Guests in VMX non-root operation on extended page tables: their code, data and stack lie where the tables say."""
+"""Guests of VMX and SVM on nested tables: their code, data and stack lie where the tables say."""
 
 from __future__ import annotations
 
 import pytest
 from bare_machine import CODE, DATA, DIRECTORY, EAX, EBX, ECX, ESP, STACK, TABLE
+from svm_machine import GUEST, SvmMachine
 from vmx_machine import HOST_RIP, VmxMachine
 
 from x86virt.core.layout import HOOK, VMX_NON_ROOT
@@ -238,3 +239,155 @@ def test_pae_pointers_in_the_vmcs(machine: NestedMachine) -> None:
     assert machine.run(0) == 48
     assert machine.field("exit_qualification") & 0x187 == READ and machine.field("guest_physical_address") == other
     assert machine.field("guest_cr3") == pointers and machine.field("guest_rip") == CODE + 5
+
+
+# -- SVM ------------------------------------------------------------------------------------------------------------------
+
+NESTED = 0x70000
+VMMCALL = b"\x0f\x01\xd9"
+NPF, EXIT_VMMCALL = 0x400, 0x81
+PAE, PG_PE = 1 << 5, 1 << 31 | 0x11
+USER_PAGE = 7
+FINAL, GUEST_TABLES = 1 << 32, 1 << 33
+
+
+class NptMachine(SvmMachine):
+    """The machine of tests/svm_machine.py with nested tables of 2 or 3 levels; the guest's data page lies elsewhere."""
+
+    def __init__(self, levels: int) -> None:
+        self.levels = levels
+        super().__init__()
+
+    def prepare(self) -> None:
+        """A host with paging, in the mode whose format the nested tables have, and a guest without paging."""
+        super().prepare()
+        self.paging()
+        self.leaves, self.entry_bytes = NESTED + 0x1000, 4
+        if self.levels == 3:
+            # The host's own tables serve as an example of the format: identity, in PAE.
+            self.cpu.cr4 = int(self.cpu.cr4) | PAE
+            self.cpu.cr3 = NESTED + 0x3000
+            self.leaves, self.entry_bytes = NESTED + 0x2000, 8
+            self.put(NESTED, NESTED + 0x1000 | 1, 8)
+            self.put(NESTED + 0x1000, self.leaves | USER_PAGE, 8)
+            self.put(NESTED + 0x3000, NESTED + 0x4000 | 1, 8)
+            self.put(NESTED + 0x4000, NESTED + 0x5000 | USER_PAGE, 8)
+            for page in range(256):
+                self.put(NESTED + 0x5000 + 8 * page, page << 12 | USER_PAGE, 8)
+            self.cpu.pdpte[0] = NESTED + 0x4000 | 1
+        else:
+            self.put(NESTED, self.leaves | USER_PAGE)
+        self.processor.empty_tlbs()
+        for page in range(256):
+            self.map(page << 12, page << 12)
+        self.map(DATA, MOVED)
+        self.set("nested", 1)
+        self.set("nested_cr3", NESTED)
+
+    def map(self, gpa: int, physical: int, rights: int = USER_PAGE) -> None:
+        """Map a guest-physical page."""
+        self.put(self.leaves + (gpa >> 12) * self.entry_bytes, physical | rights, self.entry_bytes)
+
+    def entry(self, gpa: int) -> int:
+        """The nested entry of a page."""
+        return self.get(self.leaves + (gpa >> 12) * self.entry_bytes, self.entry_bytes)
+
+    def page_tables(self) -> None:
+        """Turn the guest's 32-bit paging on, with the identity tables of tests/bare_machine.py."""
+        self.set("cr0", PG_PE)
+        self.set("cr3", DIRECTORY)
+
+
+@pytest.fixture(params=[2, 3])
+def npt(request: pytest.FixtureRequest) -> NptMachine:
+    """A new machine with nested tables of 2 and 3 levels."""
+    return NptMachine(request.param)
+
+
+@pytest.mark.parametrize("paged", [False, True])
+def test_npt_moves_data(npt: NptMachine, paged: bool) -> None:
+    """A guest with paging and one without: its data lie where the nested tables say, marked there as used and written."""
+    if paged:
+        npt.page_tables()
+    npt.put(MOVED, 0x11223344)
+    npt.put(DATA, 0x55667788)
+    assert npt.run_guest(load(DATA) + b"\x40" + store(DATA + 4) + VMMCALL) == EXIT_VMMCALL
+    assert npt.field("rax") == 0x11223345
+    assert npt.get(MOVED + 4) == 0x11223345 and npt.get(DATA) == 0x55667788 and npt.get(DATA + 4) == 0
+    assert npt.entry(DATA) == MOVED | USER_PAGE | 1 << 5 | 1 << 6
+    # The guest's tables are taken for written, its code for read.
+    assert npt.entry(GUEST) == GUEST | USER_PAGE | 1 << 5
+    assert npt.entry(TABLE) == TABLE | USER_PAGE | (1 << 5 | 1 << 6) * paged
+
+
+@pytest.mark.parametrize("rights", [0, 1, 3, 4 | 1, 4 | 2, 7])
+@pytest.mark.parametrize("write", [False, True])
+@pytest.mark.parametrize("paged", [False, True])
+def test_nested_page_faults(npt: NptMachine, rights: int, write: bool, paged: bool) -> None:
+    """EXITINFO1 is a user's error code and what was translated; the fault answered, the guest goes on where it was."""
+    if paged:
+        npt.page_tables()
+    npt.map(DATA, MOVED, rights)
+    code = (store if write else load)(DATA + 8) + VMMCALL
+    left = npt.run_guest(code)
+    allowed = rights & 5 == 5 and (not write or rights & 2 != 0)
+    if allowed:
+        assert left == EXIT_VMMCALL
+        return
+    assert left == NPF
+    assert npt.field("info_1") == FINAL | 4 | 2 * write | rights & 1
+    assert npt.field("info_2") == DATA + 8 and npt.field("rip") == GUEST
+    assert npt.entry(DATA) == MOVED | rights
+    npt.map(DATA, MOVED)
+    assert npt.run_guest() == EXIT_VMMCALL
+
+
+def test_the_guests_own_tables_under_npt(npt: NptMachine) -> None:
+    """A page table that may not be written: every walk through it is a fault, as a write."""
+    npt.page_tables()
+    npt.map(TABLE, TABLE, 5)
+    assert npt.run_guest(load(DATA) + VMMCALL) == NPF
+    assert npt.field("info_1") == GUEST_TABLES | 4 | 2 | 1
+    assert npt.field("info_2") == TABLE + (GUEST >> 12) * 4
+    npt.map(TABLE, TABLE)
+    assert npt.run_guest() == EXIT_VMMCALL
+
+
+def test_asids_of_guests_on_npt(npt: NptMachine) -> None:
+    """With the same ASID a guest finds its translations again, with another it does not; TLB_CONTROL drops all."""
+    npt.page_tables()
+    npt.run_guest(load(DATA) + VMMCALL)
+
+    def walks(asid: int, control: int = 0) -> int:
+        npt.set("asid", asid)
+        npt.set("tlb_control", control)
+        npt.set("rip", GUEST)
+        before = int(npt.cpu.ledger_count[EVENT_WALK_NESTED_REFERENCE].sum())
+        assert npt.run_guest() == EXIT_VMMCALL
+        return int(npt.cpu.ledger_count[EVENT_WALK_NESTED_REFERENCE].sum()) - before
+
+    assert walks(1) == 0
+    first = walks(2)
+    # Two addresses and the guest's two tables, the first through all levels, the others through the last alone.
+    assert first == npt.levels + 3
+    assert walks(2) == walks(1) == 0
+    assert walks(1, 1) == first and walks(2) == first and walks(1) == 0
+
+
+def test_pae_pointers_under_npt() -> None:
+    """MOV to CR3 loads no pointers: a wrong one is a page fault of the guest's, at the access that needs it."""
+    npt = NptMachine(3)
+    pointers, directory, table = 0x42000, 0x44000, 0x45000
+    npt.put(pointers, directory | 1, 8)
+    npt.put(pointers + 8, directory | 1 | 2, 8)  # reserved
+    npt.put(directory, table | 7, 8)
+    for page in range(256):
+        npt.put(table + 8 * page, page << 12 | 7, 8)
+    npt.set("cr0", PG_PE)
+    npt.set("cr4", PAE)
+    npt.set("cr3", pointers)
+    npt.put(MOVED, 99)
+    code = b"\xbb" + pointers.to_bytes(4, "little") + b"\x0f\x22\xdb" + load(DATA) + b"\x89\xc1" + load(0x40000000 | DATA)
+    assert npt.run_guest(code + VMMCALL) == EXIT_VMMCALL
+    assert npt.handler_reached() == 14 and npt.field("cr2") == 0x40000000 | DATA
+    assert npt.gpr[ECX] == 99

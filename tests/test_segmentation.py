@@ -29,8 +29,8 @@ from descriptor_machine import (
 
 from x86virt.core import segment as segment_core
 from x86virt.core import selectors
+from x86virt.core.code_layout import UOP
 from x86virt.core.jit import kernel
-from x86virt.core.layout import UOP
 from x86virt.isa import system_ops
 from x86virt.isa.system_ops import NUMBER, OPERATIONS
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import x86virt
-from x86virt.core import generate, handlers, layout, tables
+from x86virt.core import code_layout, generate, handlers, layout, tables
 from x86virt.core.board import BOARD
 from x86virt.core.jit import JIT_DISABLED
 from x86virt.isa import events, rows
@@ -143,7 +143,7 @@ def records(dtype: np.dtype, name: str) -> list[tuple[str, np.dtype]]:
 )
 def test_no_field_hides_a_numpy_attribute(name: str) -> None:
     """Such a field would read as NumPy's attribute with the JIT disabled."""
-    dtype = {"BOARD": BOARD, "ROW": tables.ROW}.get(name) or getattr(layout, name)
+    dtype = {"BOARD": BOARD, "ROW": tables.ROW}.get(name) or vars(layout).get(name) or vars(code_layout)[name]
     attributes = set(dir(np.recarray)) | set(dir(np.record))
     for place, record in records(dtype, name):
         hidden = set(record.names) & attributes
@@ -151,7 +151,9 @@ def test_no_field_hides_a_numpy_attribute(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "record", (layout.CPU, layout.UOP, layout.BLOCK, layout.DETAIL, layout.CODE), ids=lambda record: record.names[0]
+    "record",
+    (layout.CPU, code_layout.UOP, code_layout.BLOCK, code_layout.DETAIL, code_layout.CODE),
+    ids=lambda record: record.names[0],
 )
 def test_every_field_of_the_hot_records_is_a_signed_64_bit_integer(record: np.dtype) -> None:
     """Unsigned fields would turn arithmetic into floating point; the decoder's window of bytes is the one exception."""

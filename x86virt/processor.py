@@ -6,6 +6,7 @@ import numpy as np
 
 from .core import layout
 from .core.board import BOARD
+from .core.code_layout import BLOCK, BLOCK_UOPS, CODE, DETAIL, FIRST_BLOCK, MAX_BLOCKS, MAX_UOPS, UOP
 from .core.device_entries import device_restart, devices_as_firmware_left_them
 from .core.entries import (
     enter_level,
@@ -21,7 +22,7 @@ from .core.entries import (
     writable_place_of,
     write_debug_register,
 )
-from .core.layout import BLOCK, CODE, CPU, DETAIL, MAX_BLOCKS, MAX_UOPS, N_TLB_TAGS, NESTED_OFF, NEVER, ROOT, UOP
+from .core.layout import CPU, N_TLB_TAGS, NESTED_OFF, NEVER, ROOT
 from .core.physical_map import BUS, PAM_ALL_RAM, SHADOW_END, SHADOW_FIRST
 from .core.run import run
 from .identity import load_identity, reset_model_specific
@@ -330,8 +331,8 @@ class Processor:
         cpu.nested_kind, cpu.nested_levels = NESTED_OFF, 4
         cpu.address_space = 0
         self.empty_tlbs()
-        self.code.block_count = layout.FIRST_BLOCK
-        self.code.uop_count = layout.BLOCK_UOPS
+        self.code.block_count = FIRST_BLOCK
+        self.code.uop_count = BLOCK_UOPS
         cpu.mode_table[:] = 2 * (MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_USER)
         reset_apics(self.state)
 
@@ -446,7 +447,7 @@ class Processor:
         self.codes["buckets"] = 0
         self.codes["page_heads"] = 0
         self.codes["jumps"]["block"] = 0
-        code.block_count, code.uop_count = layout.FIRST_BLOCK, layout.BLOCK_UOPS
+        code.block_count, code.uop_count = FIRST_BLOCK, BLOCK_UOPS
         enter_level(self.state, int(cpu.cpl))
         refresh_memory_map(self.state)
 

@@ -46,7 +46,7 @@ from .console.sources import NAMES
 from .core.board import BOARD, CONSOLE_BYTES, SHUTDOWN_WORD
 from .core.entries import arm_stops, refresh_segment
 from .core.keyboard import RESPONSE_BYTES, SCAN_BYTES
-from .core.layout import CPU, MAX_ROWS, N_TLB_TAGS, NEVER, TIME_OFF, TLB_BUCKETS
+from .core.layout import CPU, MAX_ROWS, N_TLB_TAGS, NEVER, TIME_OFF
 from .core.port_map import N_DEVICES
 from .core.uart import FIFO_BYTES, SENT_BYTES
 from .errors import UserError, show
@@ -54,7 +54,7 @@ from .isa.events import N_MODES
 from .isa.registers import N_SEGMENTS
 from .ledger import SHAPE, Ledger
 from .machine import Machine, Region
-from .processor import DEBUGGER_FIELDS, HOST_FIELDS, LARGEST_BIOS, NESTED_KEYS, Processor
+from .processor import DEBUGGER_FIELDS, HOST_FIELDS, LARGEST_BIOS, Processor
 from .profile import Profile, ProfileError, load_profile
 from .saved_apics import check_apics
 from .saved_disks import (
@@ -67,6 +67,7 @@ from .saved_disks import (
     restore_overlays,
 )
 from .saved_guests import check_guests
+from .saved_tlbs import check_tlbs
 from .vmm.isolation import set_owners
 from .vmm.registry import find_strategy
 from .vmm.saved_interpreter import fill_interpreter, interpreter_arrays
@@ -509,55 +510,10 @@ def check_processor(machine: Machine, arrays: dict[str, np.ndarray]) -> None:
         if values.min() < least or values.max() > most:
             raise ValueError(f"its {name} is out of range")
     check_apics(arrays["cpu.apic"][0], arrays["cpu.io_apic"][0], fresh["apic"].reshape(-1)[0])
-    units, own = arrays["cpu.tlb_units"].reshape(-1), fresh["tlb_units"].reshape(-1)
-    for name in ("first", "sets", "ways"):
-        if (units[name] != own[name]).any():
-            raise ValueError("its TLBs are not those of the profile")
-    if (units["victim"] < 0).any() or (units["victim"] > np.maximum(own["ways"] - 1, 0)[:, None]).any():
-        raise ValueError("its TLBs are out of range")
-    if not np.isin(units["shift"], (12, 21, 22)).all():
-        raise ValueError("its TLBs are out of range")
-    entries = arrays["cpu.tlb"]
-    if (entries["frame"] < 0).any() or (entries["frame"] > 1 << 52).any() or (entries["page"] < -1).any():
-        raise ValueError("its TLB entries are out of range")
-    check_chains(units, entries, arrays["cpu.tlb_buckets"])
+    check_tlbs(arrays, fresh)
     check_guests(arrays, fresh)
-    check_nested(arrays["cpu.nested"].reshape(-1)[0], fresh["nested"].reshape(-1)[0])
-    if not np.isin(arrays["cpu.tlb_tags"]["large_shift"], (0, 12, 21, 22)).all():
-        raise ValueError("its TLB tags are out of range")
     if (arrays["cpu.mode_table"] != fresh["mode_table"].reshape(-1)).any() and machine.vm is None:
         raise ValueError("its mode_table is out of range")
-
-
-def check_nested(nested: np.void, fresh: np.void) -> None:
-    """What nested walks remember is of the profile's sizes, and names addresses; raises ValueError."""
-    if any(nested[name] != fresh[name] for name in NESTED_KEYS):
-        raise ValueError("its nested tables are not those of the profile")
-    for kind in ("page", "table"):
-        if not 0 <= nested[f"{kind}_victim"] < max(int(nested[f"{kind}_entries"]), 1):
-            raise ValueError("its nested TLB is out of range")
-        frames = nested[f"{kind}s"]["frame"]
-        if (frames < 0).any() or (frames > 1 << 52).any() or (frames & 0xFFF).any():
-            raise ValueError("its nested TLB is out of range")
-
-
-def check_chains(units: np.ndarray, entries: np.ndarray, buckets: np.ndarray) -> None:
-    """Every TLB entry that names a page hangs in its own unit's bucket, once; raises ValueError."""
-    seen: set[int] = set()
-    for bucket in np.nonzero(buckets)[0].tolist():
-        unit = units[bucket // TLB_BUCKETS]
-        at = int(buckets[bucket])
-        while at:
-            index = at - 1 - int(unit["first"])
-            if at in seen or not 0 <= index < unit["sets"] * unit["ways"]:
-                raise ValueError("its TLB buckets are out of range")
-            entry = entries[at - 1]
-            if entry["page"] < 0 or entry["page"] % TLB_BUCKETS != bucket % TLB_BUCKETS:
-                raise ValueError("its TLB buckets are out of range")
-            seen.add(at)
-            at = int(entry["following"])
-    if len(seen) != np.count_nonzero(entries["page"] >= 0):
-        raise ValueError("its TLB buckets lack entries")
 
 
 def check_board(board: np.ndarray) -> None:

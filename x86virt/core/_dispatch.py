@@ -67,6 +67,7 @@ from .branch import (
     ret,
 )
 from .chain import cached_jump, fits, link, next_block, unlink_successors
+from .code_layout import SCRATCH_BLOCK
 from .control import (
     cr_to_register,
     invlpg,
@@ -99,7 +100,7 @@ from .intercept import (
     intercept,
 )
 from .jit import kernel
-from .layout import EDGE_FAULT, EDGE_INDIRECT, EDGE_SYSTEM, FAULT, NEVER, OK, RESTART, SCRATCH_BLOCK, VM_EXIT
+from .layout import EDGE_FAULT, EDGE_INDIRECT, EDGE_SYSTEM, FAULT, NEVER, OK, RESTART, VM_EXIT
 from .plain_ports import (
     in_plain,
     out_plain,

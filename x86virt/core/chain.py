@@ -2,8 +2,9 @@
 
 from ..isa.registers import CS
 from .code import find_block
+from .code_layout import JUMP_SLOTS, SCRATCH_BLOCK
 from .jit import inline, kernel
-from .layout import FRONT_MASK, JUMP_SLOTS, NEVER, OK, SCRATCH_BLOCK
+from .layout import FRONT_MASK, NEVER, OK
 
 M32 = 0xFFFFFFFF
 PAGE = 0xFFFFF000

@@ -8,6 +8,17 @@ from ..isa.registers import CS
 from ..isa.vectors import GP
 from .between_blocks import at_hook
 from .breakpoints import WATCH_CODE, check_code_breakpoint, code_breakpoints_at
+from .code_layout import (
+    BLOCK_INSTRUCTIONS,
+    BLOCK_UOPS,
+    FIRST_BLOCK,
+    INSTRUCTION_UOPS,
+    JUMP_SLOTS,
+    MAX_BLOCKS,
+    MAX_UOPS,
+    N_BUCKETS,
+    SCRATCH_BLOCK,
+)
 from .decode import DECODED_OK, TOO_LONG, TRUNCATED, decode
 from .fault import raise_fault
 from .fused import fuse
@@ -16,24 +27,15 @@ from .isolation import has_checked_note, owner_refuses
 from .jit import inline, kernel, load_32, store_32
 from .layout import (
     ACCESS_FETCH,
-    BLOCK_INSTRUCTIONS,
-    BLOCK_UOPS,
     CODE_SHIFT,
     FAULT,
-    FIRST_BLOCK,
     FRONT_MASK,
     HOOK,
-    INSTRUCTION_UOPS,
     ISOLATION,
-    JUMP_SLOTS,
-    MAX_BLOCKS,
     MAX_INSTRUCTION,
-    MAX_UOPS,
-    N_BUCKETS,
     NEVER,
     OK,
     PROBE_SITES,
-    SCRATCH_BLOCK,
     STOPPED,
 )
 from .lower import lower

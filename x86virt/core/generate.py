@@ -117,7 +117,8 @@ LOOP_IMPORTS = {
     "chain": "cached_jump, fits, link, next_block, unlink_successors",
     "jit": "kernel",
     "between_blocks": "begin_instruction, handle_fault, nothing_waits",
-    "layout": "EDGE_FAULT, EDGE_INDIRECT, EDGE_SYSTEM, FAULT, NEVER, OK, RESTART, SCRATCH_BLOCK, VM_EXIT",
+    "code_layout": "SCRATCH_BLOCK",
+    "layout": "EDGE_FAULT, EDGE_INDIRECT, EDGE_SYSTEM, FAULT, NEVER, OK, RESTART, VM_EXIT",
 }
 
 

@@ -23,6 +23,7 @@ from ..isa.registers import (
     PTE_RW,
     PTE_US,
 )
+from ..isa.svm import EXIT_NPF
 from .charge import charge
 from .jit import inline, kernel
 from .layout import NESTED_FETCH, NESTED_READ, NESTED_WRITE, OK, VM_EXIT
@@ -30,7 +31,6 @@ from .nested_cache import find_table, forget_table, remember_table, table_region
 from .nested_ept import AT_END
 from .physical import read_memory, read_table, write_physical
 
-VMEXIT_NPF = 0x400
 FINAL_ADDRESS, GUEST_TABLES = 1 << 32, 1 << 33  # of EXITINFO1: what was translated
 RIGHTS = PTE_RW | PTE_US
 FOUR_GIGABYTES = 1 << 32
@@ -41,7 +41,7 @@ HIGH_ADDRESS = 0xFFFFF  # bits 51:32 of an address
 def nested_page_fault(cpu, gpa, access, purpose, cause):
     """Leave the guest for a nested page fault: EXITINFO1 is an error code and what was translated, EXITINFO2 the address."""
     information = cpu.vm_exit
-    information.reason = VMEXIT_NPF
+    information.reason = EXIT_NPF
     code = cause | PF_U
     if access == NESTED_WRITE:
         code |= PF_W

@@ -21,6 +21,7 @@ from .breakpoints import DR6_BS, WATCH_CODE, check_code_breakpoint
 from .chain import fits, next_block
 from .charge import charge_ticks
 from .code import decode_single, discard_written, fetch_address, settle
+from .code_layout import SCRATCH_BLOCK
 from .debug import debug_trap_waits, take_debug_trap
 from .deliver import deliver_event
 from .guest_boundary import (
@@ -53,7 +54,6 @@ from .layout import (
     RESTART,
     RETIRED_LIMIT,
     ROOT,
-    SCRATCH_BLOCK,
     SHUTDOWN,
     STOPPED,
     TIME_LOG,

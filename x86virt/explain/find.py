@@ -192,9 +192,9 @@ def explain_extension(mnemonic: str, octets: bytes = b"") -> Explanation:
 
 def decode_row(octets: bytes, bits: int) -> tuple[Row | None, int]:
     """Row and length of an instruction by the processor's own decoder; (None, 1) if bytes are missing, (None, 0) if none."""
+    from ..core.code_layout import CODE
     from ..core.decode import DECODED_OK, TRUNCATED
     from ..core.entries import decode_bytes
-    from ..core.layout import CODE
     from ..records import record_array
 
     codes = record_array(CODE)

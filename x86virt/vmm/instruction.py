@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..core.code_layout import DECODED
 from ..core.decode import DECODED_OK, TRUNCATED
 from ..core.entries import decode_bytes
-from ..core.layout import DECODED, MAX_INSTRUCTION
+from ..core.layout import MAX_INSTRUCTION
 from ..isa.registers import AR_DB, CS, DS, ZERO
 from ..isa.rows import Row
 from ..isa.table import ROWS
