@@ -10,6 +10,8 @@ Agesen, ASPLOS 2006; Bugnion and others, TOCS 2012).
 * An indirect jump, call or return finds the unit of a guest address in a hash table, without leaving the cache.
   Return addresses on the guest's stack are the guest's.
 * A store that often faults, because it writes memory that the VMM traces, is translated anew as a callout; and back.
+* IN, OUT and such callouts for stores bring what the translator has decoded to a routine made for them: few registers are
+  saved, nothing is looked up, and the way back is known (`direct_callouts`).
 * CLI, STI, PUSHF and POPF work on the virtual IF inline, with a test for an interrupt that waits.
 * An exception or interrupt within translated code is brought back to the guest's instruction and registers first:
   every place in the cache knows where in the guest it stands. What the trap then means is what any VMM of the software kind
@@ -39,11 +41,14 @@ class BinaryTranslation(SoftwareVmm):
     name = "binary-translation"
     processor = "binary_translation"
     options = (*translation_options(), *shadow_options())
-    paths: ClassVar[tuple[str, ...]] = (*SoftwareVmm.paths, "light_dispatch", "callout", "recover", "enter_cache", "leave_ring")
+    paths: ClassVar[tuple[str, ...]] = (
+        *SoftwareVmm.paths, "light_dispatch", "callout", "recover", "enter_cache", "leave_ring",
+        "direct_port", "direct_store",
+    )  # fmt: skip
     jitted: ClassVar = {
         **SoftwareVmm.jitted,
         "sensitive_instruction": "emulate", "unchained_jump": "leave_unit", "lookup_miss": "leave_unit",
-        "adapted_write": "simulate_write",
+        "adapted_write": "simulate_write", "port_access": "access_port",
     }  # fmt: skip
     # The flags of a program that runs directly are its own.
     known_divergences = frozenset(row for row in SEEN_BY_PROGRAMS if row[0] not in ("pushf", "popf", "iret"))
@@ -71,6 +76,10 @@ class BinaryTranslation(SoftwareVmm):
     def on_adapted_write(self, vm: VirtualMachine, exit: Exit) -> None:
         """An instruction that has often faulted because it wrote traced memory: it is performed without a fault."""
         vm.translator.simulate_write()
+
+    def on_port_access(self, vm: VirtualMachine, exit: Exit) -> None:
+        """IN or OUT of the guest's kernel: the translator has decoded it, the virtual device answers."""
+        vm.translator.access_port()
 
     def on_unchained_jump(self, vm: VirtualMachine, exit: Exit) -> None:
         """A jump is taken for the first time: as the guest goes on, its target is translated, and the jump goes there."""

@@ -55,6 +55,7 @@ from x86virt.explain.facts import (
 from x86virt.explain.instruction import explain_rows, has_memory, trap_events, trap_ticks
 from x86virt.explain.techniques import (
     CALLOUT,
+    DIRECT,
     IDENTICAL,
     INLINE_EMULATION,
     JUMPS_DIRECTLY,
@@ -239,6 +240,8 @@ def made_of(unit: Unit, code: bytes) -> str:
         return IDENTICAL
     if sites and sites[0].kind == "x87_pointer":
         return POINTER
+    if sites and sites[0].direct:
+        return DIRECT
     if sites and sites[0].kind == "sensitive_instruction" and not any(note & 1 for note in unit.notes[: places[1]]):
         return CALLOUT
     return INLINE_EMULATION if len(unit.boundaries) > 1 else TRANSFER

@@ -17,7 +17,7 @@ from x86virt.vmm.registry import find_strategy
 
 TRAP_AND_EMULATE = find_strategy("trap-and-emulate")
 TRANSLATION = "binary-translation"
-OF_A_TRANSLATOR = ("light_dispatch", "callout", "recover", "enter_cache")
+OF_A_TRANSLATOR = ("light_dispatch", "callout", "recover", "enter_cache", "direct_port", "direct_store")
 TECHNIQUES = ("trap-and-emulate", TRANSLATION)
 GUESTS = {
     "alu": "2", "callret": "20", "clock": "10", "cr3switch": "10", "divzero": "30", "hello": "1", "hello_pse": "1", "irq": "2",
@@ -70,7 +70,9 @@ def test_every_guest_takes_the_same_course(guest: str, technique: str) -> None:
 
 
 @pytest.mark.parametrize("guest", ["smc", "cr3switch", "ptemod"])
-@pytest.mark.parametrize("options", ["chaining=off,inline_emulation=off", "tc_size=4K", "shadow=trace"])
+@pytest.mark.parametrize(
+    "options", ["chaining=off,inline_emulation=off", "tc_size=4K", "shadow=trace", "shadow=trace,direct_callouts=off"]
+)
 def test_a_translators_switches_change_nothing_of_that(guest: str, options: str) -> None:
     """Without chains each jump leaves the cache; a small one is thrown away while the guest runs."""
     runs = []

@@ -99,10 +99,22 @@ def test_an_access_through_gs_as_the_loader_left_it() -> None:
 
 def test_a_callout_for_a_port_changes_no_privilege() -> None:
     """What ring 1 may do is done there: no gate and no IRET in the loop but those of its first jumps."""
-    loop = machine_of("portio").run().regions[0]
-    crossings = sum(count for reason, (count, _) in loop.exits.items() if reason != "sensitive_instruction")
-    assert loop.exits["sensitive_instruction"][0] == loop.iterations == 100
-    assert crossings == loop.ledger.event_count("sys.iret_cpl0_to_cpl3") <= 4
+    for options, called in (("", "port_access"), (",direct_callouts=off", "sensitive_instruction")):
+        loop = machine_of("portio", options).run().regions[0]
+        crossings = sum(count for reason, (count, _) in loop.exits.items() if reason != called)
+        assert loop.exits[called][0] == loop.iterations == 100
+        assert crossings == loop.ledger.event_count("sys.iret_cpl0_to_cpl3") <= 4
+
+
+def test_a_direct_callout_looks_nothing_up_and_decodes_nothing() -> None:
+    """One path and the device are all that the VMM does for IN, in less than half of the time."""
+    direct, general = (machine_of("portio", options).run().regions[0] for options in ("", ",direct_callouts=off"))
+    for path in ("direct_port", "device_request"):
+        assert direct.ledger.event_count(f"vmm.{path}") == 100
+    for path in ("light_dispatch", "emulate_port"):
+        assert direct.ledger.event_count(f"vmm.{path}") == 0 and general.ledger.event_count(f"vmm.{path}") == 100
+    assert direct.ledger.event_count("vmm.enter_cache") < 10 < 100 <= general.ledger.event_count("vmm.enter_cache")
+    assert 2 * direct.ticks < general.ticks
 
 
 @pytest.mark.parametrize("guest", ["portio", "smc"])

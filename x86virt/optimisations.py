@@ -21,6 +21,7 @@ STRATEGIES = (
     TRANSLATION,
     f"{TRANSLATION},chaining=off",
     f"{TRANSLATION},inline_emulation=off",
+    f"{TRANSLATION},direct_callouts=off",
     f"{TRANSLATION},tc_size=4K",
     f"{TRANSLATION},shadow=trace",
     f"{TRANSLATION},adaptive=off,shadow=trace",
@@ -34,6 +35,7 @@ def benchmarks() -> tuple[Benchmark, ...]:
     return (
         Benchmark(NAME, "call", "callret", 1, 1000, "a near call and its return, in the kernel"),
         Benchmark(NAME, "CLI, STI", "intflag", 0, 1000, "interrupts closed and opened again"),
+        Benchmark(NAME, "IN", "portio", 0, 1000, "a byte from the POST port, in the kernel"),
         Benchmark(NAME, "INT", "syscall", 0, 500, "a null system call by INT 0x80"),
         Benchmark(NAME, "PTE", "ptemod", 0, 1000, "a store to an entry of a page table in use"),
         Benchmark(NAME, "#PF", "pgfault", 0, 200, "a page fault answered by one new entry"),

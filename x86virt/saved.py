@@ -66,6 +66,7 @@ from .saved_disks import (
     restore_disks,
     restore_overlays,
 )
+from .saved_guests import check_svm
 from .saved_tlbs import check_tlbs
 from .vmm.isolation import set_owners
 from .vmm.registry import find_strategy
@@ -510,6 +511,7 @@ def check_processor(machine: Machine, arrays: dict[str, np.ndarray]) -> None:
             raise ValueError(f"its {name} is out of range")
     check_apics(arrays["cpu.apic"][0], arrays["cpu.io_apic"][0], fresh["apic"].reshape(-1)[0])
     check_tlbs(arrays, fresh)
+    check_svm(arrays["cpu.svm"].reshape(-1)[0], arrays["cpu.msr"].reshape(-1)[0], int(arrays["cpu.world"][0]))
     if (arrays["cpu.mode_table"] != fresh["mode_table"].reshape(-1)).any() and machine.vm is None:
         raise ValueError("its mode_table is out of range")
 

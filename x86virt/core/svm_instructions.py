@@ -89,11 +89,27 @@ def with_vmcb(cpu, ram, operation, u):
 
 
 @kernel
-def invalidate_in_space(cpu, u):
-    """INVLPGA: the page of the linear address in rAX, in the address space that ECX names; one that there is not holds none."""
+def invalidate_in_space(cpu, gla, asid):
+    """INVLPGA: the page of a linear address in an address space; one that there is not holds none."""
     charge(cpu, EVENT_SVM_INVLPGA, 1)
-    if cpu.gpr[ECX] < address_spaces(cpu):
-        invlpga(cpu, cpu.gpr[EAX] & u.address_mask, cpu.gpr[ECX])
+    if asid < address_spaces(cpu):
+        invlpga(cpu, gla, asid)
+    return OK
+
+
+@kernel
+def stgi(cpu):
+    """STGI."""
+    charge(cpu, EVENT_SVM_STGI, 1)
+    cpu.svm.gif = 1
+    return OK
+
+
+@kernel
+def clgi(cpu):
+    """CLGI."""
+    charge(cpu, EVENT_SVM_CLGI, 1)
+    cpu.svm.gif = 0
     return OK
 
 
@@ -111,13 +127,9 @@ def svm_instruction(cpu, ram, u):
     if operation == SYSTEM_SKINIT:
         return raise_plain(cpu, UD)
     if operation == SYSTEM_STGI:
-        charge(cpu, EVENT_SVM_STGI, 1)
-        cpu.svm.gif = 1
-        return OK
+        return stgi(cpu)
     if operation == SYSTEM_CLGI:
-        charge(cpu, EVENT_SVM_CLGI, 1)
-        cpu.svm.gif = 0
-        return OK
+        return clgi(cpu)
     if operation == SYSTEM_INVLPGA:
-        return invalidate_in_space(cpu, u)
+        return invalidate_in_space(cpu, cpu.gpr[EAX] & u.address_mask, cpu.gpr[ECX])
     return with_vmcb(cpu, ram, operation, u)

@@ -61,6 +61,7 @@ VMX_INSTRUCTIONS = {
     "VMCALL", "VMCLEAR", "VMLAUNCH", "VMPTRLD", "VMPTRST", "VMREAD", "VMRESUME", "VMWRITE", "VMXOFF", "VMXON", "INVEPT",
     "INVVPID",
 }  # fmt: skip
+SVM_INSTRUCTIONS = {"VMRUN", "VMLOAD", "VMSAVE", "STGI", "CLGI", "SKINIT", "INVLPGA"}
 
 SOFTWARE_INTERRUPTS = {"system:INT_N", "system:INT3", "system:INTO", "system:INT1"}
 
@@ -190,7 +191,7 @@ def fill_row(info: np.void, row: Row) -> None:
     info["signed_byte"] = int("Ibs" in row.operands)
     info["event"], info["event_memory"] = event_number(row.cost), event_number(row.cost_memory)
     info["event_kernel"] = event_number(row.cost_kernel)
-    info["kernel_only"] = int(row.privilege == CPL0 and row.mnemonic not in VMX_INSTRUCTIONS)
+    info["kernel_only"] = int(row.privilege == CPL0 and row.mnemonic not in VMX_INSTRUCTIONS | SVM_INSTRUCTIONS)
     info["sensitive"] = int(row.sensitivity == SENSITIVE and row.operation not in SOFTWARE_INTERRUPTS)
     info["protected_only"] = int(row.mnemonic in PROTECTED_ONLY)
     info["feature"] = row.feature

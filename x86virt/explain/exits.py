@@ -124,6 +124,11 @@ REASONS: dict[str, Reason] = {
         "translated anew as a callout.",
         ("ins.jmp_taken",), "The VMM performs it, and looks at what it wrote; no page fault is needed.", SHADOW,
     ),
+    "port_access": Reason(
+        "Translated code came to an IN or OUT of the guest's kernel.", ("ins.jmp_taken",),
+        "The virtual device answers; translated code goes on behind it, where no interrupt comes first.",
+        ("direct_port", "device_request"),
+    ),
     "unchained_jump": Reason(
         "Translated code came to a jump, or to its end, whose target was not yet reached from there.",
         ("sys.int_n_cpl3_to_cpl0",),

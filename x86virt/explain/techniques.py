@@ -152,6 +152,7 @@ def native(row: Row) -> Technique:
 BINARY_TRANSLATION = "binary-translation"
 # What becomes of an instruction of the guest's kernel in the translation cache.
 IDENTICAL, TRANSFER, INLINE_EMULATION, CALLOUT, POINTER = "identical", "transfer", "inline", "callout", "pointer"
+DIRECT = "direct callout"
 IN_KERNEL = {
     IDENTICAL: "In kernel code it is copied to the translation cache as it is.",
     TRANSFER: "In kernel code it becomes a jump within the translation cache: a constant target is reached by a callout the "
@@ -160,6 +161,8 @@ IN_KERNEL = {
     "(a callout with inline_emulation=off, or where its operands are unusual).",
     POINTER: "In kernel code it is copied as it is behind a callout (exit x87_pointer), since its image holds the address of an "
     "instruction, which must be the guest's.",
+    DIRECT: "In kernel code a direct callout stands for it: exit port_access, to a routine of the VMM's that gets what was "
+    "decoded (vmm.direct_port; a general callout, sensitive_instruction, with direct_callouts=off).",
     CALLOUT: "In kernel code a callout stands for it: exit sensitive_instruction, and the VMM performs it on the virtual "
     "processor",
 }
@@ -178,6 +181,8 @@ def translation_of(row: Row) -> str:
         return IDENTICAL  # these registers hold the guest's selectors; as do those that MOV reads of them
     if operation in INLINE:
         return INLINE_EMULATION
+    if operation in ("IN", "OUT"):
+        return DIRECT
     if row.operation.startswith("port_string"):
         return CALLOUT
     return CALLOUT if row.operation.startswith("system:") and operation not in IDENTICAL_SYSTEM else IDENTICAL

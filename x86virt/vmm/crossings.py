@@ -42,7 +42,7 @@ class Crossings:
         entry = int(cpu.rip) - layout.VMM_BASE - layout.ENTRIES
         if entry == layout.SYSENTER_ENTRY:
             return self.read_system_call()
-        if entry == layout.CALLOUT_ENTRY:
+        if entry == layout.CALLOUT_ENTRY or entry in layout.DIRECT_ENTRIES:
             return self.read_callout()
         vector = entry // layout.ENTRY_BYTES
         error, site = self.read_stack(vector)
@@ -172,6 +172,12 @@ class Crossings:
         frame, translation = vm.vcpu.frame, vm.translation
         self.resumed_at = int(cpu.retired)
         self.resumed_with_flag = bool(frame.eflags & EFLAGS_RF) and not vm.vcpu.own_resume
+        if translation is not None and translation.direct:
+            if translation.returns_directly():
+                translation.come_back_directly(frame)
+                self.see_to_time()
+                return
+            translation.make_general()
         if translation is not None and translation.applies():
             image, code = translation.enter(frame), layout.RESUME_TRANSLATED
         else:
@@ -185,8 +191,13 @@ class Crossings:
             stack = layout.STACK_TOP - FRAME_BYTES
             vm.write_region(stack, image.octets())
             self.enter_vmm_code(code, vm.segments.return_stack(layout.VMM_BASE + stack))
+        self.see_to_time()
+
+    def see_to_time(self) -> None:
+        """The guest goes on: until the next deadline of a device, the end of the run, or a stop."""
+        vm = self.vm
         vm.devices.program_timer()
-        cpu.retired_limit = vm.machine.retired_limit
+        vm.processor.cpu.retired_limit = vm.machine.retired_limit
         note_arrival(vm)
 
     def enter_vmm_code(self, offset: int, stack: int) -> None:

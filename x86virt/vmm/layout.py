@@ -46,6 +46,14 @@ REGION_TABLE = 0x8000
 TRANSLATOR = 0x9000
 CALLOUT_STACK_TOP = 0xC000 - 24  # above it there is room for the rest of a trap's frame: error code, EIP, CS, EFLAGS, ESP, SS
 CALLOUT_ENTRY = 0x0FF8  # where a callout arrives that stays in the ring of translated code: between two entries
+PORT_ENTRY = 0x0FFA  # and direct ones, which know what they do: a port is accessed
+STORE_ENTRY = 0x0FFC  # a store to memory that is often traced
+DIRECT_ENTRIES = (PORT_ENTRY, STORE_ENTRY)
+DIRECT_SITE_BYTES = 16  # of what a direct callout goes by, behind which translated code goes on
+OPERANDS_IN_DX = 1 << 24  # the operands of a direct callout: port or bytes, its kind
+OPERANDS_OUT = 1 << 25
+OPERANDS_IN_STACK = 1 << 26
+OPERANDS_BYTES_SHIFT = 16
 FLAG_TABLES = 0xC000  # 256 bytes, 256 doublewords, 256 bytes for rings 1 to 3: what POPF makes of bits 15:8 of its image
 GDT = 0x10000
 WITNESS = 0x20000
@@ -195,6 +203,8 @@ NUMBERS = {
     "CALLOUT_VECTOR": CALLOUT_VECTOR, "CALLOUT_STACK_TOP": CALLOUT_STACK_TOP,
     "TRANSLATED_CODE_SELECTOR": TRANSLATED_CODE_SELECTOR, "TRANSLATOR_DATA_SELECTOR": TRANSLATOR_DATA_SELECTOR,
     "GUEST_GS_SELECTOR": GUEST_GS_SELECTOR,
+    "DIRECT_SITE_BYTES": DIRECT_SITE_BYTES, "OPERANDS_IN_DX": OPERANDS_IN_DX, "OPERANDS_OUT": OPERANDS_OUT,
+    "OPERANDS_IN_STACK": OPERANDS_IN_STACK, "OPERANDS_BYTES_SHIFT": OPERANDS_BYTES_SHIFT,
     "SYSENTER_ENTRY": SYSENTER_ENTRY, "PIC_BYTES": PIC.itemsize, "PIT_BYTES": PIT.itemsize,
 }  # fmt: skip
 

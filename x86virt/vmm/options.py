@@ -149,6 +149,7 @@ def translation_options() -> tuple[Option, ...]:
     return (
         Switch("chaining", "jumps are patched to go from unit to unit, and the hash table is filled", True),
         Switch("inline_emulation", "CLI, STI, PUSHF, POPF, reads of control registers and selectors without a callout", True),
+        Switch("direct_callouts", "IN, OUT and adapted stores go to a routine made for them, with what was decoded", True),
         Switch("adaptive", "an instruction that faults often at traced memory becomes a callout", True),
         Count("adapt_after", "faults of an instruction at traced memory until it is a callout", 4, 1, 1 << 20),
         Count("restore_after", "callouts in a row that wrote nothing traced until it is itself again", 32, 1, 1 << 20),

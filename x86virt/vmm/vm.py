@@ -113,7 +113,8 @@ class VirtualMachine:
         before = int(self.processor.cpu.ticks)
         exit = self.last_exit = self.crossings.read_exit()
         in_ring = self.translation is not None and self.translation.serving
-        self.charge("light_dispatch" if in_ring else "trap_dispatch", 1)
+        if not self.is_served_directly:
+            self.charge("light_dispatch" if in_ring else "trap_dispatch", 1)
         try:
             self.machine.strategy.handle(self, exit)
         except NotDirect:
@@ -136,6 +137,11 @@ class VirtualMachine:
     def is_interpreted(self) -> bool:
         """Whether the guest is in the interpreter's hands, and with it the state of the virtual processor."""
         return self.made_interpreter is not None and self.made_interpreter.holds
+
+    @property
+    def is_served_directly(self) -> bool:
+        """Whether a routine made for it serves a callout, which it then charges alone."""
+        return self.translation is not None and self.translation.direct
 
     @property
     def owes_step_trap(self) -> bool:

@@ -9,6 +9,7 @@ ticks are not counted in the outer one). The second run from the same state, wit
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import pathlib
@@ -23,8 +24,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core import layout as core
-from ..core.entries import device_advance, enter_level, refresh_segment
-from ..isa.registers import EAX, EBP, ECX, ESP, N_SEGMENTS
+from ..core.entries import device_advance, enter_level, flush_translations, refresh_segment
+from ..isa.registers import DS, EAX, EBP, ECX, ESP, N_SEGMENTS, PTE_A, PTE_D, PTE_G, PTE_P, PTE_RW
 from . import layout
 from .exits import ERROR_CODE_VECTORS, GuestFault, Unsupported
 from .vcpu import Frame
@@ -40,10 +41,13 @@ IMAGE, MANIFEST, PRICES = FOLDER / "witness.bin", FOLDER / "manifest.json", FOLD
 EVIDENCE = "witness"
 REFUSED = "refused"
 LIGHT_CALLOUT = 256  # beside the vectors: a callout that stays in ring 1
+DIRECT = {257: "direct_port", 258: "direct_store"}  # and direct ones
+DIRECT_CALLOUTS = dict(zip(layout.DIRECT_ENTRIES, DIRECT, strict=True))
 SEGMENT_GONE = "segment gone"  # a guest segment register outlives its descriptor, and cannot be loaded again
 MEMORY_BYTES = 8 << 20
 BUDGET = 50_000_000  # cycles until every exit that is wanted has come
 PAGE_FAULT = 14
+WINDOW_FLAGS = PTE_P | PTE_RW | PTE_A | PTE_D | PTE_G
 CPUID_SEP = 1 << 11
 MAX_PAGES = 16  # guest pages that one path may find missing in the shadow
 
@@ -55,11 +59,12 @@ ARCHITECTURE = (
     "fpu_instruction", "fpu_instruction_selector", "fpu_operand", "fpu_operand_selector", "fpu_opcode",
 )  # fmt: skip
 
-DIRECT, TRANSLATED = "trap-and-emulate", "binary-translation"
+TRAPPED, TRANSLATED = "trap-and-emulate", "binary-translation"
+ADAPTED = f"{TRANSLATED},shadow=trace,shadow_writes=1048576,adapt_after=1"
 # Where the exits that are measured come from: strategy, guest, command line, the paths that it shows.
 SCENES = (
     (
-        DIRECT,
+        TRAPPED,
         "syscall",
         "iterations=3",
         (
@@ -67,14 +72,17 @@ SCENES = (
             "emulate_descriptor_table", "descriptor_shadow", "reflect",
         ),
     ),
-    (DIRECT, "irq", "iterations=2", ("emulate_flags", "emulate_port", "emulate_halt", "device_request")),
-    (DIRECT, "ptemod", "iterations=3", ("emulate_invlpg", "shadow_fill")),
-    (DIRECT, "cr3switch", "iterations=3", ("emulate_control_register", "shadow_flush", "shadow_table")),
-    (TRANSLATED, "portio", "iterations=5", ("light_dispatch", "enter_cache")),
+    (TRAPPED, "irq", "iterations=2", ("emulate_flags", "emulate_port", "emulate_halt", "device_request")),
+    (TRAPPED, "ptemod", "iterations=3", ("emulate_invlpg", "shadow_fill")),
+    (TRAPPED, "cr3switch", "iterations=3", ("emulate_control_register", "shadow_flush", "shadow_table")),
+    (f"{TRANSLATED},direct_callouts=off", "portio", "iterations=5", ("light_dispatch", "enter_cache")),
+    (TRANSLATED, "portio", "iterations=5", ("direct_port",)),
+    (ADAPTED, "ptemod", "iterations=5", ("direct_store",)),
     (TRANSLATED, "divzero", "iterations=5", ("callout",)),
     (TRANSLATED, "pgfault", "iterations=5", ("recover",)),
 )  # fmt: skip
-ENDINGS = ("trap_dispatch", "light_dispatch", "leave_ring", "idle", REFUSED)  # behind these marks the image is left
+# Behind these marks the image is left.
+ENDINGS = ("trap_dispatch", "light_dispatch", "leave_ring", "idle", *DIRECT.values(), REFUSED)
 OCCURRENCE = 2  # of each, the second is measured: the first may find tables that nobody has used yet
 
 
@@ -192,6 +200,25 @@ def device_record(vm: "VirtualMachine") -> np.ndarray:
     return device
 
 
+def stored_gla(vm: "VirtualMachine") -> int:
+    """Where the store of a direct callout goes, in flat segments."""
+    return int(vm.translator.record["operand_offset"]) + int(vm.processor.cpu.seg[DS].seg_base) & 0xFFFFFFFF
+
+
+def open_windows(vm: "VirtualMachine", gla: int) -> None:
+    """Open windows to a guest's page and to the tables that map it, as a slower path has done before."""
+    vcpu = vm.vcpu
+    place = (vcpu.cr3 & ~0xFFF) + 4 * (gla >> 22)
+    with contextlib.suppress(GuestFault):
+        frames = [place >> 12, vm.guest.read_gpa(place, 4) >> 12, vm.guest.walk(gla, True, False, mark=False).gpa >> 12]
+        for frame in frames if vcpu.cr0 >> 31 else frames[2:]:
+            window = frame % layout.N_WINDOWS
+            vcpu.record["window_tags"][window] = frame + 1
+            entry = int(vm.p2m[frame]) << 12 | WINDOW_FLAGS
+            vm.write_region(layout.REGION_TABLE + (layout.WINDOWS >> 10) + 4 * window, entry.to_bytes(4, "little"))
+    flush_translations(vm.processor.state)
+
+
 # -- running ------------------------------------------------------------------------------------------------------------
 
 
@@ -202,8 +229,14 @@ class Witness:
         self.vm, self.processor, self.cpu = vm, vm.processor, vm.processor.cpu
         vm.write_region(layout.WITNESS, image())
         self.entry = int(self.cpu.rip)
-        publish(vm)
+        self.publish()
         self.save()
+
+    def publish(self) -> None:
+        """Lay down the VMM's state. A routine in ring 1 cannot open windows (INVLPG): it finds those that it needs open."""
+        publish(self.vm)
+        if self.entry == layout.VMM_BASE + layout.STORE_ENTRY:
+            open_windows(self.vm, stored_gla(self.vm))
 
     def save(self) -> None:
         """Remember the state from which every run starts."""
@@ -227,6 +260,8 @@ class Witness:
             return symbols()["sysenter_stub"]
         if offset == layout.CALLOUT_ENTRY:
             return symbols()["light_entry"]
+        if offset in DIRECT_CALLOUTS:
+            return symbols()[DIRECT[DIRECT_CALLOUTS[offset]]]
         return symbols()["stubs"] + offset // layout.ENTRY_BYTES * 16
 
     def run(self, address: int | None = None) -> Measured:
@@ -296,7 +331,7 @@ class Witness:
         """Map a guest page that the image needs, and start from there."""
         vm = self.vm
         vm.shadow.map_page(missing.gla, missing.write)
-        publish(vm)
+        self.publish()
         self.save()
 
     def warm(self) -> Measured:
@@ -401,6 +436,8 @@ CHOICES: dict[str, Callable[[Scene], bool]] = {
     "light_dispatch": lambda scene: scene.vector == LIGHT_CALLOUT,
     "enter_cache": lambda scene: scene.vector == LIGHT_CALLOUT,
     "callout": lambda scene: scene.vector == layout.CALLOUT_VECTOR,
+    "direct_port": lambda scene: DIRECT.get(scene.vector) == "direct_port",
+    "direct_store": lambda scene: DIRECT.get(scene.vector) == "direct_store",
     "recover": lambda scene: scene.frame.cs & 0xFFF8 == layout.TRANSLATED_CODE_SELECTOR and scene.vector == PAGE_FAULT,
 }
 
@@ -409,7 +446,7 @@ def scene_of(vm: "VirtualMachine") -> Scene:
     """The present exit; nothing is changed."""
     cpu, ram = vm.processor.cpu, vm.processor.ram
     offset = int(cpu.rip) - layout.VMM_BASE - layout.ENTRIES
-    vector = LIGHT_CALLOUT if offset == layout.CALLOUT_ENTRY else offset // layout.ENTRY_BYTES
+    vector = LIGHT_CALLOUT if offset == layout.CALLOUT_ENTRY else DIRECT_CALLOUTS.get(offset, offset // layout.ENTRY_BYTES)
     stack = int(cpu.gpr[ESP]) - layout.VMM_BASE
     error = int(ram[stack : stack + 4].view("<u4")[0]) if vector in ERROR_CODE_VECTORS else 0
     frame = Frame.from_octets(vm.processor.read_physical(layout.STACK_TOP - 20, 20))

@@ -76,7 +76,7 @@ def word_of(recovery: "Recovery") -> int:
     """How the guest's state is had at a place: the word of a row."""
     word = sum(SPILLED[register] for register in recovery.spilled) | recovery.release << RELEASE_SHIFT
     word |= HELD * recovery.held | UNSTORED * recovery.unstored | FROM_TARGET * (recovery.eip is None)
-    slower = recovery.unpushed or recovery.called or recovery.returning or recovery.own_stack
+    slower = recovery.unpushed or recovery.called or recovery.returning or recovery.own_stack or recovery.unflagged
     return word | SLOWER * slower
 
 
@@ -100,7 +100,7 @@ def present_context(vm: "VirtualMachine") -> "tuple[Context | None, int]":
     """The context that the guest's kernel has just left, or else that most of its code was translated in, and what the
     hardware would hold in CS."""
     cpu, cache = vm.processor.cpu, vm.translator.cache
-    if int(cpu.rip) == layout.VMM_BASE + layout.CALLOUT_ENTRY:
+    if int(cpu.rip) - layout.VMM_BASE in (layout.CALLOUT_ENTRY, *layout.DIRECT_ENTRIES):
         address = int(vm.translator.record["site"])
     else:
         place = layout.STACK_TOP - FRAME_BYTES

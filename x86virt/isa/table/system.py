@@ -94,7 +94,7 @@ ROWS: tuple[Row, ...] = (
     insn("CPUID", "0F A2", "", "system:CPUID", "", "identity and features", exits="CPUID"),
     # SVM: #UD without EFER.SVME and outside protected mode, then #GP(0) outside ring 0
     *(
-        insn(name, f"0F 01 {opcode}", "", f"system:{name}", "", meaning, sens=PRIVILEGED, exits=name)
+        insn(name, f"0F 01 {opcode}", "", f"system:{name}", "", meaning, exits=name, **KERNEL)
         for name, opcode, meaning in (
             ("VMRUN", "D8", "enter a guest"),
             ("VMLOAD", "DA", "load state from a VMCB"),

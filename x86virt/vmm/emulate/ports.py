@@ -37,9 +37,14 @@ def check_port(vm: "VirtualMachine", port: int, n: int) -> None:
         raise GuestFault(GP, 0)
 
 
+def charge_access(vm: "VirtualMachine") -> None:
+    """Charge what leads to the device."""
+    vm.charge("direct_port" if vm.is_served_directly else "emulate_port", 1)
+
+
 def port_in(vm: "VirtualMachine", instruction: Instruction) -> None:
     """IN from a virtual device."""
-    vm.charge("emulate_port", 1)
+    charge_access(vm)
     port, n = port_of(vm, instruction), port_bytes(instruction)
     check_port(vm, port, n)
     value = vm.devices.read(port, n)
@@ -49,7 +54,7 @@ def port_in(vm: "VirtualMachine", instruction: Instruction) -> None:
 
 def port_out(vm: "VirtualMachine", instruction: Instruction) -> None:
     """OUT to a virtual device."""
-    vm.charge("emulate_port", 1)
+    charge_access(vm)
     port, n = port_of(vm, instruction), port_bytes(instruction)
     check_port(vm, port, n)
     vm.devices.write(port, n, vm.register(EAX) & (1 << 8 * n) - 1)

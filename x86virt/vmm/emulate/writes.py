@@ -42,7 +42,7 @@ def simulate_write(vm: "VirtualMachine", instruction: Instruction | None) -> Non
     if instruction is None or gpa is None:
         interpret(vm, instruction)
         return
-    vm.charge("traced_write", 1)
+    vm.charge("direct_store" if vm.is_served_directly else "traced_write", 1)
     store(vm, instruction, gpa)
 
 
@@ -84,6 +84,8 @@ def width_of(instruction: Instruction) -> int:
 
 def interpret(vm: "VirtualMachine", instruction: Instruction | None) -> None:
     """Let the interpreter perform it. If its operand in memory is traced, what it changes there is known afterwards."""
+    if vm.translation is not None:
+        vm.translation.make_general()
     if vm.shadow.watched is not None or instruction is None or not instruction.has_memory:
         vm.interpret_one()
         return

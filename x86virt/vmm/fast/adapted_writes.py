@@ -11,7 +11,7 @@ from .descriptors import base_of, shadow_high, shadow_low
 from .exits import can_commit, charge_work, commit, is_stepped, note_path
 from .guest_access import UNKNOWN, guest_physical, machine_address, place_to_read
 from .operands import M32, effective_address
-from .records import CPL, DONE, NOT_FAST, TRACED_WRITE
+from .records import CPL, DIRECT_STORE, DONE, NOT_FAST, TRACED_WRITE
 from .returns import stack_base
 from .traced_writes import (
     LONGEST,
@@ -72,6 +72,15 @@ def idle_after(index, counter, traced):
     return idle
 
 
+@inline
+def path_of(exits):
+    """The path of the VMM that the store is."""
+    path = TRACED_WRITE
+    if exits.direct == 1:
+        path = DIRECT_STORE
+    return path
+
+
 @kernel
 def adapted_write(cpu, ram, exits, links, control, index):
     """Perform the store for which the callout stands."""
@@ -108,7 +117,7 @@ def adapted_write(cpu, ram, exits, links, control, index):
         return NOT_FAST
     # 4. The store, and what follows from it for the shadow.
     value = source(cpu, ram, exits, place, kind, wide, length)
-    note_path(exits, TRACED_WRITE)
+    note_path(exits, path_of(exits))
     exits.trap_resume = 0
     commit(cpu, exits)
     index.idle[counter] = idle

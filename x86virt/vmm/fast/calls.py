@@ -199,7 +199,8 @@ class JittedExits:
         exits.inside, exits.serving, exits.guest_cs = int(translator.inside), int(translator.serving), translator.cs
         exits.gs[GUEST_GS], exits.gs[OWN_GS] = translator.gs, translator.own_gs
         exits.interrupt_waits = int(self.vm.interrupts.waits)
-        exits.come_back = translator.cache.units[3].address
+        exits.come_back, exits.come_back_directly = translator.cache.units[3].address, translator.cache.units[7].address
+        exits.direct = int(translator.direct)
         translator.cache.index.follow_pages(translator.cache.by_page)
         exits.context_cs = translator.cs
         exits.context = NO_CONTEXT
@@ -227,6 +228,7 @@ class JittedExits:
         translator = vm.translation
         if translator is not None:
             translator.inside, translator.serving = bool(exits.inside), bool(exits.serving)
+            translator.direct = bool(exits.direct)
             translator.cs, vm.interrupts.waits = int(exits.guest_cs), bool(exits.interrupt_waits)
             translator.gs, translator.own_gs = exits.gs[GUEST_GS].copy(), exits.gs[OWN_GS].copy()
         for entry in exits.order[: exits.order_count].tolist():

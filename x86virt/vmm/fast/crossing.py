@@ -12,7 +12,7 @@ from .apics import advance_devices, next_deadline
 from .descriptors import is_plain
 from .exits import N_PATHS, is_attached
 from .records import CPL, DONE, INTERRUPT_FLAG, IOPL, NOT_FAST, SYSTEM_CALL
-from .translated import TRANSLATED_CODE, address_of, enter, leave, leave_in_ring
+from .translated import TRANSLATED_CODE, address_of, come_back_directly, enter, leave, leave_in_ring
 
 FAULTS = sum(1 << vector for vector in FAULT_VECTORS)
 WITH_ERROR_CODE = sum(1 << vector for vector in ERROR_CODE_VECTORS)
@@ -20,6 +20,7 @@ FIRST_ENTRY = layout.VMM_BASE + layout.ENTRIES
 FRAME = layout.STACK_TOP - 20
 RESUME_AT, FRAME_AT = layout.VMM_BASE + layout.RESUME, layout.VMM_BASE + FRAME
 SYSENTER_ENTRY, CALLOUT_ENTRY = layout.SYSENTER_ENTRY, layout.CALLOUT_ENTRY
+PORT_ENTRY, STORE_ENTRY = layout.DIRECT_ENTRIES
 ENTRY_BYTES, VMM_BASE = layout.ENTRY_BYTES, layout.VMM_BASE
 
 
@@ -61,8 +62,9 @@ def read_exit(cpu, ram, exits, index):
         exits.eflags = get_eflags(cpu) | EFLAGS_IF
         exits.trap_resume = 0
         return DONE
-    if offset == CALLOUT_ENTRY:
-        if leave_in_ring(cpu, ram, exits, index) == NOT_FAST:
+    direct = int(offset == PORT_ENTRY or offset == STORE_ENTRY)
+    if offset == CALLOUT_ENTRY or direct == 1:
+        if leave_in_ring(cpu, ram, exits, index, direct) == NOT_FAST:
             return NOT_FAST
         note_resume_flag(cpu, exits, 0)
         return framed(ram, exits)
@@ -113,7 +115,7 @@ def resume(cpu, ram, exits, index, board, apics):
     if waits and load_32(ram, INTERRUPT_FLAG) != 0:
         return False
     address = 0
-    if exits.translates == 1:
+    if exits.translates == 1 and exits.direct == 0:
         if load_32(ram, CPL) == 0:
             address = address_of(cpu, ram, exits, index)
         if address == 0 and not runs_directly(ram, exits):
@@ -121,7 +123,9 @@ def resume(cpu, ram, exits, index, board, apics):
     exits.interrupt_waits = int(waits)
     exits.resumed_at = cpu.retired
     exits.resumed_with_flag = int(exits.eflags & EFLAGS_RF != 0 and exits.own_resume == 0)
-    if address != 0:
+    if exits.direct == 1:
+        come_back_directly(cpu, ram, exits)
+    elif address != 0:
         enter(cpu, ram, exits, address)
     else:
         return_directly(cpu, ram, exits)

@@ -14,7 +14,7 @@ from .privileged import (
     move_from_control_register,
     move_to_control_register,
 )
-from .records import CPL, DONE, NOT_FAST
+from .records import CPL, DONE, EMULATE_PORT, NOT_FAST
 from .returns import interrupt_return
 
 M32 = 0xFFFFFFFF
@@ -76,8 +76,8 @@ def access_port(cpu, ram, exits, board, opcode, port):
     if opcode & 1 == 1:
         n = 4
     if opcode & 2 == 0:
-        return port_in(cpu, ram, exits, board, port, n)
-    return port_out(cpu, ram, exits, board, port, n)
+        return port_in(cpu, ram, exits, board, port, n, EMULATE_PORT)
+    return port_out(cpu, ram, exits, board, port, n, EMULATE_PORT)
 
 
 @kernel

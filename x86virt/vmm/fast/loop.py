@@ -8,7 +8,9 @@ from .delivery import reflect_exception, system_call, through_open_gate
 from .exits import can_commit, commit, note_path
 from .instructions import emulate
 from .memory import page_fault
+from .ports import access_port_directly
 from .records import (
+    ACCESS_PORT,
     ATTENTION,
     DONE,
     EMULATE,
@@ -38,9 +40,9 @@ def handle(cpu, ram, exits, links, control, index, board):
     action = exits.actions[exits.entry]
     if action == NO_ACTION:
         return NOT_FAST
-    if exits.serving == 1:
+    if exits.serving == 1 and exits.direct == 0:
         note_path(exits, LIGHT_DISPATCH)
-    else:
+    elif exits.serving == 0:
         note_path(exits, TRAP_DISPATCH)
     if action == EMULATE:
         return emulate(cpu, ram, exits, links, control, index, board)
@@ -56,6 +58,8 @@ def handle(cpu, ram, exits, links, control, index, board):
         return leave_unit(cpu, exits)
     if action == SIMULATE_WRITE:
         return adapted_write(cpu, ram, exits, links, control, index)
+    if action == ACCESS_PORT:
+        return access_port_directly(cpu, ram, exits, board, index)
     if action == NOTHING and can_commit(exits):
         commit(cpu, exits)
         return DONE

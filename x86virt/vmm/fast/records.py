@@ -23,11 +23,12 @@ PATHS = (
     "trap_dispatch", "emulate_flags", "emulate_control_register", "emulate_port", "device_request", "emulate_far_transfer",
     "reflect", "emulate_system_call", "emulate_invlpg", "shadow_fill", "shadow_table", "shadow_flush", "shadow_switch",
     "shadow_sync", "shadow_check", "light_dispatch", "callout", "recover", "enter_cache", "traced_write",
+    "direct_port", "direct_store",
 )  # fmt: skip
 (
     TRAP_DISPATCH, EMULATE_FLAGS, EMULATE_CONTROL_REGISTER, EMULATE_PORT, DEVICE_REQUEST, EMULATE_FAR_TRANSFER, REFLECT,
     EMULATE_SYSTEM_CALL, EMULATE_INVLPG, SHADOW_FILL, SHADOW_TABLE, SHADOW_FLUSH, SHADOW_SWITCH, SHADOW_SYNC, SHADOW_CHECK,
-    LIGHT_DISPATCH, CALLOUT, RECOVER, ENTER_CACHE, TRACED_WRITE,
+    LIGHT_DISPATCH, CALLOUT, RECOVER, ENTER_CACHE, TRACED_WRITE, DIRECT_PORT, DIRECT_STORE,
 ) = range(len(PATHS))  # fmt: skip
 PATH_EVENTS = tuple(EVENT_ID[f"vmm.{path}"] for path in PATHS)
 N_VECTORS = 256
@@ -40,9 +41,9 @@ MAX_PAGES = 4
 MAX_PUSHES = 6  # of a delivery: SS, ESP, EFLAGS, CS, EIP, error code
 
 # What the toolkit does for an exit; a strategy says which, by reason (Strategy.jitted).
-ACTIONS = ("", "emulate", "reflect", "open_gate", "nothing", "system_call", "fill", "leave_unit", "simulate_write")
+ACTIONS = ("", "emulate", "reflect", "open_gate", "nothing", "system_call", "fill", "leave_unit", "simulate_write", "access_port")
 (
-    NO_ACTION, EMULATE, REFLECT_EXCEPTION, OPEN_GATE, NOTHING, ENTER_SYSTEM_CALL, FILL, LEAVE_UNIT, SIMULATE_WRITE,
+    NO_ACTION, EMULATE, REFLECT_EXCEPTION, OPEN_GATE, NOTHING, ENTER_SYSTEM_CALL, FILL, LEAVE_UNIT, SIMULATE_WRITE, ACCESS_PORT,
 ) = range(len(ACTIONS))  # fmt: skip
 
 SEGMENT = np.dtype([("selector", "i8"), ("seg_base", "i8"), ("limit", "i8"), ("access", "i8")])
@@ -73,6 +74,7 @@ EXITS = np.dtype(
         ("chaining", "i8"),
         ("restore_after", "i8"),
         ("translate_user", "i8"),
+        ("come_back_directly", "i8"),  # and a direct one
         ("come_back", "i8"),  # the address in the cache by which a callout in ring 1 returns
         ("context_cs", "i8"),  # the guest's code segment and IOPL in which it was last resumed, and their number
         ("context_iopl", "i8"),
@@ -80,6 +82,7 @@ EXITS = np.dtype(
         # copied in and back
         ("inside", "i8"),  # Translator.inside and so on
         ("serving", "i8"),
+        ("direct", "i8"),
         ("guest_cs", "i8"),
         ("gs", SEGMENT_CACHE, 3),
         ("interrupt_waits", "i8"),

@@ -69,6 +69,7 @@ CACHE, CACHE_BYTES = layout.VMM_BASE + layout.CACHE, layout.CACHE_BYTES
 RESUME_TRANSLATED = layout.VMM_BASE + layout.RESUME_TRANSLATED
 VMM_BASE, GDT = layout.VMM_BASE, layout.GDT
 FRAME = layout.STACK_TOP - 20
+DIRECT_SITE_BYTES, CALLOUT_STACK = layout.DIRECT_SITE_BYTES, layout.VMM_BASE + layout.CALLOUT_STACK_TOP
 IMAGE = layout.CALLOUT_STACK_TOP - 36  # registers as PUSHA leaves them, and the flags
 GUEST_GS_SELECTOR = layout.GUEST_GS_SELECTOR
 SAVED, TARGET, JUMP, SITE = (record_place(name) for name in ("saved_eax", "target", "jump", "site"))
@@ -128,6 +129,7 @@ def undo(cpu, exits):
     copy_segment(cpu.seg[GS], exits.gs[GS_BEFORE])
     exits.inside = 1
     exits.serving = 0
+    exits.direct = 0
 
 
 @kernel
@@ -154,7 +156,7 @@ def leave(cpu, ram, exits, index):
 
 
 @kernel
-def leave_in_ring(cpu, ram, exits, index):
+def leave_in_ring(cpu, ram, exits, index, direct):
     """A callout stays in ring 1: there is no frame, the guest's stack is in the record and its flags are the processor's."""
     place = load_32(ram, SITE) - CACHE
     if place < 0 or place >= CACHE_BYTES:
@@ -162,7 +164,8 @@ def leave_in_ring(cpu, ram, exits, index):
     marks = index.site_marks[place]
     if marks & KNOWN == 0:
         return NOT_FAST
-    note_path(exits, CALLOUT)
+    if direct == 0:
+        note_path(exits, CALLOUT)
     exits.entry = FIRST_SITE + (marks >> KIND_SHIFT)
     exits.site = place
     exits.error = 0
@@ -172,6 +175,7 @@ def leave_in_ring(cpu, ram, exits, index):
     view(cpu, ram, exits, marks, index.site_eips[place])
     copy_segment(exits.gs[OWN_GS], exits.gs[GS_BEFORE])
     exits.serving = 1
+    exits.direct = direct
     return DONE
 
 
@@ -264,6 +268,22 @@ def come_back(cpu, ram, exits, address):
     set_eflags(cpu, exits.eflags)
     copy_segment(cpu.seg[GS], exits.gs[OWN_GS])
     exits.serving = 0
+
+
+@kernel
+def come_back_directly(cpu, ram, exits):
+    """Return behind a direct callout (translator.come_back_directly)."""
+    store_32(ram, JUMP, load_32(ram, SITE) + DIRECT_SITE_BYTES)
+    store_32(ram, PENDING, exits.interrupt_waits)
+    for number in range(N_SPILLED):
+        store_32(ram, SAVED + 4 * number, cpu.gpr[number])
+    cpu.gpr[ESP] = CALLOUT_STACK
+    cpu.rip = exits.come_back_directly
+    set_eflags(cpu, exits.eflags)
+    copy_segment(cpu.seg[GS], exits.gs[OWN_GS])
+    exits.inside = 1
+    exits.serving = 0
+    exits.direct = 0
 
 
 @kernel

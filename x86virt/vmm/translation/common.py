@@ -1,5 +1,7 @@
 """Code of the cache that is written once and shared by all units."""
 
+from dataclasses import replace
+
 from ...core.layout import NOTE_OWN_STACK
 from ...isa.registers import EAX, ECX, EDX, ESP
 from .. import layout
@@ -9,7 +11,7 @@ from .recovery import Recovery
 from .sequences import Context
 from .unit import Unit
 
-CALLOUT_ADDRESS = layout.VMM_BASE + layout.ENTRIES + layout.CALLOUT_ENTRY
+FIRST_ENTRY = layout.VMM_BASE + layout.ENTRIES
 NO_CONTEXT = Context(0, 0, 0, 0)
 LOOKUP_HIT = 1  # the note that counts one: its place in CPU.unit_events
 
@@ -61,7 +63,7 @@ def call(address: int) -> Unit:
     e.now = Recovery(None, called=True, own_stack=True)
     e.put(b"\x9c", may=NOTE_OWN_STACK)  # PUSHF
     e.put(b"\x60", may=NOTE_OWN_STACK)  # PUSHA
-    e.jump(CALLOUT_ADDRESS)
+    e.jump(FIRST_ENTRY + layout.CALLOUT_ENTRY)
     return finished(e, address)
 
 
@@ -73,6 +75,39 @@ def come_back(address: int) -> Unit:
     e.put(b"\x9d", may=NOTE_OWN_STACK)  # POPF
     e.put(through_gs(b"\x0f\xb2\x25", slot("guest_esp")))  # LSS ESP, GS:[guest_esp]
     e.now = Recovery(None, returning=True)
+    e.put(through_gs(b"\xff\x25", slot("jump")))
+    return finished(e, address)
+
+
+def call_directly(address: int, entry: int) -> Unit:
+    """A direct callout: EAX is saved, and so are the arithmetic flags, ECX and EDX now; to the VMM's stack and routine."""
+    e = Emitter(address, 0)
+    e.now = Recovery(None, called=True).spill(EAX)
+    e.put(b"\x9f")  # LAHF
+    e.put(b"\x0f\x90\xc0")  # SETO AL
+    e.put(e.store(slot("saved_flags"), EAX))
+    e.spill(ECX)
+    e.spill(EDX)
+    e.put(e.store(slot("guest_esp"), ESP))
+    e.put(through_gs(b"\x0f\xb2\x25", slot("callout_esp")))  # LSS ESP, GS:[callout_esp]
+    e.now = replace(e.now, own_stack=True)
+    e.jump(FIRST_ENTRY + entry)
+    return finished(e, address)
+
+
+def come_back_directly(address: int) -> Unit:
+    """The way back from there: the guest's stack, its flags, its registers, and on behind the site."""
+    e = Emitter(address, 0)
+    e.now = Recovery(None, frozenset({EAX, ECX, EDX}), returning=True, own_stack=True, direct=True)
+    e.put(through_gs(b"\x0f\xb2\x25", slot("guest_esp")))  # LSS ESP, GS:[guest_esp]
+    e.now = replace(e.now, own_stack=False)
+    e.put(e.load(EAX, slot("saved_flags")))
+    e.put(b"\x04\x7f")  # ADD AL, 7Fh: OF is what SETO found
+    e.now = replace(e.now, unflagged=True)
+    e.put(b"\x9e")  # SAHF
+    e.now = replace(e.now, unflagged=False)
+    for register in (EDX, ECX, EAX):
+        e.restore(register)
     e.put(through_gs(b"\xff\x25", slot("jump")))
     return finished(e, address)
 

@@ -6,6 +6,7 @@ Addresses below are linear ones of the VMM, which translated code reaches throug
 from dataclasses import dataclass
 
 from ...core.layout import NOTE_EVENT_SHIFT, NOTE_OWN_DATA, NOTE_RETIRES
+from ...isa.registers import ECX, EDX
 from .. import layout
 from ..instruction import Instruction
 from .record import slot
@@ -33,6 +34,7 @@ class Site:
     branch: int | None = None  # where the displacement of the conditional jump to this site lies
     chained: int | None = None  # the address to which it jumps by itself now
     instruction: Instruction | None = None  # for which it stands, where the VMM need not decode it again
+    direct: bool = False  # it brings what the translator decoded, and the way back is known
 
 
 def dword(value: int) -> bytes:
@@ -124,6 +126,18 @@ class Emitter:
         self.sites.append(site)
         self.put(self.store_constant(slot("site"), self.here))
         self.jump(stub)
+        return site
+
+    def direct_callout(self, kind: str, stub: int, instruction: Instruction) -> Site:
+        """Call a routine of the VMM's that is made for it, its operands in the record and EAX saved.
+
+        ECX and EDX are saved too when it gets there, and it returns behind these two instructions.
+        """
+        site = Site(kind, len(self.octets), self.now.spill(ECX).spill(EDX), instruction=instruction, direct=True)
+        self.sites.append(site)
+        self.put(self.store_constant(slot("site"), self.here))
+        self.jump(stub)
+        assert len(self.octets) == site.offset + layout.DIRECT_SITE_BYTES
         return site
 
     def jump(self, address: int) -> None:

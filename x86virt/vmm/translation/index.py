@@ -25,7 +25,8 @@ SPILLED_SHIFT = 4  # one bit for each of EAX, ECX and EDX, by its number
 RELEASE_SHIFT = 8  # 16 bits
 KIND_SHIFT = 24
 ADAPTED = "adapted_write"
-SITE_KINDS = ("sensitive_instruction", "unchained_jump", "lookup_miss", ADAPTED)
+PORT_ACCESS = "port_access"
+SITE_KINDS = ("sensitive_instruction", "unchained_jump", "lookup_miss", ADAPTED, PORT_ACCESS)
 
 N_ENTRIES = 1 << 15
 PROBES = 8  # places at which an entry may lie

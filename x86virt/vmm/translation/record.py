@@ -35,6 +35,11 @@ RECORD = np.dtype(
         ("guest_ss", "<u4"),
         ("callout_esp", "<u4"),
         ("callout_ss", "<u4"),
+        # a direct callout: the guest's arithmetic flags as LAHF and SETO have them, and what the translator decoded
+        ("saved_flags", "<u4"),
+        ("operands", "<u4"),
+        ("operand_offset", "<u4"),
+        ("operand_value", "<u4"),
     ]
 )
 ADDRESS = layout.VMM_BASE + layout.TRANSLATOR

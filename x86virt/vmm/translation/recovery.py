@@ -23,7 +23,8 @@ class Recovery:
     recovers writes the right one and counts the instruction, behind which `eip` is.
 
     In the common code of callouts, `called` says that the state is that of the site in the record, `returning` that EIP is
-    in the record's `resume_eip`, and `own_stack` that SS and ESP are the VMM's, the guest's in the record.
+    in the record's `resume_eip`, and `own_stack` that SS and ESP are the VMM's, the guest's in the record. A `direct` callout
+    returns where the record's `jump` leads; `unflagged` says that the guest's arithmetic flags are in the record.
     """
 
     eip: int | None
@@ -35,6 +36,8 @@ class Recovery:
     called: bool = False
     returning: bool = False
     own_stack: bool = False
+    direct: bool = False
+    unflagged: bool = False
 
     def spill(self, register: int) -> "Recovery":
         """The same with one more register in the record."""

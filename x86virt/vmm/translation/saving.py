@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from .translator import Translator
 
 SAVED = {
-    "serving", "own_gs", "ring", "cs", "trap_flag", "inside", "gs", "passed", "entered", "iopl", "cache", "hash", "outer_hash",
-    "pages", "adaptation", "program_since",
+    "serving", "direct", "own_gs", "ring", "cs", "trap_flag", "inside", "gs", "passed", "entered", "iopl", "cache", "hash",
+    "outer_hash", "pages", "adaptation", "program_since",
 }  # fmt: skip
 MADE = {
-    "vm", "chaining", "inline_emulation", "translate_user", "record", "site", "overlay", "context_entered", "stops",
-    "step_owed",
+    "vm", "chaining", "inline_emulation", "direct_callouts", "translate_user", "record", "site", "overlay", "context_entered",
+    "stops", "step_owed",
 }  # fmt: skip
 
 
@@ -35,6 +35,7 @@ def translator_state(translator: "Translator") -> dict[str, Any]:
         "trap_flag": int(translator.trap_flag),
         "inside": int(translator.inside),
         "serving": int(translator.serving),
+        "direct": int(translator.direct),
         "gs": [int(translator.gs[name]) for name in SEGMENT.names or ()],
         "own_gs": [int(translator.own_gs[name]) for name in SEGMENT.names or ()],
         "entered": None if translator.entered is None else translator.entered.address,
@@ -68,7 +69,7 @@ def restore_translator(translator: "Translator", state: dict[str, Any]) -> None:
     """Put it back. Raises KeyError, TypeError or ValueError for anything that `translator_state` does not give."""
     translator.cs = word(state["cs"])
     translator.trap_flag, translator.inside = bool(word(state["trap_flag"])), bool(word(state["inside"]))
-    translator.serving = bool(word(state["serving"]))
+    translator.serving, translator.direct = bool(word(state["serving"])), bool(word(state["direct"]))
     translator.ring = word(state["ring"])
     for cache_of, values in ((translator.gs, state["gs"]), (translator.own_gs, state["own_gs"])):
         for name, value in zip(SEGMENT.names or (), values, strict=True):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ...isa.registers import CS, DS, EAX, ECX, EDX, EFLAGS_IF, EFLAGS_IOPL_SHIFT, ES, FS, GS, SS
 from .. import layout
+from ..emulate.ports import port_bytes
 from ..instruction import PREFIXES, STRING_OPCODES, Instruction
 from .emitter import CS_PREFIX, GS_PREFIX, JUMP_BYTES, M32, Emitter, OwnAccess, Site, dword, through_gs
 from .record import slot, vcpu_slot
@@ -33,6 +34,9 @@ TRANSFERS = frozenset(
 )  # fmt: skip
 # The VMM performs these without an instruction that ring 1 may not execute.
 LIGHT = frozenset({"IN", "OUT", "CLI", "STI", "PUSHF", "POPF", "CR_TO_REGISTER", "SGDT", "SIDT", "SLDT", "STR", "SMSW"})
+# MOV to memory of a register, of an immediate, of the accumulator; the lowest bit says whether all 32 bits.
+STORE, STORE_IMMEDIATE, STORE_ACCUMULATOR = 0x88, 0xC6, 0xA2
+PLAIN_STORES = (STORE, STORE_IMMEDIATE, STORE_ACCUMULATOR)
 IDENTICAL_SYSTEM = frozenset({"CPUID", "RDTSC", "ARPL", "UD2", "INT1", "INTO"})
 
 
@@ -73,6 +77,9 @@ class Choices:
     lookup: int
     outer_lookup: int  # of the guest's outer rings
     call: int  # where callouts begin that stay in the ring of translated code
+    direct_callouts: bool
+    port: int  # where direct ones begin, to access a port
+    store: int  # and to store
 
 
 class Writer:
@@ -243,6 +250,8 @@ class Writer:
             return self.identical()  # these hold the guest's selectors
         if operation in IDENTICAL_SYSTEM:
             return self.identical()
+        if operation in ("IN", "OUT") and self.access_port():
+            return GOES_ON
         return self.sensitive(operation in TRANSFERS or operation in CHANGES_CODE)
 
     def stored_segment(self) -> int:
@@ -268,8 +277,58 @@ class Writer:
         operation = self.instruction.row.operation
         if operation.startswith(("system:", "port_string")):
             return self.sensitive(self.instruction.operation in TRANSFERS or self.instruction.operation in CHANGES_CODE)
+        if self.may_call_directly() and self.body()[0] & ~1 in PLAIN_STORES and not self.prefixes():
+            return self.direct_store()
         self.call_vmm("adapted_write", True, self.instruction)
         return ENDS if operation in NEAR_TRANSFERS else GOES_ON
+
+    # -- direct callouts ------------------------------------------------------------------------------------------------------
+
+    def may_call_directly(self) -> bool:
+        """Whether a direct callout can serve the guest's kernel here: nothing but the instruction itself is to be seen to."""
+        context = self.context
+        return self.choices.direct_callouts and context.ring == INNERMOST_RING and context.cpl == 0 and not context.single
+
+    def access_port(self) -> bool:
+        """IN or OUT, which CPL 0 may execute whatever IOPL and the TSS say; the VMM finds port, bytes and direction."""
+        if not self.may_call_directly():
+            return False
+        instruction = self.instruction
+        operands = port_bytes(instruction) << layout.OPERANDS_BYTES_SHIFT
+        operands |= layout.OPERANDS_IN_DX if instruction.row.condition == 1 else instruction.imm & 0xFFFF
+        operands |= layout.OPERANDS_OUT if instruction.operation == "OUT" else 0
+        self.emitter.spill(EAX)
+        self.call_directly("port_access", self.choices.port, operands)
+        return True
+
+    def call_directly(self, kind: str, stub: int, operands: int) -> None:
+        """The callout itself, with EAX saved."""
+        e = self.emitter
+        e.put(e.store_constant(slot("operands"), operands))
+        e.direct_callout(kind, stub, self.instruction)
+        e.now = Recovery(self.next_eip)
+
+    def direct_store(self) -> bool:
+        """MOV to memory: the VMM finds what is stored, and where in its segment."""
+        e, instruction, body = self.emitter, self.instruction, self.body()
+        n = 4 if body[0] & 1 else 1
+        operands = n << layout.OPERANDS_BYTES_SHIFT | (layout.OPERANDS_IN_STACK if instruction.segment == SS else 0)
+        if body[0] & ~1 == STORE_IMMEDIATE:
+            e.put(e.store_constant(slot("operand_value"), instruction.imm))
+        else:
+            source = EAX if body[0] & ~1 == STORE_ACCUMULATOR else instruction.reg
+            e.put(through_gs(bytes([0x88 | body[0] & 1, source << 3 | 5]), slot("operand_value")))
+        e.spill(EAX)
+        if body[0] & ~1 == STORE_ACCUMULATOR:
+            e.put(e.store_constant(slot("operand_offset"), int.from_bytes(body[1:5], "little")))
+        else:
+            operand = body[1 : len(body) - (n if body[0] & ~1 == STORE_IMMEDIATE else 0)]
+            e.put(with_register(b"\x8d" + operand, EAX))  # LEA EAX, its address in the segment
+            e.put(e.store(slot("operand_offset"), EAX))
+        self.call_directly("adapted_write", self.choices.store, operands)
+        return GOES_ON
+
+    # -- inline ---------------------------------------------------------------------------------------------------------------
 
     def cli(self) -> bool:
         """CLI is one store to the virtual flag."""

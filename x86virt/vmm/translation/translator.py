@@ -5,6 +5,7 @@ and the flags what the guest's processor would hold there; when the guest is res
 translation of the guest's next instruction. Everything else of the VMM works on the guest's own state.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,8 +26,10 @@ from ...isa.registers import (
     AR_UNUSABLE,
     CS,
     ECX,
+    EFLAGS_ARITHMETIC,
     EFLAGS_IF,
     EFLAGS_IOPL_SHIFT,
+    EFLAGS_OF,
     EFLAGS_TF,
     ESP,
     GS,
@@ -72,7 +75,7 @@ IOPL_BITS, TRAP_BIT, NESTED_BIT, INTERRUPT_BIT = 0x30, 1, 0x40, 2  # of bits 15:
 class Translator:
     """The translator of one virtual machine."""
 
-    COMMON = 5  # units that are not the guest's
+    COMMON = 8  # units that are not the guest's
 
     def __init__(self, vm: "VirtualMachine") -> None:
         self.vm = vm
@@ -83,6 +86,7 @@ class Translator:
         self.adaptation = Adaptation(self)
         self.stops = TranslatedStops(self)
         self.chaining, self.inline_emulation = bool(option("chaining")), bool(option("inline_emulation"))
+        self.direct_callouts = bool(option("direct_callouts"))
         self.translate_user = bool(option("translate_user"))
         self.record = vm.processor.memory[layout.TRANSLATOR : layout.TRANSLATOR + RECORD.itemsize].view(RECORD)[0]
         self.ring = INNERMOST_RING  # in which translated code can run now
@@ -91,6 +95,7 @@ class Translator:
         self.trap_flag = False  # the guest's TF, which the processor does not have
         self.gs = vm.processor.cpu.seg[GS].copy()  # the guest's GS, while the processor holds the VMM's
         self.serving = False  # a callout that stays in ring 1 is being served
+        self.direct = False  # and it is a direct one
         self.own_gs = vm.processor.cpu.seg[GS].copy()  # the VMM's GS, as such a callout found it
         self.site: tuple[Unit, Site] | None = None  # the callout that brought control here
         self.passed: tuple[int, int, int] | None = None  # behind a callout: instructions retired, EIP, where to go on
@@ -138,7 +143,10 @@ class Translator:
     def lay_common_code(self) -> None:
         """What all units share, as the first units of an empty cache."""
         look_ups = [partial(common.look_up, table=layout.VMM_BASE + place) for place in (layout.HASH, layout.OUTER_HASH)]
-        for make in (look_ups[0], common.begin, common.call, common.come_back, look_ups[1]):
+        direct = [partial(common.call_directly, entry=entry) for entry in layout.DIRECT_ENTRIES]
+        makers: list[Callable[[int], Unit]] = [look_ups[0], common.begin, common.call, common.come_back, look_ups[1]]
+        makers += [*direct, common.come_back_directly]
+        for make in makers:
             self.cache.add(make(self.cache.next_address))
 
     def admit(self, ring: int) -> None:
@@ -163,8 +171,8 @@ class Translator:
     @property
     def choices(self) -> Choices:
         """What sequences depend on besides the guest's code and mode."""
-        lookup, _, call, _, outer_lookup = (unit.address for unit in self.cache.units[: self.COMMON])
-        return Choices(self.inline_emulation, lookup, outer_lookup, call)
+        lookup, _, call, _, outer_lookup, port, store, _ = (unit.address for unit in self.cache.units[: self.COMMON])
+        return Choices(self.inline_emulation, lookup, outer_lookup, call, self.direct_callouts, port, store)
 
     def count(self, event: str, number: int = 1) -> None:
         """Count an event of the translator; one that has a price is charged."""
@@ -207,9 +215,44 @@ class Translator:
         self.view(frame, self.site[1].recovery)
         self.own_gs = cpu.seg[GS].copy()
         cpu.seg[GS] = self.gs
-        self.inside, self.serving = False, True
-        self.vm.charge("callout", 1)
+        self.inside, self.serving, self.direct = False, True, self.site[1].direct
+        if self.direct:  # it has what a general one must look up, but for its registers
+            for register, value in self.overlay.items():
+                cpu.gpr[register] = value
+            self.overlay = {}
+        else:
+            self.vm.charge("callout", 1)
         return frame, self.site[1]
+
+    def returns_directly(self) -> bool:
+        """Whether the guest goes on behind the direct callout that is being served, and nothing else is to be seen to."""
+        vm, address = self.vm, int(self.record["site"])
+        unit = self.cache.unit_at(address)
+        site = unit.sites.get(address - unit.address)
+        if site is None or not site.direct or not unit.alive:
+            return False
+        behind = unit.recovery_at(site.offset + layout.DIRECT_SITE_BYTES).eip
+        return vm.vcpu.frame.eip == behind and not vm.crossings.own_step and not vm.interrupts.held()
+
+    def come_back_directly(self, frame: Frame) -> None:
+        """Return behind such a callout. The record is as it was, but for what may have changed."""
+        vm, cpu, record = self.vm, self.vm.processor.cpu, self.record
+        record["jump"] = int(record["site"]) + layout.DIRECT_SITE_BYTES
+        record["pending"] = int(vm.interrupts.waits)
+        for register, name in SLOT_OF_REGISTER.items():
+            record[name] = vm.register(register)
+        cpu.gpr[ESP] = layout.VMM_BASE + layout.CALLOUT_STACK_TOP
+        cpu.rip = self.cache.units[7].address
+        set_all_eflags(vm.processor.state, frame.eflags)
+        cpu.seg[GS] = self.own_gs
+        self.serving, self.direct, self.inside, self.site = False, False, True, None
+
+    def make_general(self) -> None:
+        """A direct callout meets what it was not made for: from here on it is served as any other that stays in ring 1."""
+        if self.direct:
+            self.direct = False
+            self.vm.charge("callout", 1)
+            self.vm.charge("light_dispatch", 1)
 
     def come_back(self, image: Frame) -> None:
         """Return from such a callout into the cache, by the code that does it."""
@@ -229,6 +272,7 @@ class Translator:
         """Serving a callout in ring 1, the VMM needs ring 0 for the way on: a software interrupt of its own takes it there."""
         if not self.serving:
             return
+        self.make_general()
         vm = self.vm
         self.serving = False
         vm.charge("leave_ring", 1)
@@ -291,11 +335,15 @@ class Translator:
         vm, record = self.vm, self.record
         if recovery.own_stack:
             frame.esp, frame.ss = int(record["guest_esp"]), int(record["guest_ss"])
+        if recovery.unflagged:
+            frame.eflags = frame.eflags & ~EFLAGS_ARITHMETIC | self.saved_flags()
         if recovery.returning:
-            recovery = Recovery(int(record["resume_eip"]))
+            eip = self.eip_at(int(record["jump"])) if recovery.direct else int(record["resume_eip"])
+            recovery = Recovery(eip, recovery.spilled)
         elif recovery.called:
             unit = self.cache.unit_at(int(record["site"]))
-            recovery = unit.sites[int(record["site"]) - unit.address].recovery
+            site = unit.sites[int(record["site"]) - unit.address]
+            recovery = replace(site.recovery, spilled=recovery.spilled)
         frame.eip = int(record["target"]) if recovery.eip is None else recovery.eip
         frame.esp = frame.esp + recovery.release & M32
         frame.cs = self.cs
@@ -305,6 +353,16 @@ class Translator:
         vm.vcpu.interrupt_flag = int(bool(flag & EFLAGS_IF))
         if recovery.held:
             vm.vcpu.shadow_count = int(vm.processor.cpu.retired)
+
+    def eip_at(self, address: int) -> int | None:
+        """The guest's EIP while the processor stands in front of an instruction of the cache."""
+        unit = self.cache.unit_at(address)
+        return unit.recovery_at(address - unit.address).eip
+
+    def saved_flags(self) -> int:
+        """The guest's arithmetic flags of a direct callout: AH as LAHF left it, AL as SETO did."""
+        saved = int(self.record["saved_flags"])
+        return saved >> 8 & EFLAGS_ARITHMETIC & 0xFF | (saved & 1) * EFLAGS_OF
 
     def finish_pushf(self, frame: Frame) -> None:
         """A PUSHF was left between the processor's image and the guest's: write the guest's, which completes it."""
@@ -501,6 +559,15 @@ class Translator:
         gla, notices = self.vm.linear_eip(), shadow.notices
         simulate_write(self.vm, site.instruction)
         self.adaptation.note_callout(gla, shadow.notices != notices)
+        if self.vm.descriptors.table_written:
+            self.make_general()  # what the record says of the guest's segments may be different now
+
+    def access_port(self) -> None:
+        """Perform the IN or OUT for which a direct callout stands."""
+        assert self.site is not None
+        instruction = self.site[1].instruction
+        assert instruction is not None
+        self.vm.emulate(instruction)
 
     def note_traced_fault(self) -> None:
         """The guest is about to write traced memory, and has faulted."""

@@ -1,5 +1,5 @@
 ; Virtual devices: registers in the VMM's memory, and a table from ports to what reads and writes them. They touch no
-; hardware. Here are two 8259A interrupt controllers in their usual modes, the latched counts of the 8254, the console
+; hardware, and are reached through SS, as the callouts need it that leave the guest's data segments loaded. Here are two 8259A interrupt controllers in their usual modes, the latched counts of the 8254, the console
 ; and the POST port; initialization and unusual modes are left to a slower path.
 
 ; EDX a port, EBX bytes, EAX the value. Wider accesses are bytes at successive ports. Uses ECX, ESI, EDI.
@@ -10,11 +10,11 @@ device_out:
 .next:
         cmp     edx, 0x100
         jae     .high
-        movzx   ecx, byte [port_kinds + edx]
+        movzx   ecx, byte [ss:port_kinds + edx]
         push    eax
         push    edx
         movzx   eax, al
-        call    [port_writers + ecx * 4]
+        call    [ss:port_writers + ecx * 4]
         pop     edx
         pop     eax
 .written:
@@ -28,7 +28,7 @@ device_out:
 .high:
         cmp     edx, 0x8900
         je      refuse
-        inc     dword [DEVICE(unclaimed_writes)]
+        inc     dword [ss:DEVICE(unclaimed_writes)]
         jmp     .written
 
 ; EDX a port, EBX bytes -> EAX the value. Uses ECX, ESI, EDI.
@@ -40,9 +40,9 @@ device_in:
 .next:
         cmp     edx, 0x100
         jae     .high
-        movzx   ecx, byte [port_kinds + edx]
+        movzx   ecx, byte [ss:port_kinds + edx]
         push    edx
-        call    [port_readers + ecx * 4]
+        call    [ss:port_readers + ecx * 4]
         pop     edx
 .read:
         shl     eax, 24
@@ -62,7 +62,7 @@ device_in:
 .high:
         cmp     edx, 0x8900
         je      refuse
-        inc     dword [DEVICE(unclaimed_reads)]
+        inc     dword [ss:DEVICE(unclaimed_reads)]
         mov     eax, 0xFF
         jmp     .read
 
@@ -110,24 +110,24 @@ port_readers:
         dd      read_counter, refuse, read_post, read_console
 
 write_nothing:
-        inc     dword [DEVICE(unclaimed_writes)]
+        inc     dword [ss:DEVICE(unclaimed_writes)]
         ret
 read_nothing:
-        inc     dword [DEVICE(unclaimed_reads)]
+        inc     dword [ss:DEVICE(unclaimed_reads)]
         mov     eax, 0xFF
         ret
 write_post:
-        mov     [DEVICE(post_code)], eax
+        mov     [ss:DEVICE(post_code)], eax
         ret
 read_post:
-        mov     eax, [DEVICE(post_code)]
+        mov     eax, [ss:DEVICE(post_code)]
         ret
 write_console:
-        mov     ecx, [DEVICE(console_length)]
+        mov     ecx, [ss:DEVICE(console_length)]
         cmp     ecx, CONSOLE_BYTES
         jae     refuse                          ; full: the text is taken away first
-        mov     [DEVICE(console) + ecx], al
-        inc     dword [DEVICE(console_length)]
+        mov     [ss:DEVICE(console) + ecx], al
+        inc     dword [ss:DEVICE(console_length)]
         ret
 read_console:
         mov     eax, 0xE9
@@ -144,10 +144,10 @@ write_slave_mask:
 write_mask:
         mov     esi, MASTER
 .pic:
-        mov     ecx, [esi + PIC_expected_icw]
-        or      ecx, [esi + PIC_unusual]
+        mov     ecx, [ss:esi + PIC_expected_icw]
+        or      ecx, [ss:esi + PIC_unusual]
         jnz     refuse
-        mov     [esi + PIC_imr], eax
+        mov     [ss:esi + PIC_imr], eax
         jmp     signal
 
 write_slave_command:
@@ -156,7 +156,7 @@ write_slave_command:
 write_command:
         mov     esi, MASTER
 .pic:
-        cmp     dword [esi + PIC_unusual], 0
+        cmp     dword [ss:esi + PIC_unusual], 0
         jne     refuse
         test    al, 0x18
         jnz     .mode
@@ -166,13 +166,13 @@ write_command:
         jnz     refuse                          ; rotation
         test    al, 0x40
         jnz     .specific
-        bsf     ecx, dword [esi + PIC_isr]
+        bsf     ecx, dword [ss:esi + PIC_isr]
         jz      signal
-        btr     dword [esi + PIC_isr], ecx
+        btr     dword [ss:esi + PIC_isr], ecx
         jmp     signal
 .specific:
         and     eax, 7
-        btr     dword [esi + PIC_isr], eax
+        btr     dword [ss:esi + PIC_isr], eax
         jmp     signal
 .mode:
         test    al, 0x10
@@ -182,7 +182,7 @@ write_command:
         test    al, 2
         jz      signal
         and     eax, 1
-        mov     [esi + PIC_read_isr], eax
+        mov     [ss:esi + PIC_read_isr], eax
         jmp     signal
 
 read_slave_mask:
@@ -191,9 +191,9 @@ read_slave_mask:
 read_mask:
         mov     esi, MASTER
 .pic:
-        cmp     dword [esi + PIC_unusual], 0
+        cmp     dword [ss:esi + PIC_unusual], 0
         jne     refuse
-        mov     eax, [esi + PIC_imr]
+        mov     eax, [ss:esi + PIC_imr]
         jmp     read_status.signal
 
 read_slave_status:
@@ -202,12 +202,12 @@ read_slave_status:
 read_status:
         mov     esi, MASTER
 .pic:
-        cmp     dword [esi + PIC_unusual], 0
+        cmp     dword [ss:esi + PIC_unusual], 0
         jne     refuse
-        mov     eax, [esi + PIC_irr]
-        cmp     dword [esi + PIC_read_isr], 0
+        mov     eax, [ss:esi + PIC_irr]
+        cmp     dword [ss:esi + PIC_read_isr], 0
         je      .signal
-        mov     eax, [esi + PIC_isr]
+        mov     eax, [ss:esi + PIC_isr]
 .signal:
         push    eax
         call    signal
@@ -217,14 +217,14 @@ read_status:
 ; ESI a controller -> EAX the input that it asks for, -1 for none: the highest unmasked request, if none of its own or
 ; of higher priority is in service. Uses ECX.
 selected:
-        mov     ecx, [esi + PIC_imr]
+        mov     ecx, [ss:esi + PIC_imr]
         not     ecx
-        and     ecx, [esi + PIC_irr]
+        and     ecx, [ss:esi + PIC_irr]
         jz      .none
-        cmp     dword [esi + PIC_ready], 0
+        cmp     dword [ss:esi + PIC_ready], 0
         je      .none
         bsf     eax, ecx
-        bsf     ecx, dword [esi + PIC_isr]
+        bsf     ecx, dword [ss:esi + PIC_isr]
         jz      .done
         cmp     eax, ecx
         jae     .none
@@ -240,17 +240,17 @@ signal:
         call    selected
         test    eax, eax
         js      .slave_low
-        or      dword [MASTER + PIC_lines], 4
-        or      dword [MASTER + PIC_irr], 4
+        or      dword [ss:MASTER + PIC_lines], 4
+        or      dword [ss:MASTER + PIC_irr], 4
         jmp     .master
 .slave_low:
-        and     dword [MASTER + PIC_lines], ~4
+        and     dword [ss:MASTER + PIC_lines], ~4
 .master:
         mov     esi, MASTER
         call    selected
         not     eax
         shr     eax, 31                         ; 1 unless it is -1
-        mov     [DEVICE(pending)], eax
+        mov     [ss:DEVICE(pending)], eax
         ret
 
 ; The processor's acknowledgement -> EAX the vector. Uses ECX, EDX, ESI.
@@ -258,26 +258,26 @@ signal:
 acknowledge:
         BEGIN
         mov     esi, MASTER
-        mov     ecx, [esi + PIC_unusual]
-        or      ecx, [SLAVE + PIC_unusual]
+        mov     ecx, [ss:esi + PIC_unusual]
+        or      ecx, [ss:SLAVE + PIC_unusual]
         jnz     refuse
         call    selected
         test    eax, eax
         js      refuse                          ; gone again: spurious
-        btr     dword [esi + PIC_irr], eax
-        bts     dword [esi + PIC_isr], eax
-        mov     edx, [esi + PIC_vector_offset]
+        btr     dword [ss:esi + PIC_irr], eax
+        bts     dword [ss:esi + PIC_isr], eax
+        mov     edx, [ss:esi + PIC_vector_offset]
         cmp     eax, 2
         jne     .vector
-        test    dword [esi + PIC_cascade], 4
+        test    dword [ss:esi + PIC_cascade], 4
         jz      .vector
         mov     esi, SLAVE
         call    selected
         test    eax, eax
         js      refuse
-        btr     dword [esi + PIC_irr], eax
-        bts     dword [esi + PIC_isr], eax
-        mov     edx, [esi + PIC_vector_offset]
+        btr     dword [ss:esi + PIC_irr], eax
+        bts     dword [ss:esi + PIC_isr], eax
+        mov     edx, [ss:esi + PIC_vector_offset]
 .vector:
         add     edx, eax
         push    edx
@@ -292,20 +292,20 @@ read_counter:
         lea     esi, [edx - 0x40]
         shl     esi, 4                          ; PIT_BYTES
         add     esi, VMM_BASE + DEVICES + DEVICE_pit
-        cmp     dword [esi + PIT_count_latched], 0
+        cmp     dword [ss:esi + PIT_count_latched], 0
         je      refuse                          ; counting: the time must be looked at
-        mov     eax, [esi + PIT_latched_count]
-        cmp     dword [esi + PIT_access], 3
+        mov     eax, [ss:esi + PIT_latched_count]
+        cmp     dword [ss:esi + PIT_access], 3
         jne     .last
-        cmp     dword [esi + PIT_read_second], 0
+        cmp     dword [ss:esi + PIT_read_second], 0
         jne     .last
-        mov     dword [esi + PIT_read_second], 1
+        mov     dword [ss:esi + PIT_read_second], 1
         movzx   eax, al
         ret
 .last:
-        mov     dword [esi + PIT_read_second], 0
-        mov     dword [esi + PIT_count_latched], 0
-        cmp     dword [esi + PIT_access], 1
+        mov     dword [ss:esi + PIT_read_second], 0
+        mov     dword [ss:esi + PIT_count_latched], 0
+        cmp     dword [ss:esi + PIT_access], 1
         je      .low
         shr     eax, 8
         ret

@@ -2,7 +2,8 @@
 ;
 ; The guest's frames lie anywhere in machine RAM; the p2m says where. To touch a guest-physical address the VMM maps its
 ; machine frame in one of its windows. Windows are kept as a direct-mapped cache, so that page tables that are walked
-; again and again are already mapped: one comparison with the tag, and the address is there.
+; again and again are already mapped: one comparison with the tag, and the address is there. Windows and walks reach the
+; VMM's memory through SS, so that they serve where the guest's data segments stay loaded.
 
 ; EAX a guest-physical address -> EDI its linear address in a window. Uses ECX, EDX. Beyond RAM: refused.
         align 16
@@ -12,7 +13,7 @@ window:
         mov     ecx, edx
         and     ecx, N_WINDOWS - 1
         inc     edx                             ; a tag of 0 is an empty window
-        cmp     [VCPU(window_tags) + ecx * 4], edx
+        cmp     [ss:VCPU(window_tags) + ecx * 4], edx
         jne     .miss
 .hit:
         mov     edi, eax
@@ -21,13 +22,18 @@ window:
         lea     edi, [edi + ecx + VMM_BASE + WINDOWS]
         ret
 .miss:
-        cmp     edx, [VCPU(guest_frames)]
+        cmp     edx, [ss:VCPU(guest_frames)]
         ja      refuse
-        mov     [VCPU(window_tags) + ecx * 4], edx
-        mov     edx, [VMM_BASE + P2M + edx * 4 - 4]
+        push    eax
+        mov     eax, cs
+        test    al, 3
+        pop     eax
+        jnz     refuse                          ; INVLPG needs ring 0: a slower path
+        mov     [ss:VCPU(window_tags) + ecx * 4], edx
+        mov     edx, [ss:VMM_BASE + P2M + edx * 4 - 4]
         shl     edx, 12
         or      edx, PTE_P | PTE_RW | PTE_A | PTE_D | PTE_G
-        mov     [VMM_BASE + REGION_TABLE + (WINDOWS >> 10) + ecx * 4], edx
+        mov     [ss:VMM_BASE + REGION_TABLE + (WINDOWS >> 10) + ecx * 4], edx
         mov     edx, ecx
         shl     edx, 12
         invlpg  [edx + VMM_BASE + WINDOWS]
@@ -40,23 +46,23 @@ WALK_MARK equ 1 << 8
 
         align 16
 walk:
-        mov     eax, [VCPU(cr0)]
+        mov     eax, [ss:VCPU(cr0)]
         test    eax, eax                        ; PG is bit 31
         jns     .unpaged
         push    edx
-        mov     eax, [VCPU(cr3)]
+        mov     eax, [ss:VCPU(cr3)]
         mov     ecx, ebx
         and     eax, 0xFFFFF000
         shr     ecx, 22
         lea     eax, [eax + ecx * 4]
         mov     esi, eax                        ; where the PDE is, guest-physical
         call    window
-        mov     eax, [edi]
+        mov     eax, [ss:edi]
         test    al, PTE_P
         jz      .not_present
         test    al, PTE_PS
         jz      .small
-        test    dword [VCPU(cr4)], CR4_PSE
+        test    dword [ss:VCPU(cr4)], CR4_PSE
         jnz     .large
 .small:
         push    eax                             ; the PDE
@@ -68,7 +74,7 @@ walk:
         lea     eax, [eax + ecx * 4]
         push    eax                             ; where the PTE is, guest-physical
         call    window
-        mov     eax, [edi]
+        mov     eax, [ss:edi]
         test    al, PTE_P
         jz      .not_present_small
         mov     ecx, [esp + 8]
@@ -76,10 +82,10 @@ walk:
         and     edx, ecx                        ; what both levels permit
         mov     esi, edx
         and     esi, PTE_A
-        mov     [walk_accessed], esi
+        mov     [ss:walk_accessed], esi
         mov     esi, eax
         and     esi, PTE_G
-        mov     [walk_global], esi
+        mov     [ss:walk_global], esi
         mov     esi, [esp + 12]                 ; the access
         call    permitted
         jc      .refused_small
@@ -91,7 +97,7 @@ walk:
         call    mark_bits
         cmp     eax, ecx
         je      .small_done
-        mov     [edi], eax
+        mov     [ss:edi], eax
 .small_done:
         add     esp, 16
         mov     ecx, eax
@@ -108,7 +114,7 @@ walk:
         push    edx
         mov     eax, [esp + 12]
         call    window
-        or      dword [edi], PTE_A
+        or      dword [ss:edi], PTE_A
         mov     eax, [esp + 8]
         call    window
         pop     edx
@@ -121,10 +127,10 @@ walk:
         mov     edx, eax
         mov     ecx, eax
         and     ecx, PTE_A
-        mov     [walk_accessed], ecx
+        mov     [ss:walk_accessed], ecx
         mov     ecx, eax
         and     ecx, PTE_G
-        mov     [walk_global], ecx
+        mov     [ss:walk_global], ecx
         mov     esi, [esp]
         call    permitted
         jc      .refused
@@ -133,7 +139,7 @@ walk:
         call    mark_bits
         cmp     eax, ecx
         je      .large_done
-        mov     [edi], eax
+        mov     [ss:edi], eax
 .large_done:
         add     esp, 4
         mov     ecx, eax
@@ -150,8 +156,8 @@ walk:
         mov     eax, ebx
         mov     edx, PTE_RW | PTE_US
         mov     ecx, PTE_D
-        mov     dword [walk_accessed], PTE_A
-        mov     dword [walk_global], 0
+        mov     dword [ss:walk_accessed], PTE_A
+        mov     dword [ss:walk_global], 0
         clc
         ret
 .reserved:
@@ -194,7 +200,7 @@ permitted:
         jz      .yes
         test    edx, PTE_RW
         jnz     .yes
-        test    dword [VCPU(cr0)], CR0_WP
+        test    dword [ss:VCPU(cr0)], CR0_WP
         jnz     .no
 .yes:
         clc

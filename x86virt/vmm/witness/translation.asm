@@ -185,6 +185,136 @@ light_entry:
         je      .back
         jmp     refuse
 
+; -- direct callouts --------------------------------------------------------------------------------------------------------
+; The translator has left in the record what it decoded; the common code of the cache has saved EAX, ECX, EDX and the arithmetic
+; flags there and loaded the callout's stack. The guest's data segments stay loaded: the VMM's memory is reached through SS.
+
+; Behind the site, unless an interrupt is to be delivered first. Uses EAX, ECX.
+%macro DIRECT_RETURN 1
+        mov     eax, [ss:DEVICE(pending)]
+        test    eax, eax
+        jnz     %%pending
+%%back:
+        mov     ecx, [ss:TRANSLATED(site)]
+        mov     [ss:TRANSLATED(pending)], eax
+        add     ecx, DIRECT_SITE_BYTES
+        mov     [ss:TRANSLATED(jump)], ecx
+        pop     edi
+        pop     esi
+        pop     ebx
+        END_PATH %1
+%%pending:
+        cmp     dword [ss:TRANSLATED(interrupt_flag)], 0
+        je      %%back
+        jmp     refuse
+%endmacro
+
+; IN or OUT of the guest's kernel, to which CPL 0 opens every port.
+        align 16
+direct_port:
+        BEGIN
+        push    ebx
+        push    esi
+        push    edi
+        mov     ebx, [ss:TRANSLATED(operands)]
+        movzx   edx, bx
+        test    ebx, OPERANDS_IN_DX
+        jz      .port
+        movzx   edx, word [ss:TRANSLATED(saved_edx)]
+.port:
+        test    ebx, OPERANDS_OUT
+        jnz     .out
+        shr     ebx, OPERANDS_BYTES_SHIFT
+        and     ebx, 7
+        call    device_in
+        cmp     ebx, 2
+        ja      .whole
+        je      .word
+        mov     [ss:TRANSLATED(saved_eax)], al
+        jmp     .done
+.word:
+        mov     [ss:TRANSLATED(saved_eax)], ax
+        jmp     .done
+.whole:
+        mov     [ss:TRANSLATED(saved_eax)], eax
+        jmp     .done
+.out:
+        shr     ebx, OPERANDS_BYTES_SHIFT
+        and     ebx, 7
+        mov     eax, [ss:TRANSLATED(saved_eax)]
+        call    device_out
+.done:
+        DIRECT_RETURN direct_port
+
+; A store of the guest's kernel that often writes traced memory.
+        align 16
+direct_store:
+        BEGIN
+        push    ebx
+        push    esi
+        push    edi
+        ; 1. The operand in its segment, which is writable, not expand-down, and in the guest's GDT.
+        mov     esi, [ss:TRANSLATED(operands)]
+        mov     ecx, ds
+        test    esi, OPERANDS_IN_STACK
+        jz      .segment
+        mov     ecx, [ss:TRANSLATED(guest_ss)]
+.segment:
+        test    cl, 4
+        jnz     refuse
+        and     ecx, 0xFFF8
+        jz      refuse
+        mov     edx, [ss:VMM_BASE + GDT + ecx + 4]
+        mov     ebx, [ss:VMM_BASE + GDT + ecx]
+        test    edx, edx
+        jz      .gone                           ; from the shadow: as for `loaded_descriptor`
+.have:
+        mov     eax, edx
+        and     eax, HIGH_CODE | HIGH_EXPAND | HIGH_WRITABLE
+        cmp     eax, HIGH_WRITABLE
+        jne     refuse
+        shr     esi, OPERANDS_BYTES_SHIFT
+        mov     eax, ebx
+        and     esi, 7
+        call    limit_of
+        mov     edi, [ss:TRANSLATED(operand_offset)]
+        lea     ecx, [edi + esi - 1]
+        cmp     ecx, edi
+        jb      refuse
+        cmp     ecx, eax
+        ja      refuse
+        mov     eax, ebx
+        call    base_of
+        lea     ebx, [eax + edi]
+        ; 2. Within one page, as the guest's tables permit.
+        lea     eax, [ebx + esi - 1]
+        xor     eax, ebx
+        test    eax, 0xFFFFF000
+        jnz     refuse
+        mov     edx, 2 | WALK_MARK
+        push    esi
+        call    walk
+        jc      refuse
+        call    window
+        pop     esi
+        ; 3. The store.
+        mov     eax, [ss:TRANSLATED(operand_value)]
+        cmp     esi, 1
+        je      .byte
+        mov     [ss:edi], eax
+        DIRECT_RETURN direct_store
+.gone:
+        lea     eax, [ecx + 7]
+        cmp     eax, [ss:VCPU(gdtr_limit)]
+        ja      refuse
+        mov     eax, [ss:VCPU(gdtr_base)]
+        mov     edx, [ss:eax + ecx + 4]
+        mov     ebx, [ss:eax + ecx]
+        jmp     .have
+.byte:
+        mov     [ss:edi], al
+        DIRECT_RETURN direct_store
+
 ; Serving a callout in ring 1, the VMM needs ring 0 for the way on. A software interrupt has come here; the callout's frame
 ; moves to the stack of ring 0.
         align 16
