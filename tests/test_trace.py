@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import assert_refused
+from mode_tour import TOUR
+from pc_guests import assembled
 from small_kernel import DATA, EAX, RAM_BYTES, Kernel, Step, start, store, word
 from small_kernel import MAX_CYCLES as KERNEL_CYCLES
 from x86virt.benchmarks.guests.disk import boot_disk
@@ -23,6 +25,7 @@ from x86virt.guests import open_guest
 from x86virt.isa.events import EVENT_ID, MODE_NAMES
 from x86virt.ledger import Ledger
 from x86virt.machine import Machine
+from x86virt.start.flat import parse_flat
 from x86virt.symbols import Symbols
 from x86virt.trace import Filter, Limit, Record, TextFormat, trace
 
@@ -371,6 +374,49 @@ def test_a_boot_disk_is_traced_from_the_reset_vector(x86virt: Any, tmp_path: Pat
             found.count[cell] += event["count"]
             found.ticks[cell] += int(event["cycles"] * 64)
     assert found == ledger
+
+
+HANDED_OVER = "the VMM lets the guest run on the processor"
+
+
+@cache
+def tour_records(strategy: str) -> tuple[list[Record], bool]:
+    """The trace of a guest that visits every mode, and whether it adds up to the ledger of the untraced run."""
+    untraced, machine = (Machine(find_strategy(strategy)(), load_profile("nehalem"), 4 << 20) for _ in range(2))
+    for one in (untraced, machine):
+        one.load(parse_flat(assembled(TOUR), "tour", 0x7C00))
+    untraced.run(MAX_CYCLES)
+    records = list(trace(machine, None, None, MAX_CYCLES))
+    return records, total(records) == untraced.ledger() and state_of(machine) == state_of(untraced)
+
+
+def what_is_told(record: Record) -> tuple[Any, ...]:
+    """What a record says of the guest's instruction, and of where it led."""
+    led = [
+        (one.what, one.ring_before, one.ring_after, one.mode_after, one.address)
+        for one in record.transitions
+        if one.what != HANDED_OVER
+    ]
+    return record.ring, record.processor_mode, record.selector, record.offset, record.octets, record.text, led
+
+
+@pytest.mark.parametrize("strategy", ["trap-and-emulate", "binary-translation"])
+def test_an_interpreted_guest_is_shown_as_the_bare_machine_shows_it(strategy: str) -> None:
+    bare = {(record.n, record.address): record for record in tour_records("native")[0]}
+    records, adds_up = tour_records(strategy)
+    assert adds_up
+    interpreted = [record for record in records if record.interpreted and record.kind == "instruction"]
+    assert {record.processor_mode for record in interpreted} == {"real", "protected", "virtual-8086"}
+    assert {record.ring for record in interpreted} >= {0, 3}
+    for record in interpreted:
+        assert {charge.mode for charge in record.charges} == {"vmm"}
+        assert what_is_told(record) == what_is_told(bare[record.n, record.address])
+    assert any(one.delivery for record in interpreted for one in record.transitions)
+    handed = [one for record in records for one in record.transitions if one.what == HANDED_OVER]
+    assert handed and all(one.mode_after == "protected" for one in handed)
+    assert sum("from here on the VMM interprets the guest" in record.remarks for record in records) >= 1
+    lines = [line for record in interpreted for line in TextFormat(Symbols({}), 120).lines(record)]
+    assert any(" interp " in line for line in lines) and any(" v86 " in line for line in lines)
 
 
 def test_a_text_to_end_with_and_what_does_not_go_with_a_trace(x86virt: Any) -> None:

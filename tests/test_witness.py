@@ -370,12 +370,66 @@ def test_moves_from_debug_registers(number, value, extensions):
     made.check()
 
 
+CODE_BREAKPOINTS = st.sampled_from((0x400, 0x402, 0x455, 0x4AA, 0x10402, 0x2002))  # DR7: of code, of data, general detect
+
+
+@settings(max_examples=40)
+@given(
+    number=st.integers(0, 7), value=st.one_of(DOUBLEWORDS, st.just(0xFFC00000)), control=CODE_BREAKPOINTS, cpl=LEVELS,
+    new=CODE_BREAKPOINTS, places=st.lists(st.sampled_from((0, 0x1234)), min_size=4, max_size=4), extensions=st.booleans(),
+)  # fmt: skip
+def test_moves_to_debug_registers(number, value, control, new, places, cpl, extensions):
+    made = Made(bytes([0x0F, 0x23, 0xC0 | number << 3]), cpl, registers={0: new if number in (5, 7) else value})
+    made.vm.vcpu.dr[:4] = places
+    made.vm.vcpu.dr[7] = control if control < 0x10000 else 0x400  # one of data is not the hardware's
+    made.vm.events.load_breakpoints()
+    made.vm.vcpu.cr4 |= 8 * extensions
+    made.check()
+
+
+def test_a_breakpoint_of_code_is_set_by_the_image_too():
+    made = Made(b"\x0f\x23\xd8", registers={0: 0x1234})
+    made.vm.vcpu.dr[7] = 0x480
+    made.vm.events.load_breakpoints()
+    assert "emulate_control_register" in made.check()
+    assert made.vm.processor.cpu.dr[3] == 0x1234
+
+
+@pytest.mark.parametrize("cpl", (0, 3))
+@pytest.mark.parametrize(("code", "number", "allowed"), ((b"\x0f\x31", 0, 0), (b"\x0f\x33", 0, 0x100), (b"\x0f\x33", 1, 0x100)))
+def test_time_stamp_and_performance_counters(code, number, allowed, cpl):
+    """The image reads the time that it is when it reads, the handler that of its own charges: all else is equal."""
+    for cr4 in (0, 4, 0x100):  # TSD, PCE
+        made = Made(code, cpl, registers={1: number})
+        vm = made.vm
+        vm.vcpu.cr4 = cr4
+        witness = witness_run.Witness(vm)
+        measured = witness.effect()
+        mine = image_effect(witness, measured.ending)
+        witness.restore()
+        made.machine.strategy.handle(vm, vm.crossings.read_exit())
+        theirs = python_effect(vm, int(vm.boards[0]["console_length"]))
+        permitted = cpl == 0 or (not cr4 & 4 if not allowed else bool(cr4 & allowed))
+        assert (measured.of("emulate_msr") is not None) == permitted == (measured.of("reflect") is None)
+        if permitted:
+            for effect in (mine, theirs):
+                effect.values["gpr0"] = effect.values["gpr2"] = 0
+        assert mine.differences(theirs) == []
+
+
 @FEW
-@given(opcode=st.sampled_from((b"\xc4", b"\xc5", b"\x0f\xb4", b"\x0f\xb5")), selector=SELECTORS)
+@given(opcode=st.sampled_from((b"\xc4", b"\xc5", b"\x0f\xb2", b"\x0f\xb4", b"\x0f\xb5")), selector=SELECTORS)
 def test_far_pointers(opcode, selector):
     made = silent(opcode + b"\x8c" + ESP_MINUS_200)
     made.write(int(made.frame[3]) - 0x200, struct.pack("<IH", 0x1234, selector))
     made.check()
+
+
+def test_lss_loads_both_registers():
+    made = silent(b"\x0f\xb2\x8c" + ESP_MINUS_200)
+    made.write(int(made.frame[3]) - 0x200, struct.pack("<IH", 0x1234, 0x10))
+    assert "emulate_segment" in made.check()
+    assert made.vm.register(1) == 0x1234 and made.vm.segments.state(2).selector == 0x10
 
 
 FAR_CALLS = st.sampled_from((b"\x9a", b"\xff\x9c", b"\xff\xac"))
@@ -461,19 +515,30 @@ def test_stores_to_traced_frames(code, value, old):
 MEMBERS = {
     "emulate_flags": (b"\xfa", b"\xfb"),
     "emulate_flags_image": (b"\x9c", b"\x9d"),
-    "emulate_control_register": (b"\x0f\x20\xc0", b"\x0f\x22\xd0", b"\x0f\x06", b"\x0f\x01\xf1", b"\x0f\x21\xf0", b"\x0f\x09"),
-    "emulate_msr": (b"\x0f\x30", b"\x0f\x32"),
+    "emulate_control_register": (
+        b"\x0f\x20\xc0", b"\x0f\x22\xd0", b"\x0f\x06", b"\x0f\x01\xf1", b"\x0f\x21\xf0", b"\x0f\x23\xc0", b"\x0f\x23\xf8",
+        b"\x0f\x09",
+    ),
+    "emulate_msr": (b"\x0f\x30", b"\x0f\x32", b"\x0f\x31", b"\x0f\x33"),
     "emulate_state_read": (
         b"\x8c\xd0", b"\x16", b"\x0f\x00\xc8", b"\x0f\x01\xe0", b"\x0f\x01\x84" + ESP_MINUS_200, b"\x0f\x01\xa4" + ESP_MINUS_200,
     ),
-    "emulate_segment": (b"\x0f\x02\xc1", b"\x0f\x03\xc1", b"\x0f\x00\xe1", b"\x0f\x00\xe9"),
+    "emulate_segment": (
+        b"\x0f\x02\xc1", b"\x0f\x03\xc1", b"\x0f\x00\xe1", b"\x0f\x00\xe9", b"\x8e\xd0", b"\x0f\xb2\x8c" + ESP_MINUS_200,
+    ),
     "emulate_descriptor_table": (b"\x0f\x01\x9c" + ESP_MINUS_200,),
     "emulate_far_transfer": (b"\xea\x00\x00\x00\x00\x08\x00", b"\x9a\x00\x00\x00\x00\x08\x00", b"\xff\x9c" + ESP_MINUS_200),
 }  # fmt: skip
 USUAL = (0.5, 2.0)  # the range of an estimate
 # What lies outside it and is charged its class all the same: LMSW loads the real CR0, SGDT and SMSW to memory check and
-# write an operand, a far jump to the same ring has no frame to read.
+# write an operand, a far jump to the same ring has no frame to read; MOV to a debug register looks at all breakpoints, RDTSC
+# and RDPMC are long instructions themselves, LSS reads a pointer and checks a stack.
 APART = {
+    b"\x0f\x23\xc0": (1.5, 2.5),
+    b"\x0f\x23\xf8": (1.5, 2.5),
+    b"\x0f\x31": (1.5, 2.5),
+    b"\x0f\x33": (1.5, 3.0),
+    b"\x0f\xb2\x8c" + ESP_MINUS_200: (1.5, 2.5),
     b"\x0f\x01\xf1": (3.0, 4.0),
     b"\x0f\x01\x84" + ESP_MINUS_200: (1.5, 2.5),
     b"\x0f\x01\xa4" + ESP_MINUS_200: (1.5, 2.5),
@@ -484,7 +549,7 @@ APART = {
 def member_ticks(path: str, code: bytes) -> int:
     """Ticks of a path at an instruction in the place of the guest's."""
     made = silent(code, registers={0: 0x10, 1: 0x10})
-    made.vm.processor.cpu.gpr[1] = 0x175 if path == "emulate_msr" else 0x10
+    made.vm.processor.cpu.gpr[1] = (0 if code == b"\x0f\x33" else 0x175) if path == "emulate_msr" else 0x10
     made.write(int(made.frame[3]) - 0x200, struct.pack("<IH", 0, 8 if code[0] == 0xFF else 0x10))
     measured = witness_run.Witness(made.vm).warm()
     ticks = measured.of(path)

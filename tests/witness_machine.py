@@ -67,6 +67,7 @@ class Effect:
         self.values["x87"] = x87_state(cpu)
         for name in ("cr0", "cr4", "sysenter_cs", "sysenter_esp", "sysenter_eip"):
             self.values[f"hardware_{name}"] = int(cpu[name])
+        self.values["hardware_dr"] = [int(cpu.dr[number]) for number in (0, 1, 2, 3, 7)]
         for name in layout.VCPU.names:
             if name not in NOT_COMPARED:
                 self.values[name] = np.asarray(vm.vcpu.record[name]).tolist()

@@ -213,7 +213,7 @@ class Machine:
     def settle(self) -> None:
         """Count what is counted when the guest is left: a region of it, or the run, ends within."""
         if self.translation is not None:
-            self.translation.settle_program()
+            self.translation.accounts.settle()
 
     def run(self, max_cycles: int | None = None) -> RunResult:
         """Run to the end, or until `max_cycles` cycles have passed since power on."""

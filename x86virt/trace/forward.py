@@ -13,7 +13,7 @@ import numpy as np
 from ..core.layout import MAX_STOPS, NEVER, STOP_ON_CODE
 from ..gdb.execution import Execution, Stop
 from ..gdb.snapshots import Camera, Snapshot
-from ..isa.events import EVENT_ID, EVENTS, MODE_NAMES
+from ..isa.events import EVENT_ID, EVENT_VMM_INTERPRET, EVENTS, MODE_NAMES
 from .filters import Filter
 
 if TYPE_CHECKING:
@@ -102,7 +102,9 @@ def interesting_cells(shown: Filter, has_vmm: bool) -> np.ndarray:
         cells &= rows_of(CHANGES)
     if shown.rings:
         modes = {mode for ring in shown.rings for mode in modes_of(ring, has_vmm)}
-        cells &= np.array([name in modes for name in MODE_NAMES])
+        chosen = cells & np.array([name in modes for name in MODE_NAMES])
+        chosen[EVENT_VMM_INTERPRET] = cells[EVENT_VMM_INTERPRET]  # an interpreted guest may be in any ring
+        cells = chosen
     return cells
 
 

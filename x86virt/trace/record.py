@@ -171,11 +171,17 @@ class Record:
     remarks: list[str] = field(default_factory=list)
     outcome: str = ""
     translated: Translated | None = None  # of an instruction in a translation cache: what it stands for
+    interpreted: bool = False  # the VMM's interpreter performs it: the guest's ring and address, the VMM's time
 
     @property
     def ticks(self) -> int:
         """What it took."""
         return sum(charge.ticks for charge in self.charges)
+
+    @property
+    def is_vmms(self) -> bool:
+        """Whether its address is one of the VMM's own, or of its translation cache."""
+        return (self.mode == "vmm" and not self.interpreted) or self.translated is not None
 
     @property
     def place(self) -> int:
@@ -189,6 +195,7 @@ class Record:
         row: dict[str, Any] = {"kind": self.kind, "n": self.n, "cycle": as_cycles(self.tick)}
         if self.kind not in ("before", "end"):
             row |= {"ring": self.ring, "mode": self.mode, "processor_mode": self.processor_mode}
+            row |= {"interpreted": True} if self.interpreted else {}
             row |= {"cs": self.selector, "eip": self.offset, "address": self.address}
             symbol = symbols.text(self.place)
             row |= {"symbol": symbol} if symbol else {}

@@ -6,7 +6,7 @@ instruction executes by itself. A halted processor gets a budget up to its next 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,16 +15,15 @@ from ..core.layout import BUDGET, HOOK, MARK, NEVER, OK, RETIRED_LIMIT
 from ..disassembly import decode_text
 from ..inspection import TranslatedCode, View
 from ..isa.events import EVENTS, MODE_NAMES, TICKS_PER_CYCLE
-from ..isa.registers import AR_DB, CR0_PE, CS, EFLAGS_VM
 from ..vmm.exits import ERROR_CODE_VECTORS
 from .filters import Filter
 from .forward import Forward, forward_for
 from .record import DELIVERIES, SOFTWARE_DELIVERIES, TRANSFERS, Charge, Delivery, ExitWork, Record, Transition
+from .watched import Place, Watch
 
 if TYPE_CHECKING:
     from ..machine import Machine
 
-M32 = 0xFFFFFFFF
 PAGE_FAULT = 14
 DULL = 500  # records that are not shown, before the machine runs on at full speed
 
@@ -35,19 +34,6 @@ class Limit:
 
     number: int
     cycles: bool = False
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the processor is."""
-
-    ring: int
-    mode: str
-    processor_mode: str
-    bits: int  # of the code segment
-    selector: int
-    offset: int
-    address: int
 
 
 def trace(
@@ -79,8 +65,9 @@ class Stepper:
         self.last_tick = NEVER if max_cycles is None else max_cycles * TICKS_PER_CYCLE
         # Views of single fields: reading them is several times as fast as through the record.
         state = machine.processor.state
-        self.fields = [state[name] for name in ("retired", "ticks", "cpl", "mode", "cr0", "eflags", "rip")]
-        self.code = [state["seg"][name][:, CS] for name in ("selector", "seg_base", "access")]
+        self.retired, self.ticks = state["retired"], state["ticks"]
+        self.watch = Watch(machine)
+        self.delivered: Delivery | None = None  # in the last step of an interpreted guest
         self.counts, self.times = state["ledger_count"][0], state["ledger_ticks"][0]
         self.seen_counts, self.seen_times = np.zeros_like(self.counts), np.zeros_like(self.times)
         self.seen_divergences = 0
@@ -156,12 +143,12 @@ class Stepper:
     def advance(self) -> Iterator[Record]:
         """The boundary, then an instruction or a stretch of idle time."""
         place, now = self.place(), self.now()
-        if not self.cpu.begun:
+        if not self.watch.now.cpu.begun:
             outcome = self.run(int(self.cpu.retired), self.last_tick, False)
             if outcome == HOOK:
                 yield self.exit(place, now)
                 return
-            if outcome != RETIRED_LIMIT:
+            if outcome not in (RETIRED_LIMIT, OK):  # OK: the VMM's interpreter has given the guest back
                 self.act(outcome)
             record = self.record("interrupt", place, now)
             if record.charges:
@@ -170,13 +157,21 @@ class Stepper:
             if self.machine.outcome is not None or outcome != RETIRED_LIMIT:
                 return
             place, now = self.place(), self.now()
-        yield self.idle(place, now) if self.cpu.halted else self.instruction(place, now)
+        yield self.idle(place, now) if self.watch.now.cpu.halted else self.instruction(place, now)
 
     def run(self, retired_limit: int, budget: int, single: bool) -> int:
         """One call of the processor."""
         self.cpu.retired_limit = retired_limit
         self.cpu.budget = budget
-        return self.machine.run_guest(single)
+        self.delivered = None
+        watched = self.watch.now
+        if not watched.interpreted:
+            return self.machine.run_guest(single)
+        watched.expect_delivery()
+        outcome = self.machine.run_guest(single)
+        if watched.has_delivered():
+            self.delivered = delivery_of(watched.cpu)
+        return outcome
 
     def act(self, outcome: int) -> None:
         """Do what an outcome asks for; it may end the run."""
@@ -185,13 +180,13 @@ class Stepper:
 
     def instruction(self, place: Place, now: tuple[int, int]) -> Record:
         """Execute one instruction."""
-        translated = self.code_cache.at(place.address)
+        translated = None if place.interpreted else self.code_cache.at(place.address)
         if translated is None:
             octets, text = self.bytes_and_text(place.address, place.bits, place.offset)
         else:
             octets, text = translated.octets, translated.text
         outcome = self.run(NEVER, self.last_tick, True)
-        mark = int(self.cpu.mark) if outcome == MARK else 0
+        mark = int(self.watch.now.cpu.mark) if outcome == MARK else 0
         if outcome != OK:
             self.act(outcome)
         record = self.record("instruction", place, now)
@@ -204,7 +199,7 @@ class Stepper:
 
     def idle(self, place: Place, now: tuple[int, int]) -> Record:
         """Pass the time of a halted processor up to the next deadline, and deliver what it brings."""
-        deadline = max(int(self.cpu.deadline), now[1] + 1)  # of all devices and timers, as the boundary has left it
+        deadline = max(int(self.watch.now.cpu.deadline), now[1] + 1)  # of all devices and timers, as the boundary has left it
         outcome = self.run(NEVER, min(self.last_tick, deadline), True)
         if outcome != BUDGET or int(self.cpu.ticks) >= self.last_tick:
             self.act(outcome)
@@ -236,12 +231,14 @@ class Stepper:
             error=exit.qualification if exit.vector in ERROR_CODE_VECTORS else None,
             gla=exit.gla if exit.vector == PAGE_FAULT else None,
             ring_before=ring,
-            ring_after=vm.vcpu.cpl,
-            address_after=vm.vcpu.frame.eip,
+            ring_after=self.place().ring if vm.is_interpreted else vm.vcpu.cpl,
+            address_after=vm.eip(),
             emulated=text if int(self.cpu.retired) > now[0] else "",
             delivered=delivered,
             halted=bool(vm.vcpu.halted),
         )
+        if vm.is_interpreted:
+            record.remarks.append("from here on the VMM interprets the guest")
         self.note_divergences(record)
         return record
 
@@ -249,17 +246,17 @@ class Stepper:
 
     def now(self) -> tuple[int, int]:
         """Guest instructions retired, and ticks."""
-        return int(self.fields[0][0]), int(self.fields[1][0])
+        return int(self.retired[0]), int(self.ticks[0])
 
     def place(self) -> Place:
-        """Where the processor is."""
-        _, _, ring, mode, cr0, eflags, offset = (int(field[0]) for field in self.fields)
-        selector, base, access = (int(field[0]) for field in self.code)
-        processor_mode = "real"
-        if cr0 & CR0_PE:
-            processor_mode = "virtual-8086" if eflags & EFLAGS_VM else "protected"
-        bits = 32 if access & AR_DB else 16
-        return Place(ring, MODE_NAMES[mode], processor_mode, bits, selector, offset, (offset + base) & M32)
+        """Where the processor is that executes the guest."""
+        return self.watch.now.place()
+
+    def guest_place(self) -> Place:
+        """Where the guest goes on as the VMM's interpreter gives it back: the processor is still on the way there."""
+        vm = self.machine.vm
+        assert vm is not None, "only a VMM interprets"
+        return replace(self.place(), ring=vm.vcpu.cpl, address=vm.linear_eip(), offset=vm.eip())
 
     def record(self, kind: str, place: Place, now: tuple[int, int]) -> Record:
         """A record of what the ledger got since the last one."""
@@ -273,7 +270,7 @@ class Stepper:
             self.seen_counts[:], self.seen_times[:] = self.counts, self.times
         return Record(
             kind, *now, place.ring, place.mode, place.processor_mode, place.selector, place.offset, place.address,
-            charges=tuple(charges),
+            charges=tuple(charges), interpreted=place.interpreted,
         )  # fmt: skip
 
     def bytes_and_text(self, address: int, bits: int, offset: int) -> tuple[bytes, str]:
@@ -286,28 +283,31 @@ class Stepper:
 
     def note_transitions(self, record: Record, place: Place) -> None:
         """Deliveries, and other changes of ring, processor mode or task."""
-        after = self.place()
+        handed_over = place.interpreted and not self.watch.now.interpreted
+        after = self.guest_place() if handed_over else self.place()
         deliveries = [
             self.delivery(charge.event, record, last=number == 0)
             for number, charge in enumerate(reversed([c for c in record.charges if c.event in DELIVERIES]))
         ]
+        if self.delivered is not None:
+            deliveries = [self.delivered]
         facts = (place.ring, after.ring, place.processor_mode, after.processor_mode, after.address)
         for delivery in reversed(deliveries):
             record.transitions.append(Transition(delivery.text, *facts, delivery))
-        if deliveries:
-            return
         transfers = [TRANSFERS[charge.event] for charge in record.charges if charge.event in TRANSFERS]
-        if transfers or place.ring != after.ring or place.processor_mode != after.processor_mode:
+        changed = place.ring != after.ring or place.processor_mode != after.processor_mode
+        if not deliveries and (transfers or changed):
             what = transfers[0] if transfers else record.text.split()[0].upper()
             record.transitions.append(Transition(what, *facts))
+        if handed_over:
+            record.transitions.append(Transition("the VMM lets the guest run on the processor", *facts))
 
     def delivery(self, event: str, record: Record, last: bool) -> Delivery:
         """The event that was delivered. The processor still knows the last one; of one before, the ledger tells."""
         cpu = self.cpu
         known = DELIVERIES[event]
         if last or known is None:
-            error = int(cpu.event_error) if cpu.event_has_error else None
-            return Delivery.of(int(cpu.event_vector), int(cpu.event_kind), error, int(cpu.cr2))
+            return delivery_of(cpu)
         if event in SOFTWARE_DELIVERIES and record.octets:
             return Delivery(record.octets[-1], "software_interrupt")
         return Delivery(known, "exception")
@@ -319,3 +319,9 @@ class Stepper:
         found = self.machine.probe.divergences
         record.divergences = [str(divergence) for divergence in found[self.seen_divergences :]]
         self.seen_divergences = len(found)
+
+
+def delivery_of(cpu: np.record) -> Delivery:
+    """The event that a processor delivered last."""
+    error = int(cpu.event_error) if cpu.event_has_error else None
+    return Delivery.of(int(cpu.event_vector), int(cpu.event_kind), error, int(cpu.cr2))

@@ -67,7 +67,7 @@ class TextFormat:
         """Cycle, ring, address, bytes, text, and the events if they fit."""
         head = f"{cycles(record.tick)} {self.ring(record):<8} {record.address:08x} "
         if self.symbol_width:
-            head += f"{self.short_symbol(record.place):<{self.symbol_width}} "
+            head += f"{self.short_symbol(record):<{self.symbol_width}} "
         octets = record.octets.hex() if record.kind == "instruction" else ""
         head += f"{octets:<{self.bytes_width if octets or self.wide else 0}} {self.title(record)}"
         origin = self.origin(record)
@@ -85,7 +85,7 @@ class TextFormat:
 
     def ring(self, record: Record) -> str:
         """Ring, what runs there, and the mode of the processor if it is not the usual one."""
-        mode = MODES[record.mode]
+        mode = "interp" if record.interpreted else MODES[record.mode]
         if record.kind == "exit":
             mode = "vmm"
         return f"{0 if record.kind == 'exit' else record.ring} {SHORT_MODES.get(record.processor_mode, mode)}"
@@ -163,9 +163,9 @@ class TextFormat:
         """The name of an address."""
         return "VMM" if address >= VMM_BASE else self.symbols.text(address)
 
-    def short_symbol(self, address: int) -> str:
+    def short_symbol(self, record: Record) -> str:
         """The name for its column: of a long one with a local label, that label."""
-        name = self.symbol(address)
+        name = self.symbol(record.place) if record.is_vmms else self.symbols.text(record.place)
         if len(name) > self.symbol_width and "." in name:
             name = name[name.index(".", 1) :]
         return name[: self.symbol_width]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SAVED = {
     "serving", "direct", "own_gs", "ring", "cs", "trap_flag", "inside", "gs", "passed", "entered", "iopl", "cache", "hash",
-    "outer_hash", "pages", "adaptation", "program_since",
+    "outer_hash", "pages", "adaptation", "accounts",
 }  # fmt: skip
 MADE = {
     "vm", "chaining", "inline_emulation", "direct_callouts", "translate_user", "record", "site", "overlay", "context_entered",
@@ -48,7 +48,7 @@ def translator_state(translator: "Translator") -> dict[str, Any]:
         "outer_hash": hash_state(translator.outer_hash),
         "written": sorted(map(list, translator.pages.written)),
         "adaptation": translator.adaptation.state(),
-        "program_since": translator.program_since,
+        "program_since": translator.accounts.since,
     }
 
 
@@ -78,7 +78,8 @@ def restore_translator(translator: "Translator", state: dict[str, Any]) -> None:
     translator.passed = None if passed is None else (int(passed[0]), word(passed[1]), word(passed[2]))
     translator.iopl = int(state["iopl"])
     since = state["program_since"]
-    translator.program_since = None if since is None else ticks_of(since, translator.program_ticks())
+    accounts = translator.accounts
+    accounts.since = None if since is None else ticks_of(since, accounts.program_ticks())
     cache = translator.cache
     if cache.units:
         cache.clear(translator.COMMON)

@@ -16,8 +16,6 @@ from ...isa.events import (
     EVENT_ID,
     EVENT_SYS_INT_N_CPL3_TO_CPL0,
     EVENT_TRANSLATOR_LOOKUP_HIT,
-    EVENT_TRANSLATOR_OCCUPIED,
-    MODE_GUEST_USER,
 )
 from ...isa.registers import (
     AR_DB,
@@ -28,7 +26,6 @@ from ...isa.registers import (
     ECX,
     EFLAGS_ARITHMETIC,
     EFLAGS_IF,
-    EFLAGS_IOPL_SHIFT,
     EFLAGS_OF,
     EFLAGS_TF,
     ESP,
@@ -47,9 +44,11 @@ from ..region import write_gate
 from ..state import SegmentState
 from ..vcpu import Frame
 from . import common
+from .accounts import Accounts
 from .adaptation import Adaptation
 from .cache import TranslationCache
 from .emitter import M32, Site, dword
+from .flag_tables import common_images, kernel_images
 from .hash_table import HashTable
 from .pages import CodePages
 from .record import N_SELECTORS, RECORD, slot
@@ -69,7 +68,6 @@ CALLOUT_IMAGE = 36  # bytes on the stack of a callout: the registers, the flags 
 GRANTED = (layout.VCPU_RECORD, layout.TRANSLATOR, layout.FLAG_TABLES, layout.CALLOUT_STACK_TOP - CALLOUT_IMAGE)
 DETACHED = (layout.DETACHED_CODE_SELECTOR, layout.DETACHED_STACK_SELECTOR)
 MOST_BYTES = 2048  # of one unit, which is far less
-IOPL_BITS, TRAP_BIT, NESTED_BIT, INTERRUPT_BIT = 0x30, 1, 0x40, 2  # of bits 15:8 of a flags image
 
 
 class Translator:
@@ -104,7 +102,7 @@ class Translator:
         self.entered: Unit | None = None  # where the guest goes on, its pages not yet marked accessed
         self.context_entered: Context | None = None  # in which the guest was last resumed to run on
         self.iopl = -1  # for which the kernel's table of POPF stands
-        self.program_since: int | None = None  # in a program that runs translated: ticks of programs up to there
+        self.accounts = Accounts(vm)
 
     # -- the region ---------------------------------------------------------------------------------------------------------
 
@@ -119,7 +117,7 @@ class Translator:
         self.lay_common_code()
         self.hash.clear()
         self.outer_hash.clear()
-        self.prepare_flag_images()
+        self.vm.write_region(layout.FLAG_TABLES + 256, common_images())
         cpu.unit_first, cpu.unit_last = layout.CACHE, layout.CACHE + self.cache.room - 1
         cpu.unit_selector = layout.TRANSLATED_CODE_SELECTOR
         cpu.unit_notes = layout.CACHE_NOTES
@@ -178,25 +176,6 @@ class Translator:
         """Count an event of the translator; one that has a price is charged."""
         event_id = EVENT_ID[f"translator.{event}"]
         vmm_charge(self.vm.processor.state, event_id, number, number * int(self.vm.processor.cpu.price[event_id]))
-
-    def count_occupied(self) -> None:
-        """Count the bytes of the cache that are in use for the first time."""
-        known = int(self.vm.processor.cpu.ledger_count[EVENT_TRANSLATOR_OCCUPIED].sum())
-        if self.cache.used > known:
-            self.count("occupied", self.cache.used - known)
-
-    # -- time in translated code ----------------------------------------------------------------------------------
-
-    def program_ticks(self) -> int:
-        """The ticks of all programs, however they ran: all that ran in the processor's ring 3."""
-        return int(self.vm.processor.cpu.ledger_ticks[:, MODE_GUEST_USER].sum())
-
-    def settle_program(self) -> None:
-        """Count the ticks of the program that runs translated, up to now; the others run directly."""
-        if self.program_since is not None:
-            now = self.program_ticks()
-            self.count("program_tick", now - self.program_since)
-            self.program_since = now
 
     # -- from the cache to the guest ------------------------------------------------------------------------------------------
 
@@ -284,8 +263,7 @@ class Translator:
     def leave(self, frame: Frame, vector: int) -> Site | None:
         """At an exit from translated code: make the frame and the registers the guest's. Returns the callout's site."""
         cpu = self.vm.processor.cpu
-        self.settle_program()
-        self.program_since = None
+        self.accounts.leave_program()
         self.site = None
         self.step_owed = vector != layout.CALLOUT_VECTOR and self.has_stepped(frame.eip)
         if vector == layout.CALLOUT_VECTOR:
@@ -447,7 +425,8 @@ class Translator:
         if context.cpl == 0:
             self.prepare_kernel_images(context.iopl)
         self.inside = True
-        self.program_since = None if context.ring == INNERMOST_RING else self.program_ticks()
+        if context.ring != INNERMOST_RING:
+            self.accounts.enter_program()
         return Frame(address, layout.TRANSLATED_CODE_SELECTOR | context.ring, frame.eflags & ~EFLAGS_TF, frame.esp, frame.ss)
 
     def hash_of(self, context: Context) -> HashTable:
@@ -506,24 +485,14 @@ class Translator:
         self.count("instruction", unit.instructions)
         self.count("guest_byte", len(unit.guest))
         self.count("byte", len(unit.octets))
-        self.count_occupied()
+        self.accounts.count_occupied(self.cache.used)
         return unit, unit.address
 
-    def prepare_flag_images(self) -> None:
-        """Write the tables of POPF that are always the same: what IF an image brings, and what is odd for programs, whose
-        IOPL it cannot change."""
-        flags = b"".join(dword(EFLAGS_IF if image & INTERRUPT_BIT else 0) for image in range(256))
-        odd = bytes(int(bool(image & (TRAP_BIT | NESTED_BIT))) for image in range(256))
-        self.vm.write_region(layout.FLAG_TABLES + 256, flags + odd)
-
     def prepare_kernel_images(self, iopl: int) -> None:
-        """Write the kernel's table of POPF for a virtual IOPL: images that change more than IF are odd."""
-        if self.iopl == iopl:
-            return
-        self.iopl = iopl
-        shifted = iopl << EFLAGS_IOPL_SHIFT - 8
-        odd = bytes(int(bool(image & (TRAP_BIT | NESTED_BIT)) or image & IOPL_BITS != shifted) for image in range(256))
-        self.vm.write_region(layout.FLAG_TABLES, odd)
+        """Let the kernel's table of POPF stand for a virtual IOPL."""
+        if self.iopl != iopl:
+            self.iopl = iopl
+            self.vm.write_region(layout.FLAG_TABLES, kernel_images(iopl))
 
     # -- callouts ---------------------------------------------------------------------------------------------------------------
 

@@ -372,8 +372,12 @@ behind_0f:
         dd      read_msr
     %elif opcode == 0x35
         dd      sysexit_32
-    %elif opcode == 0x23 || opcode == 0x31
-        dd      refuse                          ; MOV to debug registers, RDTSC
+    %elif opcode == 0x23
+        dd      to_debug
+    %elif opcode == 0x31
+        dd      read_time_stamp
+    %elif opcode == 0x33
+        dd      read_performance
     %elif opcode == 0xA0 || opcode == 0xA8
         dd      push_segment
     %elif opcode == 0xA1
@@ -382,9 +386,7 @@ behind_0f:
         dd      pop_gs
     %elif opcode == 0xAE
         dd      x87_ae
-    %elif opcode == 0xB2
-        dd      refuse                          ; LSS
-    %elif opcode == 0xB4 || opcode == 0xB5
+    %elif opcode == 0xB2 || opcode == 0xB4 || opcode == 0xB5
         dd      load_pointer
     %else
         dd      not_sensitive

@@ -163,39 +163,6 @@ write_back_caches:
         PRIVILEGED
         FINISH  emulate_control_register
 
-; MOV from a debug register: reserved bits of DR6 and DR7 read as they must.
-        align 16
-from_debug:
-        call    modrm
-        DECODED
-        PRIVILEGED
-        mov     edx, [instruction_reg]
-        mov     ecx, edx
-        and     ecx, 6
-        cmp     ecx, 4                          ; DR4 and DR5 are DR6 and DR7 unless CR4.DE forbids them
-        jne     .known
-        test    dword [VCPU(cr4)], CR4_DE
-        jnz     fault_ud
-        add     edx, 2
-.known:
-        test    dword [VCPU(dr) + 7 * 4], DR7_GD
-        jnz     refuse
-        mov     eax, [VCPU(dr) + edx * 4]
-        cmp     edx, 6
-        jb      .store
-        ja      .control
-        and     eax, 0xE00F
-        or      eax, 0xFFFF0FF0
-        jmp     .store
-.control:
-        and     eax, 0xFFFF2BFF
-        or      eax, 0x400
-.store:
-        mov     ecx, [instruction_rm]
-        movzx   ecx, byte [register_slots + ecx]
-        mov     [ebp + ecx], eax
-        FINISH  emulate_control_register
-
 ; -- descriptor tables, INVLPG ------------------------------------------------------------------------------------------
         align 16
 group_7:
@@ -536,6 +503,8 @@ load_selector:
         call    install
         pop     edx
         add     [ebp + F_ESP], edx
+        cmp     dword [load_value], 0
+        jne     load_offset                     ; LSS holds nothing off
         mov     eax, [instruction_end]
         sub     eax, [instruction_start]
         add     [ebp + F_EIP], eax
@@ -584,8 +553,6 @@ load_selector:
         END_PATH emulate_segment
         ret
 .complete:                                      ; a callout: nobody repeats the instruction
-        cmp     dword [load_value], 0
-        jne     refuse                          ; LDS and the like
         push    dword [load_popped]
         push    ebx
         push    ecx
@@ -597,6 +564,8 @@ load_selector:
         call    install
         pop     edx
         add     [ebp + F_ESP], edx
+        cmp     dword [load_value], 0
+        jne     load_offset
         FINISH  emulate_segment
 .fault:
         mov     edx, ecx
@@ -608,7 +577,8 @@ load_selector:
         mov     eax, VECTOR_NP
         jmp     fault
 
-; LES, LDS, LFS, LGS: a far pointer in memory; the register is loaded when the processor itself repeats the instruction.
+; LES, LDS, LSS, LFS, LGS: a far pointer in memory. A data segment is loaded when the processor itself repeats the
+; instruction, except behind a callout.
         align 16
 load_pointer:
         mov     ebx, eax
@@ -620,16 +590,26 @@ load_pointer:
         jne     refuse
         mov     ecx, 6
         call    memory_operand
+        mov     eax, [edi]
+        mov     [event_gate_low], eax           ; the offset
         movzx   eax, word [edi + 4]
-        movzx   ebx, byte [pointer_segments + ebx - 0xB4]
+        movzx   ebx, byte [pointer_segments + ebx - 0xB2]
+        xor     edx, edx                        ; pops nothing
         mov     dword [load_value], 1
-        mov     dword [load_popped], 0
+        mov     [load_popped], edx
         jmp     load_selector
 
-pointer_segments:                               ; by opcode from B4: LFS, LGS; LES and LDS are C4 and C5
-        db      4, 5
+; The segment register is loaded: now the other one.
+load_offset:
+        mov     eax, [event_gate_low]
+        mov     ecx, [instruction_reg]
+        call    store_register
+        FINISH  emulate_segment
+
+pointer_segments:                               ; by opcode from B2: LSS, LFS, LGS; LES and LDS are C4 and C5
+        db      SEGMENT_SS, 0, 4, 5
         times   14 db 0
-        db      0, 3
+        db      SEGMENT_ES, SEGMENT_DS
 
 ; -- far transfers ------------------------------------------------------------------------------------------------------
 ; IRETD and RETF: to the same ring or an outer one. The guest's kernel cannot change IF at its ring; it is here that the

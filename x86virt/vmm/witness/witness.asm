@@ -13,6 +13,7 @@
 ;   emulate.asm      the sensitive instructions, performed on the virtual processor
 ;   emulate_state.asm  what reads the virtual processor's state, PUSHF and POPF, images of the x87 FPU, traced stores
 ;   translation.asm  callouts of translated code, and the way between the cache and the guest
+;   debug.asm        debug registers, the time-stamp counter and the performance counters
 ;   devices.asm      virtual devices
 ;
 ; Assembled to a flat image for one linear address; `python -m x86virt.vmm.witness_build` does it.
@@ -31,6 +32,7 @@
 %include "emulate_state.asm"
 %include "translation.asm"
 %include "devices.asm"
+%include "debug.asm"
 
 ; -- the decoded instruction, and the event in flight ---------------------------------------------------------------
         align 128                       ; apart from code, in the granularity in which writes to code are noticed
