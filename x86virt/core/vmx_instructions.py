@@ -75,15 +75,15 @@ def write_quadword(cpu, ram, u, value):
     """Store 64 bits to the memory operand, or nothing if a part of it faults."""
     offset = effective_address(cpu, u)
     second = (offset + 4) & u.address_mask
-    outcome = check_write_segment(cpu, ram, u.segment, second, 4)
+    outcome = check_write_segment(cpu, ram, u.segment, offset, 4)
     if outcome == OK:
-        outcome = check_write_segment(cpu, ram, u.segment, offset, 4)
+        outcome = check_write_segment(cpu, ram, u.segment, second, 4)
     if outcome != OK:
         return outcome
-    write_translated(cpu, ram, 4, value & M32)
-    outcome = check_write_segment(cpu, ram, u.segment, second, 4)
+    write_translated(cpu, ram, 4, (value >> 32) & M32)
+    outcome = check_write_segment(cpu, ram, u.segment, offset, 4)
     if outcome == OK:
-        write_translated(cpu, ram, 4, (value >> 32) & M32)
+        write_translated(cpu, ram, 4, value & M32)
     return outcome
 
 
