@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from x86virt.core.layout import CPU
-from x86virt.records import record_array, with_attributes
+from x86virt.records import LARGE, record_array, with_attributes, zeroed
 
 INNER = np.dtype([("first", "u1"), ("second", "<i8")], align=True)
 OUTER = np.dtype([("word", "i8"), ("words", "i8", (2, 3)), ("one", INNER), ("many", INNER, 4), ("name", "S8")])
@@ -44,3 +44,13 @@ def test_the_layout_is_the_one_that_was_given(layout: np.dtype) -> None:
     assert [made.fields[name][1] for name in made.names] == [layout.fields[name][1] for name in layout.names]
     assert with_attributes(layout) is made
     assert numba.typeof(np.zeros(1, made)) == numba.typeof(np.zeros(1, layout))
+
+
+@pytest.mark.parametrize("length", (1, LARGE // 8 - 1, LARGE // 8, LARGE))
+def test_arrays_of_every_size_begin_as_zeros_and_are_their_own(length: int) -> None:
+    one = zeroed(np.dtype(np.int64), length)
+    assert one.shape == (length,) and one.flags.writeable and one.flags.aligned and not one.any()
+    one[:] = -1
+    other = zeroed(np.dtype(np.int64), length)
+    assert not other.any() and one.all()
+    assert numba.typeof(one) == numba.typeof(np.zeros(length, np.int64))

@@ -3,7 +3,7 @@
 from functools import cache
 
 import pytest
-from small_kernel import DATA, Kernel, Step, start, word
+from small_kernel import DATA, Kernel, Step, run, start, word
 from test_saved import assert_same
 from vmm_judge import EQUAL, judge
 
@@ -115,6 +115,19 @@ def test_a_direct_callout_looks_nothing_up_and_decodes_nothing() -> None:
         assert direct.ledger.event_count(f"vmm.{path}") == 0 and general.ledger.event_count(f"vmm.{path}") == 100
     assert direct.ledger.event_count("vmm.enter_cache") < 10 < 100 <= general.ledger.event_count("vmm.enter_cache")
     assert 2 * direct.ticks < general.ticks
+
+
+def test_the_hash_table_is_emptied_where_the_context_changes() -> None:
+    """A call and its return, with another IOPL in between: each address that the table held is taken out, and charged."""
+    call_and_return = b"\xe8\x02\x00\x00\x00\xeb\x01\xc3"
+    emptied = []
+    for flags in (0x3002, 0x0002):
+        code = call_and_return + b"\x68" + flags.to_bytes(4, "little") + b"\x9d" + call_and_return
+        result = run(Kernel([Step(code)]), find_strategy("binary-translation")())[1]
+        count, ticks = (measure("translator.hash_emptied") for measure in (result.ledger.event_count, result.ledger.event_ticks))
+        assert ticks == 0 or ticks > count > 0
+        emptied.append(count)
+    assert emptied[0] > emptied[1]
 
 
 @pytest.mark.parametrize("guest", ["portio", "smc"])

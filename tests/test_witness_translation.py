@@ -236,12 +236,14 @@ def test_rows_of_a_hash_table_are_found_by_probing():
 
 
 def test_the_frame_of_a_callout_moves_to_ring_0():
-    """All nineteen doublewords, from above the stack of callouts to below the top of ring 0's."""
+    """All nineteen doublewords, from above the stack of callouts to below the top of ring 0's; GS, FS and the registers of it."""
     witness = Witness(ready_machine(load_profile("p4_prescott")).vm)
     count, ram = 76, witness.processor.ram
     frame = np.arange(count, dtype=np.uint8) + 1
+    frame[:8] = 0  # GS and FS
     first = layout.CALLOUT_STACK_TOP - 52
     ram[first : first + count] = frame
     assert witness.run(symbols()["leave_ring"]).ending == "leave_ring"
     assert ram[layout.STACK_TOP - count : layout.STACK_TOP].tolist() == frame.tolist()
-    assert int(witness.cpu.gpr[ESP]) == layout.VMM_BASE + layout.STACK_TOP - count
+    assert int(witness.cpu.gpr[ESP]) == layout.VMM_BASE + layout.STACK_TOP - count + 48  # where the vector is
+    assert int(witness.cpu.gpr[EAX]) == int(frame[44:48].view("<u4")[0])

@@ -53,7 +53,7 @@ from .isa.registers import (
 from .isa.vmx import VMX_BASIC, VMX_CR4_FIXED1
 from .ledger import Ledger
 from .profile import Profile
-from .records import record_array
+from .records import record_array, zeroed
 
 PAGE_BYTES = 4096
 CODE_MASK_BYTES = 4  # behind RAM and ROM, one mask of decoded code per page; then a byte per page of RAM, its owner
@@ -162,7 +162,7 @@ class Processor:
         """RAM, ROM, a mask of decoded code for each page of both, the owners of the frames of RAM, and what is spare."""
         memory_bytes = self.ram_bytes + self.rom_bytes
         masks = memory_bytes // PAGE_BYTES * CODE_MASK_BYTES
-        return np.zeros(memory_bytes + masks + self.ram_bytes // PAGE_BYTES + self.spare_bytes, np.uint8)
+        return zeroed(np.dtype(np.uint8), memory_bytes + masks + self.ram_bytes // PAGE_BYTES + self.spare_bytes)
 
     def fit_apic(self, present: bool) -> None:
         """Give the machine a local APIC and an I/O APIC, or none, before it first runs; a reset follows."""

@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -46,6 +47,7 @@ OFFERED = {"cpuid.features": FEATURES, "cpuid.extended_features": FEATURES & REP
 HIGHEST_LEAF, FIRST_EXTENDED, HIGHEST_EXTENDED = 15, 0x80000000, 0x1B
 
 MAXIMUM_FILE_BYTES = 1 << 20
+PARSED_FILES = 16  # whose contents are kept as they were understood
 MAXIMUM_TEXT = 4000
 MAXIMUM_INHERITANCE = 8
 MAXIMUM_DIGITS = 30
@@ -170,14 +172,15 @@ def _load(path: pathlib.Path, above: tuple[pathlib.Path, ...]) -> tuple[str, dic
         raise ProfileError(where, "this profile inherits itself", "break the circle of `inherits`")
     if len(above) >= MAXIMUM_INHERITANCE:
         raise ProfileError(where, f"more than {MAXIMUM_INHERITANCE} levels of `inherits`", "inherit more directly")
-    document = _parse(path)
-    title, parent = document.pop("title", ""), document.pop("inherits", None)
+    content = _read(path)
+    document = _parse(where, content)
+    title, parent = document.get("title", ""), document.get("inherits")
     _check_text(f"{where}: title", title, allow_empty=True)
     values: dict[str, Value] = {}
     if parent is not None:
         _check_text(f"{where}: inherits", parent, allow_empty=False)
         values = _load(_locate(parent, path.parent), (*above, resolved))[1]
-    values.update(_read_tables(where, document))
+    values.update(_read_tables(where, content))
     return title, values
 
 
@@ -188,7 +191,8 @@ def _resolve(path: pathlib.Path) -> pathlib.Path:
         raise ProfileError(show(path), f"cannot be opened ({show(error)})", "give the path of a .toml file") from None
 
 
-def _parse(path: pathlib.Path) -> dict[str, Any]:
+def _read(path: pathlib.Path) -> bytes:
+    """The content of a file."""
     where = show(path)
     try:
         if not path.exists():
@@ -203,6 +207,12 @@ def _parse(path: pathlib.Path) -> dict[str, Any]:
         raise ProfileError(where, f"cannot be read ({show(error)})", "give the path of a .toml file") from None
     if len(content) > MAXIMUM_FILE_BYTES:
         raise ProfileError(where, "larger than 1 MB", "this is not a profile: give a TOML file with one table per key")
+    return content
+
+
+@lru_cache(PARSED_FILES)
+def _parse(where: str, content: bytes) -> Mapping[str, Any]:
+    """The document that a file holds."""
     try:
         return tomllib.loads(content.decode("utf-8"), parse_float=_decimal)
     except UnicodeDecodeError as error:
@@ -218,10 +228,14 @@ def _decimal(text: str) -> Decimal:
         raise ValueError(f"the number {text[:40]} is out of range") from None
 
 
-def _read_tables(where: str, document: dict[str, Any]) -> dict[str, Value]:
+@lru_cache(PARSED_FILES)
+def _read_tables(where: str, content: bytes) -> Mapping[str, Value]:
+    """The values that a file itself holds."""
     values = {}
     prefixes = {key.split(".")[0] for key in SCHEMA}
-    for prefix, tables in document.items():
+    for prefix, tables in _parse(where, content).items():
+        if prefix in TOP_LEVEL:
+            continue
         if prefix not in prefixes or not isinstance(tables, dict):
             hint = near_matches(prefix, (*prefixes, *TOP_LEVEL))
             raise ProfileError(where, f"unknown key {show(prefix)}", f"remove it, or correct its name{hint}")

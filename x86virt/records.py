@@ -4,18 +4,31 @@ NumPy's own `recarray` finds each field by an exception that it catches, at ten 
 has a property for each field, so that the VMM's Python, and all of the core under the interpreter, wait less.
 """
 
+import mmap
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 GET, PUT = np.void.__getitem__, np.void.__setitem__
+LARGE = 1 << 20  # bytes
 METHODS = {"__getattribute__": np.void.__getattribute__, "__setattr__": PUT, "__getitem__": GET, "__setitem__": PUT}
 
 
 def record_array(dtype: np.dtype, length: int = 1) -> np.ndarray:
     """A zeroed array of records, as the jitted code takes it; its elements read and write through."""
-    return np.zeros(length, with_attributes(dtype))
+    return zeroed(with_attributes(dtype), length)
+
+
+def zeroed(dtype: np.dtype, length: int) -> np.ndarray:
+    """A zeroed array; of a large one each page is made when it is first touched.
+
+    `np.zeros` clears memory that the process has used before, and the code of most guests fills little of its arrays.
+    """
+    octets = dtype.itemsize * length
+    if octets < LARGE or not hasattr(mmap, "MAP_PRIVATE"):
+        return np.zeros(length, dtype)
+    return np.ndarray(length, dtype, mmap.mmap(-1, octets, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
 @cache

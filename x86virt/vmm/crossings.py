@@ -14,6 +14,7 @@ from . import layout
 from .exits import ERROR_CODE_VECTORS, FAULT_VECTORS, REASON_OF_VECTOR, Exit, NotDirect
 from .region import region_address
 from .stops import note_arrival
+from .translation.direct import come_back_directly, make_general, returns_directly
 from .translation.sequences import INNERMOST_RING
 from .vcpu import Frame
 
@@ -173,11 +174,11 @@ class Crossings:
         self.resumed_at = int(cpu.retired)
         self.resumed_with_flag = bool(frame.eflags & EFLAGS_RF) and not vm.vcpu.own_resume
         if translation is not None and translation.direct:
-            if translation.returns_directly():
-                translation.come_back_directly(frame)
+            if returns_directly(translation):
+                come_back_directly(translation, frame)
                 self.see_to_time()
                 return
-            translation.make_general()
+            make_general(translation)
         if translation is not None and translation.applies():
             image, code = translation.enter(frame), layout.RESUME_TRANSLATED
         else:

@@ -24,6 +24,7 @@ from ..exits import GuestFault
 from ..guest_events import DR7_ENABLES
 from ..instruction import PREFIXES, Instruction, effective_address
 from ..stops import note_access
+from ..translation.direct import make_general
 
 if TYPE_CHECKING:
     from ..vm import VirtualMachine
@@ -85,7 +86,7 @@ def width_of(instruction: Instruction) -> int:
 def interpret(vm: "VirtualMachine", instruction: Instruction | None) -> None:
     """Let the interpreter perform it. If its operand in memory is traced, what it changes there is known afterwards."""
     if vm.translation is not None:
-        vm.translation.make_general()
+        make_general(vm.translation)
     if vm.shadow.watched is not None or instruction is None or not instruction.has_memory:
         vm.interpret_one()
         return

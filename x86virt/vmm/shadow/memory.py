@@ -89,9 +89,10 @@ class ShadowMemory:
         return layout.SHADOW + PAGE * int(self.control.root)
 
     def install_region(self) -> None:
-        """Map the VMM's own region: global, supervisor, by 4 KB pages."""
-        for page in range(ENTRIES):
-            self.write_region_entry(page, REGION_FLAGS)
+        """Map the VMM's own region: global, supervisor, by 4 KB pages, in the tables of both formats."""
+        entries = region_address(0) + PAGE * np.arange(ENTRIES) | REGION_FLAGS
+        self.vm.processor.write_physical(layout.REGION_TABLE, entries.astype("<u4").tobytes())
+        self.vm.processor.write_physical(layout.REGION_TABLES_PAE, entries.astype("<u8").tobytes())
 
     def write_region_entry(self, page: int, flags: int) -> None:
         """Say what may be done with a page of the region, in the tables of both formats."""

@@ -38,6 +38,8 @@ class HashTable:
     def use(self, context: Context) -> None:
         """The guest goes on in a context: only what was entered in the same one is found."""
         if context != self.context:
+            if self.entered:
+                self.vm.translator.count("hash_emptied", len(self.entered))
             for eip in list(self.entered.values()):
                 self.forget(eip)
             self.context = context

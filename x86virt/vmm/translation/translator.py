@@ -26,7 +26,6 @@ from ...isa.registers import (
     ECX,
     EFLAGS_ARITHMETIC,
     EFLAGS_IF,
-    EFLAGS_OF,
     EFLAGS_TF,
     ESP,
     GS,
@@ -47,6 +46,7 @@ from . import common
 from .accounts import Accounts
 from .adaptation import Adaptation
 from .cache import TranslationCache
+from .direct import make_general, saved_flags
 from .emitter import M32, Site, dword
 from .flag_tables import common_images, kernel_images
 from .hash_table import HashTable
@@ -203,36 +203,6 @@ class Translator:
             self.vm.charge("callout", 1)
         return frame, self.site[1]
 
-    def returns_directly(self) -> bool:
-        """Whether the guest goes on behind the direct callout that is being served, and nothing else is to be seen to."""
-        vm, address = self.vm, int(self.record["site"])
-        unit = self.cache.unit_at(address)
-        site = unit.sites.get(address - unit.address)
-        if site is None or not site.direct or not unit.alive:
-            return False
-        behind = unit.recovery_at(site.offset + layout.DIRECT_SITE_BYTES).eip
-        return vm.vcpu.frame.eip == behind and not vm.crossings.own_step and not vm.interrupts.held()
-
-    def come_back_directly(self, frame: Frame) -> None:
-        """Return behind such a callout. The record is as it was, but for what may have changed."""
-        vm, cpu, record = self.vm, self.vm.processor.cpu, self.record
-        record["jump"] = int(record["site"]) + layout.DIRECT_SITE_BYTES
-        record["pending"] = int(vm.interrupts.waits)
-        for register, name in SLOT_OF_REGISTER.items():
-            record[name] = vm.register(register)
-        cpu.gpr[ESP] = layout.VMM_BASE + layout.CALLOUT_STACK_TOP
-        cpu.rip = self.cache.units[7].address
-        set_all_eflags(vm.processor.state, frame.eflags)
-        cpu.seg[GS] = self.own_gs
-        self.serving, self.direct, self.inside, self.site = False, False, True, None
-
-    def make_general(self) -> None:
-        """A direct callout meets what it was not made for: from here on it is served as any other that stays in ring 1."""
-        if self.direct:
-            self.direct = False
-            self.vm.charge("callout", 1)
-            self.vm.charge("light_dispatch", 1)
-
     def come_back(self, image: Frame) -> None:
         """Return from such a callout into the cache, by the code that does it."""
         vm, cpu, record = self.vm, self.vm.processor.cpu, self.record
@@ -251,7 +221,7 @@ class Translator:
         """Serving a callout in ring 1, the VMM needs ring 0 for the way on: a software interrupt of its own takes it there."""
         if not self.serving:
             return
-        self.make_general()
+        make_general(self)
         vm = self.vm
         self.serving = False
         vm.charge("leave_ring", 1)
@@ -314,7 +284,7 @@ class Translator:
         if recovery.own_stack:
             frame.esp, frame.ss = int(record["guest_esp"]), int(record["guest_ss"])
         if recovery.unflagged:
-            frame.eflags = frame.eflags & ~EFLAGS_ARITHMETIC | self.saved_flags()
+            frame.eflags = frame.eflags & ~EFLAGS_ARITHMETIC | saved_flags(self)
         if recovery.returning:
             eip = self.eip_at(int(record["jump"])) if recovery.direct else int(record["resume_eip"])
             recovery = Recovery(eip, recovery.spilled)
@@ -336,11 +306,6 @@ class Translator:
         """The guest's EIP while the processor stands in front of an instruction of the cache."""
         unit = self.cache.unit_at(address)
         return unit.recovery_at(address - unit.address).eip
-
-    def saved_flags(self) -> int:
-        """The guest's arithmetic flags of a direct callout: AH as LAHF left it, AL as SETO did."""
-        saved = int(self.record["saved_flags"])
-        return saved >> 8 & EFLAGS_ARITHMETIC & 0xFF | (saved & 1) * EFLAGS_OF
 
     def finish_pushf(self, frame: Frame) -> None:
         """A PUSHF was left between the processor's image and the guest's: write the guest's, which completes it."""
@@ -529,7 +494,7 @@ class Translator:
         simulate_write(self.vm, site.instruction)
         self.adaptation.note_callout(gla, shadow.notices != notices)
         if self.vm.descriptors.table_written:
-            self.make_general()  # what the record says of the guest's segments may be different now
+            make_general(self)  # what the record says of the guest's segments may be different now
 
     def access_port(self) -> None:
         """Perform the IN or OUT for which a direct callout stands."""

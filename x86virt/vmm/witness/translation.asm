@@ -330,6 +330,12 @@ leave_ring:
         cld
         rep movsd
         mov     ebp, esp
+        ; Here is what ring 0 is needed for. From there the guest goes on as from any trap: what the way back within ring 1
+        ; leaves alone, or leaves to the common code of the cache, is loaded from the frame.
+        pop     gs
+        pop     fs
+        add     esp, 8                          ; ES and DS: as on that way
+        popad
         END_PATH leave_ring
 
 ; The guest is about to go on in the cache: refresh the record, and put the address of its translation in the frame.
