@@ -2,8 +2,8 @@
 
 from x86virt.guests import guests
 
-BARE_ONLY = frozenset({"tasks"})
-"""Guests whose subject no VMM here emulates: hardware task switches."""
+BARE_ONLY = frozenset({"hypervisor", "tasks"})
+"""Guests whose subject no VMM here emulates: virtual-machine extensions, hardware task switches."""
 
 
 def portable_guests() -> list[str]:

@@ -45,6 +45,7 @@ GUESTS: dict[str, Guest] = {
     "divzero": Guest("divzero.asm", ("divide error and return",)),
     "hello": Guest("hello.asm"),
     "hello_pse": Guest("hello.asm", macros=("PAGING_PSE",)),
+    "hypervisor": Guest("hypervisor.asm"),
     "intflag": Guest("intflag.asm", ("CLI and STI",)),
     "irq": Guest("irq.asm", ("timer interrupt awaited in HLT",)),
     "mix": Guest("mix.asm", ("sort of 128 items, primes below 8192, copy of 16 KB",)),

@@ -19,8 +19,8 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import Section, SymbolTableSection
 
 IMAGES = Path(__file__).resolve().parent / "images"
-EXEMPT = frozenset({"stealth", "tasks"})
-"""The guests whose subject these instructions are: sensitive ones, and far calls to tasks."""
+EXEMPT = frozenset({"hypervisor", "stealth", "tasks"})
+"""The guests whose subject these instructions are: virtual-machine extensions, sensitive ones, and far calls to tasks."""
 
 SH_EXECINSTR = 0x4
 

@@ -249,7 +249,7 @@ def decode(d):
         space = 1
         opcode = byte(d, position)
         position += 1
-    if space == MAP_TWO_BYTE and opcode == 0x38 and has_66(d):
+    if space == MAP_TWO_BYTE and opcode == 0x38 and d.rep_prefix == 0 and has_66(d):
         why = missing(d, position + 1)
         if why != DECODED_OK:
             return why
