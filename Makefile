@@ -10,6 +10,7 @@
 #   make conformance-bios  what our BIOS answers, beside SeaBIOS and Bochs's BIOS where they are installed
 #   make conformance-vmm  every VMM against the bare machine: random kernels, every sensitive case (SEED=n, ARGUMENTS='--kernels 1000')
 #   make fuzz        run hostile guests for minutes; `make fuzz SEED=7 SEEDS=20`
+#   make fuzz-guests  guests of VMX and SVM with any VMCS and VMCB, bounds checks on
 #   make speed       measure the emulator itself
 #   make bench-speed the same guest on this emulator and on QEMU, Bochs, v86 and Unicorn where they are installed
 #   make permutations  the permutation suites whole: every case, with its count
@@ -20,7 +21,7 @@
 #   make check       are the committed profiles and the README's table current?
 #   make help        this text
 
-.PHONY: help bench speed bench-speed test conformance conformance-x87 conformance-system conformance-unix conformance-vmm conformance-bios permutations fuzz lint check readme guests gen \
+.PHONY: help bench speed bench-speed test conformance conformance-x87 conformance-system conformance-unix conformance-vmm conformance-bios permutations fuzz fuzz-guests lint check readme guests gen \
 	profiles prices freeze wheel clean clean-cache
 .DEFAULT_GOAL := help
 
@@ -69,7 +70,7 @@ lint: $(VENV)/installed-test
 EVERY_WAY := tests/test_smc.py tests/test_segmentation.py tests/test_real_mode.py tests/test_gates_16.py tests/test_x87.py
 WITHOUT_JIT := $(EVERY_WAY) tests/test_board.py tests/test_delivery.py tests/test_virtual_8086.py tests/test_fused.py \
 	tests/test_ide_guest.py tests/test_disk.py
-WITH_BOUNDS := $(EVERY_WAY) tests/test_instructions.py tests/test_fuzz.py tests/test_ide_guest.py
+WITH_BOUNDS := $(EVERY_WAY) tests/test_instructions.py tests/test_fuzz.py tests/test_ide_guest.py tests/test_hostile_guests.py
 
 test: lint
 	@$(BIN)/x86virt run hello >/dev/null
@@ -117,6 +118,11 @@ permutations: $(VENV)/installed-test
 SEEDS ?= 4
 fuzz: $(VENV)/installed-test
 	@$(BIN)/python -m tests.fuzz_hostile --seed $(SEED) --seeds $(SEEDS)
+
+# Guests of VMX and SVM whose VMCS or VMCB is anything; `make fuzz-guests ATTACKS=100000`.
+ATTACKS ?= 20000
+fuzz-guests: $(VENV)/installed-test
+	@X86VIRT_BOUNDSCHECK=1 $(BIN)/python tests/test_hostile_guests.py $(ATTACKS)
 
 # What is generated and committed is current: the profiles, the README's table.
 check: $(VENV)/installed

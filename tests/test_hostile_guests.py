@@ -21,6 +21,8 @@ from x86virt.core import layout
 from x86virt.core.vmx_entries import vmx_enter
 from x86virt.isa import vmx
 
+NESTED_TABLES = 0x60000
+EPT_POINTER = NESTED_TABLES | 3 << 3 | 6  # four levels, write-back
 FEW = settings(max_examples=40, deadline=None)
 INSTRUCTIONS = 300
 OUTCOMES = {
@@ -93,6 +95,21 @@ def spoil_vmcs(machine: VmxGuest, chance: random.Random, most: int) -> None:
         machine.put(place, value & (1 << 64) - 1, 8)
 
 
+def lay_nested_tables(machine: VmxGuest, chance: random.Random) -> None:
+    """Extended page tables of four levels that map the first 2 MB to themselves, some entries of them spoiled."""
+    machine.memory[NESTED_TABLES : NESTED_TABLES + 0x4000] = 0
+    for level in range(3):
+        machine.put(NESTED_TABLES + 0x1000 * level, NESTED_TABLES + 0x1000 * (level + 1) | 7, 8)
+    for page in range(512):
+        machine.put(NESTED_TABLES + 0x3000 + 8 * page, page << 12 | 0x37, 8)
+    if chance.random() < 0.5:
+        machine.put(NESTED_TABLES + 0x2000, 0xB7, 8)  # one page of 2 MB
+    for _ in range(chance.randrange(4)):
+        level = chance.randrange(4)
+        place = NESTED_TABLES + 0x1000 * level + 8 * (chance.randrange(256) if level == 3 else 0)
+        machine.put(place, (machine.get(place, 8) ^ 1 << chance.randrange(64)) if level == 3 else number(chance), 8)
+
+
 def any_controls(machine: VmxGuest, chance: random.Random) -> None:
     """Controls that the processor allows, at random."""
     capability = [int(value) & (1 << 64) - 1 for value in machine.cpu.msr.vmx_capability]
@@ -107,7 +124,9 @@ def any_controls(machine: VmxGuest, chance: random.Random) -> None:
         pin = some(vmx.VMX_PINBASED) & ~(vmx.PIN_NMI_EXITING | vmx.PIN_VIRTUAL_NMIS) | nmis
         machine.set_field("PIN_CONTROLS", pin | vmx.PIN_PREEMPTION_TIMER)
         machine.set_field("PROCESSOR_CONTROLS", some(vmx.VMX_PROCBASED) & ~window)
-        machine.set_field("SECONDARY_CONTROLS", some(vmx.VMX_PROCBASED2) & ~vmx.SECONDARY_EPT)
+        machine.set_field("SECONDARY_CONTROLS", some(vmx.VMX_PROCBASED2))
+        machine.set_field("EPT_POINTER", EPT_POINTER)
+        lay_nested_tables(machine, chance)
         machine.set_field("EXIT_CONTROLS", some(vmx.VMX_EXIT))
         machine.set_field("ENTRY_CONTROLS", some(vmx.VMX_ENTRY) & ~(vmx.ENTRY_SMM | vmx.ENTRY_DEACTIVATE_DUAL_MONITOR))
         machine.set_field("VPID", 1)
@@ -164,6 +183,13 @@ def attack_svm(machine: SvmMachine, seed: int) -> str:
     machine.set("intercepts_1", chance.randrange(1 << 32) & chance.randrange(1 << 32))
     machine.set("intercepts_2", chance.randrange(1 << 10) | 1)
     machine.set("exceptions", chance.randrange(1 << 32) & chance.randrange(1 << 32))
+    if chance.random() < 0.4:
+        machine.set("nested", 1)
+        machine.set("nested_cr3", DIRECTORY)
+        for _ in range(chance.randrange(3)):
+            machine.put(TABLE + 4 * chance.randrange(256), number(chance) & 0xFFFFFFFF)
+        if chance.random() < 0.2:
+            machine.put(DIRECTORY, number(chance) & 0xFFFFFFFF)
     spoil_vmcb(machine, chance, 4)
     any_registers(machine, chance)
     machine.gpr[0] = chance.choice([VMCB] * 9 + [number(chance) & 0xFFFFFFFF])

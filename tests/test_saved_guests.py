@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 from vmx_guest import VMCS, VmxGuest
 
-from x86virt.core.layout import VMX_NON_ROOT
+from x86virt.api import make_setup
+from x86virt.core.layout import ROOT, VMX_NON_ROOT
+from x86virt.guests import find_guest
+from x86virt.machine import Machine
+from x86virt.saved import machine_bytes, machine_of
 from x86virt.saved_guests import check_guests
 
 HLT = b"\xf4"
@@ -66,3 +72,37 @@ def test_a_guest_of_svm_needs_svm(machine: VmxGuest) -> None:
     arrays["cpu.world"][0] = 2
     with pytest.raises(ValueError, match="guest of SVM"):
         check_guests(arrays, fresh_of(machine))
+
+
+# -- whole machines -------------------------------------------------------------------------------------------------------
+
+
+def in_guest(profile: str) -> Machine:
+    """A machine of 8 MB in which the hypervisor in assembly is about to start."""
+    machine = make_setup("native", profile=profile, memory_bytes=8 << 20).machine()
+    machine.load(find_guest("hypervisor"), "iterations=20")
+    return machine
+
+
+def ends(machine: Machine) -> tuple[object, ...]:
+    """All that two runs can differ in."""
+    result = machine.run()
+    counts = (result.ledger.count.tolist(), result.ledger.ticks.tolist())
+    state = hashlib.sha256(machine.processor.state["tlb"].tobytes() + machine.processor.cpu.cache_lines.tobytes()).hexdigest()
+    return (result.outcome, result.exit_code, result.instructions, result.ticks, result.console, *counts, state)
+
+
+@pytest.mark.parametrize("profile", ["nehalem", "p4_cedarmill"])
+def test_a_machine_saved_in_a_guest_goes_on_as_if_it_had_not_been(profile: str) -> None:
+    """Saved and restored at many places, of which some lie in the hypervisor's guest."""
+    whole = ends(in_guest(profile))
+    cycles = int(whole[3]) // 64  # type: ignore[call-overload]
+    machine = in_guest(profile)
+    inside = 0
+    for place in range(cycles // 3, cycles, cycles // 23):
+        if not machine.advance(1 << 62, None, place):
+            break
+        inside += int(machine.processor.cpu.world != ROOT)
+        machine = machine_of(machine_bytes(machine), "memory")
+    assert ends(machine) == whole
+    assert inside > 0

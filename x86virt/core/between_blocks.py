@@ -17,10 +17,10 @@ M32 = 0xFFFFFFFF
 @inline
 def at_hook(cpu):
     """Whether control has arrived at an entry point of the VMM, which is no address of a guest that the hardware runs."""
-    if cpu.cpl > cpu.hook_level or cpu.world != ROOT:
+    if cpu.cpl > cpu.hook_level:
         return False
     gla = (cpu.rip + cpu.seg[CS].seg_base) & M32
-    return cpu.hook_first <= gla <= cpu.hook_last
+    return cpu.hook_first <= gla <= cpu.hook_last and cpu.world == ROOT
 
 
 @inline
