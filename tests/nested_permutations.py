@@ -250,6 +250,37 @@ class Layout:
                 self.guest.pointers = [pointer if number == self.gla >> 30 else 0 for number in range(4)]
 
 
+class Garbage(Layout):
+    """A layout all of whose memory holds random entries, most of which name frames of memory, or tables of them."""
+
+    def build_nested(self) -> None:
+        """Random quadwords or doublewords everywhere."""
+        rng = np.random.default_rng(self.random.getrandbits(32))
+        width = 4 if self.shape.levels == 2 or self.random.random() < 0.2 else 8
+        count = RAM_BYTES // width
+        entries = rng.integers(0, PAGES, count, np.uint64) << 12
+        # Any flags, more often those that let a walk go on.
+        entries |= rng.integers(0, 1 << 12, count, np.uint64) | np.where(rng.random(count) < 0.9, 7, 0).astype(np.uint64)
+        clear = (0x78 if rng.random() < 0.5 else 0) | (0x80 if rng.random() < 0.7 else 0)
+        entries &= ~np.uint64(clear)
+        wild = rng.random(count) < 0.02
+        entries ^= np.where(wild, np.uint64(1) << rng.integers(0, 8 * width, count, np.uint64), np.uint64(0))
+        self.memory[:] = entries.astype(f"<u{width}").tobytes()
+        self.nested.root = self.frame() | (self.random.randrange(128) << 5 if self.shape.levels == 3 else 0)
+        self.window = 0
+
+    def pick_page(self) -> int:
+        """Any page, since a guest without paging has no other address."""
+        return self.random.getrandbits(20)
+
+    def build_guest(self) -> None:
+        """A root anywhere; the pointers are as if they had been loaded."""
+        self.guest.cr3 = self.random.randrange(PAGES) << 12
+        if self.guest.pae:
+            self.guest.cr3 |= self.random.randrange(128) << 5
+            self.guest.pointers = [self.frame() | self.random.choice((0, 1, 1, 1)) for _ in range(4)]
+
+
 class Permutations:
     """Runs cases on one processor and compares."""
 
@@ -299,6 +330,19 @@ class Permutations:
         except Exit as left:
             return "exit", *left.args
 
+    def garbage(self, shape: Shape, seed: int) -> None:
+        """One case of random entries: the first access from empty TLBs, then others."""
+        layout = Garbage(shape, seed)
+        self.enter(layout, remembers=False)
+        walker = Walker(layout.memory, layout.guest, layout.nested)
+        for access in layout.random.sample((0, 1, 2, 3, 4, 6), 3):
+            end, _ = self.core(layout, access)
+            assert end == self.model(walker, layout, access), (shape, seed, access, end)
+            self.ends[f"{shape}: {end[0]} {end[1] if end[0] == 'exit' else ''}".strip()] += 1
+            assert np.array_equal(self.processor.ram, np.frombuffer(layout.memory, np.uint8)), (shape, seed, access)
+            self.processor.empty_tlbs()
+            enter_case(self.processor.state)
+
     def case(self, shape: Shape, seed: int, remembers: bool = False) -> None:
         """One case, with or without what nested walks remember."""
         layout = Layout(shape, seed)
@@ -336,6 +380,8 @@ def main(count: int) -> None:
     for shape in SHAPES:
         for seed in range(count):
             permutations.case(shape, seed, remembers=bool(seed & 1))
+            if seed % 4 == 0:
+                permutations.garbage(shape, seed)
     for end, number in sorted(permutations.ends.items()):
         print(f"{number:8} {end}")
     print(f"{len(SHAPES) * count} cases")

@@ -9,6 +9,7 @@ import pytest
 from bare_machine import CODE, CODE_0, CODE_3, DATA, DATA_0, DATA_3, GDT, IDT, STACK_END, TF, BareMachine
 from descriptor_machine import descriptor
 from test_interpreter import InterpretEach
+from virtualization_prices import charged, instructions_of_svm, instructions_of_vmx, walks
 from x86virt.strategies.native import Native
 
 from x86virt.core.deliver import delivery_event
@@ -67,12 +68,6 @@ def prepare(machine: BareMachine, ring: int) -> None:
     machine.put(STACK_END - 64, DATA_0)
 
 
-def charged(machine: BareMachine) -> dict[str, tuple[int, int]]:
-    """Events charged so far: name -> (count, ticks)."""
-    count, ticks = machine.cpu.ledger_count.sum(axis=1), machine.cpu.ledger_ticks.sum(axis=1)
-    return {event.name: (int(count[n]), int(ticks[n])) for n, event in enumerate(EVENTS) if count[n]}
-
-
 def run_bytes(machine: BareMachine, octets: bytes, ring: int = 0, steps: int = 1) -> dict[str, tuple[int, int]]:
     """Execute instructions one by one and tell what they charged."""
     machine.write_code(octets)
@@ -97,11 +92,12 @@ def forms(row: Row) -> list[tuple[str, bool, int]]:
 
 # What a selector or flag makes of these rows is tested elsewhere; here they need their own situation.
 SPECIAL = {"sys.sysexit", "sys.sysenter", "sys.ltr", "sys.lldt", "ins.into"}
+EXTENSIONS = ("vmx.", "svm.", "exit.")
 DIRECT = [
     (number, event, memory, ring)
     for number, row in enumerate(ROWS)
     for event, memory, ring in forms(row)
-    if event not in SPECIAL
+    if event not in SPECIAL and not event.startswith(EXTENSIONS)
 ]
 
 
@@ -290,7 +286,28 @@ def test_work_without_a_price_is_flagged() -> None:
     assert result.unpriced == result.ledger.event_count("vmm.unpriced_hook") > 0
 
 
-def test_every_live_price_is_charged_somewhere() -> None:
+@pytest.fixture(scope="module")
+def virtualization() -> dict[str, tuple[int, int]]:
+    """What runs of VMX and SVM charge, at the prices of each run's own profile."""
+    got: dict[str, tuple[int, int]] = {}
+    for machine in (instructions_of_vmx(), instructions_of_svm(), walks()):
+        for event, (count, ticks) in charged(machine).items():
+            if not event.startswith("ins."):
+                assert ticks == count * int(machine.cpu.price[EVENT_ID[event]]) or not EVENTS[EVENT_ID[event]].fixed, event
+        got |= charged(machine)
+    return got
+
+
+EXIT_PRICES = {event.price for event in EVENTS if event.name.startswith("exit.")}
+
+
+def test_every_price_of_an_exit_is_charged(virtualization: dict[str, tuple[int, int]]) -> None:
+    """Exits share five prices; that each kind is charged as its own event is held where exits are tested."""
+    assert {EVENTS[EVENT_ID[event]].price for event in virtualization if event.startswith("exit.")} == EXIT_PRICES
+    assert len(EXIT_PRICES) == 5
+
+
+def test_every_live_price_is_charged_somewhere(virtualization: dict[str, tuple[int, int]]) -> None:
     """The union of the rows, the situations and a few guests covers every event that a live key prices."""
     from x86virt.strategies.trap_and_emulate import TrapAndEmulate
 
@@ -300,7 +317,8 @@ def test_every_live_price_is_charged_somewhere() -> None:
     seen |= guest_events("mix", Native(), cache_model="all")
     seen |= guest_events("irq", TrapAndEmulate()) | guest_events("hello", InterpretEach())
     seen |= guest_events("smc", find_strategy("binary-translation,tc_size=4K")())
-    seen |= BY_VECTOR | SECOND_LEVELS | {"vmm.unpriced_hook"}
+    seen |= BY_VECTOR | SECOND_LEVELS | {"vmm.unpriced_hook"} | set(virtualization)
+    seen |= {event.name for event in EVENTS if event.name.startswith("exit.") and event.price in EXIT_PRICES}
     live = {event.name for event in EVENTS if event.price and SCHEMA[event.price].live}
     assert live - seen == set()
 
@@ -349,13 +367,13 @@ def processor_geometry(profile: object) -> tuple:
     units = tuple((int(u.sets), int(u.ways), int(u.shift)) for u in (cpu.tlb_units[n] for n in range(6)))
     levels = tuple((int(c.sets), int(c.ways), int(c.line_shift)) for c in (cpu.cache_levels[n] for n in range(3)))
     nested = int(cpu.nested.page_entries), int(cpu.nested.table_entries)
-    return units, levels, nested, cpu.cpuid.tobytes()
+    return units, levels, nested, cpu.cpuid.tobytes(), cpu.msr.vmx_capability.tobytes()
 
 
 @pytest.mark.parametrize("key", GEOMETRY)
 def test_geometry_reaches_the_model(key: str, tmp_path) -> None:
     """Changing one size or associativity changes the modelled TLBs or caches."""
-    base = load_profile("core2_woodcrest" if key == "tlb.itlb_large_ways" else "nehalem")
+    base = load_profile({"tlb.itlb_large_ways": "core2_woodcrest", "svm.asids": "k10_barcelona"}.get(key, "nehalem"))
     value = base.integer(key)
     changed = value // 2 or 1
     if key == "cache.line_bytes":

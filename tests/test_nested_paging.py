@@ -48,6 +48,13 @@ def test_random_tables_of_both_dimensions(permutations: Permutations, shape: Sha
         permutations.case(shape, seed + CASES * remembers, remembers)
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_tables_that_may_be_anything(permutations: Permutations, shape: Shape) -> None:
+    """Random bytes as tables of both dimensions end as the model says, and never outside of what there is."""
+    for seed in range(40):
+        permutations.garbage(shape, seed)
+
+
 def test_the_cases_meet_every_kind_of_end(permutations: Permutations) -> None:
     """What random tables must bring about to be worth something."""
     for shape in SHAPES:

@@ -40,8 +40,6 @@ class Key:
         return self.unit == "text"
 
 
-_EXTENSIONS = "VT-x and SVM"
-
 # What the processor's virtual-machine extensions have, as the capability registers and CPUID 8000000A report it.
 _VMX_FEATURES = {
     "virtual_nmis": "Whether VMX has virtual NMIs and NMI-window exiting.",
@@ -76,7 +74,6 @@ _LATER_EVENTS = {
     "sys.exc_nm": "the floating-point unit",
     "sys.in_port_chipset": "the PCI host bridge",
     "sys.ipi_send_to_handler": "several processors",
-    **dict.fromkeys(("vmx.invept", "vmx.invvpid", "svm.stgi", "svm.clgi", "svm.invlpga"), _EXTENSIONS),
 }
 
 _WRITTEN_OUT = (
@@ -134,39 +131,39 @@ _WRITTEN_OUT = (
         "Cycles per instruction of typical kernel code with warm caches.",
         "VMM paths whose published length is a number of instructions",
     ),
-    Key("virt.entry", "price", "cycles", "A VM entry (VMRESUME, VMRUN).", _EXTENSIONS),
-    Key("virt.launch", "price", "cycles", "A VMLAUNCH.", _EXTENSIONS),
-    Key("virt.exit_vmcall", "price", "cycles", "A VM exit by VMCALL.", _EXTENSIONS),
-    Key("virt.exit_cpuid", "price", "cycles", "A VM exit by CPUID.", _EXTENSIONS),
-    Key("virt.exit_pf", "price", "cycles", "A VM exit by a page fault.", _EXTENSIONS),
-    Key("virt.exit_io", "price", "cycles", "A VM exit by port I/O.", _EXTENSIONS),
-    Key("virt.exit_ept", "price", "cycles", "A VM exit by an EPT violation.", _EXTENSIONS),
-    Key("virt.ctl_read", "price", "cycles", "A read of the VMCS (VMREAD) or VMCB.", _EXTENSIONS),
-    Key("virt.ctl_write", "price", "cycles", "A write of the VMCS (VMWRITE) or VMCB.", _EXTENSIONS),
-    Key("virt.ptrld", "price", "cycles", "A VMPTRLD, or a VMLOAD.", _EXTENSIONS),
-    Key("virt.clear", "price", "cycles", "A VMCLEAR, or a VMSAVE.", _EXTENSIONS),
-    Key("virt.ptrst", "price", "cycles", "A VMPTRST.", _EXTENSIONS),
-    Key("virt.on", "price", "cycles", "A VMXON.", _EXTENSIONS),
-    Key("virt.off", "price", "cycles", "A VMXOFF.", _EXTENSIONS),
+    Key("virt.entry", "price", "cycles", "A VM entry (VMRESUME, VMRUN)."),
+    Key("virt.launch", "price", "cycles", "A VMLAUNCH."),
+    Key("virt.exit_vmcall", "price", "cycles", "A VM exit by VMCALL."),
+    Key("virt.exit_cpuid", "price", "cycles", "A VM exit by CPUID."),
+    Key("virt.exit_pf", "price", "cycles", "A VM exit by a page fault."),
+    Key("virt.exit_io", "price", "cycles", "A VM exit by port I/O."),
+    Key("virt.exit_ept", "price", "cycles", "A VM exit by an EPT violation."),
+    Key("virt.ctl_read", "price", "cycles", "A read of the VMCS (VMREAD) or VMCB."),
+    Key("virt.ctl_write", "price", "cycles", "A write of the VMCS (VMWRITE) or VMCB."),
+    Key("virt.ptrld", "price", "cycles", "A VMPTRLD, or a VMLOAD."),
+    Key("virt.clear", "price", "cycles", "A VMCLEAR, or a VMSAVE."),
+    Key("virt.ptrst", "price", "cycles", "A VMPTRST."),
+    Key("virt.on", "price", "cycles", "A VMXON."),
+    Key("virt.off", "price", "cycles", "A VMXOFF."),
     Key("virt.roundtrip_min", "price", "cycles", "The shortest exit and entry.", "`validate`, as a cross-check"),
-    Key("feature.hw_virt", "feature", "flag", "Whether VT-x or SVM is there.", _EXTENSIONS),
+    Key("feature.hw_virt", "feature", "flag", "Whether VT-x or SVM is there."),
     Key(
         "feature.sensitive_instructions_trap",
         "feature",
         "flag",
         "Whether every sensitive instruction traps at CPL above 0, as on no x86: a processor that can be virtualized.",
     ),
-    Key("feature.nested_paging", "feature", "flag", "Whether EPT or NPT is there.", _EXTENSIONS),
-    Key("feature.tlb_vm_tag", "feature", "flag", "Whether the TLB has VPID or ASID tags.", _EXTENSIONS),
+    Key("feature.nested_paging", "feature", "flag", "Whether EPT or NPT is there."),
+    Key("feature.tlb_vm_tag", "feature", "flag", "Whether the TLB has VPID or ASID tags."),
     *(
-        Key(f"feature.{kind}_{name}", "feature", "flag", sentence, _EXTENSIONS)
+        Key(f"feature.{kind}_{name}", "feature", "flag", sentence)
         for kind, features in (("vmx", _VMX_FEATURES), ("svm", _SVM_FEATURES))
         for name, sentence in features.items()
     ),
-    Key("vmx.revision", "geometry", "number", "The VMCS revision identifier; 0 without VMX.", _EXTENSIONS),
-    Key("vmx.cr3_targets", "geometry", "number", "CR3-target values of a VMCS.", _EXTENSIONS),
-    Key("vmx.timer_rate", "geometry", "bits", "The bit of the TSC that counts the preemption timer.", _EXTENSIONS),
-    Key("svm.asids", "geometry", "number", "Address-space identifiers of SVM, the host's included.", _EXTENSIONS),
+    Key("vmx.revision", "geometry", "number", "The VMCS revision identifier; 0 without VMX."),
+    Key("vmx.cr3_targets", "geometry", "number", "CR3-target values of a VMCS."),
+    Key("vmx.timer_rate", "geometry", "bits", "The bit of the TSC that counts the preemption timer."),
+    Key("svm.asids", "geometry", "number", "Address-space identifiers of SVM, the host's included."),
     Key("tlb.nested_entries", "geometry", "entries", "Nested TLB, guest-physical to physical; 0 = none."),
     Key(
         "tlb.nested_table_entries",

@@ -66,7 +66,7 @@ from .saved_disks import (
     restore_disks,
     restore_overlays,
 )
-from .saved_guests import check_svm
+from .saved_guests import check_guests
 from .saved_tlbs import check_tlbs
 from .vmm.isolation import set_owners
 from .vmm.registry import find_strategy
@@ -493,7 +493,7 @@ BOUNDS = {
     "idt_vector": (-1, 255), "probe_row": (0, MAX_ROWS - 1), "timer_vector": (0, 255), "cache_lines": (0, 1 << 52),
     "pam": (0, (1 << 56) - 1), "vga_rom_address": (0, 0xFFFFFFFF),
     "rip": (0, 0xFFFFFFFF), "ticks": (0, 1 << 61), "retired": (0, 1 << 61), "halted": (0, 1), "shadow": (0, 2),
-    "world": (0, 0), "nested_kind": (0, 2), "nested_root": (0, (1 << 52) - 1), "nested_levels": (2, 4),
+    "world": (0, 2), "nested_kind": (0, 2), "nested_root": (0, (1 << 52) - 1), "nested_levels": (2, 4),
     "nested_large": (0, 1), "nested_no_execute": (0, 1), "address_space": (0, 0xFFFF), "tlb_tag": (0, N_TLB_TAGS - 1),
     "tlb_tag_victim": (0, N_TLB_TAGS - 2), "tlb_counter": (0, 1 << 61),
 }  # fmt: skip
@@ -511,7 +511,7 @@ def check_processor(machine: Machine, arrays: dict[str, np.ndarray]) -> None:
             raise ValueError(f"its {name} is out of range")
     check_apics(arrays["cpu.apic"][0], arrays["cpu.io_apic"][0], fresh["apic"].reshape(-1)[0])
     check_tlbs(arrays, fresh)
-    check_svm(arrays["cpu.svm"].reshape(-1)[0], arrays["cpu.msr"].reshape(-1)[0], int(arrays["cpu.world"][0]))
+    check_guests(arrays, fresh)
     if (arrays["cpu.mode_table"] != fresh["mode_table"].reshape(-1)).any() and machine.vm is None:
         raise ValueError("its mode_table is out of range")
 

@@ -40,6 +40,7 @@ from ..isa.vmx import (
     VMCS_QUALIFICATION,
     VMCS_VECTORING,
     VMCS_VECTORING_ERROR_CODE,
+    VMX_MISC,
 )
 from .address_space import enter_address_space
 from .charge import charge
@@ -54,9 +55,11 @@ from .svm_exits import svm_exit
 from .vm_exit_load import load_host
 from .vm_exit_save import save_guest
 from .vmcs import note_vmcs_written, reference_region, vmcs_read, vmcs_read_64, vmcs_write, vmcs_write_64
+from .vmx_check_controls import msr_area_allowed
 from .vmx_msr_areas import DONE, load_msr_area, store_msr_area
 
 QUALIFICATION_NMI_UNBLOCKING = 1 << 12
+MISC_MSRS_SHIFT, MSRS_IN_UNIT = 25, 512  # the recommended length of MSR areas, in IA32_VMX_MISC[27:25]
 
 
 # -- what is recorded (section 27.2) --------------------------------------------------------------------------------------
@@ -144,6 +147,13 @@ def abort(cpu, ram, indicator):
     return SHUTDOWN
 
 
+@inline
+def area_usable(cpu, address, count):
+    """An MSR area as VM entry has found it, unless the region was written since; no longer than IA32_VMX_MISC recommends."""
+    most = (((cpu.msr.vmx_capability[VMX_MISC] >> MISC_MSRS_SHIFT) & 7) + 1) * MSRS_IN_UNIT
+    return count == 0 or (count <= most and msr_area_allowed(cpu, address, count))
+
+
 @kernel
 def return_to_host(cpu, ram):
     """Load the host's state and MSRs: OK, or SHUTDOWN after an abort."""
@@ -152,7 +162,8 @@ def return_to_host(cpu, ram):
     if pae_paging(cpu.cr0, cpu.cr4) and load_pointers(cpu, ram, cpu.cr3) != OK:
         return abort(cpu, ram, ABORT_HOST_PDPTE)
     address = vmcs_read_64(cpu, ram, VMCS_EXIT_MSR_LOAD_ADDRESS)
-    if load_msr_area(cpu, ram, address, vmcs_read(cpu, ram, VMCS_EXIT_MSR_LOAD_COUNT)) != DONE:
+    count = vmcs_read(cpu, ram, VMCS_EXIT_MSR_LOAD_COUNT)
+    if not area_usable(cpu, address, count) or load_msr_area(cpu, ram, address, count) != DONE:
         return abort(cpu, ram, ABORT_LOADING_MSR)
     return OK
 
@@ -172,7 +183,8 @@ def leave_non_root(cpu, ram):
     if cpu.halted == 1:
         wake(cpu)
     address = vmcs_read_64(cpu, ram, VMCS_EXIT_MSR_STORE_ADDRESS)
-    if store_msr_area(cpu, ram, address, vmcs_read(cpu, ram, VMCS_EXIT_MSR_STORE_COUNT)) != DONE:
+    count = vmcs_read(cpu, ram, VMCS_EXIT_MSR_STORE_COUNT)
+    if not area_usable(cpu, address, count) or store_msr_area(cpu, ram, address, count) != DONE:
         return abort(cpu, ram, ABORT_SAVING_MSR)
     # 3. The host's (27.5 and 27.6).
     return return_to_host(cpu, ram)
