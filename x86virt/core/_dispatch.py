@@ -77,6 +77,9 @@ from .decimal import (
     aam,
     decimal_adjust,
 )
+from .extensions import (
+    intercept,
+)
 from .fused import (
     cmp_ja,
     cmp_jae,
@@ -95,9 +98,6 @@ from .fused import (
 from .guest_registers import (
     guest_instruction,
     guest_value,
-)
-from .intercept import (
-    intercept,
 )
 from .jit import kernel
 from .layout import EDGE_FAULT, EDGE_INDIRECT, EDGE_SYSTEM, FAULT, NEVER, OK, RESTART, VM_EXIT

@@ -5,11 +5,10 @@ Most system instructions and most faults leave nothing for the boundary (core/ru
 
 from ..isa.registers import CS, EFLAGS_IF, EFLAGS_RF, EFLAGS_TF
 from .deliver import deliver_event
-from .guest_boundary import may_leave_at_boundary
+from .extensions import may_leave_at_boundary, vm_exit
 from .interrupt_inputs import interrupt_requested, lines_moved
 from .jit import inline, kernel
 from .layout import EDGE_FAULT, EDGE_SYSTEM, FAULT, NEW_TASK_FAULT, OK, RESTART, ROOT, VM_EXIT
-from .vm_exit import vm_exit
 
 M32 = 0xFFFFFFFF
 

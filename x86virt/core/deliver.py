@@ -14,13 +14,8 @@ from ..isa.vectors import (
     PF,
     SS_FAULT,
 )
-from .event_exit import (
-    begin_delivery_in_guest,
-    double_fault_exits,
-    event_exits,
-    note_interrupted_delivery,
-    triple_fault_exits,
-)
+from .event_exit import begin_delivery_in_guest, note_interrupted_delivery
+from .extensions import double_fault_exits, event_exits, triple_fault_exits, vm_exit
 from .fault import raise_fault
 from .gate import (
     WIDE,
@@ -56,7 +51,6 @@ from .segment import (
 from .stops import note_delivery
 from .task import TASK_EVENT, enter_task_gate
 from .virtual_8086 import deliver_from_virtual_8086, virtual_8086_interrupt
-from .vm_exit import vm_exit
 
 __all__ = [
     "deliver",

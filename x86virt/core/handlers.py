@@ -108,7 +108,7 @@ HANDLERS: tuple[tuple[str, str, str], ...] = (
     ("in_plain", "inner", "plain_ports"),
     ("out_plain", "inner", "plain_ports"),
     ("x87_instruction", "inner", "x87"),
-    ("intercept", "inner", "intercept"),
+    ("intercept", "inner", "extensions"),
     ("guest_instruction", "system", "guest_registers"),
     ("guest_value", "inner", "guest_registers"),
 )

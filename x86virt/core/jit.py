@@ -23,9 +23,12 @@ import ctypes
 import functools
 import gc
 import hashlib
+import importlib
 import os
 import pathlib
+import signal
 import sys
+import traceback
 import types
 
 import numpy as np
@@ -89,6 +92,11 @@ if JIT_DISABLED:
     def call_machine_code(function, *arguments):
         """Call it."""
         return function(*arguments)
+
+    def late(module, name, *kinds):
+        """What calls an entry of a module that is imported as late as the first call."""
+        find = functools.cache(lambda: getattr(importlib.import_module(module), name))
+        return lambda *arguments: find()(*arguments)
 
 else:
     import numba
@@ -241,7 +249,10 @@ else:
 
         `call_machine_code` calls it from another entry, which needs no copy of its code, and is not compiled anew with it.
         """
-        types_of = tuple(map(numba.typeof, arguments))
+        return _code_for(function, tuple(map(numba.typeof, arguments)))
+
+    def _code_for(function, types_of):
+        """The address of an entry's machine code for some types of arguments."""
         function.compile(types_of)
         compiled = function.overloads[types_of]
         if compiled.signature.return_type != numba.types.int64:
@@ -254,14 +265,87 @@ else:
         arguments = (a, b, c, d, e, f, g, h)
 
         def generate(context, builder, signature, values):
-            convention, kinds = context.call_conv, signature.args[1:]
-            kind = convention.get_function_type(signature.return_type, kinds)
-            places = [cgutils.alloca_once(builder, pointer.pointee) for pointer in kind.args[:2]]  # result, exception
-            packed = convention._get_arg_packer(kinds).as_arguments(builder, values[1:])
-            builder.call(builder.inttoptr(values[0], kind.as_pointer()), [*places, *packed])
-            return builder.load(places[0])
+            return _call_address(context, builder, values[0], signature.args[1:], values[1:])
 
         return numba.types.int64(numba.types.int64, *arguments), generate
+
+    def _call_address(context, builder, address, kinds, values):
+        """Generate the call of an entry that returns an integer, by the address of its machine code."""
+        convention = context.call_conv
+        kind = convention.get_function_type(numba.types.int64, kinds)
+        places = [cgutils.alloca_once(builder, pointer.pointee) for pointer in kind.args[:2]]  # result, exception
+        packed = convention._get_arg_packer(kinds).as_arguments(builder, values)
+        builder.call(builder.inttoptr(address, kind.as_pointer()), [*places, *packed])
+        return builder.load(places[0])
+
+    class _Place:
+        """Where machine code finds the address of an entry that is compiled late: 0 until the first call."""
+
+        def __init__(self, module, name, kinds):
+            self.module, self.name, self.kinds = module, name, kinds
+            self.address = ctypes.c_int64(0)
+            self.finder = ctypes.CFUNCTYPE(None)(self.find)  # machine code calls it, so it must stay
+            llvm.add_symbol(self.symbol("address"), ctypes.addressof(self.address))
+            llvm.add_symbol(self.symbol("find"), ctypes.cast(self.finder, ctypes.c_void_p).value)
+
+        def symbol(self, what):
+            """The name by which compiled code, which may come from the cache, knows a part of this."""
+            return f"{self.module}.{self.name}.{what}"
+
+        def find(self):
+            """Compile the entry, or load it from the cache. The machine code that waits for it cannot go on without."""
+            held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                function = getattr(importlib.import_module(self.module), self.name)
+                self.address.value = _code_for(function, self.kinds)
+            except BaseException:
+                traceback.print_exc()
+                os.abort()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, held)
+
+        def generate(self, context, builder, values):
+            """Generate a call, which asks for the address if it is not known yet."""
+            word = ir.IntType(64)
+            address = builder.module.globals.get(self.symbol("address"))
+            if address is None:
+                address = ir.GlobalVariable(builder.module, word, self.symbol("address"))
+            unknown = builder.icmp_unsigned("==", builder.load(address), word(0))
+            with builder.if_then(unknown, likely=False):
+                find = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), []), self.symbol("find"))
+                builder.call(find, [])
+            return _call_address(context, builder, builder.load(address), self.kinds, values)
+
+    def _kind_of(kind):
+        """The type of an argument of a late entry: `int`, `bytes` for a byte array, or a record of a dtype."""
+        if kind is int:
+            return numba.types.int64
+        return numba.types.Array(numba.types.uint8, 1, "C") if kind is bytes else numba.from_dtype(kind)
+
+    def late(module, name, *kinds):
+        """What calls an entry of eight arguments that returns an integer, and is compiled when it is first called.
+
+        Whoever never calls it is spared the time for it. A record or array that it does not need may be passed as 0.
+        """
+        place = _Place(module, name, tuple(map(_kind_of, kinds)))
+
+        @intrinsic
+        def call(typing_context, a, b, c, d, e, f, g, h):
+            arguments = [
+                numba.types.int64 if isinstance(given, (numba.types.Integer, numba.types.Boolean)) else given
+                for given in (a, b, c, d, e, f, g, h)
+            ]
+
+            def generate(context, builder, signature, values):
+                passed = [
+                    context.get_constant_null(kind) if given != kind else value
+                    for kind, given, value in zip(place.kinds, signature.args, values, strict=True)
+                ]
+                return place.generate(context, builder, passed)
+
+            return numba.types.int64(*arguments), generate
+
+        return call
 
     _fix_integer_index = arrayobj.fix_integer_index
 

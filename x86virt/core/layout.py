@@ -266,6 +266,7 @@ NESTED = np.dtype(
         ("guest_rights", "i8", GUEST_LEVELS),
         ("step_address", "i8", 4),
         ("step_entry", "i8", 4),
+        ("result", "i8", 3),  # what core/extensions.py returns beside an outcome
     ]
 )
 

@@ -11,12 +11,6 @@ from .layout import NESTED_EPT, NESTED_FETCH, NESTED_OFF, NESTED_READ, NESTED_WR
 from .nested_cache import find_page, remember_page
 from .nested_ept import AT_END, IN_TABLES, OF_POINTERS, peek_ept, walk_ept
 from .nested_npt import peek_npt, walk_npt
-from .physical import write_physical
-
-# Levels of the guest's tables, as cpu.nested.guest_address counts them.
-DIRECTORY, TABLE, POINTERS = range(3)
-# What a walker is told: whether it walks in one dimension or two.
-ONE_DIMENSION, TWO_DIMENSIONS = range(2)
 
 
 @inline
@@ -62,17 +56,6 @@ def may_mark(cpu, ram, gla, level):
     if outcome == OK:
         remember_page(cpu, gpa >> 12, frame, allowed)
     return outcome
-
-
-@inline
-def set_marks(cpu, ram, gla, dimensions, level, address, marked):
-    """Write an entry of the tables with its accessed or dirty bit set."""
-    if dimensions == TWO_DIMENSIONS:
-        outcome = may_mark(cpu, ram, gla, level)
-        if outcome != OK:
-            return outcome
-    write_physical(cpu, ram, address, 4, marked)
-    return OK
 
 
 @kernel

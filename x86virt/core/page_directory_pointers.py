@@ -16,10 +16,10 @@ from ..isa.registers import (
 )
 from ..isa.vectors import GP
 from .cache import WALK, reference
+from .extensions import pointers_in_host
 from .fault import raise_fault
 from .jit import inline, kernel
 from .layout import DTLB_LARGE, ITLB_LARGE, NESTED_EPT, NESTED_NPT, NESTED_OFF, OK
-from .nested import pointers_in_host
 from .physical import read_memory
 from .tlb import flush_tlb
 

@@ -4,9 +4,10 @@ from ..isa.events import EVENT_WALK_NATIVE, EVENT_WALK_TLB_L2_HIT
 from ..isa.registers import CR0_PG, CR4_PAE, PTE_A, PTE_ADDRESS, PTE_D, PTE_P, PTE_PS, PTE_RW, PTE_US
 from .cache import WALK, reference
 from .charge import charge
+from .extensions import end_in_host, guest_to_host
+from .guest_tables import ONE_DIMENSION, TWO_DIMENSIONS
 from .jit import inline, kernel, load_32
 from .layout import DTLB, DTLB_L2, DTLB_LARGE, NESTED_OFF, NESTED_WRITE, OK
-from .nested import ONE_DIMENSION, TWO_DIMENSIONS, end_in_host, guest_to_host
 from .page_rights import leaf_rights, permits
 from .physical import write_physical
 from .physical_map import in_hole

@@ -24,15 +24,8 @@ from .code import decode_single, discard_written, fetch_address, settle
 from .code_layout import SCRATCH_BLOCK
 from .debug import debug_trap_waits, take_debug_trap
 from .deliver import deliver_event
-from .guest_boundary import (
-    AGAIN,
-    NOTHING,
-    SHUTS_DOWN,
-    TAKES_INTERRUPT,
-    guest_boundary,
-    guest_deadline,
-    wakes_guest,
-)
+from .extensions import guest_boundary
+from .guest_boundary import AGAIN, NOTHING, SHUTS_DOWN, TAKES_INTERRUPT, guest_deadline, wakes_guest
 from .halt import wake
 from .handlers import NUMBER
 from .interrupt_inputs import acknowledge, follow_lines, interrupt_requested, watch_timer

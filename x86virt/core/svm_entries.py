@@ -16,10 +16,10 @@ from ..isa.events import (
     EVENT_SYS_WRMSR,
 )
 from .charge import charge
+from .extensions import run_guest
 from .jit import entry
 from .model_specific import write_stored
 from .svm_instructions import clgi, invalidate_in_space, stgi, vmload, vmsave
-from .svm_run import run_guest
 from .svm_vmcb import get_8, get_16, get_32, page_for_reading, page_for_writing, put_8, put_16, put_32
 
 

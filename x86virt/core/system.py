@@ -41,6 +41,7 @@ from ..isa.vectors import (
 from .control import control_instruction
 from .debug import int1
 from .deliver import software_interrupt
+from .extensions import svm_instruction, vmx_instruction
 from .far import far_instruction
 from .fault import raise_plain
 from .flags import get_eflags
@@ -51,9 +52,7 @@ from .performance import rdpmc
 from .ports import port_in, port_out
 from .privileged_flags import popf, pushf, sti
 from .selectors import selector_instruction
-from .svm_instructions import svm_instruction
 from .table_registers import table_instruction
-from .vmx_instructions import vmx_instruction
 
 # -- flags, halting, interrupts -----------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from ..isa.registers import (
 from ..isa.vectors import GP, NP, SS_FAULT, TS
 from .charge import charge
 from .debug_registers import clear_local_breakpoints
-from .event_exit import task_switch_exits
+from .extensions import svm_task_switch, task_switch_exits
 from .fault import raise_fault
 from .flags import get_eflags, set_eflags
 from .gate import is_software
@@ -36,7 +36,6 @@ from .segment import (
     limit_of,
     read_descriptor_or,
 )
-from .svm_exits import svm_task_switch
 from .task_segments import load_task_segments
 from .task_state import (
     LINK,

@@ -17,10 +17,10 @@ from ..isa.events import (
 )
 from ..isa.registers import CR4_VMXE
 from .charge import charge
+from .extensions import vm_entry
 from .jit import entry
 from .layout import VMX_FAILED_INVALID, VMX_FAILED_VALID
 from .vmx_capability import has_vmx
-from .vmx_entry import vm_entry
 from .vmx_fields import read_field, write_field
 from .vmx_instructions import begin_operation, clear_region, invept_of, invvpid_of, load_pointer, vmxoff, vmxon_allowed
 from .vmx_result import NO_VMCS, fail

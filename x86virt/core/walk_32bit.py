@@ -17,9 +17,10 @@ from ..isa.registers import (
     PTE_RW,
     PTE_US,
 )
+from .extensions import guest_to_host, table_in_host
+from .guest_tables import DIRECTORY, TABLE, TWO_DIMENSIONS, set_marks
 from .jit import inline, kernel
 from .layout import OK
-from .nested import DIRECTORY, TABLE, TWO_DIMENSIONS, guest_to_host, set_marks, table_in_host
 from .page_rights import NOT_PRESENT, PROTECTION, RESERVED_BIT, leaf_rights, page_fault, permits
 from .physical import read_memory, read_table
 

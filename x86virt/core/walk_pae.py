@@ -21,9 +21,10 @@ from ..isa.registers import (
 )
 from .cache import WALK, reference
 from .charge import charge
+from .extensions import guest_to_host, table_in_host
+from .guest_tables import DIRECTORY, ONE_DIMENSION, POINTERS, TABLE, TWO_DIMENSIONS, set_marks
 from .jit import inline, kernel
 from .layout import NESTED_NPT, OK, RIGHT_NX
-from .nested import DIRECTORY, ONE_DIMENSION, POINTERS, TABLE, TWO_DIMENSIONS, guest_to_host, set_marks, table_in_host
 from .page_directory_pointers import pointer_address, read_pointer
 from .page_rights import NOT_PRESENT, PROTECTION, RESERVED_BIT, leaf_rights, page_fault, permits
 from .physical import read_memory, read_table

@@ -34,12 +34,12 @@ from ..isa.x87_ops import (
     X87_WAIT,
 )
 from .board import float_error, float_error_cleared
+from .extensions import svm_freeze_intercepted
 from .fault import raise_plain
 from .jit import kernel
 from .layout import OK, RESTART, SVM_GUEST, VM_EXIT
 from .memory import effective_address
 from .mode import write_register
-from .svm_exits import svm_freeze_intercepted
 from .x87_environment import (
     clear_exceptions,
     fxrstor,
