@@ -244,12 +244,15 @@ def deliver_event(cpu, ram):
     return inject_event(cpu, ram)
 
 
-@kernel
+@inline
 def inject_event(cpu, ram):
     """Deliver `cpu.event_*` without asking whether it makes the guest exit; what arises from that is asked."""
     note_delivery(cpu)
     first = fault_class(cpu.event_vector, cpu.event_kind)
-    return finish_delivery(cpu, ram, first, deliver(cpu, ram))
+    outcome = deliver(cpu, ram)
+    if outcome == OK:
+        return OK
+    return finish_delivery(cpu, ram, first, outcome)
 
 
 @kernel

@@ -17,7 +17,7 @@ from .layout import CPU, NESTED_OFF, ROOT
 (
     VM_EXITS, INTERCEPTS, VMX_INSTRUCTIONS, SVM_INSTRUCTIONS, VMX_ENTRIES, SVM_RUNS, BOUNDARIES, LEAVING_AT_BOUNDARY,
     EVENTS, DOUBLE_FAULTS, TRIPLE_FAULTS, VMX_TASK_SWITCHES, SVM_TASK_SWITCHES, FREEZES,
-    TABLES_IN_HOST, MARKS, POINTERS_IN_HOST, ENDS_IN_HOST, PEEKS,
+    TABLES_IN_HOST, MARKS, POINTERS_IN_HOST, WALKS, PEEKS,
 ) = range(19)  # fmt: skip
 
 _call = late("x86virt.core.extensions_entry", "extensions", CPU, bytes, BOARD, UOP, int, int, int, int)
@@ -142,11 +142,10 @@ def pointers_in_host(cpu, ram, gpa):
 
 
 @kernel
-def end_in_host(cpu, ram, gla, gpa, write, fetch):
-    """Where the address at the end of a walk lies: (outcome, frame of 4 KB, what is allowed, bits of the page)."""
-    outcome = _call(cpu, ram, 0, 0, ENDS_IN_HOST, gla, gpa, write | fetch << 1)
-    result = cpu.nested.result
-    return outcome, result[0], result[1], result[2]
+def walk_two_dimensions(cpu, ram, gla, write, user, fetch, cached):
+    """Walk the guest's and the nested tables (core/guest_walk.py): (outcome, physical address, rights)."""
+    outcome = _call(cpu, ram, 0, 0, WALKS, gla, write | user << 1 | fetch << 2 | cached << 3, 0)
+    return outcome, cpu.nested.result[0], cpu.nested.result[1]
 
 
 @inline

@@ -4,7 +4,6 @@ from .event_exit import double_fault_exits, event_exits, task_switch_exits, trip
 from .extensions import (
     BOUNDARIES,
     DOUBLE_FAULTS,
-    ENDS_IN_HOST,
     EVENTS,
     INTERCEPTS,
     LEAVING_AT_BOUNDARY,
@@ -19,11 +18,13 @@ from .extensions import (
     VMX_ENTRIES,
     VMX_INSTRUCTIONS,
     VMX_TASK_SWITCHES,
+    WALKS,
 )
 from .guest_boundary import guest_boundary, may_leave_at_boundary
+from .guest_walk import walk_two_dimensions
 from .intercept import intercept
 from .jit import entry, kernel
-from .nested import end_in_host, guest_to_host, may_mark, pointers_in_host, table_in_host
+from .nested import guest_to_host, may_mark, pointers_in_host, table_in_host
 from .svm_exits import svm_freeze_intercepted, svm_task_switch
 from .svm_instructions import svm_instruction
 from .svm_run import run_guest
@@ -36,11 +37,11 @@ from .vmx_instructions import vmx_instruction
 def walks(cpu, ram, operation, a, b, c):
     """What concerns nested tables; what is returned beside the outcome is left in `cpu.nested.result`."""
     result = cpu.nested.result
+    if operation == WALKS:
+        outcome, result[0], result[1] = walk_two_dimensions(cpu, ram, a, b & 1, (b >> 1) & 1, (b >> 2) & 1, b >> 3)
+        return outcome
     if operation == TABLES_IN_HOST:
         outcome, result[0] = table_in_host(cpu, ram, a, b, c)
-        return outcome
-    if operation == ENDS_IN_HOST:
-        outcome, result[0], result[1], result[2] = end_in_host(cpu, ram, a, b, c & 1, c >> 1)
         return outcome
     if operation == MARKS:
         return may_mark(cpu, ram, a, b)

@@ -266,7 +266,7 @@ NESTED = np.dtype(
         ("guest_rights", "i8", GUEST_LEVELS),
         ("step_address", "i8", 4),
         ("step_entry", "i8", 4),
-        ("result", "i8", 3),  # what core/extensions.py returns beside an outcome
+        ("result", "i8", 2),  # what core/extensions.py returns beside an outcome
     ]
 )
 
@@ -406,12 +406,6 @@ CPU = np.dtype(
         ("idt_kind", "i8"),
         ("idt_error", "i8"),
         ("idt_has_error", "i8"),
-        # the last page fault or debug exception that was raised, and what it changed: an exit instead of it takes that back
-        ("fault_address", "i8"),
-        ("cr2_before", "i8"),
-        ("debug_raised", "i8"),  # bits of DR6
-        ("dr6_before", "i8"),
-        ("dr7_before", "i8"),
         # x87
         ("fpu_value", FLOAT80, N_FPU_VALUES),
         ("fpu_control", "i8"),
@@ -426,26 +420,6 @@ CPU = np.dtype(
         ("fpu_class", "i8", 2),  # of the operands of an operation
         ("fpu_integer", "i8", 3),  # an operand of up to 80 bits on its way to or from memory, in words of 32 bits
         ("fpu_range", "i8", 3),  # a translated range: its place (written: address), bytes on its first page, place of the rest
-        # virtual-machine extensions
-        ("world", "i8"),  # ROOT, VMX_NON_ROOT or SVM_GUEST
-        ("vm_exit", VM_EXIT_INFORMATION),
-        ("intercepted", "i8", N_OPERATIONS),  # by operation: 1 if the guest's controls may make it exit
-        ("guest_tsc_offset", "i8"),  # added to the time-stamp counter in a guest that has an offset; else 0
-        ("instruction_length", "i8"),  # of the instruction that a fault or an exit left, 0 where none was
-        ("nmi_unblocked", "i8"),  # 1: the running IRET ended blocking by NMI, and then faulted
-        ("nested_kind", "i8"),  # NESTED_
-        ("nested_root", "i8"),  # physical address of the top table
-        ("nested_levels", "i8"),  # 2 to 4
-        ("nested_large", "i8"),  # nested paging of 2 levels: 1 if its directory may hold pages of 4 MB (the host's CR4.PSE)
-        ("nested_no_execute", "i8"),  # nested paging of 3 and 4 levels: 1 if bit 63 forbids fetches (the host's EFER.NXE)
-        ("nested", NESTED),
-        ("vmx", VMX),
-        ("injected", "i8"),  # 1 while the event that a VM entry injects is delivered
-        ("address_space", "i8"),  # VPID or ASID of the guest that is entered; 0: none
-        ("svm", SVM),
-        ("tlb_tag", "i8"),  # index of the TLB's present address space; 0 is the host's
-        ("tlb_tags", TLB_TAG, N_TLB_TAGS),
-        ("tlb_tag_victim", "i8"),
         # time and the ledger
         ("ticks", "i8"),
         ("limit_ticks", "i8"),  # the earlier of deadline and budget: blocks that reach it go by instruction
@@ -556,6 +530,32 @@ CPU = np.dtype(
         ("cpuid_repeats", "i8"),  # 1: beyond the highest leaf CPUID answers as that one does
         ("cpuid_leaf1_edx", "i8"),  # the features
         ("sensitive_trap", "i8"),  # 1: every sensitive instruction is #GP(0) at CPL > 0
+        # virtual-machine extensions
+        ("world", "i8"),  # ROOT, VMX_NON_ROOT or SVM_GUEST
+        ("vm_exit", VM_EXIT_INFORMATION),
+        ("intercepted", "i8", N_OPERATIONS),  # by operation: 1 if the guest's controls may make it exit
+        ("guest_tsc_offset", "i8"),  # added to the time-stamp counter in a guest that has an offset; else 0
+        ("instruction_length", "i8"),  # of the instruction that a fault or an exit left, 0 where none was
+        ("nmi_unblocked", "i8"),  # 1: the running IRET ended blocking by NMI, and then faulted
+        ("nested_kind", "i8"),  # NESTED_
+        ("nested_root", "i8"),  # physical address of the top table
+        ("nested_levels", "i8"),  # 2 to 4
+        ("nested_large", "i8"),  # nested paging of 2 levels: 1 if its directory may hold pages of 4 MB (the host's CR4.PSE)
+        ("nested_no_execute", "i8"),  # nested paging of 3 and 4 levels: 1 if bit 63 forbids fetches (the host's EFER.NXE)
+        ("nested", NESTED),
+        ("vmx", VMX),
+        ("injected", "i8"),  # 1 while the event that a VM entry injects is delivered
+        ("address_space", "i8"),  # VPID or ASID of the guest that is entered; 0: none
+        ("svm", SVM),
+        ("tlb_tag", "i8"),  # index of the TLB's present address space; 0 is the host's
+        ("tlb_tags", TLB_TAG, N_TLB_TAGS),
+        ("tlb_tag_victim", "i8"),
+        # the last page fault or debug exception that was raised, and what it changed: an exit instead of it takes that back
+        ("fault_address", "i8"),
+        ("cr2_before", "i8"),
+        ("debug_raised", "i8"),  # bits of DR6
+        ("dr6_before", "i8"),
+        ("dr7_before", "i8"),
     ]
 )
 NEVER = 1 << 62

@@ -4,19 +4,17 @@ from ..isa.events import EVENT_WALK_NATIVE, EVENT_WALK_TLB_L2_HIT
 from ..isa.registers import CR0_PG, CR4_PAE, PTE_A, PTE_ADDRESS, PTE_D, PTE_P, PTE_PS, PTE_RW, PTE_US
 from .cache import WALK, reference
 from .charge import charge
-from .extensions import end_in_host, guest_to_host
-from .guest_tables import ONE_DIMENSION, TWO_DIMENSIONS
+from .extensions import guest_to_host, walk_two_dimensions
+from .guest_tables import ONE_DIMENSION
 from .jit import inline, kernel, load_32
-from .layout import DTLB, DTLB_L2, DTLB_LARGE, NESTED_OFF, NESTED_WRITE, OK
+from .layout import DTLB, DTLB_L2, DTLB_LARGE, NESTED_OFF, OK
 from .page_rights import leaf_rights, permits
 from .physical import write_physical
 from .physical_map import in_hole
 from .tlb import fill, find, insert
 from .walk_32bit import directory_entry_address, peek_32bit, table_entry_address, walk_32bit
-from .walk_pae import peek_pae, walk_native_pae, walk_pae
+from .walk_pae import peek_pae, walk_native_pae
 
-LARGE_SHIFT = 21  # of a large page in the TLBs of a guest with nested tables
-UNPAGED_SHIFT = 22  # without paging any size would do that is not less
 ITLB_OFFSET = 3  # the instruction TLBs follow the data TLBs in the same order
 
 
@@ -38,46 +36,6 @@ def walk(cpu, ram, gla, write, user, fetch, cached):
         return outcome, 0, 0
     remember(cpu, gla, frame, rights, shift, fetch, cached)
     return OK, (frame | (gla & ((1 << shift) - 1))) & ~cpu.a20_closed, rights
-
-
-@kernel
-def walk_two_dimensions(cpu, ram, gla, write, user, fetch, cached):
-    """The same in a guest with nested tables, whose own may be off; the TLBs get the combination of both dimensions.
-
-    Such an entry is as large as the smaller of both pages. It counts as dirty only if no table is in the way of a write.
-    """
-    # 1. The guest's own tables.
-    outcome, frame, rights, shift = walk_guest(cpu, ram, gla, write, user, fetch)
-    if outcome != OK:
-        return outcome, 0, 0
-    # 2. The nested ones, for the address at the end.
-    gpa = frame | (gla & ((1 << shift) - 1))
-    outcome, frame, allowed, nested_shift = end_in_host(cpu, ram, gla, gpa, write, fetch)
-    if outcome != OK:
-        return outcome, 0, 0
-    # 3. Both together.
-    if allowed & NESTED_WRITE == 0:
-        rights &= ~PTE_D
-    shift = min(shift, nested_shift)
-    if shift >= LARGE_SHIFT:
-        shift = LARGE_SHIFT
-        frame &= ~((1 << LARGE_SHIFT) - 1)
-    remember(cpu, gla, frame, rights, shift, fetch, cached)
-    return OK, (frame | (gla & ((1 << shift) - 1))) & ~cpu.a20_closed, rights
-
-
-@kernel
-def walk_guest(cpu, ram, gla, write, user, fetch):
-    """Walk the tables of a guest in two dimensions: (outcome, guest-physical address of the page, rights, bits of its offset).
-
-    Without paging, which SVM's guests may do, a linear address is guest-physical, and nothing is walked.
-    """
-    if cpu.cr0 & CR0_PG == 0:
-        return OK, gla & ~((1 << UNPAGED_SHIFT) - 1), PTE_RW | PTE_US | PTE_D, UNPAGED_SHIFT
-    charge(cpu, EVENT_WALK_NATIVE, 1)
-    if cpu.cr4 & CR4_PAE == 0:
-        return walk_32bit(cpu, ram, gla, write, user, fetch, TWO_DIMENSIONS)
-    return walk_pae(cpu, ram, gla, write, user, fetch, TWO_DIMENSIONS)
 
 
 @inline
