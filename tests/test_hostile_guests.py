@@ -150,7 +150,7 @@ def attack_vmx(machine: VmxGuest, seed: int) -> str:
     any_controls(machine, chance)
     spoil_vmcs(machine, chance, 3)
     any_registers(machine, chance)
-    outcome, result = vmx_enter(machine.processor.state, machine.memory, chance.randrange(8) == 0)
+    outcome, result = vmx_enter(machine.processor.state, machine.memory, int(chance.randrange(8) == 0))
     assert outcome in (layout.OK, layout.SHUTDOWN)
     if result != 0 or outcome == layout.SHUTDOWN:
         return f"entry ended with outcome {outcome}, result {result}"

@@ -14,6 +14,9 @@ not specialised for each constant that is passed to it, an index is taken as it 
 are not passed, and no vector registers are used: two results of a function, stored one by one, must not be loaded as one
 vector, which waits for the stores to be done.
 
+What few machines need (`late`) is an entry of its own, which the machine code that calls it has compiled, or loaded from the
+cache, at the first call: the address is the process's, found by the name of a symbol, and no machine's record holds it.
+
 Four more are changed to halve the time of a first run, and leave the machine code as it is: only the passes that our
 functions need are run, with nothing between them; an operator's signature is found once; the text of a record type is
 its name; the garbage collector rests.

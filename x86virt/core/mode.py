@@ -67,7 +67,10 @@ def virtual_interrupt_let_in(cpu):
 def set_cpl(cpu, cpl):
     """Enter privilege level `cpl`: the front cache's bank and the ledger's mode follow it."""
     cpu.cpl = cpl
-    cpu.mode = cpu.mode_table[min(cpu.world, 1) * 4 + cpl]
+    if cpu.world == ROOT:
+        cpu.mode = cpu.mode_table[cpl]
+    else:
+        cpu.mode = cpu.mode_table[4 + cpl]
     if cpl == 3:
         cpu.bank = FRONT_SLOTS
     else:
