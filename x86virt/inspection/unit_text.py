@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..isa.events import EVENTS
 from ..symbols import Symbols
+from ..vmm.translation import common
 from .translated import CALLOUT, CHAINED, IDENTICAL, INJECTED, ROOM, Translated, TranslatedCode, guest_code
 
 if TYPE_CHECKING:
@@ -97,7 +98,9 @@ class UnitText:
         unit = self.code.unit_at(one.address + JUMP_BYTES + int.from_bytes(one.octets[1:], "little", signed=True))
         if unit is None or unit.guest or self.code.translation is None:
             return ""
-        return LOOK_UP if unit is self.code.translation.cache.units[0] else "the shared callout"
+        units = self.code.translation.cache.units
+        look_ups = units[common.LOOK_UP], units[common.OUTER_LOOK_UP]
+        return LOOK_UP if any(unit is other for other in look_ups) else "the shared callout"
 
     def where(self, address: int) -> str:
         """An address of the guest's and its symbol."""

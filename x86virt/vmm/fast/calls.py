@@ -13,6 +13,7 @@ from ..exits import REASON_OF_VECTOR, Exit, GuestFault, NotDirect
 from ..guest_events import DR7_ENABLES
 from ..shadow_descriptors import key_of
 from ..translation import Translator
+from ..translation.common import COME_BACK, COME_BACK_DIRECTLY
 from ..translation.index import INDEX, SITE_KINDS
 from ..translation.sequences import INNERMOST_RING, Context
 from ..vcpu import Frame
@@ -199,7 +200,8 @@ class JittedExits:
         exits.inside, exits.serving, exits.guest_cs = int(translator.inside), int(translator.serving), translator.cs
         exits.gs[GUEST_GS], exits.gs[OWN_GS] = translator.gs, translator.own_gs
         exits.interrupt_waits = int(self.vm.interrupts.waits)
-        exits.come_back, exits.come_back_directly = translator.cache.units[3].address, translator.cache.units[7].address
+        units = translator.cache.units
+        exits.come_back, exits.come_back_directly = units[COME_BACK].address, units[COME_BACK_DIRECTLY].address
         exits.direct = int(translator.direct)
         translator.cache.index.follow_pages(translator.cache.by_page)
         exits.context_cs = translator.cs

@@ -11,6 +11,8 @@ from .recovery import Recovery
 from .sequences import Context
 from .unit import Unit
 
+# The units, by their places at the cache's beginning (Translator.lay_common_code).
+LOOK_UP, BEGIN, CALL, COME_BACK, OUTER_LOOK_UP, CALL_PORT, CALL_STORE, COME_BACK_DIRECTLY = range(8)
 FIRST_ENTRY = layout.VMM_BASE + layout.ENTRIES
 NO_CONTEXT = Context(0, 0, 0, 0)
 LOOKUP_HIT = 1  # the note that counts one: its place in CPU.unit_events

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 from ...core.entries import set_all_eflags
 from ...isa.registers import EFLAGS_ARITHMETIC, EFLAGS_OF, ESP, GS
 from .. import layout
+from .common import COME_BACK_DIRECTLY
 from .recovery import SLOT_OF_REGISTER
 
 if TYPE_CHECKING:
     from ..vcpu import Frame
     from .translator import Translator
-
-COME_BACK = 7  # its unit among the common ones
 
 
 def returns_directly(translator: "Translator") -> bool:
@@ -37,7 +36,7 @@ def come_back_directly(translator: "Translator", frame: "Frame") -> None:
     for register, name in SLOT_OF_REGISTER.items():
         record[name] = vm.register(register)
     cpu.gpr[ESP] = layout.VMM_BASE + layout.CALLOUT_STACK_TOP
-    cpu.rip = translator.cache.units[COME_BACK].address
+    cpu.rip = translator.cache.units[COME_BACK_DIRECTLY].address
     set_all_eflags(vm.processor.state, frame.eflags)
     cpu.seg[GS] = translator.own_gs
     translator.serving, translator.direct, translator.inside, translator.site = False, False, True, None

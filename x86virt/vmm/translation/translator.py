@@ -212,7 +212,7 @@ class Translator:
         registers = b"".join(dword(vm.register(number)) for number in reversed(range(8)))
         vm.write_region(place, registers + dword(image.eflags))
         cpu.gpr[ESP] = layout.VMM_BASE + place
-        cpu.rip = self.cache.units[3].address
+        cpu.rip = self.cache.units[common.COME_BACK].address
         set_all_eflags(vm.processor.state, image.eflags)
         cpu.seg[GS] = self.own_gs
         self.serving = False
@@ -409,7 +409,7 @@ class Translator:
         except GuestFault:
             # It cannot be fetched: the guest is asked again from within, where the fault can be delivered.
             self.record["target"] = eip
-            return self.cache.units[1].address
+            return self.cache.units[common.BEGIN].address
         if site is not None and self.chaining:
             self.join(*site, unit, address, context)
         self.entered = unit
