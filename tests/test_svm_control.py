@@ -11,6 +11,7 @@ from x86virt.isa.vectors import KIND_EXCEPTION, KIND_EXTERNAL, KIND_SOFTWARE_INT
 from x86virt.vmm.hardware.control import GUEST_KEYS, EntryFailed
 from x86virt.vmm.hardware.svm_control import SvmControl
 from x86virt.vmm.hardware.svm_layout import VMCB
+from x86virt.vmm.hardware.svm_state import SvmGuestState
 from x86virt.vmm.hardware.vmcb_fields import CARRIED, PLACES
 
 HOST_ENTRY = 0x4010
@@ -210,6 +211,31 @@ def test_an_interrupted_delivery(host: SvmMachine, control: SvmControl) -> None:
     host.put(GUEST_IDT + 8 * 6, gate, 8)
     exit = run(host, control, b"\x0f\x0b")
     assert (exit.vector, exit.vectoring) == (11, (6, KIND_EXCEPTION, None))
+
+
+def test_bits_of_control_registers_that_are_the_vmms(host: SvmMachine, control: SvmControl) -> None:
+    """Reads exit only while what the hardware has is not what the guest believes; CLTS never does."""
+    directory = 0x46000
+    host.memory[directory : directory + 0x1000] = 0
+    host.put(directory, 0x83)
+    state = SvmGuestState(control)
+    state.write("guest_cr4", 0)
+    state.write("guest_cr0", 0x11)
+    state.shadow_root(directory, 0x10)
+    assert state.settle()
+    mov_from_cr0, mov_to_cr0, clts, end = b"\x0f\x20\xc0", b"\x0f\x22\xc0", b"\x0f\x06", b"\x0f\x01\xd9"
+    assert host.field("cr0", VMCB) == 0x80010011 and state.read("guest_cr0") == 0x11
+    assert run(host, control, mov_from_cr0 + end).qualification == 0x10
+    state.write("guest_cr0", 0x80010011)
+    assert state.settle()
+    host.gpr[0] = 0
+    assert run(host, control, mov_from_cr0 + clts + mov_to_cr0 + end).reason == "vmcall"
+    assert int(host.gpr[0]) == state.read("guest_cr0") == 0x80010011
+    control.write("guest_rip", GUEST)
+    exit = run(host, control, b"\x83\xf0\x08" + mov_to_cr0 + b"\x34\x02" + mov_to_cr0 + b"\xf7\xd0" + mov_to_cr0 + end)
+    assert (exit.reason, control.read("guest_rip")) == ("cr_access", GUEST + 3 + 3 + 2 + 3 + 2)
+    control.write("guest_rip", GUEST)
+    assert run(host, control, b"\x0f\x20\xe0" + end).qualification == 0x14
 
 
 # -- events ---------------------------------------------------------------------------------------------------------------

@@ -130,11 +130,21 @@ class SvmControl(GuestControl):
         """Set or clear an intercept by its name."""
         if not self.has_control(name):
             return False
-        first, offset = next(row for row in WORDS if CODES[name] >= row[0])
-        bit = 1 << CODES[name] - first
+        offset, bit = self.place_of(name)
         word = self.get(offset)
         self.put(offset, word | bit if wanted else word & ~bit)
         return True
+
+    def has_set(self, name: str) -> bool:
+        """Whether an intercept is set, as the VMM remembers."""
+        offset, bit = self.place_of(name)
+        return bool(int.from_bytes(self.processor.read_physical(VMCB + offset, 4), "little") & bit)
+
+    @staticmethod
+    def place_of(name: str) -> tuple[int, int]:
+        """The doubleword and the bit of an intercept."""
+        first, offset = next(row for row in WORDS if CODES[name] >= row[0])
+        return offset, 1 << CODES[name] - first
 
     def set_exceptions(self, bitmap: int) -> None:
         """The vectors whose exceptions exit."""
@@ -169,10 +179,9 @@ class SvmControl(GuestControl):
         self.put(svm.VMCB_GUEST_ASID, identifier or 1)
 
     def own_bits(self, cr0: int, cr4: int) -> None:
-        """SVM has no masks: if any bit is the VMM's, all writes of the register exit, and for it to be hidden, all reads."""
-        for number, bits in ((0, cr0), (4, cr4)):
-            self.set_control(f"CR{number}_READ", bits != 0)
-            self.set_control(f"CR{number}_WRITE", bits != 0)
+        """SVM has no masks: writes of the register exit, of CR0 those that change more than TS and MP."""
+        for name, bits in (("CR0_SEL_WRITE", cr0), ("CR4_WRITE", cr4)):
+            self.set_control(name, bits != 0)
 
     # -- the guest ------------------------------------------------------------------------------------------------
 
