@@ -11,7 +11,9 @@ from ...isa.registers import CR0_PG, CR0_WP, CR4_PAE, CR4_PGE, CR4_PSE
 from .control import GuestControl
 
 CR0, CR3, CR4 = "guest_cr0", "guest_cr3", "guest_cr4"
-SHADOW_CR0 = CR0_PG | CR0_WP  # shadow tables are always in use, and protect the VMM's frames from the guest's kernel too
+SHADOW_CR0 = (
+    CR0_PG | CR0_WP
+)  # shadow tables are always in use, and protect the VMM's frames from the guest's kernel too
 SHADOW_CR4 = CR4_PAE | CR4_PSE | CR4_PGE  # their format is the VMM's affair
 
 
@@ -105,11 +107,10 @@ class GuestState:
     def hold(self, held: Held) -> None:
         """Put the control registers into the structure another way, or anew."""
         believed = {key: self.peek(key) for key in (CR0, CR3, CR4)}
-        before, self.held = self.held, held
+        self.held = held
         self.own.update(believed)
         self.pending.clear()
-        if (before.cr0_mask, before.cr4_mask) != (held.cr0_mask, held.cr4_mask):
-            self.control.own_bits(held.cr0_mask, held.cr4_mask)
+        self.control.own_bits(held.cr0_mask, held.cr4_mask)
         self.put(CR0, believed[CR0] & ~held.cr0_mask | held.cr0_forced)
         self.put(CR4, believed[CR4] & ~held.cr4_mask | held.cr4_forced)
         self.put(CR3, believed[CR3] if held.cr3 is None else held.cr3)

@@ -65,7 +65,9 @@ class VtxGuestState(GuestState):
 
     control: VtxControl
 
-    def __init__(self, control: VtxControl, tables: IdentityTables | None, note_form: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, control: VtxControl, tables: IdentityTables | None, note_form: Callable[[str, str], None]
+    ) -> None:
         """`tables`: None where the guest's memory is shadowed, since a shadow maps a guest without paging as well.
 
         `note_form` is told of each change of the form: the one before (empty at first) and the one that begins.
