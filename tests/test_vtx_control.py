@@ -228,7 +228,7 @@ def test_a_delivery_that_meets_a_nested_hole_is_told_and_injected_again(machine:
     assert exit.vectoring == (0x20, KIND_SOFTWARE_INTERRUPT, None)
     machine.put(0x102008, 0x600000 | 0xB7, 8)  # 2 MB there
     machine.control.flush()
-    machine.control.inject(0x20, KIND_SOFTWARE_INTERRUPT, None, machine.control.read("vm_exit_instruction_length"))
+    machine.control.inject(0x20, KIND_SOFTWARE_INTERRUPT, None, exit.length)
     exit = machine.run()
     assert (exit.reason, exit.rip) == ("hlt", 0x9200)
     assert machine.get(0x600000 + 0x100000 - 12) == CODE + 2
