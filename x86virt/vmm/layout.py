@@ -11,7 +11,7 @@ GDT, IDT, TSS and stack these are), and the witness routines in NASM, whose incl
            +0x009000    the translator's record, the stack of its callouts below +0x00C000, tables at +0x00C000
            +0x020000    witness routines and their data
            +0x030000    the translator's hash table
-           +0x040000    translation cache; its notes at +0x070000
+           +0x040000    translation cache; its notes at +0x070000. Where nothing is translated: the record of nested tables
            +0x0A0000    the translator's hash table for the guest's outer rings
            +0x0B0000    LDT: the guest's shadowed local descriptors
            +0x0C0000    reverse map: which linear page maps a guest frame writable
@@ -62,6 +62,7 @@ HASH_BYTES = 0x10000
 CACHE = 0x40000
 CACHE_BYTES = 0x30000
 CACHE_NOTES = 0x70000
+NESTED_RECORD = CACHE
 OUTER_HASH = 0xA0000
 LDT = 0xB0000
 REVERSE = 0xC0000
