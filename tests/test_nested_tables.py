@@ -265,4 +265,4 @@ def test_tables_from_a_hostile_file(form: int) -> None:
                     assert rig.exits > exits
         memory[: layout.VMM_BYTES] = saved
         rig.flush()
-    assert refused > 10
+    assert refused > 5
