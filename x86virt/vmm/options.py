@@ -135,6 +135,14 @@ SHADOW_PATHS = (
     "shadow_fill", "shadow_table", "shadow_flush", "shadow_switch", "shadow_sync", "shadow_check", "traced_write",
 )  # fmt: skip
 
+# What a VMM on VMX or SVM does at its exits, and with nested tables.
+HARDWARE_PATHS = (
+    "exit_dispatch", "exit_cpuid", "exit_port", "exit_control_register", "exit_msr", "exit_halt", "exit_invlpg",
+    "exit_exception", "exit_interrupt", "exit_skip", "exit_decode", "inject", "window", "real_mode_switch",
+    "real_mode_event", "paging_switch", "device_request",
+)  # fmt: skip
+NESTED_PATHS = ("nested_fill", "nested_table", "nested_drop")
+
 
 def shadow_options(policy: str = "drop") -> tuple[Option, ...]:
     """The options of shadow memory, for every strategy that has it; `policy` is its usual one."""
