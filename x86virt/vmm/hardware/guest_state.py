@@ -66,6 +66,7 @@ class GuestState:
     """What the guest believes, for an extension that can hold every state of a guest (SVM)."""
 
     held_as: ClassVar[type[Held]] = Held
+    injects_in_real_mode: ClassVar[bool] = True  # an entry delivers events to a guest in real-address mode too
 
     def __init__(self, control: GuestControl) -> None:
         self.control = control
@@ -156,13 +157,6 @@ class GuestState:
         """Write a field of the structure unless it has that value."""
         if self.control.stored(key) != value:
             self.control.write(key, value)
-
-    # -- events -----------------------------------------------------------------------------------------------------
-
-    @property
-    def can_inject(self) -> bool:
-        """Whether an entry can deliver events to the guest as it is held."""
-        return True
 
     # -- saved machines ---------------------------------------------------------------------------------------------
 

@@ -86,6 +86,7 @@ class VtxGuestState(GuestState):
 
     control: VtxControl
     held_as: ClassVar[type[Held]] = HeldByVtx
+    injects_in_real_mode: ClassVar[bool] = False
 
     def __init__(
         self, control: VtxControl, tables: IdentityTables | None, note_form: Callable[[str, str], None]
@@ -180,11 +181,6 @@ class VtxGuestState(GuestState):
         value = self.own[CR3]
         self.targets = [value, *(other for other in self.targets if other != value)][: self.most_targets]
         self.control.set_cr3_targets(sorted(self.targets) if self.held.cr3 is None else [])
-
-    @property
-    def can_inject(self) -> bool:
-        """Real mode has no descriptor table through which an entry could deliver."""
-        return self.form != VIRTUAL_8086
 
     def save(self) -> dict[str, Any]:
         """What is kept here, as JSON has it."""
