@@ -77,14 +77,15 @@ class NestedMemory:
         paging may have."""
         return self.form != EPT or bool(self.vm.processor.cpu.nested.pages_2m)
 
-    def violation(self, exit: Exit) -> None:
-        """An EPT violation or nested page fault: a page that was not mapped yet, or an access that no memory takes."""
+    def violation(self, exit: Exit) -> bool:
+        """An EPT violation or nested page fault: a page that was not mapped yet (True), or an access that no memory takes."""
         write = exit.qualification & EPT_WRITE != 0
         visited = int(calls.nested_fill(self.vm.processor.state, self.vm.processor.memory, exit.gpa, int(write)))
         self.vm.charge("nested_fill", visited)
         self.charge_work()
         if visited == HOLE:
             self.vm.on_physical_hole(exit, exit.gpa, write)
+        return visited != HOLE
 
     def drop(self, frame: int) -> None:
         """What is at a guest frame has changed: the p2m's entry in machine RAM, or what is shown there."""
