@@ -34,7 +34,7 @@ def shadow_change_space(state, memory, controls, links):
 @entry
 def shadow_forget(state, controls, links):
     """Empty the TLBs if there may be global entries in them."""
-    if controls[0].globals == 1:
+    if controls[0].globals == 1 or controls[0].hardware == 1:
         flush_everything(state[0], controls[0], links[0])
 
 

@@ -41,6 +41,8 @@ def is_pae(page):
 def is_vmms(control, slot):
     """Whether a slot of a directory is that of the VMM's region."""
     directory = control.pages[slot >> 10]
+    if control.region == 0:
+        return False
     if is_pae(directory):
         return directory.role >> ROLE_QUARTER_SHIFT == QUARTERS - 1 and slot & (ENTRIES - 1) >= VMM_SLOT_PAE
     return slot & (ENTRIES - 1) == VMM_SLOT

@@ -65,6 +65,10 @@ MACHINE_FRAME = 0xFFFFF
 # Dropped entries that a TLB may still hold: without and with the global bit.
 STALE, STALE_GLOBAL = 1, 2
 
+# What the next VM entry has to flush of a hardware guest's translations.
+FLUSH_NOTHING, FLUSH_ALL_BUT_GLOBAL, FLUSH_EVERYTHING = range(3)
+MOST_FLUSH_PAGES = 8  # noted singly; more of them are everything
+
 SHADOW_PAGE = np.dtype(
     [
         ("kind", "i8"),
@@ -112,7 +116,12 @@ CONTROL = np.dtype(
         ("most_writes", "i8"),  # traced ones after which a page that is of no use meanwhile is given up
         ("directory_high", "i8"),  # of the last walk: the high doubleword of the directory entry, under PAE paging
         ("roots", "i8", QUARTERS),  # pages of the directories that the processor walks; all the same without PAE paging
-        ("region", "i8"),  # what stands in a directory for the VMM's region
+        ("region", "i8"),  # what stands in a directory for the VMM's region; 0: it is not in the guest's linear space
+        ("hardware", "i8"),  # 1: a hardware guest walks the tables, in which it has the whole linear space
+        ("cr3", "i8"),  # of a hardware guest: what its processor is to walk from the next VM entry on
+        ("flush", "i8"),  # and what that entry has to flush: FLUSH_ ...
+        ("flush_count", "i8"),  # if nothing more: so many pages
+        ("flush_pages", "i8", MOST_FLUSH_PAGES),
     ]
 )
 # Made again from the shadow tables and the pages when a machine is restored.
