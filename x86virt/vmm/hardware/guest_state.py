@@ -1,0 +1,120 @@
+"""The guest's registers as the guest believes them to be, over a control structure that holds what the hardware needs.
+
+The two differ where the VMM owns a bit of CR0 or CR4, and where CR3 is the VMM's: a shadow's root. `own` keeps what the
+structure then cannot say. `read`, `write` and `peek` go by the keys of `GuestControl`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ...isa.registers import CR0_PG, CR0_WP, CR4_PAE, CR4_PGE, CR4_PSE
+from .control import GuestControl
+
+CR0, CR3, CR4 = "guest_cr0", "guest_cr3", "guest_cr4"
+SHADOW_CR0 = CR0_PG | CR0_WP  # shadow tables are always in use, and protect the VMM's frames from the guest's kernel too
+SHADOW_CR4 = CR4_PAE | CR4_PSE | CR4_PGE  # their format is the VMM's affair
+
+
+@dataclass(frozen=True)
+class Held:
+    """How the hardware holds the guest's control registers: which bits are the VMM's, and what they are.
+
+    `cr3`: the VMM's, None while the guest's own is used.
+    """
+
+    cr0_mask: int = 0
+    cr0_forced: int = 0
+    cr4_mask: int = 0
+    cr4_forced: int = 0
+    cr3: int | None = None
+
+
+class GuestState:
+    """What the guest believes, for an extension that can hold every state of a guest (SVM)."""
+
+    def __init__(self, control: GuestControl) -> None:
+        self.control = control
+        self.own: dict[str, int] = {}
+        self.pending: dict[str, int] = {}  # control registers that were written, until `settle`
+        self.held = Held()
+        self.root: int | None = None  # of the shadow, where memory is shadowed
+        self.root_cr4 = 0
+        self.unsettled = True  # something was written that may ask for another way to hold the guest
+
+    # -- fields ---------------------------------------------------------------------------------------------------
+
+    def read(self, key: str) -> int:
+        """What the guest has in a field, read from the control structure if it says so."""
+        return self.view(key, self.control.read)
+
+    def peek(self, key: str) -> int:
+        """The same at no cost, for those that look on."""
+        return self.view(key, self.control.peek)
+
+    def view(self, key: str, read: Callable[[str], int]) -> int:
+        """What the guest believes of a field; `read` tells the hardware's value."""
+        if key in self.pending:
+            return self.pending[key]
+        if key == CR0:
+            mask = self.held.cr0_mask
+        elif key == CR4:
+            mask = self.held.cr4_mask
+        else:
+            return self.own[key] if self.hides(key) else read(key)
+        return read(key) & ~mask | self.own.get(key, 0) & mask
+
+    def hides(self, key: str) -> bool:
+        """Whether the hardware holds something else in a field than the guest believes."""
+        return key == CR3 and self.held.cr3 is not None
+
+    def write(self, key: str, value: int) -> None:
+        """Give the guest a value in a field; the control registers reach the structure in `settle`."""
+        if key in (CR0, CR3, CR4):
+            self.pending[key] = value
+            self.unsettled = True
+        elif self.hides(key):
+            self.own[key] = value
+        else:
+            self.control.write(key, value)
+
+    # -- control registers ----------------------------------------------------------------------------------------
+
+    def shadow_root(self, root: int, cr4: int) -> None:
+        """The guest walks shadow tables: their root for CR3, and of CR4 the bits PAE, PSE and PGE that go with their format."""
+        if (root, cr4 & SHADOW_CR4) != (self.root, self.root_cr4):
+            self.root, self.root_cr4 = root, cr4 & SHADOW_CR4
+            self.unsettled = True
+
+    def choose(self) -> Held | None:
+        """How the hardware is to hold the guest as it now stands; None: it cannot."""
+        if self.root is None:
+            return Held()
+        return Held(SHADOW_CR0, SHADOW_CR0, SHADOW_CR4, self.root_cr4, self.root)
+
+    def settle(self) -> bool:
+        """Make the structure hold the guest as it stands, before an entry; False: the hardware cannot run it in this state."""
+        if not self.unsettled:
+            return True
+        held = self.choose()
+        if held is None:
+            return False
+        self.hold(held)
+        self.unsettled = False
+        return True
+
+    def hold(self, held: Held) -> None:
+        """Put the control registers into the structure another way, or anew."""
+        believed = {key: self.peek(key) for key in (CR0, CR3, CR4)}
+        before, self.held = self.held, held
+        self.own.update(believed)
+        self.pending.clear()
+        if (before.cr0_mask, before.cr4_mask) != (held.cr0_mask, held.cr4_mask):
+            self.control.own_bits(held.cr0_mask, held.cr4_mask)
+        self.put(CR0, believed[CR0] & ~held.cr0_mask | held.cr0_forced)
+        self.put(CR4, believed[CR4] & ~held.cr4_mask | held.cr4_forced)
+        self.put(CR3, believed[CR3] if held.cr3 is None else held.cr3)
+
+    def put(self, key: str, value: int) -> None:
+        """Write a field of the structure unless it has that value."""
+        if self.control.stored(key) != value:
+            self.control.write(key, value)
