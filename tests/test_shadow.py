@@ -161,6 +161,27 @@ CASES: dict[str, Kernel] = {
         words={pde(0x800000): UP | PTE_PS, **WORDS_OF_PAGES},
         cr4=CR4_PSE,
     ),
+    "an INVLPG for each of two large pages in pieces": kernel(
+        touch(0x400000 + PAGE, 0x800000 + PAGE, 0x800000 + OTHER) + invlpg(0x400000)
+        + store(MORE + PAGE // 0x400, OTHER | UP) + store(MORE + OTHER // 0x400, PAGE | UP)
+        + store(pde(0x800000), MORE | UP) + invlpg(0x800000) + touch(0x800000 + PAGE) + touch(0x800000 + OTHER),
+        words={pde(0x400000): UP | PTE_PS, pde(0x800000): UP | PTE_PS, **WORDS_OF_PAGES},
+        cr4=CR4_PSE,
+    ),
+    "an INVLPG for a page where a large one was": kernel(
+        touch(PAGE, 0x800000 + PAGE) + store(pde(0x800000), MORE | UP) + RELOAD + touch(0x800000 + PAGE)
+        + store(MORE + PAGE // 0x400, OTHER | UP) + invlpg(0x800000 + PAGE) + touch(0x800000 + PAGE),
+        pages={PAGE: PAGE | UP | PTE_G},
+        words={pde(0x800000): UP | PTE_PS, **WORDS_OF_PAGES, MORE + PAGE // 0x400: PAGE | UP},
+        cr4=CR4_PSE | CR4_PGE,
+    ),
+    "global pages that outlived a flush of everything": kernel(
+        touch(PAGE, 0x400000 + OTHER) + invlpg(0x400000) + touch(PAGE) + RELOAD + store(pte(PAGE), OTHER | UP)
+        + set_cr(4, CR4_PSE) + touch(PAGE),
+        pages={PAGE: PAGE | UP | PTE_G},
+        words={pde(0x400000): UP | PTE_PS, **WORDS_OF_PAGES},
+        cr4=CR4_PSE | CR4_PGE,
+    ),
     "a large page's dirty bit": kernel(
         touch(0x800000 + PAGE) + store(0x800000 + OTHER, 3) + store(pde(0x800000), UP | PTE_PS | PTE_A) + RELOAD
         + touch(0x800000 + OTHER) + store(0x800000 + PAGE, 4),

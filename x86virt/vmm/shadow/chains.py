@@ -98,6 +98,7 @@ def write_leaf(ram, control, links, slot, entry):
         links.writable[frame] = put_first(links, slot, links.writable[frame])
     if entry & PTE_G != 0:
         control.globals = 1
+        control.global_entries = 1
 
 
 @kernel

@@ -52,6 +52,7 @@ from .records import (
     MODE_KERNEL,
     MODE_PAE,
     MODE_PG,
+    MODE_PGE,
     MODE_PSE,
     MODE_WP,
     NO_MEMORY,
@@ -278,23 +279,25 @@ def invalidate_page(cpu, ram, control, links, gla):
     place = directory_slot(control, gla)
     entry = load_32(ram, slot_address(place))
     held = entry & PTE_P != 0 and entry & PTE_PS == 0 and not is_vmms(control, place)
-    if links.broken[gla >> 22] != 0:
-        if held and is_loose(control):
-            empty(ram, control, links, page_of(entry))
-        flush_everything(cpu, control, links)
-        return
+    broken = links.broken[gla >> 22] != 0
     stale = control.stale
     alone = True
     if held:
         number = page_of(entry)
         index = table_index(control, gla)
         alone = control.pages[number].aliased == 0
-        if is_loose(control):
+        if is_loose(control) and broken:
+            empty(ram, control, links, number)
+        elif is_loose(control):
             write_leaf(ram, control, links, number * ENTRIES + index, 0)
         elif control.pages[number].unsync == 1:
             compare(cpu, ram, control, links, number, index, index + int(is_pae(control.pages[number])))
     elif entry & PTE_PS != 0 and is_loose(control):
         clear_slot(ram, control, links, place)
+    if broken:
+        flush_everything(cpu, control, links)
+        links.broken[gla >> 22] = 0
+        return
     invalidate(cpu, control, gla)
     if alone:
         control.stale = stale
@@ -335,6 +338,7 @@ def clear_loose(ram, control, links):
     control.stale |= STALE
     if control.globals == 1:
         control.stale |= STALE_GLOBAL
+    control.global_entries = 0
 
 
 @kernel
@@ -431,6 +435,7 @@ def change_space(cpu, ram, control, links):
     # 1. Other modes, other meanings of what the TLBs hold.
     if mode != control.mode and (control.globals == 1 or control.hardware == 1):
         flush_everything(cpu, control, links)
+        control.globals = 0
     control.mode = mode
     if control.hardware == 0 and walks_pae(control) != (cpu.cr4 & CR4_PAE != 0):
         set_format(cpu, control, links)
@@ -449,5 +454,7 @@ def change_space(cpu, ram, control, links):
         for quarter in range(QUARTERS):
             control.roots[quarter] = control.root
         cr3 = page_address(control.root)
+    if mode & MODE_PGE != 0 and control.global_entries == 1:
+        control.globals = 1
     # 3. MOV CR3.
     load_root(cpu, control, links, cr3)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...isa.registers import CR0_PG, CR0_WP, CR4_PAE, CR4_PGE, CR4_PSE, PF_U, PF_W, PTE_P, PTE_PS, PTE_RW, PTE_US
+from ...isa.registers import CR4_PAE, CR4_PGE, CR4_PSE, PF_U, PF_W, PTE_P, PTE_PS, PTE_RW, PTE_US
 from ...isa.vectors import GP, PF
 from ...records import record_array
 from .. import layout
@@ -242,30 +242,21 @@ class ShadowMemory:
     # -- a hardware guest, whose processor takes all this at the next VM entry ------------------------------------------
 
     @property
-    def hardware_cr3(self) -> int:
-        """What the processor has to have in CR3 while the guest runs."""
-        return int(self.control.cr3)
+    def format_bits(self) -> int:
+        """What CR4 has to say of the tables that the processor walks: their format, and that pages may be large or global."""
+        pae = self.control.policy != DROP and self.control.mode & MODE_PAE
+        return CR4_PSE | CR4_PGE | (CR4_PAE if pae else 0)
 
-    def hardware_cr0(self, cr0: int) -> int:
-        """What it has to have in CR0 where the guest believes in this: paging is always on, and WP is part of the mode."""
-        return cr0 | CR0_PG | CR0_WP
-
-    def hardware_cr4(self, cr4: int) -> int:
-        """What it has to have in CR4 where the guest believes in this: the tables' own format, large and global pages."""
-        return cr4 & ~CR4_PAE | (CR4_PAE if self.walks_pae else 0) | CR4_PSE | CR4_PGE
-
-    @property
-    def walks_pae(self) -> bool:
-        """Whether the tables that the processor walks have the format of PAE paging."""
-        return bool(self.control.policy != DROP and self.control.mode & MODE_PAE)
-
-    def take_flush(self) -> list[int] | None:
-        """What the guest's TLBs must not hold at the next VM entry: linear addresses, or None for all of them."""
+    def before_entry(self) -> None:
+        """Let the control structure hold what the processor is to walk, and its TLBs nothing that is no more."""
         control = self.control
-        everything = control.flush != FLUSH_NOTHING
-        pages = [int(gla) for gla in control.flush_pages[: int(control.flush_count)]]
+        self.vm.guest_state.shadow_root(int(control.cr3), self.format_bits)
+        if control.flush != FLUSH_NOTHING:
+            self.vm.control.flush()
+        else:
+            for gla in control.flush_pages[: int(control.flush_count)]:
+                self.vm.control.flush(int(gla))
         control.flush, control.flush_count = FLUSH_NOTHING, 0
-        return None if everything else pages
 
     def forget_translations(self) -> None:
         """The guest has invalidated translations that may be global, nobody says which; a change of space has to follow."""
@@ -421,7 +412,7 @@ def check_control(control: np.ndarray, frames: int, mine: np.record) -> None:
     """Whether a control record is one that a shadow of this make can have. Raises ValueError."""
     row, pages = control[0], control[0]["pages"]
     limits = {"root": layout.SHADOW_PAGES, "mode": 64, "free": layout.SHADOW_PAGES + 1, "hand": layout.SHADOW_PAGES + 1}
-    limits |= {"unsync_count": layout.SHADOW_PAGES + 1, "stale": 4, "globals": 2}
+    limits |= {"unsync_count": layout.SHADOW_PAGES + 1, "stale": 4, "globals": 2, "global_entries": 2}
     limits |= {"flush": FLUSH_EVERYTHING + 1, "flush_count": MOST_FLUSH_PAGES + 1}
     if any(not 0 <= row[name] < end for name, end in limits.items()):
         raise ValueError("the shadow's control record")

@@ -94,7 +94,7 @@ CONTROL = np.dtype(
         ("hand", "i8"),  # of the clock that chooses what is evicted
         ("unsync_count", "i8"),
         ("stale", "i8"),
-        ("globals", "i8"),  # 1: an entry with the global bit was made since the last flush of everything
+        ("globals", "i8"),  # 1: a TLB may hold an entry with the global bit
         # work done since Python last looked, which is charged then
         ("tables_made", "i8"),
         ("scans", "i8"),  # whole tables compared
@@ -122,6 +122,7 @@ CONTROL = np.dtype(
         ("flush", "i8"),  # and what that entry has to flush: FLUSH_ ...
         ("flush_count", "i8"),  # if nothing more: so many pages
         ("flush_pages", "i8", MOST_FLUSH_PAGES),
+        ("global_entries", "i8"),  # 1: some shadow may hold an entry with the global bit
     ]
 )
 # Made again from the shadow tables and the pages when a machine is restored.
@@ -131,6 +132,6 @@ LINKS = np.dtype(
         ("preceding", "i8", N_SLOTS),
         ("writable", "i8", MAX_FRAMES),  # by machine frame: the first slot that maps it writable, plus 1
         ("traced", "u1", MAX_FRAMES),  # by guest frame
-        ("broken", "u1", ENTRIES),  # by directory index: 1 if a TLB may hold pieces of a large page of the guest
+        ("broken", "u1", ENTRIES),  # by directory index: 1 if pieces of a large page of the guest may be in a TLB, or in a shadow
     ]
 )

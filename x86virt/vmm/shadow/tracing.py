@@ -16,7 +16,7 @@ from ...isa.events import (
 from ...isa.registers import PTE_D, PTE_PS, PTE_RW
 from .chains import clear_slot, linear_of, linear_of_large, slot_address, take_out
 from .guest_walk import frame_entry
-from .records import ENTRIES, FLUSH_EVERYTHING, MACHINE_FRAME, MOST_FLUSH_PAGES, NO_MEMORY
+from .records import DROP, ENTRIES, FLUSH_EVERYTHING, MACHINE_FRAME, MODE_PGE, MOST_FLUSH_PAGES, NO_MEMORY
 
 FRAMES_OF_4M, FRAMES_OF_2M = 1024, 512
 
@@ -34,11 +34,14 @@ def flush_everything(cpu, control, links):
 
 @inline
 def forget_stale(control, links):
-    """No TLB holds anything that the shadow does not."""
+    """The TLBs are empty; what they may be filled with again is what the shadow has."""
     control.stale = 0
     control.globals = 0
-    for place in range(ENTRIES):
-        links.broken[place] = 0
+    if control.mode & MODE_PGE != 0:
+        control.globals = control.global_entries
+    if control.policy != DROP:  # which keeps the pieces of a large page until the guest invalidates it
+        for place in range(ENTRIES):
+            links.broken[place] = 0
 
 
 @kernel
