@@ -30,11 +30,11 @@ from .vmm import layout as vmm_layout
 from .vmm.exits import IsolationViolation, Unsupported, VmmError
 from .vmm.fast.calls import DEALT_WITH, JittedExits
 from .vmm.interpreter_processor import spare_bytes
-from .vmm.launch import launch
+from .vmm.kinds import make_vm
 from .vmm.probe import Divergence, Probe
 from .vmm.reflect import TripleFault
 from .vmm.strategy import Strategy
-from .vmm.vm import VirtualMachine
+from .vmm.vm import SoftwareVm
 
 if TYPE_CHECKING:
     from .vmm.recorder import TimeLog
@@ -100,9 +100,9 @@ class Machine:
         spare = spare_bytes(host_bytes) if strategy.needs_vmm else 0
         self.processor = Processor(profile, host_bytes, cache_model, spare)
         self.retired_limit = core.NEVER
-        self.vm = VirtualMachine(self, strategy.kernel_ring) if strategy.needs_vmm else None
-        self.probe = Probe(self) if strategy.needs_vmm else None
-        self.exits_in_code = None if self.vm is None else JittedExits(self, self.vm)
+        self.vm = make_vm(self) if strategy.needs_vmm else None
+        self.probe = Probe(self) if isinstance(self.vm, SoftwareVm) else None
+        self.exits_in_code = JittedExits(self, self.vm) if isinstance(self.vm, SoftwareVm) else None
         self.regions: list[Region] = []
         self.outcome: str | None = None
         self.dialogue = Dialogue(self)
@@ -152,7 +152,7 @@ class Machine:
         else:
             reset_devices(self.vm.boards, TICKS * self.processor.clock_hz)
             devices_as_firmware_left_them(self.vm.boards)
-            launch(self.vm, boot)
+            self.vm.launch(boot)
         if self.probe is not None:
             self.probe.arm()
         self.set_up_devices()

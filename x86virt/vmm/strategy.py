@@ -13,7 +13,6 @@ from .state import (
     VirtualState,
     bare_registers,
     bare_state,
-    virtual_registers,
     virtual_state,
 )
 
@@ -84,7 +83,7 @@ class Strategy:
         """The guest's registers and segments: what of its state a debugger shows at every stop."""
         if machine.vm is None:
             return bare_registers(machine)
-        return virtual_registers(machine.vm)
+        return machine.vm.virtual_registers()
 
     def virtual_state(self, machine: "Machine", into: np.ndarray | None = None) -> VirtualState:
         """The guest's state as this technique really holds it (design, section 2a); a VMM's copy of memory may have its place."""

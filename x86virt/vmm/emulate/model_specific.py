@@ -26,7 +26,7 @@ from ..instruction import Instruction
 from .privilege import privileged
 
 if TYPE_CHECKING:
-    from ..vm import VirtualMachine
+    from ..virtual_machine import VirtualMachine
 
 M32 = 0xFFFFFFFF
 
@@ -73,7 +73,7 @@ def wrmsr(vm: "VirtualMachine", instruction: Instruction) -> None:
     vcpu = vm.vcpu
     if number == MSR_SYSENTER_CS and has_feature(vm, FEATURE_SEP):
         vcpu.sysenter_cs = low
-        vm.entries.open_sysenter()
+        vm.on_sysenter_registers()
     elif number == MSR_SYSENTER_ESP and has_feature(vm, FEATURE_SEP):
         vcpu.sysenter_esp = low
     elif number == MSR_SYSENTER_EIP and has_feature(vm, FEATURE_SEP):

@@ -8,7 +8,7 @@ from ..exits import GuestFault
 from ..instruction import Instruction
 
 if TYPE_CHECKING:
-    from ..vm import VirtualMachine
+    from ..virtual_machine import VirtualMachine
 
 M32 = 0xFFFFFFFF
 

@@ -39,7 +39,7 @@ from .records import (
 if TYPE_CHECKING:
     from ...machine import Machine
     from ..strategy import Strategy
-    from ..vm import VirtualMachine
+    from ..vm import SoftwareVm
 
 # What a derived class may override without a say in how exits are handled.
 HARMLESS = {"setup", "save", "restore", "configure", "option", "virtual_state", "virtual_registers"}
@@ -74,7 +74,7 @@ def declared_actions(strategy: "type[Strategy]") -> dict[str, str]:
 class JittedExits:
     """The jitted exits of one virtual machine. Set `wanted` to False to have Python handle all of them."""
 
-    def __init__(self, machine: "Machine", vm: "VirtualMachine") -> None:
+    def __init__(self, machine: "Machine", vm: "SoftwareVm") -> None:
         self.machine, self.vm, self.processor = machine, vm, machine.processor
         self.wanted = True
         self.handled = 0  # exits

@@ -175,7 +175,7 @@ class GuestControl(ABC):
     def flush(self, gla: int | None = None) -> None:
         """Drop the guest's translations, or those of one linear address: INVVPID, INVLPGA or TLB_CONTROL, INVEPT."""
 
-    def before_idle(self) -> None:
+    def before_idle(self) -> None:  # noqa: B027
         """The VMM is about to wait for an interrupt of its own: STGI under SVM."""
 
     def skip(self, length: int) -> None:

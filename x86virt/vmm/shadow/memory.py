@@ -48,7 +48,7 @@ from .records import (
 )
 
 if TYPE_CHECKING:
-    from ..vm import VirtualMachine
+    from ..virtual_machine import VirtualMachine
 
 PAGE = 4096
 REGION_FLAGS = 0x163  # of the VMM's own pages: present, writable, accessed, dirty, global
