@@ -310,6 +310,26 @@ def empty(ram, control, links, number):
         write_leaf(ram, control, links, slot, 0)
 
 
+# -- what is behind guest frames ----------------------------------------------------------------------------------------------
+
+
+@kernel
+def forget_frames(cpu, ram, control, links):
+    """Other memory is behind some guest frames: drop every entry, in the TLBs too. A change of space has to follow."""
+    if control.globals == 1 or control.hardware == 1:
+        flush_everything(cpu, control, links)
+    if is_loose(control):
+        return
+    for number in range(1, load_32(ram, NEXT)):
+        if control.pages[number].kind == FREE:
+            continue
+        if not is_loaded(control, number):
+            release(ram, control, links, number)
+            continue
+        for slot in range(number * ENTRIES, (number + 1) * ENTRIES):
+            clear_slot(ram, control, links, slot)
+
+
 # -- MOV CR3, and other changes of the address space --------------------------------------------------------------------------
 
 

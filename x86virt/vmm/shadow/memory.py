@@ -132,9 +132,15 @@ class ShadowMemory:
         self.vm.write_region(layout.P2M, self.vm.p2m.astype("<u4").tobytes())
 
     def set_frame(self, frame: int, machine_frame: int | None, writable: bool = True) -> None:
-        """What is behind a guest frame from now on; the shadow must be flushed before the guest goes on."""
+        """What is behind a guest frame from now on; `forget_frames` must follow before the guest goes on."""
         entry = NO_MEMORY if machine_frame is None else machine_frame | (0 if writable else READ_ONLY)
         self.vm.write_region(layout.P2M + 4 * frame, entry.to_bytes(4, "little"))
+
+    def forget_frames(self) -> None:
+        """Other memory is behind some guest frames: nothing of the shadow is of use. A change of space has to follow."""
+        if not self.is_loose:
+            self.vm.charge("shadow_flush", 1)
+        calls.shadow_forget_frames(self.state, self.memory, self.controls, self.links)
 
     # -- faults and walks -----------------------------------------------------------------------------------------------
 
