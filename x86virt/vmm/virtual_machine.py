@@ -164,6 +164,10 @@ class VirtualMachine(ABC):
             event, ticks = EVENT_VMM_UNPRICED_HOOK, int(self.processor.cpu.price[EVENT_VMM_UNPRICED_HOOK])
         vmm_charge(self.processor.state, event, items, ticks)
 
+    def count(self, name: str, items: int = 1) -> None:
+        """Count an event that costs nothing by itself."""
+        vmm_charge(self.processor.state, EVENT_ID[name], items, 0)
+
     def reference(self, address: int) -> None:
         """A live reference of the VMM: latency above L1 is charged."""
         vmm_reference(self.processor.state, address)
