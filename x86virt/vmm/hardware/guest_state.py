@@ -6,13 +6,46 @@ structure then cannot say. `read`, `write` and `peek` go by the keys of `GuestCo
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ...isa.registers import CR0_PG, CR0_WP, CR4_PAE, CR4_PGE, CR4_PSE
+from ...core.entries import all_eflags
+from ...isa.registers import CR0_PG, CR0_WP, CR4_PAE, CR4_PGE, CR4_PSE, EFER_NXE, N_SEGMENTS
+from ..state import SegmentState
 from .control import GuestControl
 
+if TYPE_CHECKING:
+    from ..interpreter import Interpreter
+
 CR0, CR3, CR4 = "guest_cr0", "guest_cr3", "guest_cr4"
-SHADOW_CR0 = CR0_PG | CR0_WP  # shadow tables are always in use, and protect the VMM's frames from the guest's kernel too
+SHADOW_CR0 = (
+    CR0_PG | CR0_WP
+)  # shadow tables are always in use, and protect the VMM's frames from the guest's kernel too
 SHADOW_CR4 = CR4_PAE | CR4_PSE | CR4_PGE  # their format is the VMM's affair
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What decides whether the hardware can hold a guest; segments in the order of isa.registers, LDTR and TR at the end."""
+
+    cr0: int
+    efer: int
+    flags: int
+    dr7: int
+    table_limits: tuple[int, int]
+    segments: list[SegmentState]
+
+    @classmethod
+    def of(cls, interpreter: "Interpreter") -> "Situation":
+        """As the interpreter has the guest."""
+        cpu = interpreter.cpu
+        return cls(
+            int(cpu.cr0),
+            int(cpu.efer),
+            int(all_eflags(interpreter.processor.state)),
+            int(cpu.dr[7]),
+            (int(cpu.gdtr_limit), int(cpu.idtr_limit)),
+            [interpreter.segment(number) for number in range(N_SEGMENTS)],
+        )
 
 
 @dataclass(frozen=True)
@@ -85,6 +118,10 @@ class GuestState:
             self.root, self.root_cr4 = root, cr4 & SHADOW_CR4
             self.unsettled = True
 
+    def accepts(self, situation: Situation) -> bool:
+        """Whether the hardware can hold a guest that is in the interpreter's hands. Shadow tables know nothing of NX."""
+        return self.root is None or not situation.efer & EFER_NXE
+
     def choose(self) -> Held | None:
         """How the hardware is to hold the guest as it now stands; None: it cannot."""
         if self.root is None:
@@ -105,11 +142,10 @@ class GuestState:
     def hold(self, held: Held) -> None:
         """Put the control registers into the structure another way, or anew."""
         believed = {key: self.peek(key) for key in (CR0, CR3, CR4)}
-        before, self.held = self.held, held
+        self.held = held
         self.own.update(believed)
         self.pending.clear()
-        if (before.cr0_mask, before.cr4_mask) != (held.cr0_mask, held.cr4_mask):
-            self.control.own_bits(held.cr0_mask, held.cr4_mask)
+        self.control.own_bits(held.cr0_mask, held.cr4_mask)
         self.put(CR0, believed[CR0] & ~held.cr0_mask | held.cr0_forced)
         self.put(CR4, believed[CR4] & ~held.cr4_mask | held.cr4_forced)
         self.put(CR3, believed[CR3] if held.cr3 is None else held.cr3)

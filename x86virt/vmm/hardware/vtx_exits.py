@@ -40,7 +40,7 @@ def read_exit(control: "VtxControl") -> Exit:
     elif exit.reason == "ept_violation":
         exit.qualification = control.read("exit_qualification")
         exit.gpa = control.read("guest_physical_address")
-        exit.vectoring = read_vectoring(control)
+        read_vectoring(control, exit)
     elif exit.reason not in PLAIN:
         read_instruction(control, exit)
     return exit
@@ -58,16 +58,19 @@ def read_exception(control: "VtxControl", exit: Exit) -> None:
         exit.qualification = control.read("exit_qualification")
     if exit.kind >= TYPE_SOFTWARE_INTERRUPT:
         exit.length = control.read("vm_exit_instruction_length")
-    exit.vectoring = read_vectoring(control)
+    read_vectoring(control, exit)
 
 
-def read_vectoring(control: "VtxControl") -> tuple[int, int, int | None] | None:
-    """The event that was being delivered: its vector, kind and error code."""
+def read_vectoring(control: "VtxControl", exit: Exit) -> None:
+    """The event that was being delivered, and the length of the instruction that raised it."""
     information = control.read("idt_vectoring_information")
     if not information & INTERRUPTION_VALID:
-        return None
+        return
+    kind = information >> TYPE_SHIFT & TYPE_MASK
     error = control.read("idt_vectoring_error_code") if information & INTERRUPTION_ERROR_CODE else None
-    return information & 0xFF, information >> TYPE_SHIFT & TYPE_MASK, error
+    exit.vectoring = information & 0xFF, kind, error
+    if kind >= TYPE_SOFTWARE_INTERRUPT:
+        exit.length = control.read("vm_exit_instruction_length")
 
 
 def has_linear_address(exit: Exit) -> bool:
@@ -85,7 +88,7 @@ def read_instruction(control: "VtxControl", exit: Exit) -> None:
     if exit.reason == "invlpg":
         exit.gla = exit.qualification
     elif exit.reason == "task_switch":
-        exit.vectoring = read_vectoring(control)
+        read_vectoring(control, exit)
     elif has_linear_address(exit):
         exit.gla = control.read("guest_linear_address")
     if exit.reason in WITH_INFORMATION:

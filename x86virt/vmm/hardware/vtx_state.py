@@ -24,10 +24,11 @@ from ...isa.registers import (
     EFLAGS_IOPL,
     EFLAGS_TF,
     EFLAGS_VM,
+    N_SEGMENTS,
 )
 from ..state import SegmentState
 from .control import SEGMENT_KEYS, TABLE_KEYS
-from .guest_state import CR0, CR3, CR4, SHADOW_CR0, SHADOW_CR4, GuestState, Held
+from .guest_state import CR0, CR3, CR4, SHADOW_CR0, SHADOW_CR4, GuestState, Held, Situation
 from .identity import IdentityTables
 from .vtx import VtxControl
 from .vtx_segments import (
@@ -53,6 +54,25 @@ SYSTEM_VALUES = (0, 0, 0, AR_UNUSABLE, 0, 0, 0, 0x8B)
 WATCHED = frozenset((FLAGS, DR7, *TABLE_KEYS, *(key for keys in SEGMENT_KEYS for key in keys)))
 
 
+def form_of(situation: Situation) -> str | None:
+    """The form in which a guest can be held, None where VM entry would refuse it, or could not make real mode of it."""
+    *segments, local_table, task = situation.segments
+    flags = situation.flags
+    if any(limit >> 16 for limit in situation.table_limits):
+        return None
+    if not situation.cr0 & CR0_PE:
+        steps = flags & (EFLAGS_TF | EFLAGS_VM) or situation.dr7 & BREAKPOINTS
+        open_to_all = flags & EFLAGS_IOPL == EFLAGS_IOPL
+        plain = all(can_be_virtual_8086(segment) for segment in segments)
+        return VIRTUAL_8086 if plain and not steps and not open_to_all else None
+    if not local_table_fits(local_table) or not task_fits(task):
+        return None
+    fits = fits_virtual_8086_mode if flags & EFLAGS_VM else fits_protected_mode
+    if not fits(segments):
+        return None
+    return DIRECT if situation.cr0 & CR0_PG else IDENTITY
+
+
 @dataclass(frozen=True)
 class HeldByVtx(Held):
     """The same, and the form."""
@@ -65,7 +85,9 @@ class VtxGuestState(GuestState):
 
     control: VtxControl
 
-    def __init__(self, control: VtxControl, tables: IdentityTables | None, note_form: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, control: VtxControl, tables: IdentityTables | None, note_form: Callable[[str, str], None]
+    ) -> None:
         """`tables`: None where the guest's memory is shadowed, since a shadow maps a guest without paging as well.
 
         `note_form` is told of each change of the form: the one before (empty at first) and the one that begins.
@@ -122,21 +144,13 @@ class VtxGuestState(GuestState):
 
     def possible_form(self) -> str | None:
         """The form in which the guest can be held as it stands."""
-        segments = [self.segment(number) for number in range(N_MEMORY_SEGMENTS)]
-        flags, cr0 = self.peek(FLAGS), self.peek(CR0)
-        if any(self.peek(key) >> 16 for key in TABLE_KEYS if key.endswith("limit")):
-            return None
-        if not cr0 & CR0_PE:
-            steps = flags & (EFLAGS_TF | EFLAGS_VM) or self.peek(DR7) & BREAKPOINTS
-            open_to_all = flags & EFLAGS_IOPL == EFLAGS_IOPL
-            plain = all(can_be_virtual_8086(which) for which in segments)
-            return VIRTUAL_8086 if plain and not steps and not open_to_all else None
-        if not local_table_fits(self.segment(N_MEMORY_SEGMENTS)) or not task_fits(self.segment(N_MEMORY_SEGMENTS + 1)):
-            return None
-        fits = fits_virtual_8086_mode if flags & EFLAGS_VM else fits_protected_mode
-        if not fits(segments):
-            return None
-        return DIRECT if cr0 & CR0_PG else IDENTITY
+        limits = self.peek("guest_gdtr_limit"), self.peek("guest_idtr_limit")
+        segments = [self.segment(number) for number in range(N_SEGMENTS)]
+        return form_of(Situation(self.peek(CR0), 0, self.peek(FLAGS), self.peek(DR7), limits, segments))
+
+    def accepts(self, situation: Situation) -> bool:
+        """Whether VM entry would accept the guest in some form."""
+        return super().accepts(situation) and form_of(situation) is not None
 
     def hold(self, held: Held) -> None:
         """Hold the guest another way, or its control registers anew."""
