@@ -12,6 +12,7 @@ from .options import (
     Size,
     Switch,
     hardware_options,
+    hardware_shadow_options,
     nested_options,
     shadow_options,
     translation_options,
@@ -24,6 +25,7 @@ from .vm import SoftwareVm
 
 __all__ = [
     "HARDWARE_PATHS", "NESTED_PATHS", "SEEN_BY_PROGRAMS", "SHADOW_PATHS", "Choice", "Count", "Exit", "GuestFault", "HardwareVm",
-    "HardwareVmm", "Size", "SoftwareVm", "SoftwareVmm", "Strategy", "SvmVmm", "Switch", "Unsupported", "VirtualMachine", "VmmError",
-    "hardware_options", "nested_options", "shadow_options", "translation_options",
+    "HardwareVmm", "Size", "SoftwareVm", "SoftwareVmm", "Strategy", "SvmVmm", "Switch", "Unsupported", "VirtualMachine",
+    "VmmError",
+    "hardware_options", "hardware_shadow_options", "nested_options", "shadow_options", "translation_options",
 ]  # fmt: skip
