@@ -70,6 +70,8 @@ class HardwareCrossings(Ways):
         """Put the guest's state into the control structure; False: the hardware cannot run it so, and the interpreter has it."""
         vm = self.vm
         vm.vcpu.write_back()
+        if vm.nested is None:
+            vm.shadow.before_entry(vm.guest_state, vm.control)
         if vm.guest_state.settle():
             return True
         if vm.injected:

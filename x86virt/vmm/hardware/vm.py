@@ -99,7 +99,10 @@ class HardwareVm(VirtualMachine):
 
     def flush_shadow(self) -> None:
         """What lies behind the guest's frames, or its address space, may be another."""
-        self.control.flush()
+        if self.nested is None:
+            self.shadow.change_space()
+        else:
+            self.control.flush()
 
     def set_frame(self, frame: int, machine_frame: int | None, writable: bool = True) -> None:
         """What is behind a guest frame from now on."""
