@@ -91,6 +91,7 @@ class HardwareVm(VirtualMachine):
         """Enter the guest."""
         if self.nested is not None:
             self.nested.before_entry()
+        self.vcpu.forget()
         if self.control.enter() == SHUTDOWN:
             raise VmmError("the processor shut down as the VMM entered the guest")
 
