@@ -23,7 +23,7 @@ from .virtual_machine import VirtualMachine
 from .vm import SoftwareVm
 
 __all__ = [
-    "HARDWARE_PATHS", "NESTED_PATHS", "SEEN_BY_PROGRAMS", "SHADOW_PATHS", "Choice", "Count", "Exit", "GuestFault", "HardwareVm",
-    "HardwareVmm", "Size", "SoftwareVm", "SoftwareVmm", "Strategy", "SvmVmm", "Switch", "Unsupported", "VirtualMachine", "VmmError",
-    "hardware_options", "nested_options", "shadow_options", "translation_options",
+    "HARDWARE_PATHS", "NESTED_PATHS", "SEEN_BY_PROGRAMS", "SHADOW_PATHS", "Choice", "Count", "Exit", "GuestFault",
+    "HardwareVm", "HardwareVmm", "Size", "SoftwareVm", "SoftwareVmm", "Strategy", "SvmVmm", "Switch", "Unsupported",
+    "VirtualMachine", "VmmError", "hardware_options", "nested_options", "shadow_options", "translation_options",
 ]  # fmt: skip
