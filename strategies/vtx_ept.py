@@ -33,12 +33,14 @@ class VtxEpt(HardwareVmm):
     processor = "vtx"
     memory = "nested"
     options = (*hardware_options(), *nested_options())
-    paths: ClassVar = (*HardwareVmm.paths, *NESTED_PATHS, "real_mode_switch", "paging_switch")
+    paths: ClassVar = (*HardwareVmm.paths, *NESTED_PATHS)
 
     def set_controls(self, vm: HardwareVm) -> None:
         """What makes the guest exit."""
         vm.control.set_control("HLT exiting")
         vm.control.set_control("unconditional I/O exiting")
+        if self.option("descriptor_tables"):
+            vm.control.set_control("descriptor-table exiting")
         vm.use_nested_tables()
         if self.option("vpid"):
             vm.control.set_space(NUMBER_OF_GUEST)

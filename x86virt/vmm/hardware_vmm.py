@@ -16,15 +16,16 @@ Instructions that exit have passed the checks of privilege that come before: no 
 
 from typing import ClassVar
 
+from ..isa.vectors import UD
 from .emulate.identity import cpuid
 from .emulate.model_specific import read_register, write_register
 from .emulate.ports import perform_in, perform_out
 from .exits import Exit, GuestFault
 from .hardware.control_registers import access_control_register
 from .hardware.vm import HardwareVm
+from .options import HARDWARE_PATHS
 from .reflect import TripleFault
 from .strategy import Strategy
-from ..isa.vectors import UD
 
 IO_INPUT, IO_STRING, IO_PORT_SHIFT, IO_SIZE = 1 << 3, 1 << 4, 16, 7  # of the qualification of an I/O instruction
 
@@ -35,14 +36,7 @@ class HardwareVmm(Strategy):
     devices = "emulated"
     kernel_ring = 0
     needs_vmm = True
-    paths: ClassVar[tuple[str, ...]] = (
-        "exit_dispatch", "exit_cpuid", "exit_port", "exit_control_register", "exit_msr", "exit_halt", "exit_exception",
-        "exit_interrupt", "exit_skip", "exit_decode", "inject", "window", "device_request",
-    )  # fmt: skip
-
-    def set_controls(self, vm: HardwareVm) -> None:
-        """Which conditions make the guest exit: called once, before it first runs."""
-        raise NotImplementedError("a technique says what makes its guest exit")
+    paths: ClassVar[tuple[str, ...]] = HARDWARE_PATHS
 
     # -- instructions ---------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ that nothing can take guest-physical for machine addresses.
 """
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -52,6 +52,7 @@ class VirtualMachine(ABC):
     """One guest with one virtual processor, and the parts of a VMM that all techniques share."""
 
     translation: "Translator | None" = None  # of a technique that translates
+    runs_every_mode: ClassVar[bool] = False  # the guest may run directly in real-address and virtual-8086 mode too
     segments: SegmentOperands
     crossings: Ways
     interrupts: VirtualInterrupts

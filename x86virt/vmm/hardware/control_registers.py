@@ -1,4 +1,4 @@
-"""CR0, CR3 and CR4 of a guest whose hardware lets it reach them, but for bits of the VMM's (SDM volume 3, section 2.5; table 27-3)."""
+"""CR0, CR3 and CR4 of a guest that reaches them itself, but for bits of the VMM's (SDM volume 3, section 2.5; table 27-3)."""
 
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from ...isa.registers import (
     CR4_PSE,
 )
 from ...isa.vectors import GP
-from ..exits import Exit, GuestFault
+from ..exits import Exit, GuestFault, NotDirect
 
 if TYPE_CHECKING:
     from .vm import HardwareVm
@@ -50,6 +50,8 @@ def access_control_register(vm: "HardwareVm", exit: Exit) -> None:
 
 def write_cr0(vm: "HardwareVm", value: int) -> None:
     """MOV CR0, and what LMSW makes of it."""
+    if not value & CR0_PE:
+        raise NotDirect
     old = vm.vcpu.cr0
     value = (value & CR0_IMPLEMENTED) | CR0_ET
     if value & (CR0_PG | CR0_PE) == CR0_PG or value & (CR0_NW | CR0_CD) == CR0_NW:

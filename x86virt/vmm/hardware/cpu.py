@@ -43,11 +43,14 @@ FRAME_KEYS = {
 }  # fmt: skip
 POINTER_KEYS = tuple(f"guest_pdpte{number}" for number in range(4))
 IN_RECORD = frozenset(("cr0", "cr2", "cr3", "cr4", "gdtr_base", "gdtr_limit", "idtr_base", "idtr_limit"))
+FLAGS = ("interrupt_flag", "iopl")
 M32 = 0xFFFFFFFF
 
 
 class HardwareFrame:
     """CS:EIP, EFLAGS and SS:ESP of the guest, by the names that a trap frame has."""
+
+    vcpu: "HardwareCpu"
 
     def __init__(self, vcpu: "HardwareCpu") -> None:
         object.__setattr__(self, "vcpu", vcpu)
@@ -115,6 +118,8 @@ class HardwareCpu(VirtualCpu):
             self.set_field(KEYS[name], value)
             if name in IN_RECORD:
                 self.record[name] = value
+        elif name in FLAGS:
+            object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
 
@@ -130,10 +135,18 @@ class HardwareCpu(VirtualCpu):
         """IF."""
         return int(bool(self.frame.eflags & EFLAGS_IF))
 
+    @interrupt_flag.setter
+    def interrupt_flag(self, value: int) -> None:
+        self.frame.eflags = self.frame.eflags & ~EFLAGS_IF | EFLAGS_IF * value
+
     @property
     def iopl(self) -> int:
         """IOPL."""
         return (self.frame.eflags & EFLAGS_IOPL) >> EFLAGS_IOPL_SHIFT
+
+    @iopl.setter
+    def iopl(self, value: int) -> None:
+        self.frame.eflags = self.frame.eflags & ~EFLAGS_IOPL | value << EFLAGS_IOPL_SHIFT
 
     @property
     def is_virtual_8086(self) -> bool:

@@ -51,6 +51,8 @@ class HardwareCrossings(Ways):
         if vm.board.a20_closed:
             vm.interpreter.take_over()
             return
+        if not self.settle():
+            return
         vm.interrupts.take()
         if vm.is_interpreted or not self.settle():
             return

@@ -15,18 +15,23 @@ from .vtx_state import DIRECT, IDENTITY, VIRTUAL_8086, VtxGuestState
 if TYPE_CHECKING:
     from .vm import HardwareVm
 
-FLAGS = {"vtx": ("has_vmx", "VMX"), "svm": ("has_svm", "SVM")}
-
 
 def make_control(vm: "HardwareVm") -> GuestControl:
-    """The control structure that an extension keeps a guest in. Raises Unsupported if the processor has not got it."""
-    extension = vm.machine.strategy.processor
-    flag, name = FLAGS[extension]
-    if not int(vm.processor.cpu.msr[flag]):
-        raise Unsupported(f"{vm.machine.profile.name} has no {name}")
-    if extension == "vtx":
+    """The control structure that an extension keeps a guest in."""
+    if vm.machine.strategy.processor == "vtx":
         return VtxControl(vm.processor)
     return SvmControl(vm.processor, vm.machine.strategy.option("state") == "eager")
+
+
+def require_extension(vm: "HardwareVm") -> None:
+    """Raises Unsupported if the processor has not got what the technique needs."""
+    strategy, profile = vm.machine.strategy, vm.machine.profile
+    msr = vm.processor.cpu.msr
+    name, has = ("VMX", msr.vmx_capability.any()) if strategy.processor == "vtx" else ("SVM", msr.has_svm)
+    if not has:
+        raise Unsupported(f"{profile.name} has no {name}")
+    if strategy.memory == "nested" and not profile["feature.nested_paging"]:
+        raise Unsupported(f"{profile.name} has no nested paging")
 
 
 def make_guest_state(vm: "HardwareVm", control: GuestControl) -> GuestState:

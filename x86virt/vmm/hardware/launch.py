@@ -9,7 +9,9 @@ from .. import layout
 from ..launch import take_host
 from ..region import build_region, region_address
 from ..state import SegmentState
-from .layout import EXIT_ENTRY
+from .extensions import require_extension
+from .identity import IdentityTables
+from .layout import EXIT_ENTRY, GUEST_TABLES
 
 if TYPE_CHECKING:
     from .vm import HardwareVm
@@ -25,10 +27,12 @@ NO_LDT = SegmentState(0, 0, 0, AR_UNUSABLE)
 
 def launch(vm: "HardwareVm", boot: Boot) -> None:
     """Put the processor under the VMM, set the controls that the strategy asks for, and enter the guest."""
+    require_extension(vm)
     build_region(vm)
     take_host(vm, build_directory(vm))
     vm.control.start(region_address(HOST_DIRECTORY), layout.VMM_BASE + EXIT_ENTRY)
-    set_controls(vm)
+    vm.write_region(GUEST_TABLES, IdentityTables.octets())
+    vm.machine.strategy.set_controls(vm)
     set_first_state(vm)
     if boot.mode == PROTECTED:
         start_directly(vm, boot)

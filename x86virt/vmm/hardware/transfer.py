@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING
 
 from ...core.entries import all_eflags
-from ...isa.registers import CR0_PE, EFER_NXE, EFLAGS_VM, ESP, N_SEGMENTS
+from ...isa.registers import ESP, N_SEGMENTS
 from .cpu import KEYS
+from .guest_state import Situation
 
 if TYPE_CHECKING:
     from ..interpreter import Interpreter
@@ -19,8 +20,7 @@ SHARED_NAMES = tuple(name for name in KEYS if not name.startswith(SEGMENT_REGIST
 
 def can_hold(vm: "HardwareVm", interpreter: "Interpreter") -> bool:
     """Whether the guest can run directly in the state that the interpreter has."""
-    cpu = interpreter.cpu
-    return bool(cpu.cr0 & CR0_PE) and not cpu.eflags & EFLAGS_VM and not cpu.efer & EFER_NXE and not cpu.a20_closed
+    return not interpreter.cpu.a20_closed and vm.guest_state.accepts(Situation.of(interpreter))
 
 
 def give_state(vm: "HardwareVm", interpreter: "Interpreter", invalidates: bool) -> None:
@@ -39,6 +39,7 @@ def give_state(vm: "HardwareVm", interpreter: "Interpreter", invalidates: bool) 
     vcpu.halted = int(cpu.halted)
     vm.interrupts.set_shadow(int(cpu.shadow))
     vm.model_specific[0] = cpu.msr
+    vcpu.set_field("guest_ia32_efer", int(cpu.efer))
     interpreter.holds = False
     moved = vm.physical.follow()
     if invalidates or moved or before != [vcpu.field(key) for key in ADDRESS_SPACE_KEYS]:

@@ -8,7 +8,7 @@ is not the guest's own is a matter of controls, not of rings: its kernel runs in
 VMM's cache of that.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from ...core.layout import SHUTDOWN
 from ...isa.registers import (
     AR_DPL,
     AR_DPL_SHIFT,
+    CR0_PE,
     CR0_PG,
     CR4_PAE,
     CS,
@@ -60,6 +61,7 @@ class HardwareVm(VirtualMachine):
     crossings: HardwareCrossings
     interrupts: HardwareInterrupts
     vcpu: HardwareCpu
+    runs_every_mode: ClassVar[bool] = True
 
     def __init__(self, machine: "Machine") -> None:
         super().__init__(machine, 0)
@@ -203,6 +205,9 @@ class HardwareVm(VirtualMachine):
 
     def inject_exception(self, fault: GuestFault) -> None:
         """Deliver a fault to the guest: a double fault if it arose as another was being delivered (SDM table 6-5)."""
+        if not self.can_inject:
+            self.interpret_one()
+            return
         vector, error = fault.vector, fault.error
         if fault.cr2 is not None:
             self.vcpu.cr2 = fault.cr2
@@ -225,7 +230,16 @@ class HardwareVm(VirtualMachine):
 
     def deliver_interrupt(self, vector: int) -> None:
         """Deliver an external interrupt that was acknowledged."""
-        self.inject(vector, KIND_EXTERNAL)
+        if self.can_inject:
+            self.inject(vector, KIND_EXTERNAL)
+        else:
+            self.interpreter.deliver_external(vector)
+
+    @property
+    def can_inject(self) -> bool:
+        """Whether the next entry can deliver an event: not where real mode is held as virtual-8086 mode, which delivers
+        through descriptors that the guest has none of."""
+        return self.guest_state.injects_in_real_mode or bool(self.vcpu.peek("guest_cr0") & CR0_PE)
 
     def interpret_one(self) -> None:
         """Perform the guest's instruction in the VMM's interpreter, its fault included; or the delivery that was interrupted.
