@@ -18,11 +18,12 @@ from .options import (
 )
 from .software_vmm import SEEN_BY_PROGRAMS, SoftwareVmm
 from .strategy import Strategy
+from .svm_vmm import SvmVmm
 from .virtual_machine import VirtualMachine
 from .vm import SoftwareVm
 
 __all__ = [
-    "HARDWARE_PATHS", "NESTED_PATHS", "SEEN_BY_PROGRAMS", "SHADOW_PATHS", "Choice", "Count", "Exit", "GuestFault", "HardwareVm",
-    "HardwareVmm", "Size", "SoftwareVm", "SoftwareVmm", "Strategy", "Switch", "Unsupported", "VirtualMachine", "VmmError",
-    "hardware_options", "nested_options", "shadow_options", "translation_options",
+    "HARDWARE_PATHS", "NESTED_PATHS", "SEEN_BY_PROGRAMS", "SHADOW_PATHS", "Choice", "Count", "Exit", "GuestFault",
+    "HardwareVm", "HardwareVmm", "Size", "SoftwareVm", "SoftwareVmm", "Strategy", "SvmVmm", "Switch", "Unsupported",
+    "VirtualMachine", "VmmError", "hardware_options", "nested_options", "shadow_options", "translation_options",
 ]  # fmt: skip

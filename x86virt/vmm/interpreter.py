@@ -287,6 +287,7 @@ class Interpreter:
         enter_level(self.processor.state, vcpu.cpl)
         flush_translations(self.processor.state)
         cpu.mark = 0
+        cpu.ticks = vm.processor.cpu.ticks  # to read a control structure takes time
 
     def load_debug_registers(self) -> None:
         """DR0 to DR3, DR6 and DR7, where they differ."""

@@ -1,8 +1,11 @@
 """A VMM on SVM: what its two techniques have in common beyond what any hardware VMM does (`HardwareVmm`).
 
-SVM names each condition by an intercept bit of its own. What it can hold is every state of a guest, real-address mode included, and
-task switches are the processor's. What it lacks in its first generations is help: neither the length of an intercepted
-instruction nor its operands are told, so that the VMM fetches and decodes it through the guest's page tables.
+SVM names each condition by an intercept bit of its own, and can hold every state of a guest, real-address mode included. What it
+lacks in its first generations is help: neither the length of an intercepted instruction nor its operands are told, so that the
+VMM fetches and decodes it through the guest's page tables.
+
+Task switches need not be intercepted, but here they are. One that an exception makes may, once the new task is current, still
+meet a page that the VMM has to fill, as the error code is pushed; then the exception cannot be injected again.
 """
 
 from typing import ClassVar
@@ -24,9 +27,9 @@ class SvmVmm(HardwareVmm):
 
     processor = "svm"
     # Interrupts of the host, and the guest's own window for virtual ones; waiting; virtual ports and registers; caches that
-    # hold the VMM's data too; a frozen x87 exception, which a PC is told of by IRQ 13; the guest's end.
+    # hold the VMM's data too; task switches; a frozen x87 exception, which a PC is told of by IRQ 13; the guest's end.
     INTERCEPTS: ClassVar[tuple[str, ...]] = (
-        "INTR", "VINTR", "CPUID", "HLT", "IOIO", "MSR", "INVD", "FERR_FREEZE", "SHUTDOWN",
+        "INTR", "VINTR", "CPUID", "HLT", "IOIO", "MSR", "INVD", "TASK_SWITCH", "FERR_FREEZE", "SHUTDOWN",
     )  # fmt: skip
 
     def set_controls(self, vm: HardwareVm) -> None:

@@ -61,10 +61,17 @@ class HardwareCrossings(Ways):
         self.see_to_time()
         vm.enter()
 
+    def enter_vmm_code(self, offset: int, stack: int) -> None:
+        """Go on in the VMM's own code, where it waits for an interrupt of its own."""
+        self.vm.control.before_idle()
+        super().enter_vmm_code(offset, stack)
+
     def settle(self) -> bool:
         """Put the guest's state into the control structure; False: the hardware cannot run it so, and the interpreter has it."""
         vm = self.vm
         vm.vcpu.write_back()
+        if vm.nested is None:
+            vm.shadow.before_entry(vm.guest_state, vm.control)
         if vm.guest_state.settle():
             return True
         if vm.injected:

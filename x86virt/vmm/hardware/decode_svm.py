@@ -6,7 +6,7 @@ The exit then has the qualification that VT-x would give it (SDM volume 3, secti
 from typing import TYPE_CHECKING
 
 from ..emulate.operands import source_word
-from ..exits import Exit, VmmError
+from ..exits import Exit, NotDirect, VmmError
 from ..instruction import Instruction, effective_address
 
 if TYPE_CHECKING:
@@ -28,8 +28,10 @@ def decoded(vm: "HardwareVm", exit: Exit) -> Instruction:
 
 
 def qualify_control_register(vm: "HardwareVm", exit: Exit) -> None:
-    """A control-register access: register and kind, the general register, LMSW's source."""
+    """A control-register access: register and kind, the general register, LMSW's source. NotDirect for SMSW."""
     instruction = decoded(vm, exit)
+    if instruction.operation not in KINDS:
+        raise NotDirect
     kind = KINDS[instruction.operation]
     exit.qualification = kind << TYPE_SHIFT
     if kind in (MOV_TO, MOV_FROM):

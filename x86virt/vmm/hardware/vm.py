@@ -41,7 +41,7 @@ from .extensions import make_control, make_guest_state, work_of_change
 from .interrupts import HardwareInterrupts
 from .launch import launch
 from .lines import hardware_lines
-from .nested import EPT, NestedMemory
+from .nested import EPT, NPT_2, NestedMemory
 from .segments import HardwareSegments
 from .transfer import can_hold, give_state
 
@@ -66,7 +66,8 @@ class HardwareVm(VirtualMachine):
     def __init__(self, machine: "Machine") -> None:
         super().__init__(machine, 0)
         self.injected = False
-        self.nested = NestedMemory(self, EPT) if machine.strategy.memory == "nested" else None
+        form = EPT if self.control.extension == "vtx" else NPT_2  # as the VMM's own paging has it
+        self.nested = NestedMemory(self, form) if machine.strategy.memory == "nested" else None
         self.segments = HardwareSegments(self)
         self.crossings = HardwareCrossings(self)
         self.interrupts = HardwareInterrupts(self)
@@ -98,7 +99,10 @@ class HardwareVm(VirtualMachine):
 
     def flush_shadow(self) -> None:
         """What lies behind the guest's frames, or its address space, may be another."""
-        self.control.flush()
+        if self.nested is None:
+            self.shadow.change_space()
+        else:
+            self.control.flush()
 
     def set_frame(self, frame: int, machine_frame: int | None, writable: bool = True) -> None:
         """What is behind a guest frame from now on."""

@@ -48,6 +48,8 @@ from .records import (
 )
 
 if TYPE_CHECKING:
+    from ..hardware.control import GuestControl
+    from ..hardware.guest_state import GuestState
     from ..virtual_machine import VirtualMachine
 
 PAGE = 4096
@@ -253,15 +255,15 @@ class ShadowMemory:
         pae = self.control.policy != DROP and self.control.mode & MODE_PAE
         return CR4_PSE | CR4_PGE | (CR4_PAE if pae else 0)
 
-    def before_entry(self) -> None:
+    def before_entry(self, guest_state: "GuestState", structure: "GuestControl") -> None:
         """Let the control structure hold what the processor is to walk, and its TLBs nothing that is no more."""
         control = self.control
-        self.vm.guest_state.shadow_root(int(control.cr3), self.format_bits)
+        guest_state.shadow_root(int(control.cr3), self.format_bits)
         if control.flush != FLUSH_NOTHING:
-            self.vm.control.flush()
+            structure.flush()
         else:
             for gla in control.flush_pages[: int(control.flush_count)]:
-                self.vm.control.flush(int(gla))
+                structure.flush(int(gla))
         control.flush, control.flush_count = FLUSH_NOTHING, 0
 
     def forget_translations(self) -> None:
