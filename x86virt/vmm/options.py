@@ -129,6 +129,7 @@ Option = Choice | Switch | Size | Count
 # arch/x86/kvm/mmu/mmu.c of Linux; last_pt_write_count before): the page is most likely no table any more, or is being filled.
 MOST_WRITES = 3
 
+VPID = Switch("vpid", "The processor tells the guest's translations from the VMM's, if it can, and keeps them.", True)
 P2M = Choice("p2m", "Which machine frames the guest has.", ("scattered", "contiguous"), "scattered")
 
 SHADOW_PATHS = (
@@ -154,6 +155,11 @@ def shadow_options(policy: str = "drop") -> tuple[Option, ...]:
     )
 
 
+def hardware_shadow_options() -> tuple[Option, ...]:
+    """The options of shadow memory that a hardware guest's processor walks."""
+    return (VPID, *shadow_options())
+
+
 def hardware_options() -> tuple[Option, ...]:
     """The options of every technique that has a virtualization extension."""
     return (
@@ -166,7 +172,7 @@ def nested_options() -> tuple[Option, ...]:
     """The options of nested paging, for every strategy that has it."""
     return (
         Switch("large_pages", "Nested tables map 2 MB or 4 MB by one entry, where machine frames lie in one piece.", True),
-        Switch("vpid", "The processor tells the guest's translations from the VMM's, if it can, and keeps them.", True),
+        VPID,
         Size("nested_size", "Memory for nested tables.", 768 << 10, 128 << 10, 768 << 10),
         P2M,
     )

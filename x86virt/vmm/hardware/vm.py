@@ -105,6 +105,14 @@ class HardwareVm(VirtualMachine):
         else:
             self.control.flush()
 
+    def shadow_fault(self, exit: Exit) -> None:
+        """A page fault: the shadow's, which lacked an entry, or the guest's own, which it is delivered."""
+        try:
+            if self.shadow.fault(exit):
+                self.reinject(exit)
+        except GuestFault as fault:
+            self.inject_exception(fault)
+
     def set_frame(self, frame: int, machine_frame: int | None, writable: bool = True) -> None:
         """What is behind a guest frame from now on."""
         super().set_frame(frame, machine_frame, writable)
@@ -145,8 +153,12 @@ class HardwareVm(VirtualMachine):
                 self.count(counted)
 
     def prepare_walk(self) -> None:
-        """The VMM is about to walk the guest's tables: the record must hold what they depend on."""
-        self.vcpu.prepare_walk()
+        """The VMM is about to walk the guest's tables: the record must hold what they depend on.
+
+        Behind a shadow it does, since what they depend on changes by the VMM's own hand alone.
+        """
+        if self.nested is not None:
+            self.vcpu.prepare_walk()
 
     def pointers(self) -> np.ndarray:
         """The four page-directory-pointer entries that PAE paging has loaded."""
