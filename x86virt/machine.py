@@ -153,7 +153,8 @@ class Machine:
         else:
             reset_devices(self.vm.boards, TICKS * self.processor.clock_hz)
             devices_as_firmware_left_them(self.vm.boards)
-            self.vm.launch(boot)
+            with self.ends_run():
+                self.vm.launch(boot)
         if self.probe is not None:
             self.probe.arm()
         self.set_up_devices()

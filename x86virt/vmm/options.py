@@ -154,6 +154,14 @@ def shadow_options(policy: str = "drop") -> tuple[Option, ...]:
     )
 
 
+def hardware_options() -> tuple[Option, ...]:
+    """The options of every technique that has a virtualization extension."""
+    return (
+        Choice("state", "How the guest's registers are moved at exits and entries.", ("lazy", "eager"), "lazy"),
+        Switch("descriptor_tables", "Loads and stores of descriptor-table registers exit, if the processor lets them.", False),
+    )
+
+
 def nested_options() -> tuple[Option, ...]:
     """The options of nested paging, for every strategy that has it."""
     return (
@@ -179,10 +187,8 @@ def translation_options() -> tuple[Option, ...]:
 
 
 # What the toolkit's parts look up, also where a strategy does not declare it: then it is the default.
-OF_TOOLKIT = {option.name: option for option in (*shadow_options(), *nested_options(), *translation_options())}
-
-
-NESTED_PATHS = ("nested_fill", "nested_table", "nested_drop")
+_ALL = (*shadow_options(), *nested_options(), *hardware_options(), *translation_options())
+OF_TOOLKIT = {option.name: option for option in _ALL}
 
 
 def split_options(name: str) -> tuple[str, list[tuple[str, str]]]:

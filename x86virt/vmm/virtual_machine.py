@@ -10,7 +10,7 @@ that nothing can take guest-physical for machine addresses.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -53,6 +53,7 @@ class VirtualMachine(ABC):
     """One guest with one virtual processor, and the parts of a VMM that all techniques share."""
 
     translation: "Translator | None" = None  # of a technique that translates
+    runs_every_mode: ClassVar[bool] = False  # the guest may run directly in real-address and virtual-8086 mode too
     segments: SegmentOperands
     crossings: Ways
     interrupts: VirtualInterrupts
@@ -172,6 +173,10 @@ class VirtualMachine(ABC):
             self.unpriced += 1
             event, ticks = EVENT_VMM_UNPRICED_HOOK, int(self.processor.cpu.price[EVENT_VMM_UNPRICED_HOOK])
         vmm_charge(self.processor.state, event, items, ticks)
+
+    def count(self, name: str, items: int = 1) -> None:
+        """Count an event that costs nothing by itself."""
+        vmm_charge(self.processor.state, EVENT_ID[name], items, 0)
 
     def reference(self, address: int) -> None:
         """A live reference of the VMM: latency above L1 is charged."""

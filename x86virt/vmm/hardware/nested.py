@@ -14,7 +14,7 @@ from ..nested.records import EPT, FIRST_PAGE, HOLE, LEVELS, NPT_2, NPT_3, RECORD
 from ..shadow.records import READ_ONLY
 
 if TYPE_CHECKING:
-    from ..virtual_machine import VirtualMachine
+    from .vm import HardwareVm
 
 __all__ = ["EPT", "NPT_2", "NPT_3", "NestedMemory", "ept_qualification"]
 
@@ -39,7 +39,7 @@ def ept_qualification(info_1: int) -> int:
 class NestedMemory:
     """The nested tables of one virtual machine, in the format `form` (records.EPT, NPT_2, NPT_3)."""
 
-    def __init__(self, vm: "VirtualMachine", form: int) -> None:
+    def __init__(self, vm: "HardwareVm", form: int) -> None:
         self.vm, self.form = vm, form
 
     @property
