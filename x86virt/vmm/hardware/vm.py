@@ -35,6 +35,7 @@ from ..stops import note_delivery
 from ..vcpu import VirtualCpu
 from ..virtual_machine import VirtualMachine
 from . import saving
+from .accounts import spent
 from .cpu import KEYS, HardwareCpu
 from .crossings import HardwareCrossings
 from .extensions import make_control, make_guest_state, work_of_change
@@ -83,6 +84,10 @@ class HardwareVm(VirtualMachine):
     def launch(self, boot: "Boot") -> None:
         """Put the processor under the VMM, the guest at its first instruction."""
         launch(self, boot)
+
+    def spent(self) -> tuple[int, int, int]:
+        """Ticks so far, and those of them that went into the control structure and into entries."""
+        return spent(self.processor)
 
     def charge_dispatch(self) -> None:
         """Charge the way from an exit to its handler."""
