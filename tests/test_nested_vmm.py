@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from nested_vmm import (
-    EDGE,
     HIGH,
     HOLE,
     HOLE_CASES,
@@ -13,12 +12,11 @@ from nested_vmm import (
     NESTED,
     accesses,
     assert_equal,
-    compare,
     lone,
     machine_of_kernel,
     profile_of,
 )
-from small_kernel import RAM_BYTES, Kernel, Step
+from small_kernel import Kernel, Step
 from test_shadow import CASES
 
 from x86virt import find_guest, find_strategy
@@ -58,7 +56,7 @@ def test_structures_where_no_memory_is(case: str, name: str) -> None:
 @pytest.mark.parametrize("name", NESTED)
 @pytest.mark.parametrize("case", CASES)
 def test_what_makes_shadows_hard(case: str, name: str) -> None:
-    """The guest's own paging is its own: the kernels of the shadow's tests are equal, and no entry is ever taken back for them."""
+    """The guest has its own paging: the kernels of the shadow tests are equal, and no entry is ever taken back."""
     assert_equal(CASES[case], name)
 
 
