@@ -133,9 +133,10 @@ def segment_of(fields: list[int]) -> SegmentState:
 
 
 def exits_of(rows: dict[str, Any]) -> dict[str, list[int]]:
-    """Counts and ticks by reason."""
+    """Counts and ticks by reason (ExitCount)."""
     return {
-        str(reason): [within(count, 0, 1 << 62), within(ticks, 0, 1 << 62)] for reason, (count, ticks) in rows.items()
+        str(reason): [within(number, 0, 1 << 62) for number in (count, ticks, control, entry)]
+        for reason, (count, ticks, control, entry) in rows.items()
     }
 
 

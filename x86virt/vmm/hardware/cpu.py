@@ -89,10 +89,14 @@ class HardwareCpu(VirtualCpu):
         """A field, for those who look on: it costs nothing and changes nothing."""
         return self.fields[key] if key in self.fields else self.guest_state.peek(key)
 
-    def begin(self) -> None:
-        """The guest was left: nothing is known of it."""
+    def forget(self) -> None:
+        """The guest goes on: nothing is known of it."""
         self.fields.clear()
         self.changed.clear()
+
+    def begin(self) -> None:
+        """The guest was left."""
+        self.forget()
         if self.eager:
             for key in GUEST_KEYS:
                 self.field(key)

@@ -37,6 +37,7 @@ from ..stops import note_delivery
 from ..vcpu import VirtualCpu
 from ..virtual_machine import VirtualMachine
 from . import saving
+from .accounts import spent
 from .cpu import KEYS, HardwareCpu
 from .crossings import HardwareCrossings
 from .extensions import make_control, make_guest_state, work_of_change
@@ -89,6 +90,10 @@ class HardwareVm(VirtualMachine):
         """Put the processor under the VMM, the guest at its first instruction."""
         launch(self, boot)
 
+    def spent(self) -> tuple[int, int, int]:
+        """Ticks so far, and those of them that went into the control structure and into entries."""
+        return spent(self.processor)
+
     def charge_dispatch(self) -> None:
         """Charge the way from an exit to its handler."""
         self.charge("exit_dispatch", 1)
@@ -97,6 +102,7 @@ class HardwareVm(VirtualMachine):
         """Enter the guest."""
         if self.nested is not None:
             self.nested.before_entry()
+        self.vcpu.forget()
         if self.control.enter() == SHUTDOWN:
             raise VmmError("the processor shut down as the VMM entered the guest")
 
