@@ -379,6 +379,7 @@ _HARDWARE_COUNTS = {
     "nested.large_entry": ("entry", "An entry of a nested table made for a page of 2 MB or 4 MB."),
     "nested.table": ("table", "A page for a nested table allocated, and cleared."),
     "nested.entry_dropped": ("entry", "An entry of a nested table taken back: its frame is another, or not to be written."),
+    "nested.eviction": ("table", "A nested table evicted, because the memory for nested tables is spent."),
     "nested.hole": ("access", "A guest's access to a guest-physical address without RAM, or to RAM that does not take writes."),
     "hardware.identity_paging": ("switch", "A guest without paging put on an identity table, since the processor's stays on."),
     "hardware.real_mode": ("switch", "A guest in real mode put into virtual-8086 mode, since the processor's own is protected."),
@@ -904,7 +905,8 @@ EVENT_NESTED_ENTRY = 333
 EVENT_NESTED_LARGE_ENTRY = 334
 EVENT_NESTED_TABLE = 335
 EVENT_NESTED_ENTRY_DROPPED = 336
-EVENT_NESTED_HOLE = 337
-EVENT_HARDWARE_IDENTITY_PAGING = 338
-EVENT_HARDWARE_REAL_MODE = 339
-EVENT_HARDWARE_REINJECTION = 340
+EVENT_NESTED_EVICTION = 337
+EVENT_NESTED_HOLE = 338
+EVENT_HARDWARE_IDENTITY_PAGING = 339
+EVENT_HARDWARE_REAL_MODE = 340
+EVENT_HARDWARE_REINJECTION = 341

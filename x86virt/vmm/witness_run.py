@@ -82,7 +82,7 @@ SCENES = (
     (TRANSLATED, "pgfault", "iterations=5", ("recover",)),
 )  # fmt: skip
 # Behind these marks the image is left.
-ENDINGS = ("trap_dispatch", "light_dispatch", "leave_ring", "idle", *DIRECT.values(), REFUSED)
+ENDINGS = ("trap_dispatch", "light_dispatch", "exit_dispatch", "leave_ring", "idle", *DIRECT.values(), REFUSED)
 OCCURRENCE = 2  # of each, the second is measured: the first may find tables that nobody has used yet
 
 
@@ -516,6 +516,7 @@ def measure(profile: "Profile") -> Prices:
     from ..guests import find_guest
     from ..machine import Machine
     from .registry import find_strategy
+    from .witness_hardware import measure_hardware
     from .witness_made import measure_made
     from .witness_shadow import measure_shadow_cache
 
@@ -533,6 +534,7 @@ def measure(profile: "Profile") -> Prices:
             raise WitnessError(f"no exit of the guest {guest} shows {', '.join(missing)}")
     prices.update(measure_shadow_cache(profile))
     prices.update(measure_made(profile))
+    prices.update(measure_hardware(profile))
     return dict(sorted(prices.items()))
 
 
