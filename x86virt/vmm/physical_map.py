@@ -68,4 +68,5 @@ class PhysicalMap:
         for frame in {*self.ruled(hidden), *self.ruled(self.seen[1])}:
             read, write = self.moved.get(frame, (int(self.vm.p2m[frame]), int(self.vm.p2m[frame])))
             self.vm.set_frame(frame, read, read == write)
+        self.vm.shadow.forget_frames()
         return True
