@@ -104,7 +104,8 @@ class NestedRig:
         if self.form != EPT:
             qualification = ept_qualification(qualification)
         self.exits += 1
-        self.nested.violation(Exit("ept_violation", 0, qualification, int(information.gla), int(information.gpa)))
+        exit = Exit("ept_violation", 0, qualification, int(information.gla), int(information.gpa))
+        assert self.nested.violation(exit) == (self.hole is None)
 
     def access(self, gla: int, kind: int = 0) -> int | None:
         """Where an access ends in machine memory, None for a hole; entries are filled on the way."""

@@ -33,7 +33,7 @@ from x86virt.profile import load_profile
 from x86virt.vmm.hardware.control import EntryFailed
 from x86virt.vmm.hardware.identity import DIRECTORY_FRAME, HOLE_FRAME, TABLE_FRAME
 from x86virt.vmm.hardware.vtx import VtxControl
-from x86virt.vmm.hardware.vtx_state import DIRECT, IDENTITY, VIRTUAL_8086
+from x86virt.vmm.hardware.vtx_state import DIRECT, IDENTITY, VIRTUAL_8086, VtxGuestState
 
 CPUID, HLT, NOP, CLI, STI, PUSHF, INT_20, INT3 = (
     b"\x0f\xa2",
@@ -150,11 +150,25 @@ def test_cr3_is_the_guests_own(machine: VtxMachine) -> None:
 
 
 def test_cr3_targets_spare_exits(machine: VtxMachine) -> None:
-    machine.control.watches_cr3 = True
-    paged(machine, mov_eax(GUEST_DIRECTORY) + MOV_CR3_EAX + mov_eax(0x21000) + MOV_CR3_EAX + CPUID)
-    machine.control.set_cr3_targets([GUEST_DIRECTORY])
+    machine.state.watch_cr3(2)
+    machine.load((0x87).to_bytes(4, "little"), 0x21000)
+    moves = b"".join(
+        mov_eax(value) + MOV_CR3_EAX for value in (GUEST_DIRECTORY, 0x21000, GUEST_DIRECTORY, 0x21000, 0x22000)
+    )
+    paged(machine, moves)
     exit = machine.run()
     assert (exit.reason, exit.qualification & 0xF, int(machine.cpu.gpr[EAX])) == ("cr_access", 3, 0x21000)
+    machine.state.write("guest_cr3", 0x21000)
+    exit = machine.step()
+    assert int(machine.cpu.gpr[EAX]) == 0x22000
+    assert machine.state.read("guest_cr3") == 0x21000
+
+
+def test_no_cr3_target_counts_while_the_guest_has_no_paging(machine: VtxMachine) -> None:
+    machine.state.watch_cr3(4)
+    machine.begin_flat(mov_eax(0x5000) + MOV_CR3_EAX, cr3=0x5000)
+    assert machine.run().reason == "cr_access"
+    assert machine.control.stored("cr3_target_count") == 0
 
 
 # -- events -------------------------------------------------------------------------------------------------------------
@@ -378,7 +392,14 @@ def test_a_saved_control_goes_on(machine: VtxMachine) -> None:
     again = VtxControl(machine.processor)
     again.restore(saved)
     assert again.save() == saved
+    state = machine.state.save()
+    machine.state = VtxGuestState(again, machine.state.tables, machine.state.note_form)
+    machine.state.restore(state)
+    assert machine.state.save() == state and machine.state.form == DIRECT
+    with pytest.raises(ValueError, match="form"):
+        machine.state.restore(state | {"held": state["held"] | {"form": "other"}})
+    machine.state.restore(state)
     with pytest.raises(ValueError, match="allows"):
         again.restore(saved | {"controls": dict.fromkeys(saved["controls"], 0)})
-    machine.control = machine.state.control = again
+    machine.control = again
     assert machine.step().reason == "cpuid"

@@ -16,6 +16,6 @@ def vmm_lines(machine: "Machine") -> list[str]:
     rows = vm.describe()
     rows.append(f"{'exits':<28}{'count':>12}{'cycles':>18}")
     exits = sorted(vm.exits.items(), key=lambda row: -row[1][1])
-    for reason, (count, ticks) in exits[:MOST_EXITS]:
+    for reason, (count, ticks, *_) in exits[:MOST_EXITS]:
         rows.append(f"  {reason:<26}{count:>12,}{ticks / 64:>18,.2f}")
     return rows

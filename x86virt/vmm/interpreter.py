@@ -200,7 +200,7 @@ class Interpreter:
             self.stop_at_ports()
             cpu.budget = min(int(host.budget), int(device_deadline(self.vm.boards)))
         cpu.retired_limit = host.retired_limit
-        if self.in_protected_mode():
+        if self.may_run_directly():
             cpu.retired_limit = min(int(host.retired_limit), self.next_look)
         self.follow_debugger()
 
@@ -218,13 +218,13 @@ class Interpreter:
         self.cpu.budget = self.vm.processor.cpu.budget
         return self.perform(single=True)
 
-    def in_protected_mode(self) -> bool:
-        """Protected mode outside virtual-8086 mode: alone there may the guest be able to run directly."""
-        return bool(self.cpu.cr0 & CR0_PE) and not self.cpu.eflags & EFLAGS_VM
+    def may_run_directly(self) -> bool:
+        """Whether the guest is in a mode in which it may be able to: without an extension only protected mode is one."""
+        return self.vm.runs_every_mode or (bool(self.cpu.cr0 & CR0_PE) and not self.cpu.eflags & EFLAGS_VM)
 
     def look(self) -> None:
         """If it is time for it, see whether the guest can run directly, and let it."""
-        if int(self.cpu.retired) < self.next_look or not self.in_protected_mode():
+        if int(self.cpu.retired) < self.next_look or not self.may_run_directly():
             return
         if not self.cpu.begun and not self.cpu.debug_pending and self.vm.can_hold(self):
             self.publish_writes()
@@ -287,6 +287,7 @@ class Interpreter:
         enter_level(self.processor.state, vcpu.cpl)
         flush_translations(self.processor.state)
         cpu.mark = 0
+        cpu.ticks = vm.processor.cpu.ticks  # to read a control structure takes time
 
     def load_debug_registers(self) -> None:
         """DR0 to DR3, DR6 and DR7, where they differ."""

@@ -12,6 +12,7 @@ from . import layout
 from .descriptor import Descriptor
 from .probe import Divergence
 from .saved_interpreter import interpreter_state
+from .saved_values import within
 from .state import SegmentState
 from .translation.saving import restore_translator, translator_state
 from .vcpu import Frame
@@ -132,9 +133,10 @@ def segment_of(fields: list[int]) -> SegmentState:
 
 
 def exits_of(rows: dict[str, Any]) -> dict[str, list[int]]:
-    """Counts and ticks by reason."""
+    """Counts and ticks by reason (ExitCount)."""
     return {
-        str(reason): [within(count, 0, 1 << 62), within(ticks, 0, 1 << 62)] for reason, (count, ticks) in rows.items()
+        str(reason): [within(number, 0, 1 << 62) for number in (count, ticks, control, entry)]
+        for reason, (count, ticks, control, entry) in rows.items()
     }
 
 
@@ -165,10 +167,3 @@ def restore_looks(machine: "Machine", rows: list[list[Any]]) -> None:
     looks = {(within(rip, 0, 0xFFFFFFFF), str(row), str(mode)): within(count, 0, 1 << 62) for rip, row, mode, count in rows}
     if machine.probe is not None:
         machine.probe.looks = Counter(looks)
-
-
-def within(value: Any, least: int, most: int) -> int:
-    """An integer between two bounds."""
-    if not isinstance(value, int) or not least <= value <= most:
-        raise ValueError(f"{value!r:.40} is not an integer from {least} to {most}")
-    return int(value)

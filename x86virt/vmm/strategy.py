@@ -56,6 +56,10 @@ class Strategy:
     def setup(self, machine: "Machine") -> None:
         """Called once, when the guest has been loaded and before it starts."""
 
+    def set_controls(self, vm: Any) -> None:
+        """Called once, before the guest first runs, where a virtualization extension runs it: what shall make it exit."""
+        return
+
     def save(self) -> dict[str, Any]:
         """What the strategy itself must keep when its machine is saved, as JSON has it; a strategy that sets attributes of
         its own overrides this and `restore`."""

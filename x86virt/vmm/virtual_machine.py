@@ -9,7 +9,8 @@ that nothing can take guest-physical for machine addresses.
 """
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -52,6 +53,7 @@ class VirtualMachine(ABC):
     """One guest with one virtual processor, and the parts of a VMM that all techniques share."""
 
     translation: "Translator | None" = None  # of a technique that translates
+    runs_every_mode: ClassVar[bool] = False  # the guest may run directly in real-address and virtual-8086 mode too
     segments: SegmentOperands
     crossings: Ways
     interrupts: VirtualInterrupts
@@ -76,7 +78,7 @@ class VirtualMachine(ABC):
         self.model_specific["has_svm"] *= SVM_DISABLED  # if it is there: CPUID tells of it, EFER.SVME cannot be set
         self.model_specific["feature_control"] = FEATURE_CONTROL_LOCK  # likewise of VMX
         self.unpriced = 0
-        self.exits: dict[str, list[int]] = {}
+        self.exits: dict[str, list[int]] = {}  # by reason: how many, and what `spent` counts of them
         policy, size = str(option("shadow")), int(option("shadow_size"))
         self.shadow = ShadowMemory(self, policy, size, int(option("shadow_writes")))
         self.devices = VirtualDevices(self)
@@ -110,7 +112,7 @@ class VirtualMachine(ABC):
 
     def handle_hook(self) -> None:
         """One exit: read it, charge the dispatch, let the strategy act, resume."""
-        before = int(self.processor.cpu.ticks)
+        before = self.spent()
         exit = self.last_exit = self.crossings.read_exit()
         self.charge_dispatch()
         try:
@@ -120,9 +122,17 @@ class VirtualMachine(ABC):
         if self.board.attention:
             self.machine.on_board()
         self.crossings.resume()
-        row = self.exits.setdefault(exit.reason, [0, 0])
-        row[0] += 1
-        row[1] += int(self.processor.cpu.ticks) - before
+        self.count_exits(exit.reason, 1, [now - then for now, then in zip(self.spent(), before, strict=True)])
+
+    def spent(self) -> tuple[int, int, int]:
+        """Ticks so far; under an extension those of them that went into its control structure and into entries."""
+        return int(self.processor.cpu.ticks), 0, 0
+
+    def count_exits(self, reason: str, count: int, ticks: Sequence[int]) -> None:
+        """Add exits of a reason, and what `spent` has grown by, to the exits by reason."""
+        row = self.exits.setdefault(reason, [0, 0, 0, 0])
+        for place, number in enumerate((count, *ticks)):
+            row[place] += number
 
     @abstractmethod
     def charge_dispatch(self) -> None:
@@ -163,6 +173,10 @@ class VirtualMachine(ABC):
             self.unpriced += 1
             event, ticks = EVENT_VMM_UNPRICED_HOOK, int(self.processor.cpu.price[EVENT_VMM_UNPRICED_HOOK])
         vmm_charge(self.processor.state, event, items, ticks)
+
+    def count(self, name: str, items: int = 1) -> None:
+        """Count an event that costs nothing by itself."""
+        vmm_charge(self.processor.state, EVENT_ID[name], items, 0)
 
     def reference(self, address: int) -> None:
         """A live reference of the VMM: latency above L1 is charged."""

@@ -14,12 +14,12 @@ from ..isa.registers import DS, EAX, EBX, ECX, ES, ESP
 from ..isa.vmx import EXIT_REASONS
 from ..processor import FLAT_DATA
 from . import layout
+from .vm import SoftwareVm
 from .witness_made import ready_machine
 from .witness_run import Measured, Prices, Witness, WitnessError, symbols
 
 if TYPE_CHECKING:
     from ..profile import Profile
-    from .vm import VirtualMachine
 
 M32 = 0xFFFFFFFF
 PAGE = 4096
@@ -38,7 +38,7 @@ REAL_MODE_STACK, REAL_MODE_CODE = 0x2000, 0x1000
 MOV_CR3_EAX = b"\x0f\x22\xd8"
 
 
-def blank_exit(vm: "VirtualMachine") -> np.ndarray:
+def blank_exit(vm: "SoftwareVm") -> np.ndarray:
     """The record of an exit, all of whose fields have been read, with what a VMM keeps beside them: one element."""
     record = np.zeros(1, layout.EXIT)
     cpu = vm.processor.cpu
@@ -57,7 +57,7 @@ def blank_exit(vm: "VirtualMachine") -> np.ndarray:
 class ExitWitness(Witness):
     """The image in the state in which a VM exit leaves the processor; `exit` is the record, one element."""
 
-    def __init__(self, vm: "VirtualMachine") -> None:
+    def __init__(self, vm: "SoftwareVm") -> None:
         for segment in (DS, ES):
             vm.processor.set_segment(segment, layout.VMM_DATA_SELECTOR, 0, M32, FLAT_DATA)
         vm.processor.cpu.gpr[ESP] = HOST_STACK
@@ -201,7 +201,7 @@ def exits_to_measure(witness: ExitWitness) -> Iterable[tuple[str, Callable[[], M
 def measure_hardware(profile: "Profile") -> Prices:
     """The prices of these paths under a profile."""
     vm = ready_machine(profile).vm
-    assert vm is not None
+    assert isinstance(vm, SoftwareVm)
     witness = ExitWitness(vm)
     prices: Prices = {path: (0, ticks_of(run(), path)) for path, run in exits_to_measure(witness)}
     prices["exit_decode"] = (0, measure_decode(witness))

@@ -239,10 +239,8 @@ class JittedExits:
 
     def count_exits(self, entry: int, count: int, ticks: int) -> None:
         """Add to the exits by reason."""
-        row = self.vm.exits.setdefault(reason_of_entry(entry), [0, 0])
-        row[0] += count
+        self.vm.count_exits(reason_of_entry(entry), count, (ticks, 0, 0))
         self.handled += count
-        row[1] += ticks
 
     def finish_fault(self) -> None:
         """A page fault was charged and looked up; what is left of it (the strategy's hook)."""

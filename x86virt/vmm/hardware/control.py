@@ -11,7 +11,7 @@ A field's values here are the *hardware's*. What the guest believes to have is `
 """
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...core.entries import all_eflags
 from ...core.layout import ROOT
@@ -182,6 +182,14 @@ class GuestControl(ABC):
         """Put the guest behind an instruction that was performed for it: what STI or MOV SS held off is over."""
         self.write("guest_rip", self.read("guest_rip") + length & 0xFFFFFFFF)
         self.end_shadow()
+
+    @abstractmethod
+    def save(self) -> dict[str, Any]:
+        """What is not in machine RAM, as JSON has it."""
+
+    @abstractmethod
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take back what `save` gave. Raises ValueError for what it never gives."""
 
     @abstractmethod
     def end_shadow(self) -> None:

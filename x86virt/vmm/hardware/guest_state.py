@@ -5,8 +5,8 @@ structure then cannot say. `read`, `write` and `peek` go by the keys of `GuestCo
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...core.entries import all_eflags
 from ...isa.registers import CR0_PG, CR0_WP, CR4_PAE, CR4_PGE, CR4_PSE, EFER_NXE, N_SEGMENTS
@@ -65,11 +65,14 @@ class Held:
 class GuestState:
     """What the guest believes, for an extension that can hold every state of a guest (SVM)."""
 
+    held_as: ClassVar[type[Held]] = Held
+    injects_in_real_mode: ClassVar[bool] = True  # an entry delivers events to a guest in real-address mode too
+
     def __init__(self, control: GuestControl) -> None:
         self.control = control
         self.own: dict[str, int] = {}
         self.pending: dict[str, int] = {}  # control registers that were written, until `settle`
-        self.held = Held()
+        self.held = self.held_as()
         self.root: int | None = None  # of the shadow, where memory is shadowed
         self.root_cr4 = 0
         self.unsettled = True  # something was written that may ask for another way to hold the guest
@@ -154,3 +157,35 @@ class GuestState:
         """Write a field of the structure unless it has that value."""
         if self.control.stored(key) != value:
             self.control.write(key, value)
+
+    # -- saved machines ---------------------------------------------------------------------------------------------
+
+    def save(self) -> dict[str, Any]:
+        """What is kept here, as JSON has it."""
+        return {
+            "own": dict(self.own), "pending": dict(self.pending), "held": asdict(self.held),
+            "root": self.root, "root_cr4": self.root_cr4, "unsettled": self.unsettled,
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take back what `save` gave. Raises KeyError, TypeError or ValueError for anything else."""
+        self.own, self.pending = registers(state["own"]), registers(state["pending"])
+        held = dict(state["held"])
+        parts: dict[str, Any] = {"form": str(held.pop("form"))} if "form" in held else {}
+        cr3 = held.pop("cr3")
+        self.held = self.held_as(cr3=None if cr3 is None else register(cr3), **registers(held), **parts)
+        self.root = None if state["root"] is None else register(state["root"])
+        self.root_cr4 = register(state["root_cr4"])
+        self.unsettled = bool(state["unsettled"])
+
+
+def register(value: Any) -> int:
+    """A number that a register holds. Raises ValueError or TypeError."""
+    if not 0 <= int(value) < 1 << 64:
+        raise ValueError(f"{value} is no register's value")
+    return int(value)
+
+
+def registers(values: dict[str, Any]) -> dict[str, int]:
+    """Such numbers by key."""
+    return {str(key): register(value) for key, value in values.items()}

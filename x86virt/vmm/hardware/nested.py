@@ -14,7 +14,7 @@ from ..nested.records import EPT, FIRST_PAGE, HOLE, LEVELS, NPT_2, NPT_3, RECORD
 from ..shadow.records import READ_ONLY
 
 if TYPE_CHECKING:
-    from ..virtual_machine import VirtualMachine
+    from .vm import HardwareVm
 
 __all__ = ["EPT", "NPT_2", "NPT_3", "NestedMemory", "ept_qualification"]
 
@@ -39,7 +39,7 @@ def ept_qualification(info_1: int) -> int:
 class NestedMemory:
     """The nested tables of one virtual machine, in the format `form` (records.EPT, NPT_2, NPT_3)."""
 
-    def __init__(self, vm: "VirtualMachine", form: int) -> None:
+    def __init__(self, vm: "HardwareVm", form: int) -> None:
         self.vm, self.form = vm, form
 
     @property
@@ -77,14 +77,15 @@ class NestedMemory:
         paging may have."""
         return self.form != EPT or bool(self.vm.processor.cpu.nested.pages_2m)
 
-    def violation(self, exit: Exit) -> None:
-        """An EPT violation or nested page fault: a page that was not mapped yet, or an access that no memory takes."""
+    def violation(self, exit: Exit) -> bool:
+        """An EPT violation or nested page fault: a page that was not mapped yet (True), or an access that no memory takes."""
         write = exit.qualification & EPT_WRITE != 0
         visited = int(calls.nested_fill(self.vm.processor.state, self.vm.processor.memory, exit.gpa, int(write)))
         self.vm.charge("nested_fill", visited)
         self.charge_work()
         if visited == HOLE:
             self.vm.on_physical_hole(exit, exit.gpa, write)
+        return visited != HOLE
 
     def drop(self, frame: int) -> None:
         """What is at a guest frame has changed: the p2m's entry in machine RAM, or what is shown there."""

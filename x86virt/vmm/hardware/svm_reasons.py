@@ -6,7 +6,6 @@ What only decode assists would tell (the register of a MOV CR, the address of IN
 from typing import TYPE_CHECKING
 
 from ...isa import svm
-from ...isa.registers import PF_I, PF_W
 from ...isa.vectors import (
     BP,
     DB,
@@ -19,6 +18,7 @@ from ...isa.vectors import (
     PF,
 )
 from ..exits import ERROR_CODE_VECTORS, Exit
+from .nested import ept_qualification
 
 if TYPE_CHECKING:
     from .svm_control import SvmControl
@@ -30,9 +30,6 @@ KINDS = {
     svm.TYPE_SOFTWARE_INTERRUPT: KIND_SOFTWARE_INTERRUPT,
 }
 BY_CALL, BY_IRET, BY_JUMP, BY_EVENT = range(4)  # sources of a task switch
-# Of an EPT violation's qualification: the access, that there was a linear address, that it was the final one.
-READ, WRITE, FETCH, LINEAR_FINAL = 1, 2, 4, 1 << 8
-NPF_FINAL = 1 << 32
 DR6_CONDITIONS = 0xE00F
 
 
@@ -95,9 +92,7 @@ def describe_nested_fault(control: "SvmControl", exit: Exit) -> None:
     """A nested page fault, as an EPT violation."""
     information = control.get(svm.VMCB_EXIT_INFO_1)
     exit.gpa = control.get(svm.VMCB_EXIT_INFO_2) | control.get(svm.VMCB_EXIT_INFO_2 + 4) << 32
-    exit.qualification = WRITE if information & PF_W else FETCH if information & PF_I else READ
-    if control.get(svm.VMCB_EXIT_INFO_1 + 4) & NPF_FINAL >> 32:
-        exit.qualification |= LINEAR_FINAL
+    exit.qualification = ept_qualification(information | control.get(svm.VMCB_EXIT_INFO_1 + 4) << 32)
 
 
 def describe_task_switch(control: "SvmControl", exit: Exit) -> None:

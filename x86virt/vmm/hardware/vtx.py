@@ -69,7 +69,6 @@ class VtxControl(GuestControl):
         self.started = self.launched = False
         self.ept_pointer = self.vpid = 0
         self.exceptions = 0  # that the technique wants to exit
-        self.watches_cr3 = False  # the technique wants CR3-load exiting whatever the guest's paging
         self.region = region_address(VMCS_REGION)
         for place, length in ((IO_BITMAPS, 2 * PAGE_BYTES), (MSR_BITMAPS, PAGE_BYTES)):
             processor.write_physical(region_address(place), b"\xff" * length)
@@ -342,7 +341,7 @@ class VtxControl(GuestControl):
         return {
             "controls": dict(self.controls.values), "started": self.started, "launched": self.launched,
             "ept_pointer": self.ept_pointer, "vpid": self.vpid, "early": dict(self.early),
-            "exceptions": self.exceptions, "watches_cr3": self.watches_cr3,
+            "exceptions": self.exceptions,
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -356,5 +355,5 @@ class VtxControl(GuestControl):
         self.controls.values = {field: int(value) for field, value in controls.items()}
         self.started, self.launched = bool(state["started"]), bool(state["launched"])
         self.ept_pointer, self.vpid = int(state["ept_pointer"]), int(state["vpid"])
-        self.exceptions, self.watches_cr3 = int(state["exceptions"]), bool(state["watches_cr3"])
+        self.exceptions = int(state["exceptions"])
         self.early = {key: int(value) for key, value in state["early"].items() if key in SLOT}

@@ -8,6 +8,7 @@ neither way is the interpreter's until it can.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from ...isa.registers import (
     AR_UNUSABLE,
@@ -28,7 +29,7 @@ from ...isa.registers import (
 )
 from ..state import SegmentState
 from .control import SEGMENT_KEYS, TABLE_KEYS
-from .guest_state import CR0, CR3, CR4, SHADOW_CR0, SHADOW_CR4, GuestState, Held, Situation
+from .guest_state import CR0, CR3, CR4, SHADOW_CR0, SHADOW_CR4, GuestState, Held, Situation, register
 from .identity import IdentityTables
 from .vtx import VtxControl
 from .vtx_segments import (
@@ -84,6 +85,8 @@ class VtxGuestState(GuestState):
     """What the guest believes, over a VMCS."""
 
     control: VtxControl
+    held_as: ClassVar[type[Held]] = HeldByVtx
+    injects_in_real_mode: ClassVar[bool] = False
 
     def __init__(
         self, control: VtxControl, tables: IdentityTables | None, note_form: Callable[[str, str], None]
@@ -93,8 +96,9 @@ class VtxGuestState(GuestState):
         `note_form` is told of each change of the form: the one before (empty at first) and the one that begins.
         """
         super().__init__(control)
-        self.held: Held = HeldByVtx()
         self.tables, self.note_form = tables, note_form
+        self.most_targets: int | None = None
+        self.targets: list[int] = []
 
     @property
     def form(self) -> str:
@@ -160,9 +164,35 @@ class VtxGuestState(GuestState):
             self.change_form(before, held)
         super().hold(held)
         self.control.believe(self.own[CR0], self.own[CR4])
-        exits = held.cr3 is not None or self.control.watches_cr3
-        self.control.set_control("CR3-load exiting", exits)
+        self.control.set_control("CR3-load exiting", held.cr3 is not None or self.most_targets is not None)
         self.control.set_control("CR3-store exiting", held.cr3 is not None)
+        if self.most_targets is not None:
+            self.choose_targets()
+
+    def watch_cr3(self, most_targets: int) -> None:
+        """Let MOV to CR3 exit though the guest's CR3 is its own, but for the values loaded last: as many as are wanted and
+        the processor supports."""
+        self.most_targets = min(most_targets, self.control.most_cr3_targets)
+        self.unsettled = True
+
+    def choose_targets(self) -> None:
+        """The CR3-target values; none while CR3 is the VMM's, since then every load must exit."""
+        assert self.most_targets is not None
+        value = self.own[CR3]
+        self.targets = [value, *(other for other in self.targets if other != value)][: self.most_targets]
+        self.control.set_cr3_targets(sorted(self.targets) if self.held.cr3 is None else [])
+
+    def save(self) -> dict[str, Any]:
+        """What is kept here, as JSON has it."""
+        return super().save() | {"most_targets": self.most_targets, "targets": list(self.targets)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take back what `save` gave."""
+        super().restore(state)
+        self.most_targets = None if state["most_targets"] is None else register(state["most_targets"])
+        self.targets = [register(value) for value in state["targets"]]
+        if self.form not in ("", DIRECT, IDENTITY, VIRTUAL_8086):
+            raise ValueError(f"{self.form!r:.40} is no form in which a guest is held")
 
     def change_form(self, before: str, held: HeldByVtx) -> None:
         """Put the segments into or out of the form of virtual-8086 mode; show or hide the identity tables."""

@@ -48,6 +48,8 @@ from .records import (
 )
 
 if TYPE_CHECKING:
+    from ..hardware.control import GuestControl
+    from ..hardware.guest_state import GuestState
     from ..virtual_machine import VirtualMachine
 
 PAGE = 4096
@@ -182,11 +184,14 @@ class ShadowMemory:
     def pointers(self, entries: np.ndarray) -> None:
         self.vm.vcpu.record["pdpte"][:] = np.array(entries, dtype="<u8").view("<u4")
 
-    def fault(self, exit: Exit) -> None:
-        """A page fault of the processor: the guest's own (GuestFault), a missing entry, or a write to a traced frame."""
+    def fault(self, exit: Exit) -> bool:
+        """A page fault of the processor: the guest's own (GuestFault), a missing entry, or a write to a traced frame.
+
+        Whether the entry is there now, so that the guest can make the access again; else it was made for it.
+        """
         write, user = self.access(exit)
         self.vm.charge("shadow_fill", 1)  # the walk is the larger part of it, also where the guest's tables refuse
-        self.finish_fault(exit, self.fill(exit.gla, write, user))
+        return self.finish_fault(exit, self.fill(exit.gla, write, user))
 
     def access(self, exit: Exit) -> tuple[int, int]:
         """Of the access that faulted: whether it writes, and whether it was the user's.
@@ -197,8 +202,8 @@ class ShadowMemory:
             return int(exit.error & PF_W != 0), int(exit.error & PF_U != 0)
         return int(exit.qualification & PF_W != 0), int(self.vm.vcpu.cpl == 3)
 
-    def finish_fault(self, exit: Exit, outcome: int) -> None:
-        """What a fill has not done for a page fault."""
+    def finish_fault(self, exit: Exit, outcome: int) -> bool:
+        """What a fill has not done for a page fault; whether the guest can make the access again."""
         write, user = self.access(exit)
         frame = int(self.control.gpa) >> 12
         if outcome == TRACED and self.let_out_of_sync(frame):
@@ -213,6 +218,7 @@ class ShadowMemory:
             raise GuestFault(PF, int(self.control.error), exit.gla)
         if outcome == HOLE:
             self.vm.on_physical_hole(exit, int(self.control.gpa), bool(write))
+        return outcome == FILLED
 
     def fill(self, gla: int, write: int, user: int) -> int:
         """Map the page of one access; how that ended (records.FILLED ...)."""
@@ -253,15 +259,15 @@ class ShadowMemory:
         pae = self.control.policy != DROP and self.control.mode & MODE_PAE
         return CR4_PSE | CR4_PGE | (CR4_PAE if pae else 0)
 
-    def before_entry(self) -> None:
+    def before_entry(self, guest_state: "GuestState", structure: "GuestControl") -> None:
         """Let the control structure hold what the processor is to walk, and its TLBs nothing that is no more."""
         control = self.control
-        self.vm.guest_state.shadow_root(int(control.cr3), self.format_bits)
+        guest_state.shadow_root(int(control.cr3), self.format_bits)
         if control.flush != FLUSH_NOTHING:
-            self.vm.control.flush()
+            structure.flush()
         else:
             for gla in control.flush_pages[: int(control.flush_count)]:
-                self.vm.control.flush(int(gla))
+                structure.flush(int(gla))
         control.flush, control.flush_count = FLUSH_NOTHING, 0
 
     def forget_translations(self) -> None:
