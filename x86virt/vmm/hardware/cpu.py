@@ -103,7 +103,7 @@ class HardwareCpu(VirtualCpu):
 
     def write_back(self) -> None:
         """The guest is about to be entered."""
-        for key in GUEST_KEYS if self.eager else tuple(self.changed):
+        for key in dict.fromkeys((*GUEST_KEYS, *self.changed)) if self.eager else tuple(self.changed):
             self.guest_state.write(key, self.field(key))
         self.changed.clear()
 
