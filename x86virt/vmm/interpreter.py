@@ -99,6 +99,7 @@ class Interpreter:
         cpu = self.cpu
         cpu.budget = cpu.retired_limit = NEVER
         cpu.begun = 1  # the boundary before it is over: it trapped
+        cpu.probe_skip = cpu.probe_on  # and a recorder sees what it does to the devices
         generation = int(cpu.tlb_generation)
         outcome = self.perform(single=True)
         self.finish(outcome, int(cpu.tlb_generation) != generation or self.was_invalidation())
