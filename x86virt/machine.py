@@ -57,6 +57,21 @@ class Region:
     ledger: Ledger
     exits: dict[str, ExitCount] = field(default_factory=dict)
 
+    def __add__(self, other: "Region") -> "Region":
+        """Both parts of a region that the guest marked in parts."""
+        exits = dict(self.exits)
+        for reason, (count, ticks) in other.exits.items():
+            earlier = exits.get(reason, (0, 0))
+            exits[reason] = (earlier[0] + count, earlier[1] + ticks)
+        return Region(
+            number=self.number,
+            iterations=self.iterations + other.iterations,
+            instructions=self.instructions + other.instructions,
+            ticks=self.ticks + other.ticks,
+            ledger=self.ledger + other.ledger,
+            exits=exits,
+        )
+
 
 @dataclass
 class RunResult:

@@ -125,6 +125,7 @@ SUITE_SENTENCES = {
     "syscall": "the system call round trip",
     "unix": "what lmbench measures, on a small Unix-like kernel: calls, processes, pipes, pages, signals",
     "optimisations": "what each choice of a software VMM buys: one table of kernels under each, over the bare machine",
+    "vmexit": "each kind of VM exit alone, on every profile with the hardware",
     "micro": "one event each: calls, faults, page tables, ports, address spaces, interrupts",
     "speed": "the emulator itself, in host time",
 }
@@ -147,6 +148,10 @@ def suite(name: str) -> tuple[Benchmark, ...]:
         from .optimisations import benchmarks
 
         return benchmarks()
+    if name == "vmexit":
+        from .vmexit import benchmarks as kinds
+
+        return kinds()
     names = suite_names()
     advice = f"use one of {', '.join(names)}{near_matches(name, names)}"
     raise SuiteError(f"suite {show(name)}", "no such suite", advice)
