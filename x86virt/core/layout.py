@@ -449,7 +449,6 @@ CPU = np.dtype(
         ("ledger_ticks", "i8", (N_EVENTS, N_MODES)),
         ("price", "i8", N_EVENTS),  # ticks
         # address translation
-        ("padding", "i8", 2),
         ("bank", "i8"),  # FRONT_SLOTS when CPL is 3, else 0
         ("front_generation", "i8"),
         ("fetch_generation", "i8"),
