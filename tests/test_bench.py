@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from x86virt import optimisations, speed
-from x86virt.api import DEFAULT_PROFILE, bench, make_setup
+from x86virt import optimisations, speed, vmexit
+from x86virt.api import DEFAULT_PROFILE, bench, by_number, make_setup
 from x86virt.cli import main
-from x86virt.guests import guests
+from x86virt.guests import find_guest, guests
 from x86virt.isa.events import MODE_NAMES
 from x86virt.profile import load_profile
 from x86virt.speed import (
@@ -23,12 +23,12 @@ from x86virt.speed import (
     time_phases,
     without_sysenter,
 )
-from x86virt.suites import measure, suite
+from x86virt.suites import Row, measure, suite
 
 BOTH = ("native", "trap-and-emulate")
 
 
-@pytest.mark.parametrize("name", ["syscall", "micro", "optimisations"])
+@pytest.mark.parametrize("name", ["syscall", "micro", "optimisations", "vmexit"])
 def test_every_benchmark_names_a_region_that_its_guest_has(name: str) -> None:
     for benchmark in suite(name):
         assert 0 <= benchmark.region < len(guests()[benchmark.guest].regions)
@@ -58,6 +58,57 @@ def test_the_table_of_optimisations_shows_what_each_choice_buys() -> None:
     assert "native, cycles" in text and "binary-translation,chaining=off" in text
     assert all(benchmark.sentence in text for benchmark in kernels)
     assert set(optimisations.UNIX_ROWS) <= {benchmark.name for benchmark in optimisations.benchmarks()}
+
+
+def kinds(strategies: tuple[str, ...], profile: str) -> dict[tuple[str, str], Row]:
+    """The rows of `vmexit` on one profile by kind and strategy, few iterations."""
+    rows = measure(suite("vmexit"), [make_setup(strategy, profile) for strategy in strategies], 10)
+    return {(row.benchmark, row.strategy): row for row in rows}
+
+
+def test_each_kind_of_exit_is_alone_in_its_region() -> None:
+    """Natively each region has its own event once an iteration, and no region holds any other of them."""
+    rows = kinds(("native",), "k10_barcelona")
+    own = {
+        "cpuid": "ins.cpuid_leaf0", "vmcall": "sys.exc_same_cpl", "invalid opcode": "sys.exc_same_cpl",
+        "port in": "sys.in_port_lpc", "port out": "sys.out_port_lpc", "MSR read": "sys.rdmsr", "MSR write": "sys.wrmsr",
+        "INVLPG": "sys.invlpg", "CR3 write": "sys.mov_cr3_write", "CR0 write": "sys.mov_cr0_write",
+        "page fault": "sys.exc_same_cpl", "HLT": "sys.hlt_wake", "EPT violation": "walk.native",
+        "interrupt window": "sys.ext_interrupt_delivery", "descriptor table": "sys.lidt",
+    }  # fmt: skip
+    assert own.keys() == {benchmark.name for benchmark in suite("vmexit")}
+    for (kind, _), row in rows.items():
+        assert row.outcome == "done" and row.iterations == 10, kind
+        also = {"walk.native", "sys.ext_interrupt_delivery" if kind == "HLT" else own[kind], own[kind]}
+        assert row.events[own[kind]].count == pytest.approx(1, abs=0.2), kind
+        assert not (set(own.values()) - also) & {event for event, cell in row.events.items() if cell.count >= 0.5}, kind
+
+
+def test_a_region_that_is_marked_in_parts_is_summed() -> None:
+    """The region of HLT begins and ends ten times; what its parts cost is what the row says, all iterations together."""
+    result = make_setup("native").run(find_guest("exits"), "iterations=10")
+    parts = [region for region in result.regions if region.number == 11]
+    assert len(parts) == 10 and all(part.iterations == 1 for part in parts)
+    whole = by_number(result.regions)[11]
+    assert (whole.iterations, whole.ticks) == (10, sum(part.ticks for part in parts))
+    assert whole.ledger.total_ticks() == whole.ticks and whole.instructions == sum(part.instructions for part in parts)
+
+
+def test_the_table_of_vmexit_says_what_exits_and_what_has_no_hardware() -> None:
+    """A software VMM stands for the others; a strategy that cannot run is a line beneath its profile's table."""
+    rows = [*kinds(("native", "trap-and-emulate"), "p4_prescott").values()]
+    lacking = [
+        Row("vmexit", row.benchmark, row.sentence, "vtx-ept", row.profile, 10, "unsupported: no such hardware")
+        for row in rows
+        if row.strategy == "native"
+    ]
+    file = io.StringIO()
+    Console(file=file, width=150).print(vmexit.show_vmexit([*rows, *lacking]))
+    text = file.getvalue()
+    assert text.count("vtx-ept: unsupported: no such hardware") == 1 and "p4_prescott" in text
+    by_kind = {line.split("  ")[0].strip(): line.split() for line in text.splitlines() if " x " in line}
+    assert by_kind.keys() == {name for name, _ in vmexit.KINDS}
+    assert by_kind["cpuid"][-2:] == ["0", "0"] and by_kind["port in"][-2] == "1"
 
 
 def test_figures_of_a_row_add_up() -> None:

@@ -20,8 +20,8 @@ TRANSLATION = "binary-translation"
 OF_A_TRANSLATOR = ("light_dispatch", "callout", "recover", "enter_cache", "direct_port", "direct_store")
 TECHNIQUES = ("trap-and-emulate", TRANSLATION)
 GUESTS = {
-    "alu": "2", "callret": "20", "clock": "10", "cr3switch": "10", "divzero": "30", "hello": "1", "hello_pse": "1", "irq": "2",
-    "pgfault": "20", "portio": "30", "ptemod": "20", "stealth": "1", "syscall": "30", "tasks": "3", "truefault": "30",
+    "alu": "2", "callret": "20", "clock": "10", "cr3switch": "10", "divzero": "30", "exits": "5", "hello": "1", "hello_pse": "1",
+    "irq": "2", "pgfault": "20", "portio": "30", "ptemod": "20", "stealth": "1", "syscall": "30", "tasks": "3", "truefault": "30",
 }  # fmt: skip
 BUDGET = 400_000_000
 MEMORY_BYTES = 8 << 20

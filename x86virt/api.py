@@ -266,7 +266,15 @@ def run_setup(setup: Setup, guest: str, command_line: str) -> "tuple[str, dict[i
         return f"unsupported: {error.what}", {}
     if not passed(result.outcome, result.exit_code):
         return result.outcome, {}
-    return "done", {region.number: region for region in result.regions}
+    return "done", by_number(result.regions)
+
+
+def by_number(regions: "Sequence[Region]") -> "dict[int, Region]":
+    """Regions by number; what a guest marked several times under one number is one region of all their iterations."""
+    found: dict[int, Region] = {}
+    for region in regions:
+        found[region.number] = found[region.number] + region if region.number in found else region
+    return found
 
 
 def passed(outcome: str, exit_code: int | None) -> bool:

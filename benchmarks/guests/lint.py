@@ -30,7 +30,7 @@ INNOCUOUS_MNEMONICS = frozenset(
     """mov movzx movsx lea push pop pushal popal xchg add adc sub sbb inc dec neg cmp and or xor not test
     shl shr sar rol ror mul imul div idiv cdq bt bts btr bsf bsr bswap xadd cmpxchg
     jmp call ret leave loop jecxz nop cld std stc clc cmc
-    movsb movsd stosb stosd lodsb lodsd scasb cmpsb cpuid rdtsc int3 ud2 sysenter""".split()
+    movsb movsd stosb stosd lodsb lodsd scasb cmpsb cpuid rdtsc int3 ud2 vmcall vmmcall sysenter""".split()
 ) | {f"{prefix}{condition}" for prefix in ("j", "set", "cmov") for condition in CONDITIONS}
 TRAPPING_MNEMONICS = frozenset(
     "cli sti hlt in out lgdt lidt lldt ltr lmsw clts invlpg wbinvd rdmsr wrmsr sysexit ljmp int iretd".split()

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from .options import ALL, machine_options, make_setups, strategy_option
+from ..api import Setup
+from .options import ALL, given, machine_options, make_setups, strategy_option
 from .output import SCHEMA_VERSION, get_ready, say, show, status_of_rows, write_json
 
 
@@ -18,31 +19,44 @@ from .output import SCHEMA_VERSION, get_ready, say, show, status_of_rows, write_
 def bench_command(
     suite: str, strategies: Sequence[str], json_file: str | None, iterations: int | None, cold: bool, **machine: Any
 ) -> int:
-    """Run the benchmarks of SUITE (syscall, unix, micro, optimisations, speed) and say where the cycles went.
+    """Run the benchmarks of SUITE (syscall, unix, micro, optimisations, vmexit, speed) and say where the cycles went.
 
-    `optimisations` runs the software VMMs with each choice off, or made otherwise, unless strategies are named.
+    `optimisations` runs the software VMMs with each choice off, or made otherwise, unless strategies are named; `vmexit`
+    the hardware-assisted ones, on every profile unless one is named.
     """
-    from ..optimisations import NAME, STRATEGIES, show_optimisations
+    from ..optimisations import NAME as OPTIMISATIONS
+    from ..optimisations import STRATEGIES as CHOICES
+    from ..optimisations import show_optimisations
+    from ..report import show_suite
     from ..suites import measure
     from ..suites import suite as suite_named
+    from ..vmexit import NAME as VMEXIT
+    from ..vmexit import STRATEGIES as ASSISTED
+    from ..vmexit import show_vmexit
 
     if suite == "speed":
         return bench_speed(strategies, json_file, cold, machine)
     if cold:
         raise click.UsageError("--cold is for `bench speed`")
     benchmarks = suite_named(suite)
-    if suite == NAME and tuple(strategies) == (ALL,):
-        strategies = STRATEGIES
-    setups = make_setups(strategies, machine)
+    if tuple(strategies) == (ALL,):
+        strategies = {OPTIMISATIONS: CHOICES, VMEXIT: ASSISTED}.get(suite, strategies)
+    setups = setups_on_all_profiles(strategies, machine) if suite == VMEXIT else make_setups(strategies, machine)
     get_ready()
     rows = measure(benchmarks, setups, iterations, say)
     if json_file is not None:
         write_json(json_file, {"schema_version": SCHEMA_VERSION, "rows": [row.as_json() for row in rows]})
     else:
-        from ..report import show_suite
-
-        show(show_optimisations(rows) if suite == NAME else show_suite(rows))
+        show({OPTIMISATIONS: show_optimisations, VMEXIT: show_vmexit}.get(suite, show_suite)(rows))
     return status_of_rows([row.outcome for row in rows], len(setups))
+
+
+def setups_on_all_profiles(strategies: Sequence[str], machine: dict[str, Any]) -> list[Setup]:
+    """A setup for each strategy on each shipped profile, or on the one that was named."""
+    from ..profile import profile_names
+
+    names = [machine["profile"]] if given("profile") else profile_names()
+    return [setup for name in names for setup in make_setups(strategies, machine | {"profile": name})]
 
 
 def bench_speed(strategies: Sequence[str], json_file: str | None, cold: bool, machine: dict[str, Any]) -> int:

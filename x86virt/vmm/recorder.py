@@ -16,7 +16,7 @@ from ..isa.registers import ECX
 
 if TYPE_CHECKING:
     from ..machine import Machine
-    from .vm import VirtualMachine
+    from .virtual_machine import VirtualMachine
 
 
 Place = tuple[int, int, int | None, int]  # n, EIP, iterations left, tick
@@ -152,9 +152,9 @@ class Recorder:
 
         While one instruction is let write a traced frame, it is in the middle of that instruction.
         """
-        open_window = bool(vm.vcpu.interrupt_flag) and not vm.interrupts.must_step()
+        open_window = vm.interrupts.is_open()
         if open_window and device_advance(vm.boards, vm.processor.cpu.ticks):
-            self.log.missed.append((int(vm.processor.cpu.retired), vm.vcpu.frame.eip))
+            self.log.missed.append((int(vm.processor.cpu.retired), vm.eip()))
 
 
 def iterations_left(vm: "VirtualMachine") -> int | None:
