@@ -170,7 +170,7 @@ def comparison_of(start: Start, pair: Pair, checkpoints: int, report: list[str],
         if not report:
             report = outcomes(bare, pair.other)
     log = pair.recorder.log
-    inputs = (len(log.deliveries), len(log.reads)) if pair.follower is not None else (0, 0)
+    inputs = (len(log.deliveries), log.time_reads) if pair.follower is not None else (0, 0)
     return Comparison(
         not report, checkpoints, report, bare.result(), pair.other.result(), found(pair.other), *inputs
     )
