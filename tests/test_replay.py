@@ -19,8 +19,9 @@ from x86virt.guests import find_guest
 from x86virt.isa.registers import EFLAGS_IF
 from x86virt.machine import Machine
 from x86virt.replay import Replay, ReplayError, log_object, parse_log, read_log, record, replay, write_log
+from x86virt.start.boot import Bootable
 from x86virt.vmm import VirtualMachine
-from x86virt.vmm.recorder import Clock, Delivery, InputLog, TimeRead
+from x86virt.vmm.recorder import Delivery, InputLog
 
 MEMORY = 8 << 20
 GUESTS = {"irq": "iterations=2", "clock": "iterations=20", "hello": "", "pgfault": "iterations=3"}
@@ -110,9 +111,14 @@ def without(log: InputLog, kind: type, place: int) -> InputLog:
 
 
 def refusal(guest: str, log: InputLog) -> str:
-    """Why the bare machine refuses a log."""
+    """Why the bare machine refuses a log of a shipped guest."""
+    return why_refused(setup_of("native"), find_guest(guest), log)
+
+
+def why_refused(setup: Setup, image: Bootable, log: InputLog) -> str:
+    """Why the bare machine refuses a log, in one line."""
     with pytest.raises(ReplayError) as caught:
-        replayed(guest, log)
+        replay(setup, image, log)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

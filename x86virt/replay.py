@@ -234,6 +234,14 @@ def record(
     setup: Setup, image: Bootable, command_line: str = "", conversation: "Conversation | None" = None
 ) -> tuple[RunResult, InputLog]:
     """Run a guest under a strategy and keep what it was given. Raises what `Setup.run` raises."""
+    machine, log = record_machine(setup, image, command_line, conversation)
+    return machine.result(), log
+
+
+def record_machine(
+    setup: Setup, image: Bootable, command_line: str = "", conversation: "Conversation | None" = None
+) -> tuple[Machine, InputLog]:
+    """The same; the machine at its end, its disks closed."""
     with strategy_errors(setup.name):
         machine = setup.machine()
         try:
@@ -261,7 +269,7 @@ def record(
         "outcome": result.outcome,
         "instructions": result.instructions,
     }
-    return result, recorder.log
+    return machine, recorder.log
 
 
 def digests(machine: Machine) -> list[str]:
