@@ -28,8 +28,8 @@ from x86virt.vmm import (
     SEEN_BY_PROGRAMS,
     Exit,
     GuestFault,
+    SoftwareVm,
     SoftwareVmm,
-    VirtualMachine,
     shadow_options,
     translation_options,
 )
@@ -61,7 +61,7 @@ class BinaryTranslation(SoftwareVmm):
 
     # -- callouts of translated code ---------------------------------------------------------------------------------
 
-    def on_sensitive_instruction(self, vm: VirtualMachine, exit: Exit) -> None:
+    def on_sensitive_instruction(self, vm: SoftwareVm, exit: Exit) -> None:
         """An instruction that the translator left to the VMM: it is performed on the virtual processor.
 
         One that is not sensitive, but that no sequence does as the guest's segments are, goes through the interpreter.
@@ -73,41 +73,41 @@ class BinaryTranslation(SoftwareVmm):
         except GuestFault as fault:
             vm.inject_exception(fault)
 
-    def on_adapted_write(self, vm: VirtualMachine, exit: Exit) -> None:
+    def on_adapted_write(self, vm: SoftwareVm, exit: Exit) -> None:
         """An instruction that has often faulted because it wrote traced memory: it is performed without a fault."""
         vm.translator.simulate_write()
 
-    def on_port_access(self, vm: VirtualMachine, exit: Exit) -> None:
+    def on_port_access(self, vm: SoftwareVm, exit: Exit) -> None:
         """IN or OUT of the guest's kernel: the translator has decoded it, the virtual device answers."""
         vm.translator.access_port()
 
-    def on_unchained_jump(self, vm: VirtualMachine, exit: Exit) -> None:
+    def on_unchained_jump(self, vm: SoftwareVm, exit: Exit) -> None:
         """A jump is taken for the first time: as the guest goes on, its target is translated, and the jump goes there."""
 
-    def on_lookup_miss(self, vm: VirtualMachine, exit: Exit) -> None:
+    def on_lookup_miss(self, vm: SoftwareVm, exit: Exit) -> None:
         """An indirect transfer to an address that the hash table lacks, and will have when the guest goes on."""
         vm.translator.count("lookup_miss")
 
-    def on_begin(self, vm: VirtualMachine, exit: Exit) -> None:
+    def on_begin(self, vm: SoftwareVm, exit: Exit) -> None:
         """The instruction at which the guest was to go on could not be fetched; what that means is the guest's affair."""
         try:
             vm.translator.begin()
         except GuestFault as fault:
             vm.inject_exception(fault)
 
-    def on_open_window(self, vm: VirtualMachine, exit: Exit) -> None:
+    def on_open_window(self, vm: SoftwareVm, exit: Exit) -> None:
         """The guest has set IF while an interrupt waits: resuming delivers it."""
 
-    def on_x87_pointer(self, vm: VirtualMachine, exit: Exit) -> None:
+    def on_x87_pointer(self, vm: SoftwareVm, exit: Exit) -> None:
         """An image of the x87 FPU is about to be stored, which holds the address of an instruction."""
         vm.translator.set_x87_pointer()
         vm.translator.pass_callout()
 
-    def on_host_timer(self, vm: VirtualMachine, exit: Exit) -> None:
+    def on_host_timer(self, vm: SoftwareVm, exit: Exit) -> None:
         """A virtual device's deadline has come: resuming delivers what it raised. A trap that the guest waits for comes first."""
         vm.translator.finish_step()
 
-    def on_own_step(self, vm: VirtualMachine, exit: Exit) -> None:
+    def on_own_step(self, vm: SoftwareVm, exit: Exit) -> None:
         """The one instruction that was to run by itself has retired; if the guest asked for that, it gets its trap."""
         if vm.vcpu.single_stepped:
             vm.events.single_step_trap()

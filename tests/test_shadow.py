@@ -21,6 +21,7 @@ from small_kernel import (
     EAX,
     EBX,
     ECX,
+    EDX,
     ESI,
     PTE_A,
     PTE_D,
@@ -51,6 +52,7 @@ from x86virt.vmm.shadow.records import TABLE as PAGE_TABLE_SHADOW
 UP = PTE_P | PTE_RW | PTE_US
 PTE_G, CR4_PSE, CR4_PAE, CR4_PGE = 0x100, 0x10, 0x20, 0x80
 PAGE, OTHER = 0x88000, 0x89000  # pages that the cases map as they please
+HIDDEN, PAM = 0xC8000, 0x80000058  # a page, and the address of the chipset's registers that say whether it is memory
 MORE = 0x50000  # frames for more tables
 SECOND = 0x4F000  # another directory
 RELOAD = from_cr(3) + b"\x0f\x22\xd8"
@@ -79,6 +81,11 @@ def touch(*addresses: int) -> bytes:
     for address in addresses:
         code += b"\x03\x1d" + word(address)  # ADD EBX, [address]
     return code + save(DATA + 0x800, EBX)
+
+
+def out(port: int, value: int) -> bytes:
+    """OUT DX, EAX."""
+    return mov(EAX, value) + mov(EDX, port) + b"\xef"
 
 
 WORDS_OF_PAGES = {PAGE: 0x1111, OTHER: 0x2222, 0x8A000: 0x4444, MORE: 0}
@@ -161,6 +168,27 @@ CASES: dict[str, Kernel] = {
         words={pde(0x800000): UP | PTE_PS, **WORDS_OF_PAGES},
         cr4=CR4_PSE,
     ),
+    "an INVLPG for each of two large pages in pieces": kernel(
+        touch(0x400000 + PAGE, 0x800000 + PAGE, 0x800000 + OTHER) + invlpg(0x400000)
+        + store(MORE + PAGE // 0x400, OTHER | UP) + store(MORE + OTHER // 0x400, PAGE | UP)
+        + store(pde(0x800000), MORE | UP) + invlpg(0x800000) + touch(0x800000 + PAGE) + touch(0x800000 + OTHER),
+        words={pde(0x400000): UP | PTE_PS, pde(0x800000): UP | PTE_PS, **WORDS_OF_PAGES},
+        cr4=CR4_PSE,
+    ),
+    "an INVLPG for a page where a large one was": kernel(
+        touch(PAGE, 0x800000 + PAGE) + store(pde(0x800000), MORE | UP) + RELOAD + touch(0x800000 + PAGE)
+        + store(MORE + PAGE // 0x400, OTHER | UP) + invlpg(0x800000 + PAGE) + touch(0x800000 + PAGE),
+        pages={PAGE: PAGE | UP | PTE_G},
+        words={pde(0x800000): UP | PTE_PS, **WORDS_OF_PAGES, MORE + PAGE // 0x400: PAGE | UP},
+        cr4=CR4_PSE | CR4_PGE,
+    ),
+    "global pages that outlived a flush of everything": kernel(
+        touch(PAGE, 0x400000 + OTHER) + invlpg(0x400000) + touch(PAGE) + RELOAD + store(pte(PAGE), OTHER | UP)
+        + set_cr(4, CR4_PSE) + touch(PAGE),
+        pages={PAGE: PAGE | UP | PTE_G},
+        words={pde(0x400000): UP | PTE_PS, **WORDS_OF_PAGES},
+        cr4=CR4_PSE | CR4_PGE,
+    ),
     "a large page's dirty bit": kernel(
         touch(0x800000 + PAGE) + store(0x800000 + OTHER, 3) + store(pde(0x800000), UP | PTE_PS | PTE_A) + RELOAD
         + touch(0x800000 + OTHER) + store(0x800000 + PAGE, 4),
@@ -181,6 +209,17 @@ CASES: dict[str, Kernel] = {
     "a page crossing onto a table": kernel(
         store(pte(PAGE), TABLE | UP) + invlpg(PAGE) + store(PAGE - 2, 0x88000027 << 16 & 0xFFFFFFFF | 5) + RELOAD + touch(OTHER),
         words=WORDS_OF_PAGES,
+    ),
+    "memory that the chipset hides": kernel(
+        touch(HIDDEN) + store(HIDDEN, 5) + out(0xCF8, PAM) + out(0xCFC, 0) + touch(HIDDEN) + store(HIDDEN, 6)
+        + out(0xCFC, 0x33333333) + touch(HIDDEN) + store(HIDDEN, 7) + out(0xCFC, 0x11111111) + touch(HIDDEN) + store(HIDDEN, 8),
+        words={HIDDEN: 0x6666},
+    ),
+    "memory that the chipset hides behind a global page": kernel(
+        touch(HIDDEN) + out(0xCF8, PAM) + out(0xCFC, 0) + touch(HIDDEN) + out(0xCFC, 0x33333333) + touch(HIDDEN),
+        pages={HIDDEN: HIDDEN | UP | PTE_G},
+        words={HIDDEN: 0x6666},
+        cr4=CR4_PGE,
     ),
     "tables of its own stack": kernel(
         # A trap's frame is pushed onto the page that is also a page table, by the VMM in the guest's name.
@@ -311,7 +350,7 @@ def test_the_common_writes_to_tables_and_pae_loads_of_cr3_stay_in_machine_code(p
             machine = start(subject, find_strategy(f"trap-and-emulate,shadow={policy}")())
             result = machine.run(MOST)
             assert result.outcome == "exited 1"
-            exits = sum(number for number, _ in result.exits.values())
+            exits = sum(row.number for row in result.exits.values())
             assert exits > count
             left.append(exits - machine.exits_in_code.handled)
         assert left[0] == left[1]

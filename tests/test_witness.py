@@ -18,6 +18,7 @@ from x86virt.machine import Machine
 from x86virt.profile import load_profile, profile_names
 from x86virt.vmm import layout, prices, witness_run
 from x86virt.vmm import witness_build as build
+from x86virt.vmm.options import HARDWARE_PATHS, NESTED_PATHS
 from x86virt.vmm.registry import find_strategy
 
 FEW = settings(max_examples=15)
@@ -25,10 +26,11 @@ M32 = 0xFFFFFFFF
 PER_PLACE = 3  # exits of one guest instruction that are compared
 STACK_IMAGE = 0x100  # bytes below the guest's stack pointer where a test puts a frame
 PATHS = set(find_strategy("trap-and-emulate").paths)
-# Compared in test_shadow_witness.py; further below; in test_witness_translation.py.
+# Compared in test_shadow_witness.py; further below; in test_witness_translation.py and test_witness_hardware.py.
 ALONE = {"shadow_switch", "shadow_sync", "shadow_check"}
 SILENT = {"emulate_flags_image", "emulate_state_read", "emulate_x87_store", "traced_write"}
-ALL_PATHS = PATHS | set(find_strategy("binary-translation").paths)
+ALL_PATHS = PATHS | set(find_strategy("binary-translation").paths) | {*HARDWARE_PATHS, *NESTED_PATHS}
+WITHOUT_LOADS = {"leave_ring", "inject", "window"}  # the first copies by REP MOVS, the others store and modify
 
 
 # -- the image --------------------------------------------------------------------------------------------------------
@@ -599,7 +601,7 @@ def own_profile(folder, load: float) -> "prices.Profile":
 
 def test_prices_follow_the_profile(tmp_path):
     loads = [witness_run.measure(own_profile(tmp_path, load)) for load in (5, 6, 7)]
-    for path in ALL_PATHS - {"leave_ring"}:  # which copies by REP MOVS, and loads nothing else
+    for path in ALL_PATHS - WITHOUT_LOADS:
         first, second, third = (sum(table[path]) for table in loads)
         assert first < second < third
         assert third - second == second - first and (second - first) % 64 == 0

@@ -19,6 +19,7 @@ from .core.device_entries import (
 )
 from .core.entries import reset_devices
 from .disk_service import DiskService
+from .exit_counts import ExitCount, subtract
 from .isa.registers import EAX, EDX, FEATURE_APIC
 from .ledger import Ledger
 from .processor import Processor
@@ -30,11 +31,11 @@ from .vmm import layout as vmm_layout
 from .vmm.exits import IsolationViolation, Unsupported, VmmError
 from .vmm.fast.calls import DEALT_WITH, JittedExits
 from .vmm.interpreter_processor import spare_bytes
-from .vmm.launch import launch
+from .vmm.kinds import make_vm
 from .vmm.probe import Divergence, Probe
 from .vmm.reflect import TripleFault
 from .vmm.strategy import Strategy
-from .vmm.vm import VirtualMachine
+from .vmm.vm import SoftwareVm
 
 if TYPE_CHECKING:
     from .vmm.recorder import TimeLog
@@ -54,14 +55,13 @@ class Region:
     instructions: int
     ticks: int
     ledger: Ledger
-    exits: dict[str, tuple[int, int]] = field(default_factory=dict)
+    exits: dict[str, ExitCount] = field(default_factory=dict)
 
     def __add__(self, other: "Region") -> "Region":
         """Both parts of a region that the guest marked in parts."""
         exits = dict(self.exits)
-        for reason, (count, ticks) in other.exits.items():
-            earlier = exits.get(reason, (0, 0))
-            exits[reason] = (earlier[0] + count, earlier[1] + ticks)
+        for reason, row in other.exits.items():
+            exits[reason] = exits.get(reason, ExitCount(0, 0)).plus(row)
         return Region(
             number=self.number,
             iterations=self.iterations + other.iterations,
@@ -83,7 +83,7 @@ class RunResult:
     ledger: Ledger
     regions: list[Region]
     console: bytes
-    exits: dict[str, tuple[int, int]]
+    exits: dict[str, ExitCount]
     divergences: list[Divergence]
     unpriced: int = 0
     serial: bytes = b""  # what the first serial port sent
@@ -115,9 +115,9 @@ class Machine:
         spare = spare_bytes(host_bytes) if strategy.needs_vmm else 0
         self.processor = Processor(profile, host_bytes, cache_model, spare)
         self.retired_limit = core.NEVER
-        self.vm = VirtualMachine(self, strategy.kernel_ring) if strategy.needs_vmm else None
-        self.probe = Probe(self) if strategy.needs_vmm else None
-        self.exits_in_code = None if self.vm is None else JittedExits(self, self.vm)
+        self.vm = make_vm(self) if strategy.needs_vmm else None
+        self.probe = Probe(self) if isinstance(self.vm, SoftwareVm) else None
+        self.exits_in_code = JittedExits(self, self.vm) if isinstance(self.vm, SoftwareVm) else None
         self.regions: list[Region] = []
         self.outcome: str | None = None
         self.dialogue = Dialogue(self)
@@ -125,7 +125,7 @@ class Machine:
         self.has_firmware = False
         self.usual_cycles: int | None = None  # the budget that a run of it has unless another is given; None: no limit
         self.reboots = True  # whether a reset that the guest asks for starts its firmware anew, or ends the run
-        self.open_region: tuple[int, int, int, Ledger, dict[str, tuple[int, int]]] | None = None
+        self.open_region: tuple[int, int, int, Ledger, dict[str, ExitCount]] | None = None
         self.time_log: TimeLog | None = None
         self.guest: tuple[str, str] = ("", "")  # name and SHA-256 of the image
         if check_isolation:
@@ -167,7 +167,8 @@ class Machine:
         else:
             reset_devices(self.vm.boards, TICKS * self.processor.clock_hz)
             devices_as_firmware_left_them(self.vm.boards)
-            launch(self.vm, boot)
+            with self.ends_run():
+                self.vm.launch(boot)
         if self.probe is not None:
             self.probe.arm()
         self.set_up_devices()
@@ -398,9 +399,9 @@ class Machine:
         self.processor.settle()
         return self.processor.ledger().snapshot()
 
-    def exits(self) -> dict[str, tuple[int, int]]:
-        """Exits so far: reason -> (count, ticks)."""
-        return {} if self.vm is None else {reason: (row[0], row[1]) for reason, row in self.vm.exits.items()}
+    def exits(self) -> dict[str, ExitCount]:
+        """Exits so far, by reason."""
+        return {} if self.vm is None else {reason: ExitCount(*row) for reason, row in self.vm.exits.items()}
 
     def on_mark(self) -> None:
         """A region begins or ends."""
@@ -448,13 +449,3 @@ class Machine:
             screen=screen if screen.lines else None,
             script_waits_for=self.dialogue.player.waits_for(),
         )
-
-
-def subtract(after: dict[str, tuple[int, int]], before: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
-    """Exits between two looks."""
-    rows = {}
-    for reason, (count, ticks) in after.items():
-        earlier = before.get(reason, (0, 0))
-        if count != earlier[0]:
-            rows[reason] = (count - earlier[0], ticks - earlier[1])
-    return rows

@@ -1,6 +1,6 @@
 """Tables for people: one run, a benchmark suite, a comparison. Nothing is computed here."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -8,7 +8,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from .suites import Cell, Row
+from .exit_counts import PARTS, parts_of
+from .suites import Cell, ExitCell, Row
 
 if TYPE_CHECKING:
     from .ledger import Ledger
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 MODE_LABELS = {"guest_user": "guest user", "guest_kernel": "guest kernel", "vmm": "VMM", "idle": "idle"}
 MOST_EVENTS = 40
+PART_LABELS = {"exit": "exit", "handler": "handler", "control": "control reads, writes", "entry": "entry"}
 TRANSLATOR_ROWS = {
     "unit": "units made",
     "instruction": "guest instructions in them",
@@ -78,7 +80,10 @@ def show_benchmark(rows: Sequence[Row]) -> RenderableType:
         table.add_section()
         table.add_row("VM exits by reason (a view of the above)", *("" for _ in rows))
     for reason in reasons:
-        table.add_row(f"  {reason}", *(_cell(row.exits.get(reason)) for row in rows))
+        cells = [row.exits.get(reason) for row in rows]
+        table.add_row(f"  {reason}", *(_cell(cell) for cell in cells))
+        for part in PARTS if any(cell and cell.parts for cell in cells) else ():
+            table.add_row(f"    {PART_LABELS[part]}", *(_part(cell, part) for cell in cells))
     return Group(Text(title, style="bold"), table, *_remarks(rows))
 
 
@@ -103,6 +108,10 @@ def _events(rows: Sequence[Row]) -> list[str]:
             before = weight.get(event, (0.0, 0.0))
             weight[event] = (max(before[0], cell.cycles), max(before[1], cell.count))
     return sorted(weight, key=lambda event: (-weight[event][0], -weight[event][1], event))[:MOST_EVENTS]
+
+
+def _part(cell: ExitCell | None, part: str) -> str:
+    return number(cell.parts[part]) if cell is not None and part in cell.parts else ""
 
 
 def _cell(cell: Cell | None) -> str:
@@ -150,10 +159,7 @@ def show_run(title: str, result: "RunResult") -> RenderableType:
         parts.append(_translation(result.ledger))
     exits = exits_of(result)
     if exits:
-        table = plain_table(["VM exits by reason", "count", "cycles"])
-        for reason, cell in exits.items():
-            table.add_row(reason, number(cell["count"]), number(cell["cycles"]))
-        parts.append(table)
+        parts.append(_exits(exits, result.ticks))
     if result.divergences:
         count = len(result.divergences)
         parts.append(Text(f"{count} effects of sensitive unprivileged instructions differed from the bare machine:"))
@@ -193,10 +199,33 @@ def divergence_lines(divergences: Sequence[object], most: int = 20) -> list[str]
 
 
 def exits_of(result: "RunResult") -> dict[str, dict[str, float]]:
-    """VM exits by reason: `{reason: {count, cycles}}`, a view of the events and not a part of their sum."""
+    """VM exits by reason: `{reason: {count, cycles}}`, under an extension with the cycles of each part (exit_counts.py)."""
     from .ledger import as_cycles
 
-    return {reason: {"count": count, "cycles": as_cycles(ticks)} for reason, (count, ticks) in result.exits.items()}
+    return {
+        reason: {"count": row.count, "cycles": as_cycles(row.ticks)}
+        | {part: as_cycles(ticks) for part, ticks in row.by_part().items()}
+        for reason, row in parts_of(result.exits, result.ledger).items()
+    }
+
+
+def _exits(exits: Mapping[str, Mapping[str, float]], ticks: int) -> Table:
+    """Frequency times latency, by reason; under an extension the latency is that of each part."""
+    split = [part for part in PARTS if any(part in cell for cell in exits.values())]
+    labels = [f"{PART_LABELS[part]} each" for part in split]
+    table = plain_table(["VM exits by reason", "count", *labels, "cycles each", "cycles", "share"])
+    total = max(ticks, 1) / 64
+    for reason, cell in exits.items():
+        count = max(cell["count"], 1)
+        each = [number(cell[part] / count) if part in cell else "" for part in split]
+        share = f"{100 * cell['cycles'] / total:.1f} %"
+        table.add_row(reason, number(cell["count"]), *each, number(cell["cycles"] / count), number(cell["cycles"]), share)
+    if split:
+        sums = [sum(cell.get(part, 0) for cell in exits.values()) for part in ("count", *split, "cycles")]
+        share = f"{100 * sums[-1] / total:.1f} %"
+        table.add_section()
+        table.add_row("sum, in cycles", *(number(value) for value in sums[:-1]), "", number(sums[-1]), share)
+    return table
 
 
 def _formula(result: "RunResult") -> Table:

@@ -50,6 +50,7 @@ from .core.layout import CPU, MAX_ROWS, N_TLB_TAGS, NEVER, TIME_OFF
 from .core.port_map import N_DEVICES
 from .core.uart import FIFO_BYTES, SENT_BYTES
 from .errors import UserError, show
+from .exit_counts import ExitCount
 from .isa.events import N_MODES
 from .isa.registers import N_SEGMENTS
 from .ledger import SHAPE, Ledger
@@ -464,14 +465,14 @@ def fill_python_state(machine: Machine, manifest: dict[str, Any], arrays: dict[s
             within(instructions, 0, 1 << 62),
             within(ticks, 0, 1 << 62),
             ledger_of(arrays, f"region{place}"),
-            {reason: (count, spent) for reason, (count, spent) in exits_of(exits).items()},
+            {reason: ExitCount(*row) for reason, row in exits_of(exits).items()},
         )
         for place, (number, iterations, instructions, ticks, exits) in enumerate(state["regions"])
     ]
     if state["open"] is not None:
         number, ticks, retired, exits = state["open"]
         numbers = within(number, 0, 1 << 62), within(ticks, 0, 1 << 62), within(retired, 0, 1 << 62)
-        rows = {reason: (count, spent) for reason, (count, spent) in exits_of(exits).items()}
+        rows = {reason: ExitCount(*row) for reason, row in exits_of(exits).items()}
         machine.open_region = (*numbers, ledger_of(arrays, "open"), rows)
     restore_divergences(machine, state["divergences"])
     restore_looks(machine, state["looks"])

@@ -266,7 +266,7 @@ def events_of(loop: Loop, result: "RunResult", iterations: int) -> int:
 
 def exits_of(result: "RunResult") -> int:
     """The VM exits in the guest's regions."""
-    return sum(count for region in result.regions for count, _ in region.exits.values())
+    return sum(row.number for region in result.regions for row in region.exits.values())
 
 
 def _timed(setup: Setup, image: "Bootable", iterations: int) -> "tuple[float, RunResult]":

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .errors import SuiteError, near_matches, show
+from .exit_counts import parts_of
 from .guests import guests
 
 if TYPE_CHECKING:
@@ -38,6 +39,17 @@ class Cell:
     cycles: float
 
 
+@dataclass(frozen=True)
+class ExitCell(Cell):
+    """Exits of one reason in one iteration; under an extension the cycles of each part (exit_counts.py), else none."""
+
+    parts: dict[str, float] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, float]:
+        """Count, cycles, and the parts by name."""
+        return {"count": self.count, "cycles": self.cycles, **self.parts}
+
+
 @dataclass
 class Row:
     """What one benchmark gave under one strategy.
@@ -58,7 +70,7 @@ class Row:
     ratio_to_native: float | None = None
     modes: dict[str, float] = field(default_factory=dict)
     events: dict[str, Cell] = field(default_factory=dict)
-    exits: dict[str, Cell] = field(default_factory=dict)
+    exits: dict[str, ExitCell] = field(default_factory=dict)
 
     @property
     def measured(self) -> bool:
@@ -78,7 +90,7 @@ class Row:
             "ratio_to_native": self.ratio_to_native,
             "modes": self.modes,
             "events": {name: {"count": cell.count, "cycles": cell.cycles} for name, cell in self.events.items()},
-            "exits": {name: {"count": cell.count, "cycles": cell.cycles} for name, cell in self.exits.items()},
+            "exits": {name: cell.as_json() for name, cell in self.exits.items()},
             "outcome": self.outcome,
         }
 
@@ -210,7 +222,10 @@ def fill(row: Row, region: "Region") -> None:
     for event in region.ledger.as_json():
         count, ticks = region.ledger.event_count(event), region.ledger.event_ticks(event)
         row.events[event] = Cell(count / iterations, each(ticks))
-    row.exits = {reason: Cell(count / iterations, each(ticks)) for reason, (count, ticks) in region.exits.items()}
+    for reason, parts in parts_of(region.exits, region.ledger).items():
+        row.exits[reason] = ExitCell(
+            parts.count / iterations, each(parts.ticks), {part: each(ticks) for part, ticks in parts.by_part().items()}
+        )
 
 
 def _with_ratio(row: Row, native: Row | None) -> Row:

@@ -39,7 +39,8 @@ import numpy as np
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent
 HARDWARE = ("isa", "core")
 RECORDS = ("vmm/translation/index.py", "vmm/translation/record.py")
-TOOLKIT = ("vmm/layout.py", "vmm/fast", "vmm/shadow", *RECORDS)  # what the VMM has jitted, beside the hardware that it calls
+# What the VMM has jitted, beside the hardware that it calls.
+TOOLKIT = ("vmm/layout.py", "vmm/fast", "vmm/fast_hardware", "vmm/nested", "vmm/shadow", *RECORDS)
 
 JIT_DISABLED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 BOUNDSCHECK = os.environ.get("X86VIRT_BOUNDSCHECK", "0") not in ("", "0")

@@ -10,8 +10,8 @@ from ..isa.vmx import (
     HIGH_HALF,
     READ_ONLY,
 )
-from .jit import kernel
-from .vmcs import note_vmcs_written, vmcs_read, vmcs_read_64, vmcs_write, vmcs_write_64
+from .jit import kernel, store_32
+from .vmcs import field_place, note_vmcs_written, vmcs_read, vmcs_read_64, vmcs_write, vmcs_write_64
 
 M32 = 0xFFFFFFFF
 WIDTH_16, WIDTH_64 = 0, 1  # bits 14:13 of an encoding
@@ -64,7 +64,7 @@ def write_field(cpu, ram, encoding, value):
         return ERROR_READ_ONLY_FIELD
     width = (encoding >> 13) & 3
     if encoding & HIGH_HALF != 0:
-        vmcs_write_64(cpu, ram, slot, vmcs_read(cpu, ram, slot) | value << 32)
+        store_32(ram, field_place(cpu, slot) + 4, value)
     elif width == WIDTH_64:
         vmcs_write_64(cpu, ram, slot, value)
     elif width == WIDTH_16:

@@ -1,14 +1,12 @@
-"""What brings control to a VMM: the exit reasons of the software techniques, and those of VT-x by the table's names."""
+"""What brings control to a VMM of the software kind: its exit reasons. Those of VT-x and SVM are in hardware.py."""
 
 import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..isa.table import ROWS
 from ..vmm.exits import REASON_OF_VECTOR
 from .page import Explanation, Section
 from .price import price_json, price_text
-from .techniques import VMX_EXITS
 
 if TYPE_CHECKING:
     from ..profile import Profile
@@ -171,7 +169,7 @@ def hooks_of(reason: str) -> dict[str, str]:
     found = {}
     for name in strategy_names():
         strategy = find_strategy(name)
-        if strategy.needs_vmm:
+        if strategy.needs_vmm and strategy.processor not in ("vtx", "svm"):
             hook = getattr(strategy, f"on_{reason}", None)
             line = (
                 (inspect.getdoc(hook) or "").split("\n")[0] if hook else "no hook: the run ends with an explanation"
@@ -215,23 +213,3 @@ def explain_exit(reason: str, profile: "Profile") -> Explanation:
         ],
     }
     return Explanation("exit", reason, row.meaning, [section, prices], data)
-
-
-def explain_vmx_exit(name: str, profile: "Profile") -> Explanation:
-    """The explanation of a VM exit of VT-x, which is not built yet."""
-    number, when = VMX_EXITS[name]
-    rows = [row for row in ROWS if row.intercept == name]
-    mnemonics = list(dict.fromkeys(row.mnemonic for row in rows))
-    section = Section("")
-    section.add("basic exit reason", f"{number} (Intel SDM volume 3, appendix C)")
-    section.add("when", when)
-    section.add("instructions", ", ".join(mnemonics))
-    section.add("state", "VT-x is not built yet; no run has this exit")
-    data: dict[str, Any] = {
-        "technique": "vtx",
-        "built": False,
-        "number": number,
-        "when": when,
-        "instructions": mnemonics,
-    }
-    return Explanation("exit", name, "a VM exit of VT-x", [section], data)

@@ -13,6 +13,16 @@ CONTROL, BEHAVIOUR = "control-sensitive", "behaviour-sensitive"
 BOTH = f"{CONTROL} and {BEHAVIOUR}"
 
 
+# Instructions of the virtual-machine extensions: #UD outside protected mode, and without a bit that a hypervisor has set.
+VMX_OPERATIONS = (
+    "VMXON", "VMXOFF", "VMPTRLD", "VMPTRST", "VMCLEAR", "VMREAD", "VMWRITE", "VMLAUNCH", "VMRESUME", "VMCALL", "INVEPT",
+    "INVVPID",
+)  # fmt: skip
+SVM_OPERATIONS = ("VMRUN", "VMLOAD", "VMSAVE", "STGI", "CLGI", "INVLPGA")
+EXTENSION_BIT = {**dict.fromkeys(VMX_OPERATIONS, "CR4.VMXE"), **dict.fromkeys(SVM_OPERATIONS, "EFER.SVME")}
+OF_EXTENSIONS = (*EXTENSION_BIT, "SKINIT", "VMMCALL")
+
+
 @dataclass(frozen=True)
 class Sensitivity:
     """Kind, the resource of the machine that is touched, and why that matters to a VMM."""
@@ -47,6 +57,7 @@ _SOFTWARE_INTERRUPT = _changes(
     "the IDT", "it enters a handler through the processor's IDT, whose gates are the VMM's"
 )
 _X87 = _shows("CS", "its image holds the CS selector of the last x87 instruction, and so the real ring")
+_HYPERVISOR = _changes("virtual-machine operation", "whoever executes it takes the processor's guests into its own hands")
 _SELECTOR = _shows("the RPL of CS and SS", "the low bits of the selectors of CS and SS show the real ring")
 
 SENSITIVITY: dict[str, Sensitivity] = {
@@ -93,6 +104,7 @@ SENSITIVITY: dict[str, Sensitivity] = {
     "CALL_FAR_INDIRECT": Sensitivity(BOTH, "the GDT and LDT, and CS", "it loads CS through the processor's tables "
     "and pushes the old one, whose RPL is the real ring"),
     "STORE_ENVIRONMENT": _X87, "SAVE": _X87, "FXSAVE": _X87,
+    **dict.fromkeys((*EXTENSION_BIT, "SKINIT"), _HYPERVISOR),
 }  # fmt: skip
 
 # Innocuous by the table, and yet of interest.
@@ -104,6 +116,7 @@ REMARKS: dict[str, str] = {
     "CPUID": "It tells what the processor is, in every ring, and no ring or control bit of a processor without VT-x "
     "or SVM makes it trap.",
     "UD2": "It exists to raise #UD.",
+    "VMMCALL": "It exists to exit to the hypervisor of a guest of SVM.",
     "ARPL": "It only compares and changes two selectors in registers or memory; the tables are not looked at.",
 }
 
@@ -113,7 +126,7 @@ PROTECTION_SYSTEM = ("LAR", "LSL", "VERR", "VERW", "POP", "PUSH", "CALLF", "JMPF
 
 # #UD in real-address and virtual-8086 mode.
 PROTECTED_ONLY = ("SLDT", "STR", "LLDT", "LTR", "VERR", "VERW", "LAR", "LSL", "ARPL")
-ALWAYS_UNDEFINED = ("UD2", "undefined")
+ALWAYS_UNDEFINED = ("UD2", "undefined", "SKINIT", "VMMCALL")
 # #GP(0) in virtual-8086 mode unless IOPL is 3 (SDM volume 3, section 20.2.7), without CR4.VME.
 IOPL_SENSITIVE_IN_V86 = ("CLI", "STI", "PUSHF", "POPF", "INT_N", "IRET")
 NOT_IN_REAL_MODE = ("SYSENTER", "SYSEXIT")
@@ -146,11 +159,11 @@ def is_port(row: Row) -> bool:
 def behaviour(row: Row, context: str) -> str:
     """What the processor does with an instruction whose operands allow everything: executes, or the exception.
 
-    A port access outside ring 0 is taken to have no I/O permission map that allows it; CR4 is taken to be 0.
+    A port access outside ring 0 is taken to have no I/O permission map that allows it; CR4 and EFER are taken to be 0.
     """
     mode, level, iopl = CONTEXTS[context]
     operation = operation_of(row)
-    if operation in ALWAYS_UNDEFINED or (operation in PROTECTED_ONLY and mode != "protected"):
+    if operation in ALWAYS_UNDEFINED or operation in EXTENSION_BIT or (operation in PROTECTED_ONLY and mode != "protected"):
         return UNDEFINED
     if mode == "real":
         return GENERAL_PROTECTION if operation in NOT_IN_REAL_MODE else EXECUTES
@@ -223,6 +236,14 @@ FAULTS: dict[str, tuple[tuple[str, str], ...]] = {
     "RDPMC": (("#GP(0)", "CPL is not 0 and CR4.PCE is clear, or there is no such counter"),),
     "SYSENTER": (("#GP(0)", "IA32_SYSENTER_CS holds a null selector"),),
     "SYSEXIT": (("#GP(0)", "IA32_SYSENTER_CS holds a null selector"),),
+    **{
+        operation: (
+            ("#UD", f"{bit} is clear, or the processor is outside protected mode"),
+            ("#GP(0)", "the CPL is not 0"),
+        )
+        for operation, bit in EXTENSION_BIT.items()
+    },
+    "VMMCALL": (("#UD", "always outside a guest whose hypervisor intercepts it"),),
     "FXSAVE": (("#GP(0)", "the address is not a multiple of 16"), ("#NM", "CR0.EM or CR0.TS is set")),
     "FXRSTOR": (("#GP(0)", "the address is not a multiple of 16, or a reserved bit of MXCSR is "
     "set"), ("#NM", "CR0.EM or CR0.TS is set")),

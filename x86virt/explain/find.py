@@ -12,12 +12,12 @@ from ..isa.table import ROWS
 from ..vmm.registry import strategy_names
 from .event import explain_event
 from .exception import BY_NAME, BY_VECTOR, explain_exception
-from .exits import REASONS, explain_exit, explain_vmx_exit
+from .exits import REASONS, explain_exit
+from .hardware import HARDWARE_EXITS, explain_hardware_exit
 from .instruction import explain_rows
 from .operands import PREFIXES, operands_text, takes
 from .page import Explanation, Section
 from .strategy import explain_strategy, is_strategy
-from .techniques import EXTENSIONS, VMX_EXITS
 
 if TYPE_CHECKING:
     from ..profile import Profile
@@ -63,7 +63,7 @@ def explain(what: str, profile: "Profile", bits: int = 32) -> list[Explanation]:
 def known_names() -> list[str]:
     """All single words that can be explained."""
     exceptions = (row.mnemonic for row in BY_VECTOR.values())
-    names = (*mnemonics(), *EVENT_ID, *REASONS, *VMX_EXITS, *EXTENSIONS, *exceptions, *(row.name for row in ROWS))
+    names = (*mnemonics(), *EVENT_ID, *REASONS, *HARDWARE_EXITS, *exceptions, *(row.name for row in ROWS))
     return list(dict.fromkeys((*names, *strategy_names())))
 
 
@@ -94,10 +94,8 @@ def _named(text: str, profile: "Profile", bits: int) -> list[Explanation]:
     rows = rows_named(word)
     if rows:
         return explain_rows(rows, profile)
-    if text.upper() in VMX_EXITS:
-        return [explain_vmx_exit(text.upper(), profile)]
-    if word in EXTENSIONS:
-        return [explain_extension(word)]
+    if text.upper() in HARDWARE_EXITS:
+        return [explain_hardware_exit(text.upper(), profile)]
     if word in BY_NAME:
         return [explain_exception(BY_NAME[word], profile)]
     if is_strategy(text):
@@ -160,34 +158,16 @@ def _bytes(text: str, profile: "Profile", bits: int) -> list[Explanation]:
 def explain_undefined(octets: bytes, bits: int) -> Explanation:
     """Bytes that are no instruction of this machine."""
     length, text = decode_text(octets, 0, bits)
-    mnemonic = text.split()[0]
-    if mnemonic in EXTENSIONS:
-        return explain_extension(mnemonic, octets[:length])
+    nothing = text.split()[0] == "db"
     section = Section("")
-    section.add("on other processors", "" if mnemonic == "db" else f"{octets[:length].hex(' ')} is `{text}`")
+    section.add("on other processors", "" if nothing else f"{octets[:length].hex(' ')} is `{text}`")
     section.add("on this machine", "it raises #UD in every mode and ring")
     data = {
         "bytes": octets.hex(),
-        "text": None if mnemonic == "db" else text,
+        "text": None if nothing else text,
         "faults": [{"fault": "#UD", "when": "always"}],
     }
     return Explanation("instruction", octets.hex(" "), "no instruction of this machine", [section], data)
-
-
-def explain_extension(mnemonic: str, octets: bytes = b"") -> Explanation:
-    """An instruction of VT-x or SVM, which are not built yet."""
-    technique, meaning = EXTENSIONS[mnemonic]
-    section = Section("")
-    section.add("bytes", octets.hex(" "))
-    section.add("belongs to", f"{technique}, which is not built yet")
-    section.add("on this machine", "it raises #UD in every mode and ring, as on a processor without it")
-    data = {
-        "technique": technique,
-        "built": False,
-        "bytes": octets.hex(),
-        "faults": [{"fault": "#UD", "when": "always"}],
-    }
-    return Explanation("instruction", mnemonic, meaning, [section], data)
 
 
 def decode_row(octets: bytes, bits: int) -> tuple[Row | None, int]:

@@ -12,8 +12,10 @@ from .facts import (
     BY_CONTROL_BIT,
     CONTEXTS,
     EXECUTES,
+    EXTENSION_BIT,
     FAULTS,
     IOPL_SENSITIVE_IN_V86,
+    OF_EXTENSIONS,
     REMARKS,
     USES_MEMORY,
     USES_STACK,
@@ -218,7 +220,9 @@ def context_section(row: Row, contexts: dict[str, str]) -> Section:
     section = Section("what the processor does")
     if len(set(contexts.values())) == 1:
         what = contexts["cpl0"]
-        section.add("in every mode", f"{what} in every ring" if what == EXECUTES else f"raises {what}")
+        bit = EXTENSION_BIT.get(operation_of(row))
+        until = f" until {bit} is set; then it executes in ring 0 of protected mode" if bit and what != EXECUTES else ""
+        section.add("in every mode", f"{what} in every ring" if what == EXECUTES else f"raises {what}{until}")
         return section
     levels = {name: contexts[name] for name in ("cpl0", "cpl1", "cpl2", "cpl3")}
     section.add("real-address mode", verb(contexts["real"]))
@@ -292,7 +296,7 @@ def faults(rows: Sequence[Row]) -> list[tuple[str, str]]:
     operation = operation_of(row)
     found: list[tuple[str, str]] = []
     if behaviour(row, "cpl0") != EXECUTES:
-        return [(behaviour(row, "cpl0"), "always")]
+        return list(FAULTS.get(operation, ((behaviour(row, "cpl0"), "always"),)))
     if row.sensitivity == PRIVILEGED:
         denied = (
             "the CPL is not 0"
@@ -377,7 +381,7 @@ def price_section(rows: Sequence[Row], profile: "Profile") -> Section:
 
 def trap_events(row: Row) -> list[str]:
     """What the bare minimum of trapping and emulating a privileged instruction is charged; empty for others."""
-    if row.sensitivity != PRIVILEGED:
+    if row.sensitivity != PRIVILEGED or operation_of(row) in OF_EXTENSIONS:
         return []
     return ["sys.exc_gp", "vmm.trap_dispatch", f"vmm.{PATHS[operation_of(row)]}", "sys.iret_cpl0_to_cpl3"]
 

@@ -13,7 +13,8 @@ PREFIXES = ("rep", "repe", "repne", "repz", "repnz", "lock")
 
 # Operand codes of the table in the manual's notation (SDM volume 2, section 3.1.1.3).
 NOTATION = {
-    "Eb": "r/m8", "Ew": "r/m16", "Ev": "r/m16/32", "Gb": "r8", "Gw": "r16", "Gv": "r16/32", "Ib": "imm8", "Iw": "imm16",
+    "Eb": "r/m8", "Ew": "r/m16", "Ev": "r/m16/32", "Ed": "r/m32", "Gb": "r8", "Gw": "r16", "Gv": "r16/32", "Gd": "r32",
+    "Mdq": "m128", "Ib": "imm8", "Iw": "imm16",
     "Iz": "imm16/32", "Ibs": "imm8", "Sw": "Sreg", "Cd": "CRn", "Dd": "DRn", "Rd": "r32", "M": "m", "Mb": "m8",
     "Ma": "m16/32&16/32",
     "Mp": "m16:16/32", "Ms": "m16&32", "Mq": "m64", "Mw": "m16", "Md": "m32", "Mt": "m80", "ST0": "ST(0)", "STi": "ST(i)",
@@ -25,12 +26,12 @@ NOTATION = {
 # What kinds of operand a code takes; a fixed register is named.
 TAKES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("Eb",), ("r8", "memory")),
-    **dict.fromkeys(("Ew", "Ev"), ("r16", "r32", "memory")),
+    **dict.fromkeys(("Ew", "Ev", "Ed"), ("r16", "r32", "memory")),
     **dict.fromkeys(("Gb", "Zb"), ("r8",)),
-    **dict.fromkeys(("Gw", "Gv", "Zv", "Rd"), ("r16", "r32")),
+    **dict.fromkeys(("Gw", "Gv", "Gd", "Zv", "Rd"), ("r16", "r32")),
     **dict.fromkeys(("Ib", "Iw", "Iz", "Ibs"), ("immediate",)),
     **dict.fromkeys(("Jb", "Jz", "Ap"), ("immediate", "name")),
-    **dict.fromkeys(("M", "Mb", "Ma", "Mp", "Ms", "Mq", "Mw", "Md", "Mt", "Ob", "Ov"), ("memory",)),
+    **dict.fromkeys(("M", "Mb", "Ma", "Mp", "Ms", "Mq", "Mw", "Md", "Mt", "Mdq", "Ob", "Ov"), ("memory",)),
     "Sw": ("segment",), "Cd": ("control",), "Dd": ("debug",), "STi": ("st",), "ST0": ("st",),
     "AL": ("al",), "rAX": ("ax", "eax"), "CL": ("cl",), "DX": ("dx",), "1": ("one",),
     **{f"R{number}": (WORD_REGISTERS[number], name) for number, name in enumerate(GENERAL_REGISTERS)},

@@ -2,30 +2,16 @@
 their authors have published it.
 
 Sources: K. Adams and O. Agesen, A Comparison of Software and Hardware Techniques for x86 Virtualization (ASPLOS 2006);
-P. Barham et al., Xen and the Art of Virtualization (SOSP 2003), and Xen's public headers; Intel SDM volume 3, chapter 25 and
-appendix C; AMD APM volume 2, section 15.9 and appendix C.
+P. Barham et al., Xen and the Art of Virtualization (SOSP 2003), and Xen's public headers. VT-x and SVM are in hardware.py.
 """
 
 import functools
-from dataclasses import dataclass
 
 from ..isa.registers import DS, ES, FS
 from ..isa.rows import INNOCUOUS, PRIVILEGED, Row
-from .facts import operation_of
-
-
-@dataclass(frozen=True)
-class Technique:
-    """What one technique does with one instruction."""
-
-    name: str
-    built: bool
-    text: str
-
-    def as_json(self) -> dict[str, object]:
-        """For `--json`."""
-        return {"technique": self.name, "built": self.built, "text": self.text}
-
+from .facts import OF_EXTENSIONS, operation_of
+from .hardware import svm, vtx
+from .technique import Technique
 
 # -- trap and emulate ------------------------------------------------------------------------------------------------
 
@@ -47,7 +33,7 @@ PATHS: dict[str, str] = {
         ("JMP_FAR", "JMP_FAR_INDIRECT", "CALL_FAR", "CALL_FAR_INDIRECT", "RET_FAR", "IRET", "INT_N"),
         "emulate_far_transfer",
     ),
-    **dict.fromkeys(("INT3", "INTO", "INT1", "UD2", "undefined"), "reflect"),
+    **dict.fromkeys(("INT3", "INTO", "INT1", "UD2", "undefined", *OF_EXTENSIONS), "reflect"),
     **dict.fromkeys(("SYSENTER", "SYSEXIT"), "emulate_system_call"),
 }
 # Unprivileged operations that come to the VMM all the same, and why: (exit reason, sentence).
@@ -72,6 +58,9 @@ TRAPS: dict[str, tuple[str, str]] = {
     "SYSENTER": ("system_call", "The processor's SYSENTER registers lead to the VMM."),
     "UD2": ("invalid_opcode", "It raises #UD, which is reflected."),
     "undefined": ("invalid_opcode", "It raises #UD, which is reflected."),
+    **dict.fromkeys(
+        OF_EXTENSIONS, ("invalid_opcode", "It raises #UD, which is reflected: the guest finds VMX and SVM turned off.")
+    ),
 }
 PLACES = {"guest_kernel": "in the guest's kernel", "guest_user": "in its programs"}
 # Loads of segments execute directly while the VMM's table holds what the guest's does.
@@ -110,15 +99,15 @@ def trap_and_emulate(row: Row) -> Technique:
 
 def _trap_and_emulate(row: Row, operation: str) -> str:
     path = f"vmm.{PATHS.get(operation, '')}"
+    if operation in TRAPS:
+        reason, why = TRAPS[operation]
+        return f"It comes to the VMM: exit {reason}, {path}. {why}"
     if row.sensitivity == PRIVILEGED:
         return (
             f"Deprivileged it raises #GP(0): exit general_protection. The VMM performs it on the virtual processor "
             f"({path}); "
             "where the guest's own CPL or IOPL forbids it, the guest gets its #GP."
         )
-    if operation in TRAPS:
-        reason, why = TRAPS[operation]
-        return f"It comes to the VMM: exit {reason}, {path}. {why}"
     if operation in LOADS_DIRECTLY:
         return (
             "It executes directly when the VMM's table holds the guest's descriptor. A selector that it lacks, and "
@@ -253,102 +242,6 @@ def paravirtual(row: Row) -> Technique:
     return Technique("paravirtual", False, text)
 
 
-# VMX basic exit reasons (SDM volume 3, appendix C) by the table's intercept column: number, when.
-VMX_EXITS: dict[str, tuple[int, str]] = {
-    "CPUID": (10, "always"),
-    "HLT": (12, "if `HLT exiting` is set"),
-    "INVD": (13, "always"),
-    "INVLPG": (14, "if `INVLPG exiting` is set"),
-    "RDPMC": (15, "if `RDPMC exiting` is set"),
-    "RDTSC": (16, "if `RDTSC exiting` is set"),
-    "CR_ACCESS": (28, "by the guest/host masks of CR0 and CR4 and the CR3 controls"),
-    "DR_ACCESS": (29, "if `MOV-DR exiting` is set"),
-    "IO_INSTRUCTION": (30, "if `unconditional I/O exiting` is set, or by the I/O bitmaps"),
-    "MSR_READ": (31, "always without MSR bitmaps, else by them"),
-    "MSR_WRITE": (32, "always without MSR bitmaps, else by them"),
-    "GDTR_IDTR": (46, "if `descriptor-table exiting` is set, which the first processors lack"),
-    "LDTR_TR": (47, "if `descriptor-table exiting` is set, which the first processors lack"),
-    "WBINVD": (54, "if `WBINVD exiting` is set, which the first processors lack"),
-}
-RAISES = {"INT3": 3, "INTO": 4, "INT1": 1, "UD2": 6, "undefined": 6}
-
-
-def vtx(row: Row) -> Technique:
-    """Intel VT-x."""
-    operation = operation_of(row)
-    if row.intercept:
-        number, when = VMX_EXITS[row.intercept]
-        text = f"VM exit {row.intercept} (basic reason {number}) {when}; otherwise it works on the guest's own state."
-        if operation == "SMSW":
-            text = "No VM exit: bits of CR0 that the host owns are read from the shadow of CR0."
-    elif operation in RAISES:
-        text = (
-            f"VM exit EXCEPTION_OR_NMI (basic reason 0) if bit {RAISES[operation]} of the exception bitmap is set; "
-            "else the guest's IDT serves it."
-        )
-    elif row.sensitivity == INNOCUOUS:
-        text = "It runs directly."
-    else:
-        text = "No VM exit: the guest has its own flags, segments, tables and CPL, on which it works in every ring."
-    return Technique("vtx", False, text)
-
-
-# Instructions of techniques that are not built: what they belong to, and what they do. Here they are #UD.
-EXTENSIONS: dict[str, tuple[str, str]] = {
-    "vmxon": ("VT-x", "enter VMX operation"), "vmxoff": ("VT-x", "leave VMX operation"),
-    "vmptrld": ("VT-x", "make a VMCS the current one"), "vmptrst": ("VT-x", "store the address of the current VMCS"),
-    "vmclear": ("VT-x", "write a VMCS back and make it inactive"), "vmread": ("VT-x", "read a field of the VMCS"),
-    "vmwrite": ("VT-x", "write a field of the VMCS"), "vmlaunch": ("VT-x", "enter the guest for the first time"),
-    "vmresume": ("VT-x", "enter the guest again"), "vmcall": ("VT-x", "call the VMM from the guest"),
-    "vmrun": ("SVM", "enter the guest of a VMCB"), "vmmcall": ("SVM", "call the VMM from the guest"),
-    "vmload": ("SVM", "load the rest of a guest's state"), "vmsave": ("SVM", "store the rest of a guest's state"),
-    "stgi": ("SVM", "let interrupts through"), "clgi": ("SVM", "hold all interrupts off"),
-    "skinit": ("SVM", "start trusted software"), "invlpga": ("SVM", "forget a translation of one address space"),
-}  # fmt: skip
-
-
-# SVM intercepts (APM volume 2, appendix C): exit code names and numbers by operation.
-SVM_EXITS: dict[str, tuple[str, int]] = {
-    "SIDT": ("IDTR_READ", 0x66), "SGDT": ("GDTR_READ", 0x67), "SLDT": ("LDTR_READ", 0x68), "STR": ("TR_READ", 0x69),
-    "LIDT": ("IDTR_WRITE", 0x6A), "LGDT": ("GDTR_WRITE", 0x6B), "LLDT": ("LDTR_WRITE", 0x6C), "LTR": ("TR_WRITE", 0x6D),
-    "RDTSC": ("RDTSC", 0x6E), "RDPMC": ("RDPMC", 0x6F), "PUSHF": ("PUSHF", 0x70), "POPF": ("POPF", 0x71),
-    "CPUID": ("CPUID", 0x72), "IRET": ("IRET", 0x74), "INT_N": ("SWINT", 0x75), "INVD": ("INVD", 0x76), "HLT": ("HLT", 0x78),
-    "INVLPG": ("INVLPG", 0x79), "IN": ("IOIO", 0x7B), "OUT": ("IOIO", 0x7B), "port_string": ("IOIO", 0x7B),
-    "port_string_byte": ("IOIO", 0x7B), "RDMSR": ("MSR", 0x7C), "WRMSR": ("MSR", 0x7C), "WBINVD": ("WBINVD", 0x89),
-    "INT1": ("ICEBP", 0x88), "SMSW": ("CR0_READ", 0x00), "LMSW": ("CR0_WRITE", 0x10), "CLTS": ("CR0_WRITE", 0x10),
-}  # fmt: skip
-SVM_NUMBERED = {"CR_TO_REGISTER": ("CR{}_READ", 0x00), "REGISTER_TO_CR": ("CR{}_WRITE", 0x10)}
-SVM_ANY_NUMBER = {"DR_TO_REGISTER": ("DRn_READ", 0x20), "REGISTER_TO_DR": ("DRn_WRITE", 0x30)}
-
-
-def svm(row: Row) -> Technique:
-    """AMD SVM."""
-    operation = operation_of(row)
-    name, number = SVM_EXITS.get(operation, ("", -1))
-    if operation in SVM_NUMBERED:
-        name, number = SVM_NUMBERED[operation]
-        name, number = name.format(row.modrm), number + int(row.modrm)
-    if name:
-        bits = "by the permission map" if name in ("IOIO", "MSR") else "if its intercept bit in the VMCB is set"
-        text = f"#VMEXIT {name} ({number:#x}) {bits}; otherwise it works on the guest's own state."
-    elif operation in SVM_ANY_NUMBER:
-        name, number = SVM_ANY_NUMBER[operation]
-        text = (
-            f"#VMEXIT {name} ({number:#x} + n) if its intercept bit in the VMCB is set; otherwise it works on the "
-            "guest's own state."
-        )
-    elif operation in RAISES:
-        text = (
-            f"#VMEXIT EXCP{RAISES[operation]} ({0x40 + RAISES[operation]:#x}) if that exception is intercepted; "
-            "else the guest's IDT serves it."
-        )
-    elif row.sensitivity == INNOCUOUS:
-        text = "It runs directly."
-    else:
-        text = "No #VMEXIT: the guest has its own flags, segments, tables and CPL, on which it works in every ring."
-    return Technique("svm", False, text)
-
-
 def techniques(row: Row) -> list[Technique]:
     """All of them, built ones first."""
-    return [native(row), trap_and_emulate(row), binary_translation(row), paravirtual(row), vtx(row), svm(row)]
+    return [native(row), trap_and_emulate(row), binary_translation(row), vtx(row), svm(row), paravirtual(row)]

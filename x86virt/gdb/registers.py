@@ -13,7 +13,7 @@ from ..vmm import layout
 
 if TYPE_CHECKING:
     from ..machine import Machine
-    from ..vmm.vm import VirtualMachine
+    from ..vmm.virtual_machine import VirtualMachine
 
 GENERAL = {name: number for number, name in enumerate(GENERAL_REGISTERS)}
 M32 = 0xFFFFFFFF

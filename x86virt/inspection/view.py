@@ -10,7 +10,7 @@ from .walk import Tables, walk
 if TYPE_CHECKING:
     from ..machine import Machine
     from ..vmm.state import SegmentState
-    from ..vmm.vm import VirtualMachine
+    from ..vmm.virtual_machine import VirtualMachine
 
 M32 = 0xFFFFFFFF
 PAGE_BYTES = 4096

@@ -349,6 +349,44 @@ _REFERENCES = {
 }
 
 
+# Paths of a VMM whose guest runs under VMX or SVM, priced by witnesses as those above. What the hardware itself does, and
+# each access to its control structure, are events of their own.
+_HARDWARE_PATHS = {
+    "vmm.exit_dispatch": "From a VM exit to its handler and from there to VM entry: registers, and whether an interrupt waits.",
+    "vmm.exit_cpuid": "A CPUID exit: the leaf found among those that the guest is shown.",
+    "vmm.exit_port": "An exit by IN or OUT, up to the device.",
+    "vmm.exit_control_register": "An exit by MOV to or from a control register, CLTS or LMSW.",
+    "vmm.exit_msr": "An exit by RDMSR or WRMSR.",
+    "vmm.exit_halt": "An exit by HLT.",
+    "vmm.exit_invlpg": "An exit by INVLPG, up to the shadow.",
+    "vmm.exit_exception": "An exit by an exception, up to the handler of its vector.",
+    "vmm.exit_interrupt": "An exit by an external interrupt of the host.",
+    "vmm.exit_skip": "An exit by an instruction that the VMM only steps over.",
+    "vmm.exit_decode": "The guest's instruction fetched through its own page tables and decoded.",
+    "vmm.inject": "An event handed to VM entry, which delivers it.",
+    "vmm.window": "The interrupt window asked for, or given up.",
+    "vmm.nested_fill": "An entry of a nested table made: each table on the way to it, and what surrounds them.",
+    "vmm.nested_table": "A page for a nested table allocated, cleared and entered in the table above.",
+    "vmm.nested_drop": "Entries of nested tables taken back.",
+    "vmm.real_mode_switch": "The guest's segments put into the form of virtual-8086 mode, in which its real mode runs, or back.",
+    "vmm.real_mode_event": "An event delivered by the VMM through the guest's vector table of real mode.",
+    "vmm.paging_switch": "The guest's paging switched on or off, where the processor's own stays on.",
+}
+
+# What happens to nested tables and to guests that the processor cannot hold as they are: counts only.
+_HARDWARE_COUNTS = {
+    "nested.entry": ("entry", "An entry of a nested table made for a page of 4 KB."),
+    "nested.large_entry": ("entry", "An entry of a nested table made for a page of 2 MB or 4 MB."),
+    "nested.table": ("table", "A page for a nested table allocated, and cleared."),
+    "nested.entry_dropped": ("entry", "An entry of a nested table taken back: its frame is another, or not to be written."),
+    "nested.eviction": ("table", "A nested table evicted, because the memory for nested tables is spent."),
+    "nested.hole": ("access", "A guest's access to a guest-physical address without RAM, or to RAM that does not take writes."),
+    "hardware.identity_paging": ("switch", "A guest without paging put on an identity table, since the processor's stays on."),
+    "hardware.real_mode": ("switch", "A guest in real mode put into virtual-8086 mode, since the processor's own is protected."),
+    "hardware.reinjection": ("event", "An event injected anew whose delivery had been cut short by an exit."),
+}
+
+
 def _own_key(domain: str, unit: str, sentences: dict[str, str]) -> tuple[Event, ...]:
     return tuple(Event(name, domain, unit, sentence, name) for name, sentence in sentences.items())
 
@@ -516,6 +554,8 @@ EVENTS: tuple[Event, ...] = (
         None,
         "free",
     ),
+    *(Event(name, "vmm", "path", sentence, None, "dynamic") for name, sentence in _HARDWARE_PATHS.items()),
+    *(Event(name, "vmm", unit, sentence, None, "free") for name, (unit, sentence) in _HARDWARE_COUNTS.items()),
 )
 
 
@@ -842,3 +882,31 @@ EVENT_WALK_NESTED_REFERENCE = 310
 EVENT_WALK_POINTER_REFERENCE = 311
 EVENT_WALK_NESTED_HIT = 312
 EVENT_WALK_NESTED_SKIP = 313
+EVENT_VMM_EXIT_DISPATCH = 314
+EVENT_VMM_EXIT_CPUID = 315
+EVENT_VMM_EXIT_PORT = 316
+EVENT_VMM_EXIT_CONTROL_REGISTER = 317
+EVENT_VMM_EXIT_MSR = 318
+EVENT_VMM_EXIT_HALT = 319
+EVENT_VMM_EXIT_INVLPG = 320
+EVENT_VMM_EXIT_EXCEPTION = 321
+EVENT_VMM_EXIT_INTERRUPT = 322
+EVENT_VMM_EXIT_SKIP = 323
+EVENT_VMM_EXIT_DECODE = 324
+EVENT_VMM_INJECT = 325
+EVENT_VMM_WINDOW = 326
+EVENT_VMM_NESTED_FILL = 327
+EVENT_VMM_NESTED_TABLE = 328
+EVENT_VMM_NESTED_DROP = 329
+EVENT_VMM_REAL_MODE_SWITCH = 330
+EVENT_VMM_REAL_MODE_EVENT = 331
+EVENT_VMM_PAGING_SWITCH = 332
+EVENT_NESTED_ENTRY = 333
+EVENT_NESTED_LARGE_ENTRY = 334
+EVENT_NESTED_TABLE = 335
+EVENT_NESTED_ENTRY_DROPPED = 336
+EVENT_NESTED_EVICTION = 337
+EVENT_NESTED_HOLE = 338
+EVENT_HARDWARE_IDENTITY_PAGING = 339
+EVENT_HARDWARE_REAL_MODE = 340
+EVENT_HARDWARE_REINJECTION = 341

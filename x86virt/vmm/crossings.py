@@ -7,33 +7,34 @@ VMM writes the frame back on its stack and lets the processor execute the IRETD 
 from typing import TYPE_CHECKING
 
 from ..core.breakpoints import DR6_BS
-from ..core.entries import all_eflags, set_all_eflags
-from ..isa.registers import CS, EFLAGS_FIXED, EFLAGS_IF, EFLAGS_RF, EFLAGS_TF, ESP, SS
+from ..core.entries import all_eflags
+from ..isa.registers import CS, EFLAGS_IF, EFLAGS_RF, EFLAGS_TF, ESP, SS
 from ..isa.vectors import DB, PF
 from . import layout
 from .exits import ERROR_CODE_VECTORS, FAULT_VECTORS, REASON_OF_VECTOR, Exit, NotDirect
 from .region import region_address
-from .stops import note_arrival
 from .translation.direct import come_back_directly, make_general, returns_directly
 from .translation.sequences import INNERMOST_RING
 from .vcpu import Frame
+from .ways import Ways
 
 if TYPE_CHECKING:
     from .translation.emitter import Site
-    from .vm import VirtualMachine
+    from .vm import SoftwareVm
 
 DR6_CONDITIONS = 0xE00F
 FRAME_BYTES = 20  # EIP, CS, EFLAGS, ESP, SS
 
 
-class Crossings:
-    """From the guest to the VMM and back, for one virtual processor."""
+class Crossings(Ways):
+    """From the guest to the VMM and back by traps and IRET, for one virtual processor."""
 
-    def __init__(self, vm: "VirtualMachine") -> None:
-        self.vm = vm
+    vm: "SoftwareVm"
+
+    def __init__(self, vm: "SoftwareVm") -> None:
+        super().__init__(vm)
         self.debug_bits = 0  # of DR6, at the last #DB of the processor
         self.resumed_at, self.resumed_with_flag = -1, False  # instructions retired then; whether the guest had RF set
-        self.own_step = False  # TF is the VMM's, to get control after one instruction
 
     # -- from the guest to the VMM --------------------------------------------------------------------------------
 
@@ -193,17 +194,3 @@ class Crossings:
             vm.write_region(stack, image.octets())
             self.enter_vmm_code(code, vm.segments.return_stack(layout.VMM_BASE + stack))
         self.see_to_time()
-
-    def see_to_time(self) -> None:
-        """The guest goes on: until the next deadline of a device, the end of the run, or a stop."""
-        vm = self.vm
-        vm.devices.program_timer()
-        vm.processor.cpu.retired_limit = vm.machine.retired_limit
-        note_arrival(vm)
-
-    def enter_vmm_code(self, offset: int, stack: int) -> None:
-        """Go on in the VMM's own code at an offset of its region."""
-        cpu = self.vm.processor.cpu
-        cpu.rip = layout.VMM_BASE + offset
-        cpu.gpr[ESP] = stack
-        set_all_eflags(self.vm.processor.state, EFLAGS_FIXED)

@@ -19,6 +19,10 @@ class Exit:
     `reason` names the hook: `on_general_protection` and so on. `qualification` is the error code of an exception (the
     VMCS field of the same meaning), `gla` the linear address of a page fault, `length` the instruction's bytes where
     the emulator knows them, `vector` the vector, -1 for SYSENTER.
+
+    With a virtualization extension the reason is one of isa/exits.py and `qualification` the VMCS's, of a page fault 0;
+    `error` is an exception's error code, `kind` its type (KIND_ of isa.vectors), `length` 0 where the processor does not
+    tell; `vectoring` the event that was being delivered as the guest exited: its vector, kind and error code.
     """
 
     reason: str
@@ -29,6 +33,10 @@ class Exit:
     length: int = 0
     rip: int = 0
     cpl: int = 0
+    error: int = 0
+    kind: int = 0
+    information: int = 0
+    vectoring: tuple[int, int, int | None] | None = None
 
 
 class VmmError(Exception):

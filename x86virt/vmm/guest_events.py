@@ -10,7 +10,7 @@ from .exits import ERROR_CODE_VECTORS, Exit, GuestFault
 from .reflect import reflect
 
 if TYPE_CHECKING:
-    from .vm import VirtualMachine
+    from .vm import SoftwareVm
 
 M32 = 0xFFFFFFFF
 DR7_ENABLES = 0xFF
@@ -19,7 +19,7 @@ DR7_ENABLES = 0xFF
 class GuestEvents:
     """What one virtual processor is delivered."""
 
-    def __init__(self, vm: "VirtualMachine") -> None:
+    def __init__(self, vm: "SoftwareVm") -> None:
         self.vm = vm
 
     def inject_exception(self, fault: GuestFault) -> None:

@@ -11,7 +11,7 @@ from .isolation import check_owner
 from .stops import note_access
 
 if TYPE_CHECKING:
-    from .vm import VirtualMachine
+    from .virtual_machine import VirtualMachine
 
 PAGE_BYTES = 4096
 
@@ -64,6 +64,7 @@ class GuestMemory:
 
     def walk(self, gla: int, write: bool, user: bool, mark: bool = True) -> Translation:
         """Walk the guest's tables; `mark` sets accessed and dirty bits. Raises GuestFault."""
+        self.vm.prepare_walk()
         self.vm.shadow.walk(gla, write, user, mark)
         found = self.vm.shadow.control
         return Translation(int(found.gpa), int(found.rights), bool(found.leaf & PTE_D), bool(found.accessed))

@@ -13,7 +13,7 @@ from .segments import check_stack_load, error_code, mark_accessed
 from .state import SegmentState
 
 if TYPE_CHECKING:
-    from .vm import VirtualMachine
+    from .vm import SoftwareVm
 
 M32 = 0xFFFFFFFF
 
@@ -21,7 +21,7 @@ M32 = 0xFFFFFFFF
 class GuestStack:
     """A stack segment, its pointer, and the ring that it belongs to; nothing is committed before `load`."""
 
-    def __init__(self, vm: "VirtualMachine", state: SegmentState, pointer: int, level: int) -> None:
+    def __init__(self, vm: "SoftwareVm", state: SegmentState, pointer: int, level: int) -> None:
         self.vm, self.state, self.pointer, self.level = vm, state, pointer, level
         self.mask = M32 if state.access & AR_DB else 0xFFFF
         self.inner: tuple[int, Descriptor] | None = None  # the descriptor of an inner ring's, and where it stands
@@ -53,12 +53,12 @@ class GuestStack:
         frame.esp = frame.esp & ~self.mask & M32 | self.pointer & self.mask
 
 
-def present_stack(vm: "VirtualMachine") -> GuestStack:
+def present_stack(vm: "SoftwareVm") -> GuestStack:
     """The stack that the guest is on."""
     return GuestStack(vm, vm.segments.state(SS), vm.vcpu.frame.esp, vm.vcpu.cpl)
 
 
-def inner_stack(vm: "VirtualMachine", level: int, external: int) -> GuestStack:
+def inner_stack(vm: "SoftwareVm", level: int, external: int) -> GuestStack:
     """The stack of an inner ring by the guest's TSS, checked."""
     selector, pointer = stack_of_task(vm, level, external)
     try:
@@ -72,7 +72,7 @@ def inner_stack(vm: "VirtualMachine", level: int, external: int) -> GuestStack:
     return stack
 
 
-def stack_of_task(vm: "VirtualMachine", level: int, external: int) -> tuple[int, int]:
+def stack_of_task(vm: "SoftwareVm", level: int, external: int) -> tuple[int, int]:
     """SS and the stack pointer of a ring as the guest's TSS has them, of either size; #TS beyond its limit."""
     vcpu = vm.vcpu
     kind = vcpu.tr_access & 0x1F

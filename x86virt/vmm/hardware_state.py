@@ -37,13 +37,14 @@ from .virtual_segments import DATA_SEGMENTS
 
 if TYPE_CHECKING:
     from .interpreter import Interpreter
+    from .vm import SoftwareVm
 
 CR4_NOT_DIRECT = CR4_VME | CR4_PVI
 DEBUG_REGISTERS = (0, 1, 2, 3, 6, 7)
 ADDRESS_SPACE_REGISTERS = ("cr0", "cr3", "cr4")
 
 
-def can_hold(interpreter: "Interpreter") -> bool:
+def can_hold(vm: "SoftwareVm", interpreter: "Interpreter") -> bool:
     """Whether the guest can run directly in the state that the interpreter has."""
     cpu = interpreter.cpu
     code = interpreter.segment(CS)
@@ -54,14 +55,14 @@ def can_hold(interpreter: "Interpreter") -> bool:
         and not cpu.cr4 & CR4_NOT_DIRECT
         and not cpu.efer & EFER_NXE
         and not cpu.a20_closed
-        and interpreter.vm.events.can_load([int(value) for value in cpu.dr])
-        and can_execute(interpreter, code)
+        and vm.events.can_load([int(value) for value in cpu.dr])
+        and can_execute(vm, interpreter, code)
     )
 
 
-def can_execute(interpreter: "Interpreter", code: SegmentState) -> bool:
+def can_execute(vm: "SoftwareVm", interpreter: "Interpreter", code: SegmentState) -> bool:
     """Whether the guest's code can run: as it is, behind the shadow of its segment, or translated."""
-    vm, cpu = interpreter.vm, interpreter.cpu
+    cpu = interpreter.cpu
     translator = vm.translation
     if translator is not None:
         flag = int(all_eflags(interpreter.processor.state))
@@ -71,12 +72,11 @@ def can_execute(interpreter: "Interpreter", code: SegmentState) -> bool:
     return not is_out_of_reach(code) and int(cpu.rip) <= shadow_of(code, vm.ring).limit
 
 
-def store(interpreter: "Interpreter", invalidates: bool) -> None:
+def store(vm: "SoftwareVm", interpreter: "Interpreter", invalidates: bool) -> None:
     """Give the virtual processor back to the hardware and the VMM's record; `can_hold` said that they can hold it.
 
     `invalidates`: translations were invalidated, so that the shadow has to start anew.
     """
-    vm = interpreter.vm
     outer = int(interpreter.cpu.cpl) > vm.vcpu.cpl  # data segments are held so that a return to this ring does not drop them
     changed = [
         number
@@ -84,14 +84,14 @@ def store(interpreter: "Interpreter", invalidates: bool) -> None:
         if not is_unchanged(interpreter, number) or (outer and number in DATA_SEGMENTS)
     ]
     interpreter.return_shared()
-    store_table_registers(interpreter)
-    store_record(interpreter)
-    store_flags(interpreter)
+    store_table_registers(vm, interpreter)
+    store_record(vm, interpreter)
+    store_flags(vm, interpreter)
     vm.segments.set_cpl(int(interpreter.cpu.cpl))
     if invalidates:
         vm.shadow.forget_translations()
     moved = vm.physical.follow()
-    if store_control_registers(interpreter) or invalidates or moved:
+    if store_control_registers(vm, interpreter) or invalidates or moved:
         vm.flush_shadow()
     for number in changed:
         vm.segments.set(number, interpreter.segment(number))
@@ -104,9 +104,9 @@ def is_unchanged(interpreter: "Interpreter", number: int) -> bool:
     return bool(loaded) and interpreter.segment(number) == loaded[number]
 
 
-def store_table_registers(interpreter: "Interpreter") -> None:
+def store_table_registers(vm: "SoftwareVm", interpreter: "Interpreter") -> None:
     """GDTR and IDTR: shadows and open gates of another table are dropped."""
-    vm, cpu, vcpu = interpreter.vm, interpreter.cpu, interpreter.vm.vcpu
+    cpu, vcpu = interpreter.cpu, vm.vcpu
     if (vcpu.gdtr_base, vcpu.gdtr_limit) != (int(cpu.gdtr_base), int(cpu.gdtr_limit)):
         vcpu.gdtr_base, vcpu.gdtr_limit = int(cpu.gdtr_base), int(cpu.gdtr_limit)
         vm.descriptors.drop_all()
@@ -115,9 +115,9 @@ def store_table_registers(interpreter: "Interpreter") -> None:
         vm.entries.close_gates()
 
 
-def store_record(interpreter: "Interpreter") -> None:
+def store_record(vm: "SoftwareVm", interpreter: "Interpreter") -> None:
     """EIP and ESP, CR2, the registers of SYSENTER, model-specific and debug registers, and whether the guest is halted."""
-    vm, cpu, vcpu = interpreter.vm, interpreter.cpu, interpreter.vm.vcpu
+    cpu, vcpu = interpreter.cpu, vm.vcpu
     vcpu.frame.eip, vcpu.frame.esp = int(cpu.rip), int(cpu.gpr[ESP])
     vcpu.cr2, vcpu.halted = int(cpu.cr2), int(cpu.halted)
     sysenter = int(cpu.sysenter_cs), int(cpu.sysenter_esp), int(cpu.sysenter_eip)
@@ -131,9 +131,9 @@ def store_record(interpreter: "Interpreter") -> None:
         vm.events.load_breakpoints()
 
 
-def store_flags(interpreter: "Interpreter") -> None:
+def store_flags(vm: "SoftwareVm", interpreter: "Interpreter") -> None:
     """EFLAGS, and what holds events off for one instruction."""
-    cpu, vcpu = interpreter.cpu, interpreter.vm.vcpu
+    cpu, vcpu = interpreter.cpu, vm.vcpu
     vcpu.own_resume = False
     vcpu.frame.eflags = vcpu.load_flags(int(all_eflags(interpreter.processor.state)))
     if cpu.shadow:
@@ -143,9 +143,9 @@ def store_flags(interpreter: "Interpreter") -> None:
         vcpu.own_resume = True
 
 
-def store_control_registers(interpreter: "Interpreter") -> bool:
+def store_control_registers(vm: "SoftwareVm", interpreter: "Interpreter") -> bool:
     """CR0, CR3 and CR4; whether the guest's address space may be another now."""
-    vm, cpu, vcpu = interpreter.vm, interpreter.cpu, interpreter.vm.vcpu
+    cpu, vcpu = interpreter.cpu, vm.vcpu
     another = any(int(vcpu.record[name]) != int(cpu[name]) for name in ADDRESS_SPACE_REGISTERS)
     vcpu.cr0, vcpu.cr3, vcpu.cr4 = int(cpu.cr0), int(cpu.cr3), int(cpu.cr4)
     vm.shadow.pointers = cpu.pdpte

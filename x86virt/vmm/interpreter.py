@@ -25,7 +25,6 @@ from ..core.entries import (
 from ..core.handlers import NUMBER
 from ..core.layout import (
     BUDGET,
-    HOLDS_INTERRUPTS,
     INTERRUPT,
     MARK,
     MARK_PROTECTED,
@@ -43,14 +42,13 @@ from ..isa.table import ROWS
 from ..processor import PAGE_BYTES, debugger_bytes
 from ..start.boot import Boot
 from ..start.enter import enter
-from . import hardware_state
 from .instruction import repeats
 from .interpreter_processor import InterpreterProcessor
 from .reflect import TripleFault
 from .state import SegmentState, segment_state
 
 if TYPE_CHECKING:
-    from .vm import VirtualMachine
+    from .virtual_machine import VirtualMachine
 
 # Fields of the processor's record that the guest uses directly, as they are: no VMM stands between.
 SHARED_FIELDS = [
@@ -100,9 +98,19 @@ class Interpreter:
         cpu = self.cpu
         cpu.budget = cpu.retired_limit = NEVER
         cpu.begun = 1  # the boundary before it is over: it trapped
+        cpu.probe_skip = cpu.probe_on  # and a recorder sees what it does to the devices
         generation = int(cpu.tlb_generation)
         outcome = self.perform(single=True)
-        self.finish(outcome, int(cpu.tlb_generation) != generation or self.was_invalidation())
+        if outcome == OK and self.vm.cluster:
+            self.go_on(self.vm.cluster)
+        else:
+            self.finish(outcome, int(cpu.tlb_generation) != generation or self.was_invalidation())
+
+    def go_on(self, instructions: int) -> None:
+        """Keep the guest for some instructions more, most likely of the same kind: each would be an exit by itself."""
+        self.publish_writes()
+        self.begin()
+        self.next_look = int(self.cpu.retired) + instructions
 
     def deliver_external(self, vector: int) -> None:
         """Deliver an external interrupt that was acknowledged, through whatever gate the guest has for it."""
@@ -118,8 +126,8 @@ class Interpreter:
         if outcome == SHUTDOWN:
             self.begin()  # as it shut down, perhaps in a task that the hardware could not hold
             raise TripleFault
-        if hardware_state.can_hold(self):
-            hardware_state.store(self, invalidates)
+        if self.vm.can_hold(self):
+            self.vm.give_state(self, invalidates)
         else:
             self.begin()
 
@@ -201,7 +209,7 @@ class Interpreter:
             self.stop_at_ports()
             cpu.budget = min(int(host.budget), self.vm.devices.next_event())
         cpu.retired_limit = host.retired_limit
-        if self.in_protected_mode():
+        if self.may_run_directly():
             cpu.retired_limit = min(int(host.retired_limit), self.next_look)
         self.follow_debugger()
 
@@ -219,17 +227,17 @@ class Interpreter:
         self.cpu.budget = self.vm.processor.cpu.budget
         return self.perform(single=True)
 
-    def in_protected_mode(self) -> bool:
-        """Protected mode outside virtual-8086 mode: alone there may the guest be able to run directly."""
-        return bool(self.cpu.cr0 & CR0_PE) and not self.cpu.eflags & EFLAGS_VM
+    def may_run_directly(self) -> bool:
+        """Whether the guest is in a mode in which it may be able to: without an extension only protected mode is one."""
+        return self.vm.runs_every_mode or (bool(self.cpu.cr0 & CR0_PE) and not self.cpu.eflags & EFLAGS_VM)
 
     def look(self) -> None:
         """If it is time for it, see whether the guest can run directly, and let it."""
-        if int(self.cpu.retired) < self.next_look or not self.in_protected_mode():
+        if int(self.cpu.retired) < self.next_look or not self.may_run_directly():
             return
-        if not self.cpu.begun and not self.cpu.debug_pending and hardware_state.can_hold(self):
+        if not self.cpu.begun and not self.cpu.debug_pending and self.vm.can_hold(self):
             self.publish_writes()
-            hardware_state.store(self, True)
+            self.vm.give_state(self, True)
             self.vm.crossings.resume()
             return
         self.stride = min(2 * self.stride, LONGEST_STRIDE)
@@ -263,8 +271,7 @@ class Interpreter:
         """Take the virtual processor from where the VMM and the hardware hold it."""
         vm, cpu, vcpu = self.vm, self.cpu, self.vm.vcpu
         vm.charge("interpreter_switch", 1)
-        if vm.translation is not None:
-            vm.translation.set_x87_pointer()
+        vm.before_interpreting()
         mine, machines = self._shared
         mine[...] = machines
         cpu.gpr[ESP], cpu.rip = vcpu.frame.esp, vcpu.frame.eip
@@ -274,14 +281,14 @@ class Interpreter:
             cpu.cr4 = vcpu.cr4
             self.processor.empty_tlbs()
         for name in RECORD_FIELDS:
-            cpu[name] = vcpu.record[name]
-        cpu.pdpte = vm.shadow.pointers
+            cpu[name] = getattr(vcpu, name)
+        cpu.pdpte = vm.pointers()
         cpu.msr = vm.model_specific[0]
         cpu.efer = cpu.msr.efer
         self.load_debug_registers()
         set_all_eflags(self.processor.state, vcpu.virtual_flags(vcpu.frame.eflags))
         self.load_segments()
-        cpu.shadow = HOLDS_INTERRUPTS if vm.interrupts.held() else 0
+        cpu.shadow = vm.interrupts.shadow()
         cpu.halted = vcpu.halted
         cpu.debug_pending = cpu.debug_hits = cpu.mark = cpu.begun = 0
         cpu.idt_vector = -1
@@ -289,6 +296,7 @@ class Interpreter:
         enter_level(self.processor.state, vcpu.cpl)
         flush_translations(self.processor.state)
         cpu.mark = 0
+        cpu.ticks = vm.processor.cpu.ticks  # to read a control structure takes time
 
     def load_debug_registers(self) -> None:
         """DR0 to DR3, DR6 and DR7, where they differ."""

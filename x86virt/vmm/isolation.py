@@ -10,7 +10,7 @@ from . import layout
 from .exits import IsolationViolation
 
 if TYPE_CHECKING:
-    from .vm import VirtualMachine
+    from .virtual_machine import VirtualMachine
 
 
 def set_owners(vm: "VirtualMachine") -> None:

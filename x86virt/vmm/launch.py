@@ -32,12 +32,13 @@ from .state import SegmentState
 from .vcpu import Frame
 
 if TYPE_CHECKING:
-    from .vm import VirtualMachine
+    from .virtual_machine import VirtualMachine
+    from .vm import SoftwareVm
 
 M32 = 0xFFFFFFFF
 
 
-def launch(vm: "VirtualMachine", boot: Boot) -> None:
+def launch(vm: "SoftwareVm", boot: Boot) -> None:
     """Put the processor under the VMM, the guest at its first instruction."""
     build_region(vm)
     take_processor(vm)
@@ -50,16 +51,22 @@ def launch(vm: "VirtualMachine", boot: Boot) -> None:
         vm.interpreter.start(boot)
 
 
-def take_processor(vm: "VirtualMachine") -> None:
-    """The processor runs in the VMM's ring 0: with its tables, on its stack, its timer in its IDT."""
+def take_processor(vm: "SoftwareVm") -> None:
+    """The processor runs in the VMM's ring 0, the guest's code in the rings that are left."""
+    take_host(vm, vm.shadow.root)
+    vm.processor.cpu.mode_table[1:4] = (MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_USER)
+    vm.segments.share_ring()
+
+
+def take_host(vm: "VirtualMachine", directory: int) -> None:
+    """The processor is the VMM's: with its tables and page directory, on its stack, its timer in its IDT."""
     cpu = vm.processor.cpu
     cpu.cr0 = CR0_ET | CR0_PE | CR0_PG | CR0_WP | CR0_NE
-    cpu.cr3 = vm.shadow.root
+    cpu.cr3 = directory
     cpu.cr4 = CR4_PSE | CR4_PGE
     cpu.gdtr_base, cpu.gdtr_limit = layout.VMM_BASE + layout.GDT, 0xFFFF
     cpu.idtr_base, cpu.idtr_limit = layout.VMM_BASE + layout.IDT, 256 * 8 - 1
-    cpu.mode_table[:4] = (MODE_VMM, MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_USER)
-    vm.segments.share_ring()
+    cpu.mode_table[0] = MODE_VMM
     cpu.hook_first = layout.VMM_BASE + layout.ENTRIES
     cpu.hook_last = layout.VMM_BASE + layout.RESUME - 1
     cpu.timer_vector = layout.HOST_TIMER_VECTOR
@@ -71,7 +78,7 @@ def take_processor(vm: "VirtualMachine") -> None:
     enter_level(vm.processor.state, 0)
 
 
-def start_directly(vm: "VirtualMachine", boot: Boot) -> None:
+def start_directly(vm: "SoftwareVm", boot: Boot) -> None:
     """The guest begins in flat protected mode, as a Multiboot loader leaves it."""
     cpu = vm.processor.cpu
     vm.vcpu.gdtr_base, vm.vcpu.gdtr_limit = boot.gdt

@@ -6,12 +6,13 @@ GDT, IDT, TSS and stack these are), and the witness routines in NASM, whose incl
     linear 0xFFC00000   entries: one every 16 bytes, a vector each; the last one is SYSENTER's
            +0x001000    resume: the IRETD, and the STI;HLT of the idle VMM
            +0x002000    IDT          +0x003000 TSS          +0x004000 the vCPU record
+           +0x005000    what is known of a VM exit, as the witness routines find it
            +0x006000    stack        +0x008000 page table of this region
            +0x010000    GDT: the guest's shadowed descriptors, the VMM's own at the end
            +0x009000    the translator's record, the stack of its callouts below +0x00C000, tables at +0x00C000
            +0x020000    witness routines and their data
            +0x030000    the translator's hash table
-           +0x040000    translation cache; its notes at +0x070000
+           +0x040000    translation cache; its notes at +0x070000. Where nothing is translated: the record of nested tables
            +0x0A0000    the translator's hash table for the guest's outer rings
            +0x0B0000    LDT: the guest's shadowed local descriptors
            +0x0C0000    reverse map: which linear page maps a guest frame writable
@@ -29,6 +30,8 @@ import pathlib
 
 import numpy as np
 
+from ..core.layout import CPUID_CACHES, CPUID_EXTENDED, CPUID_ROWS
+
 VMM_BASE = 0xFFC00000
 VMM_BYTES = 0x400000
 ENTRY_BYTES = 16
@@ -40,6 +43,7 @@ RESUME_TRANSLATED = 0x1020
 IDT = 0x2000
 TSS = 0x3000
 VCPU_RECORD = 0x4000
+EXIT_RECORD = 0x5000
 STACK = 0x6000
 STACK_TOP = 0x8000
 REGION_TABLE = 0x8000
@@ -62,6 +66,7 @@ HASH_BYTES = 0x10000
 CACHE = 0x40000
 CACHE_BYTES = 0x30000
 CACHE_NOTES = 0x70000
+NESTED_RECORD = CACHE
 OUTER_HASH = 0xA0000
 LDT = 0xB0000
 REVERSE = 0xC0000
@@ -188,9 +193,45 @@ DEVICE = np.dtype(
 TABLES = np.dtype([(name, "<u4") for name in ("translates", "context_cs", "context_iopl", "place_count")])
 SITE_KINDS = ("sensitive_instruction", "open_window", "adapted_write")  # that the routines know, in their order
 
+# Fields of the control structure (keys of isa/vmx.py) that a VMM on VMX or SVM has read or is to write, for the witness
+# routines: bit n of `have` says that field n has been read, bit n of `changed` that it is to be written.
+EXIT_FIELDS = (
+    "exit_qualification", "guest_linear_address", "guest_physical_address", "vm_exit_instruction_length",
+    "vm_exit_interruption_information", "vm_exit_interruption_error_code", "idt_vectoring_information",
+    "idt_vectoring_error_code", "guest_rip", "guest_rsp", "guest_rflags", "guest_interruptibility_state", "guest_cr0",
+    "guest_cr3", "guest_cr4", "cr0_read_shadow", "cr4_read_shadow", "vm_entry_interruption_information",
+    "vm_entry_exception_error_code", "vm_entry_instruction_length", "primary_processor_based_vm_execution_controls",
+    "guest_cs_base", "guest_segments",
+)  # fmt: skip
+N_MODEL_SPECIFIC = 8
+EXIT = np.dtype(
+    [
+        ("reason", "<u4"),
+        ("have", "<u4"),
+        ("changed", "<u4"),
+        *((name, "<u4") for name in EXIT_FIELDS),
+        ("nested", "<u4"),  # 1: the guest's address space is its own affair (EPT, NPT)
+        ("nested_root", "<u4"),  # machine address, which is a place in the region
+        ("nested_levels", "<u4"),
+        ("nested_next", "<u4"),  # page of the pool that is free next
+        ("nested_rights", "<u4"),  # low bits of an entry that maps a page
+        ("nested_table_rights", "<u4"),  # and of one that names a table
+        ("space_changed", "<u4"),  # 1: a shadow must follow, whose paths are its own
+        ("cpuid_highest", "<u4"),
+        ("cpuid_repeats", "<u4"),
+        ("cpuid_extended", "<u4"),  # highest extended leaf
+        ("identity_root", "<u4"),  # CR3 of a guest without paging
+        ("model_specific", "<u4", (N_MODEL_SPECIFIC, 4)),  # number, low, high, whether any value may be written
+        ("cpuid", "<u4", (CPUID_ROWS, 4)),
+        ("segments", "<u4", (6, 4)),  # ES to GS: selector, base, limit, access rights
+        ("bytes", "u1", 32),  # of the guest's instruction
+    ]
+)
+
 INCLUDE = pathlib.Path(__file__).with_name("witness") / "vmm.inc"
 NUMBERS = {
-    "VMM_BASE": VMM_BASE, "IDT": IDT, "TSS": TSS, "VCPU_RECORD": VCPU_RECORD, "STACK_TOP": STACK_TOP,
+    "VMM_BASE": VMM_BASE, "IDT": IDT, "TSS": TSS, "VCPU_RECORD": VCPU_RECORD, "EXIT_RECORD": EXIT_RECORD,
+    "STACK_TOP": STACK_TOP,
     "REGION_TABLE": REGION_TABLE, "GDT": GDT, "WITNESS": WITNESS, "P2M": P2M, "SHADOW": SHADOW,
     "SHADOW_PAGES": SHADOW_PAGES, "WINDOWS": WINDOWS, "N_WINDOWS": N_WINDOWS,
     "VMM_CODE_SELECTOR": VMM_CODE_SELECTOR, "VMM_DATA_SELECTOR": VMM_DATA_SELECTOR,
@@ -205,12 +246,14 @@ NUMBERS = {
     "GUEST_GS_SELECTOR": GUEST_GS_SELECTOR,
     "DIRECT_SITE_BYTES": DIRECT_SITE_BYTES, "OPERANDS_IN_DX": OPERANDS_IN_DX, "OPERANDS_OUT": OPERANDS_OUT,
     "OPERANDS_IN_STACK": OPERANDS_IN_STACK, "OPERANDS_BYTES_SHIFT": OPERANDS_BYTES_SHIFT,
+    "N_MODEL_SPECIFIC": N_MODEL_SPECIFIC, "CPUID_CACHES": CPUID_CACHES, "CPUID_EXTENDED": CPUID_EXTENDED,
     "SYSENTER_ENTRY": SYSENTER_ENTRY, "PIC_BYTES": PIC.itemsize, "PIT_BYTES": PIT.itemsize,
 }  # fmt: skip
 
 
 def include_text() -> str:
     """The NASM include file: every number above, and the offsets of the records."""
+    from ..isa.vmx import FIELDS
     from .shadow import records
     from .translation.record import RECORD
 
@@ -218,7 +261,10 @@ def include_text() -> str:
     shadow |= {"KIND_ROOT": records.ROOT, "PAGE_BYTES": records.SHADOW_PAGE.itemsize}
     lines = ["; GENERATED by `make guests` from x86virt/vmm/layout.py"]
     lines += [f"{name} equ {value:#x}" for name, value in (NUMBERS | shadow).items()]
+    lines += [f"BIT_{name} equ {1 << number:#x}" for number, name in enumerate(EXIT_FIELDS)]
+    encodings = {field.key: field.encoding for field in FIELDS} | {"guest_segments": 0}
+    lines.append("%define FIELD_ENCODINGS " + ", ".join(f"{encodings[name]:#x}" for name in EXIT_FIELDS))
     rows = (("VCPU", VCPU), ("PIC", PIC), ("PIT", PIT), ("DEVICE", DEVICE), ("TRANSLATOR", RECORD), ("TABLES", TABLES))
-    for prefix, record in (*rows, ("CONTROL", records.CONTROL), ("PAGE", records.SHADOW_PAGE)):
+    for prefix, record in (("EXIT", EXIT), *rows, ("CONTROL", records.CONTROL), ("PAGE", records.SHADOW_PAGE)):
         lines += [f"{prefix}_{name} equ {field[1]:#x}" for name, field in (record.fields or {}).items()]
     return "\n".join(lines) + "\n"

@@ -13,7 +13,7 @@ from .reflect import deliver, read_gate
 from .region import write_gate
 
 if TYPE_CHECKING:
-    from .vm import VirtualMachine
+    from .vm import SoftwareVm
 
 M32 = 0xFFFFFFFF
 FIRST_INTERRUPT_VECTOR = 32
@@ -24,7 +24,7 @@ ONE_BYTE = {BP: 0xCC, OF: 0xCE}  # INT3 and INTO; the last byte of INT 3 and INT
 class OpenEntries:
     """Which gates are open to ring 3, and what comes through them."""
 
-    def __init__(self, vm: "VirtualMachine") -> None:
+    def __init__(self, vm: "SoftwareVm") -> None:
         self.vm = vm
         self.open_vectors: set[int] = set()
 

@@ -129,9 +129,20 @@ Option = Choice | Switch | Size | Count
 # arch/x86/kvm/mmu/mmu.c of Linux; last_pt_write_count before): the page is most likely no table any more, or is being filled.
 MOST_WRITES = 3
 
+VPID = Switch("vpid", "The processor tells the guest's translations from the VMM's, if it can, and keeps them.", True)
+P2M = Choice("p2m", "Which machine frames the guest has.", ("scattered", "contiguous"), "scattered")
+
 SHADOW_PATHS = (
     "shadow_fill", "shadow_table", "shadow_flush", "shadow_switch", "shadow_sync", "shadow_check", "traced_write",
 )  # fmt: skip
+
+# What a VMM on VMX or SVM does at its exits, and with nested tables.
+HARDWARE_PATHS = (
+    "exit_dispatch", "exit_cpuid", "exit_port", "exit_control_register", "exit_msr", "exit_halt", "exit_invlpg",
+    "exit_exception", "exit_interrupt", "exit_skip", "exit_decode", "inject", "window", "real_mode_switch",
+    "real_mode_event", "paging_switch", "device_request",
+)  # fmt: skip
+NESTED_PATHS = ("nested_fill", "nested_table", "nested_drop")
 
 
 def shadow_options(policy: str = "drop") -> tuple[Option, ...]:
@@ -140,7 +151,31 @@ def shadow_options(policy: str = "drop") -> tuple[Option, ...]:
         Choice("shadow", "How shadow page tables follow the guest's.", ("drop", "trace", "out-of-sync"), policy),
         Size("shadow_size", "Memory for shadow page tables.", 768 << 10, 64 << 10, 768 << 10),
         Count("shadow_writes", "Writes to a table, its shadow not used meanwhile, that end it.", MOST_WRITES, 1, 1 << 20),
-        Choice("p2m", "Which machine frames the guest has.", ("scattered", "contiguous"), "scattered"),
+        P2M,
+    )
+
+
+def hardware_shadow_options() -> tuple[Option, ...]:
+    """The options of shadow memory that a hardware guest's processor walks."""
+    return (VPID, *shadow_options())
+
+
+def hardware_options() -> tuple[Option, ...]:
+    """The options of every technique that has a virtualization extension."""
+    return (
+        Choice("state", "How the guest's registers are moved at exits and entries.", ("lazy", "eager"), "lazy"),
+        Count("cluster", "Instructions that the interpreter performs behind one that it performed for an exit.", 0, 0, 4096),
+        Switch("descriptor_tables", "Loads and stores of descriptor-table registers exit, if the processor lets them.", False),
+    )
+
+
+def nested_options() -> tuple[Option, ...]:
+    """The options of nested paging, for every strategy that has it."""
+    return (
+        Switch("large_pages", "Nested tables map 2 MB or 4 MB by one entry, where machine frames lie in one piece.", True),
+        VPID,
+        Size("nested_size", "Memory for nested tables.", 768 << 10, 128 << 10, 768 << 10),
+        P2M,
     )
 
 
@@ -159,7 +194,8 @@ def translation_options() -> tuple[Option, ...]:
 
 
 # What the toolkit's parts look up, also where a strategy does not declare it: then it is the default.
-OF_TOOLKIT = {option.name: option for option in (*shadow_options(), *translation_options())}
+_ALL = (*shadow_options(), *nested_options(), *hardware_options(), *translation_options())
+OF_TOOLKIT = {option.name: option for option in _ALL}
 
 
 def split_options(name: str) -> tuple[str, list[tuple[str, str]]]:

@@ -12,7 +12,7 @@ from ..core.entries import place_of, writable_place_of
 from ..core.physical_map import BUS, PAM_ALL_RAM, SHADOW_END, SHADOW_FIRST
 
 if TYPE_CHECKING:
-    from .vm import VirtualMachine
+    from .virtual_machine import VirtualMachine
 
 FIRST_FRAME, END_FRAME = SHADOW_FIRST >> 12, SHADOW_END >> 12
 NO_FRAME = -1
@@ -67,5 +67,6 @@ class PhysicalMap:
             return False
         for frame in {*self.ruled(hidden), *self.ruled(self.seen[1])}:
             read, write = self.moved.get(frame, (int(self.vm.p2m[frame]), int(self.vm.p2m[frame])))
-            self.vm.shadow.set_frame(frame, read, read == write)
+            self.vm.set_frame(frame, read, read == write)
+        self.vm.shadow.forget_frames()
         return True

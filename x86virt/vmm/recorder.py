@@ -20,7 +20,7 @@ from ..isa.registers import ECX
 
 if TYPE_CHECKING:
     from ..machine import Machine
-    from .vm import VirtualMachine
+    from .virtual_machine import VirtualMachine
 
 
 class Place(NamedTuple):
@@ -202,9 +202,8 @@ class Recorder:
 
         While one instruction is let write a traced frame, it is in the middle of that instruction.
         """
-        open_window = bool(vm.vcpu.interrupt_flag) and not vm.interrupts.must_step()
-        if open_window and vm.devices.see():
-            self.log.missed.append((int(vm.processor.cpu.retired), vm.vcpu.frame.eip))
+        if vm.interrupts.is_open() and vm.devices.see():
+            self.log.missed.append((int(vm.processor.cpu.retired), vm.eip()))
 
     # -- from outside -----------------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ from .segments import descriptor_of, error_code, mark_accessed
 from .stops import note_delivery
 
 if TYPE_CHECKING:
-    from .vm import VirtualMachine
+    from .vm import SoftwareVm
 
 CONTRIBUTES = {row.vector: row.contributes for row in EXCEPTIONS}
 # RF in the image of #DB is what the frame has.
@@ -52,7 +52,7 @@ class TripleFault(Exception):
     """The guest's processor shuts down."""
 
 
-def reflect(vm: "VirtualMachine", vector: int, error: int | None, kind: int = KIND_EXCEPTION) -> None:
+def reflect(vm: "SoftwareVm", vector: int, error: int | None, kind: int = KIND_EXCEPTION) -> None:
     """Deliver an event to the guest, with the double- and triple-fault rules of SDM table 6-5."""
     first: int | None = None
     while True:
@@ -81,7 +81,7 @@ def doubles(first: int, second: int) -> bool:
     return one == "page_fault" and two in ("contributory", "page_fault")
 
 
-def read_gate(vm: "VirtualMachine", vector: int, kind: int) -> tuple[int, int]:
+def read_gate(vm: "SoftwareVm", vector: int, kind: int) -> tuple[int, int]:
     """The guest's gate for a vector: its two doublewords. A soft event needs DPL >= CPL."""
     external = 0 if kind in SOFTWARE else ERROR_EXT
     code = vector << 3 | ERROR_IDT | external
@@ -100,7 +100,7 @@ def read_gate(vm: "VirtualMachine", vector: int, kind: int) -> tuple[int, int]:
     return low, high
 
 
-def handler_segment(vm: "VirtualMachine", selector: int, external: int) -> tuple[int, Descriptor]:
+def handler_segment(vm: "SoftwareVm", selector: int, external: int) -> tuple[int, Descriptor]:
     """The handler's code segment, checked (SDM volume 3, section 6.12.1)."""
     if selector & 0xFFFC == 0:
         raise GuestFault(GP, external)
@@ -112,7 +112,7 @@ def handler_segment(vm: "VirtualMachine", selector: int, external: int) -> tuple
     return gla, descriptor
 
 
-def descriptor_with(vm: "VirtualMachine", selector: int, vector: int, external: int) -> tuple[int, Descriptor]:
+def descriptor_with(vm: "SoftwareVm", selector: int, vector: int, external: int) -> tuple[int, Descriptor]:
     """A descriptor, whose absence is reported with the EXT bit."""
     try:
         return descriptor_of(vm, selector, vector)
@@ -122,7 +122,7 @@ def descriptor_with(vm: "VirtualMachine", selector: int, vector: int, external: 
         raise
 
 
-def deliver(vm: "VirtualMachine", vector: int, error: int | None, kind: int) -> None:
+def deliver(vm: "SoftwareVm", vector: int, error: int | None, kind: int) -> None:
     """Deliver once; raises GuestFault with nothing committed but accessed and dirty bits and bytes pushed."""
     vcpu = vm.vcpu
     external = 0 if kind in SOFTWARE else ERROR_EXT
@@ -162,7 +162,7 @@ def deliver(vm: "VirtualMachine", vector: int, error: int | None, kind: int) -> 
     note_delivery(vm.processor)
 
 
-def frame_values(vm: "VirtualMachine", vector: int, error: int | None, kind: int, flags: int, inner: bool) -> list[int]:
+def frame_values(vm: "SoftwareVm", vector: int, error: int | None, kind: int, flags: int, inner: bool) -> list[int]:
     """What is pushed, in that order: SS and ESP for an inner ring, EFLAGS, CS, EIP, the error code."""
     frame = vm.vcpu.frame
     if kind == KIND_EXCEPTION and vector in FAULT_CLASS:

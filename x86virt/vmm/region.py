@@ -10,7 +10,7 @@ from . import layout
 from .descriptor import Descriptor
 
 if TYPE_CHECKING:
-    from .vm import VirtualMachine
+    from .virtual_machine import VirtualMachine
 
 GATE_PRESENT = 0x8E00
 IRETD, STI, HLT = 0xCF, 0xFB, 0xF4
@@ -30,7 +30,7 @@ def build_region(vm: "VirtualMachine") -> None:
         layout.VMM_TSS_SELECTOR: tss_descriptor(),
     }
     for selector, descriptor in flat.items():
-        vm.descriptors.write(selector, descriptor)
+        vm.write_region(layout.GDT + selector, descriptor.octets())
     vm.write_region(layout.TSS, task_state_segment())
     for vector in range(256):
         write_gate(vm, vector, 0)

@@ -12,18 +12,22 @@ from . import layout
 from .descriptor import Descriptor
 from .probe import Divergence
 from .saved_interpreter import interpreter_state
+from .saved_values import within
 from .state import SegmentState
 from .translation.saving import restore_translator, translator_state
 from .vcpu import Frame
 
 if TYPE_CHECKING:
     from ..machine import Machine
-    from .vm import VirtualMachine
+    from .virtual_machine import VirtualMachine
+    from .vm import SoftwareVm
 
 # Flags in the file -> the part of the virtual machine that holds it, and its name there.
 FLAGS = {
     "interrupt_waits": ("interrupts", "waits"),
     "own_step": ("crossings", "own_step"),
+}
+SOFTWARE_FLAGS = {
     "resumed_with_flag": ("crossings", "resumed_with_flag"),
     "updating_descriptor": ("descriptors", "updating"),
     "table_written": ("descriptors", "table_written"),
@@ -50,17 +54,31 @@ DIVERGENCE_FIELDS = ("n", "rip", "row", "mode", "field", "got", "bare", "text")
 
 def vm_state(vm: "VirtualMachine") -> dict[str, Any]:
     """All of it but ARRAYS."""
-    state: dict[str, Any] = {name: bool(getattr(getattr(vm, part), flag)) for name, (part, flag) in FLAGS.items()}
-    state["open_vectors"] = sorted(vm.entries.open_vectors)
+    state: dict[str, Any] = flags_of(vm, FLAGS)
     state["interpreter"] = None if vm.made_interpreter is None else interpreter_state(vm.made_interpreter)
     state["unpriced"] = vm.unpriced
+    state["exits"] = {reason: list(row) for reason, row in vm.exits.items()}
+    state["shadow"] = vm.shadow.state_of()
+    return state | vm.own_state()
+
+
+def restore_vm(vm: "VirtualMachine", state: dict[str, Any]) -> None:
+    """Put it back. Raises KeyError, TypeError or ValueError for anything that `vm_state` does not give."""
+    set_flags(vm, FLAGS, state)
+    vm.unpriced = within(state["unpriced"], 0, 1 << 62)
+    vm.exits = exits_of(state["exits"])
+    vm.restore_own(state)
+
+
+def software_state(vm: "SoftwareVm") -> dict[str, Any]:
+    """What the rooms of a VMM of the software kind keep."""
+    state: dict[str, Any] = flags_of(vm, SOFTWARE_FLAGS)
+    state["open_vectors"] = sorted(vm.entries.open_vectors)
     state["debug_bits"] = int(vm.crossings.debug_bits)
     state["resumed_at"] = vm.crossings.resumed_at
-    state["exits"] = {reason: list(row) for reason, row in vm.exits.items()}
     state["frame"] = [getattr(vm.vcpu.frame, name) for name in FRAME_FIELDS]
     state["own_resume"] = int(vm.vcpu.own_resume)
     state["shadow_count"] = vm.vcpu.shadow_count
-    state["shadow"] = vm.shadow.state_of()
     state["originals"] = [[key, guest.low, guest.high] for key, guest in vm.descriptors.originals.items()]
     state["detached"] = [[selector, segment_fields(held)] for selector, held in vm.descriptors.detached.items()]
     state["held"] = [[number, *map(segment_fields, pair)] for number, pair in vm.segments.held.items()]
@@ -68,15 +86,12 @@ def vm_state(vm: "VirtualMachine") -> dict[str, Any]:
     return state
 
 
-def restore_vm(vm: "VirtualMachine", state: dict[str, Any]) -> None:
-    """Put it back. Raises KeyError, TypeError or ValueError for anything that `vm_state` does not give."""
-    for name, (part, flag) in FLAGS.items():
-        setattr(getattr(vm, part), flag, within(state[name], 0, 1) == 1)
+def restore_software(vm: "SoftwareVm", state: dict[str, Any]) -> None:
+    """Put it back. Raises KeyError, TypeError or ValueError for anything that `software_state` does not give."""
+    set_flags(vm, SOFTWARE_FLAGS, state)
     vm.entries.open_vectors = {within(vector, 0, 255) for vector in state["open_vectors"]}
-    vm.unpriced = within(state["unpriced"], 0, 1 << 62)
     vm.crossings.debug_bits = within(state["debug_bits"], 0, 0xFFFFFFFF)
     vm.crossings.resumed_at = within(state["resumed_at"], -1, 1 << 62)
-    vm.exits = exits_of(state["exits"])
     values = [within(value, 0, 0xFFFFFFFF) for value in state["frame"]]
     vm.vcpu.frame = Frame(**dict(zip(FRAME_FIELDS, values, strict=True)))
     vm.vcpu.own_resume = within(state["own_resume"], 0, 1) == 1
@@ -94,6 +109,17 @@ def restore_vm(vm: "VirtualMachine", state: dict[str, Any]) -> None:
         restore_translator(vm.translation, state["translation"])
 
 
+def flags_of(vm: "VirtualMachine", flags: dict[str, tuple[str, str]]) -> dict[str, bool]:
+    """The named flags."""
+    return {name: bool(getattr(getattr(vm, part), flag)) for name, (part, flag) in flags.items()}
+
+
+def set_flags(vm: "VirtualMachine", flags: dict[str, tuple[str, str]], state: dict[str, Any]) -> None:
+    """Put them back."""
+    for name, (part, flag) in flags.items():
+        setattr(getattr(vm, part), flag, within(state[name], 0, 1) == 1)
+
+
 def segment_fields(state: SegmentState) -> list[int]:
     """A segment register as a list."""
     return [state.selector, state.base, state.limit, state.access]
@@ -107,9 +133,10 @@ def segment_of(fields: list[int]) -> SegmentState:
 
 
 def exits_of(rows: dict[str, Any]) -> dict[str, list[int]]:
-    """Counts and ticks by reason."""
+    """Counts and ticks by reason (ExitCount)."""
     return {
-        str(reason): [within(count, 0, 1 << 62), within(ticks, 0, 1 << 62)] for reason, (count, ticks) in rows.items()
+        str(reason): [within(number, 0, 1 << 62) for number in (count, ticks, control, entry)]
+        for reason, (count, ticks, control, entry) in rows.items()
     }
 
 
@@ -140,10 +167,3 @@ def restore_looks(machine: "Machine", rows: list[list[Any]]) -> None:
     looks = {(within(rip, 0, 0xFFFFFFFF), str(row), str(mode)): within(count, 0, 1 << 62) for rip, row, mode, count in rows}
     if machine.probe is not None:
         machine.probe.looks = Counter(looks)
-
-
-def within(value: Any, least: int, most: int) -> int:
-    """An integer between two bounds."""
-    if not isinstance(value, int) or not least <= value <= most:
-        raise ValueError(f"{value!r:.40} is not an integer from {least} to {most}")
-    return int(value)

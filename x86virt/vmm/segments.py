@@ -11,7 +11,7 @@ from .descriptor import Descriptor
 from .exits import GuestFault
 
 if TYPE_CHECKING:
-    from .vm import VirtualMachine
+    from .vm import SoftwareVm
 
 
 def error_code(selector: int) -> int:
@@ -19,7 +19,7 @@ def error_code(selector: int) -> int:
     return selector & 0xFFFC
 
 
-def descriptor_of(vm: "VirtualMachine", selector: int, vector: int = GP) -> tuple[int, Descriptor]:
+def descriptor_of(vm: "SoftwareVm", selector: int, vector: int = GP) -> tuple[int, Descriptor]:
     """The linear address and value of a descriptor; a null selector faults with 0, one beyond the table with itself."""
     if selector & 0xFFFC == 0:
         raise GuestFault(vector, 0)
@@ -29,7 +29,7 @@ def descriptor_of(vm: "VirtualMachine", selector: int, vector: int = GP) -> tupl
     return found
 
 
-def check_stack_load(vm: "VirtualMachine", selector: int, cpl: int, vector: int = GP) -> tuple[int, Descriptor]:
+def check_stack_load(vm: "SoftwareVm", selector: int, cpl: int, vector: int = GP) -> tuple[int, Descriptor]:
     """SS: RPL = CPL = DPL, writable data, present."""
     gla, descriptor = descriptor_of(vm, selector, vector)
     writable = descriptor.is_segment and not descriptor.is_code and descriptor.kind & TYPE_WRITABLE
@@ -40,7 +40,7 @@ def check_stack_load(vm: "VirtualMachine", selector: int, cpl: int, vector: int 
     return gla, descriptor
 
 
-def check_data_load(vm: "VirtualMachine", selector: int) -> tuple[int, Descriptor] | None:
+def check_data_load(vm: "SoftwareVm", selector: int) -> tuple[int, Descriptor] | None:
     """DS, ES, FS or GS; None for a null selector, which may be loaded."""
     if selector & 0xFFFC == 0:
         return None
@@ -55,7 +55,7 @@ def check_data_load(vm: "VirtualMachine", selector: int) -> tuple[int, Descripto
     return gla, descriptor
 
 
-def check_code_jump(vm: "VirtualMachine", selector: int, descriptor: Descriptor) -> None:
+def check_code_jump(vm: "SoftwareVm", selector: int, descriptor: Descriptor) -> None:
     """A far jump or call straight to a code segment at the same CPL."""
     cpl = vm.vcpu.cpl
     if descriptor.is_conforming:
@@ -68,7 +68,7 @@ def check_code_jump(vm: "VirtualMachine", selector: int, descriptor: Descriptor)
         raise GuestFault(NP, error_code(selector))
 
 
-def check_code_return(vm: "VirtualMachine", selector: int) -> tuple[int, Descriptor]:
+def check_code_return(vm: "SoftwareVm", selector: int) -> tuple[int, Descriptor]:
     """A far return or IRET to the same or an outer ring, which the selector's RPL names."""
     gla, descriptor = descriptor_of(vm, selector)
     rpl = selector & 3
@@ -81,7 +81,7 @@ def check_code_return(vm: "VirtualMachine", selector: int) -> tuple[int, Descrip
     return gla, descriptor
 
 
-def mark_accessed(vm: "VirtualMachine", gla: int, descriptor: Descriptor) -> None:
+def mark_accessed(vm: "SoftwareVm", gla: int, descriptor: Descriptor) -> None:
     """Set the accessed bit in the guest's table, as a load does."""
     if not descriptor.kind & TYPE_ACCESSED:
         vm.descriptors.write_back(gla + 5, 1, descriptor.accessed.high >> 8 & 0xFF)

@@ -19,7 +19,7 @@ from .shadow.records import DESCRIPTORS
 from .state import SegmentState
 
 if TYPE_CHECKING:
-    from .vm import VirtualMachine
+    from .vm import SoftwareVm
 
 TABLE_INDICATOR = 4
 M32 = 0xFFFFFFFF
@@ -46,7 +46,7 @@ def is_shown(guest: Descriptor, cpl: int, ring: int) -> bool:
 class ShadowDescriptors:
     """The shadow GDT and LDT in the VMM's region."""
 
-    def __init__(self, vm: "VirtualMachine", ring: int) -> None:
+    def __init__(self, vm: "SoftwareVm", ring: int) -> None:
         self.vm, self.ring = vm, ring
         self.originals: dict[int, Descriptor] = {}  # by selector without RPL: the guest's, when it was installed
         self.shown: dict[int, tuple[bool, ...]] = {}  # likewise: whether the processor may load it, by virtual CPL

@@ -21,7 +21,7 @@ from typing import ClassVar
 from .exits import Exit, GuestFault
 from .options import SHADOW_PATHS
 from .strategy import Strategy
-from .vm import VirtualMachine
+from .vm import SoftwareVm
 
 USER = "guest_user"
 
@@ -69,7 +69,7 @@ class SoftwareVmm(Strategy):
 
     # -- privileged instructions ----------------------------------------------------------------------------------
 
-    def on_general_protection(self, vm: VirtualMachine, exit: Exit) -> None:
+    def on_general_protection(self, vm: SoftwareVm, exit: Exit) -> None:
         """A privileged instruction, a selector that the shadow lacks, or the guest's own fault."""
         self.emulate_or_reflect(vm, exit)
 
@@ -77,7 +77,7 @@ class SoftwareVmm(Strategy):
     on_stack_fault = on_general_protection
     on_invalid_tss = on_general_protection
 
-    def emulate_or_reflect(self, vm: VirtualMachine, exit: Exit) -> None:
+    def emulate_or_reflect(self, vm: SoftwareVm, exit: Exit) -> None:
         """Perform the instruction on the virtual processor; if it faults there too, the fault is the guest's."""
         try:
             instruction = vm.instruction()
@@ -88,7 +88,7 @@ class SoftwareVmm(Strategy):
 
     # -- memory ---------------------------------------------------------------------------------------------------
 
-    def on_page_fault(self, vm: VirtualMachine, exit: Exit) -> None:
+    def on_page_fault(self, vm: SoftwareVm, exit: Exit) -> None:
         """Fill the shadow; if the guest's own tables refuse the access, the fault is the guest's."""
         try:
             vm.shadow_fault(exit)
@@ -97,20 +97,20 @@ class SoftwareVmm(Strategy):
 
     # -- system calls ---------------------------------------------------------------------------------------------
 
-    def on_software_interrupt(self, vm: VirtualMachine, exit: Exit) -> None:
+    def on_software_interrupt(self, vm: SoftwareVm, exit: Exit) -> None:
         """INT n through a gate that the guest opened to ring 3; the guest's gate decides as it stands now."""
         vm.deliver_open_gate(exit)
 
     on_breakpoint = on_software_interrupt
     on_overflow = on_software_interrupt
 
-    def on_system_call(self, vm: VirtualMachine, exit: Exit) -> None:
+    def on_system_call(self, vm: SoftwareVm, exit: Exit) -> None:
         """SYSENTER: to the guest's own entry."""
         vm.enter_system_call()
 
     # -- other exceptions are the guest's -------------------------------------------------------------------------
 
-    def on_divide_error(self, vm: VirtualMachine, exit: Exit) -> None:
+    def on_divide_error(self, vm: SoftwareVm, exit: Exit) -> None:
         """Reflected as it is."""
         vm.reflect_exit(exit)
 
@@ -123,8 +123,8 @@ class SoftwareVmm(Strategy):
 
     # -- the VMM's own --------------------------------------------------------------------------------------------
 
-    def on_host_timer(self, vm: VirtualMachine, exit: Exit) -> None:
+    def on_host_timer(self, vm: SoftwareVm, exit: Exit) -> None:
         """A virtual device's deadline has come: resuming delivers what it raised."""
 
-    def on_own_step(self, vm: VirtualMachine, exit: Exit) -> None:
+    def on_own_step(self, vm: SoftwareVm, exit: Exit) -> None:
         """The one instruction that the VMM wanted to see the end of has retired."""

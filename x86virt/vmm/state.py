@@ -12,7 +12,8 @@ from ..isa.registers import GENERAL_REGISTERS, LDTR, SEGMENT_REGISTERS
 if TYPE_CHECKING:
     from ..machine import Machine
     from ..processor import Processor
-    from .vm import VirtualMachine
+    from .virtual_machine import VirtualMachine
+    from .vm import SoftwareVm
 
 # Fields of board records that a guest can come to know; the console is compared as text.
 BOARD_FIELDS = (
@@ -188,8 +189,8 @@ def bare_state(machine: "Machine") -> VirtualState:
     return VirtualState(registers, segments, processor.ram, machine.console(), devices, machine.disks.written())
 
 
-def virtual_registers(vm: "VirtualMachine") -> tuple[dict[str, int], dict[str, SegmentState]]:
-    """A guest's registers and segments, read from what its VMM and the hardware hold."""
+def virtual_registers(vm: "SoftwareVm") -> tuple[dict[str, int], dict[str, SegmentState]]:
+    """A guest's registers and segments, read from what a VMM of the software kind and the hardware hold."""
     if vm.is_interpreted:
         return processor_registers(vm.interpreter.processor)
     vm.crossings.take_frame()
@@ -207,7 +208,7 @@ def virtual_registers(vm: "VirtualMachine") -> tuple[dict[str, int], dict[str, S
 
 def virtual_state(vm: "VirtualMachine", into: np.ndarray | None = None) -> VirtualState:
     """S of a guest under a VMM, read from what the VMM and the hardware hold; memory is copied, to a place that may be given."""
-    registers, segments = virtual_registers(vm)
+    registers, segments = vm.virtual_registers()
     machine = vm.machine
     devices = devices_of(vm.board)
     memory = vm.guest_ram(into)

@@ -17,7 +17,7 @@ from .exits import Unsupported
 
 if TYPE_CHECKING:
     from ..processor import Processor
-    from .vm import VirtualMachine
+    from .virtual_machine import VirtualMachine
 
 
 def note_access(processor: "Processor", gla: int, n: int, write: bool) -> None:

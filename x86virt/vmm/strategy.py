@@ -13,7 +13,6 @@ from .state import (
     VirtualState,
     bare_registers,
     bare_state,
-    virtual_registers,
     virtual_state,
 )
 
@@ -57,6 +56,10 @@ class Strategy:
     def setup(self, machine: "Machine") -> None:
         """Called once, when the guest has been loaded and before it starts."""
 
+    def set_controls(self, vm: Any) -> None:
+        """Called once, before the guest first runs, where a virtualization extension runs it: what shall make it exit."""
+        return
+
     def save(self) -> dict[str, Any]:
         """What the strategy itself must keep when its machine is saved, as JSON has it; a strategy that sets attributes of
         its own overrides this and `restore`."""
@@ -84,7 +87,7 @@ class Strategy:
         """The guest's registers and segments: what of its state a debugger shows at every stop."""
         if machine.vm is None:
             return bare_registers(machine)
-        return virtual_registers(machine.vm)
+        return machine.vm.virtual_registers()
 
     def virtual_state(self, machine: "Machine", into: np.ndarray | None = None) -> VirtualState:
         """The guest's state as this technique really holds it (design, section 2a); a VMM's copy of memory may have its place."""

@@ -19,7 +19,7 @@ from ..isa.events import EVENT_SYS_WRMSR
 from .fast.apics import virtual_acknowledge, virtual_advance, virtual_deadline, virtual_event
 
 if TYPE_CHECKING:
-    from .vm import VirtualMachine
+    from .virtual_machine import VirtualMachine
 
 
 class VirtualDevices:

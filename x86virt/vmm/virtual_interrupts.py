@@ -2,16 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from ..core.layout import MAX_INSTRUCTION, NEVER
+from ..core.layout import HOLDS_INTERRUPTS, MAX_INSTRUCTION, NEVER
 from ..isa.registers import EFLAGS_TF
-from ..isa.vectors import KIND_EXTERNAL
 from . import layout
-from .exits import NotDirect
 from .instruction import repeats
-from .reflect import reflect
 
 if TYPE_CHECKING:
-    from .vm import VirtualMachine
+    from .virtual_machine import VirtualMachine
 
 M32 = 0xFFFFFFFF
 
@@ -33,6 +30,10 @@ class VirtualInterrupts:
         """Whether the interrupt shadow still covers the next instruction."""
         return self.vm.vcpu.shadow_count == int(self.vm.processor.cpu.retired)
 
+    def shadow(self) -> int:
+        """The same, as the processor's record has it."""
+        return HOLDS_INTERRUPTS if self.held() else 0
+
     def at_repeated_string(self) -> bool | None:
         """Whether the guest stands at a repeated string instruction; None where the shadow does not map its bytes now."""
         vm = self.vm
@@ -52,6 +53,10 @@ class VirtualInterrupts:
         if self.held():
             return True
         return self.vm.vcpu.own_resume and self.at_repeated_string() is True
+
+    def is_open(self) -> bool:
+        """Whether the guest could take an interrupt now."""
+        return bool(self.vm.vcpu.interrupt_flag) and not self.must_step()
 
     # -- delivery -------------------------------------------------------------------------------------------------
 
@@ -73,14 +78,11 @@ class VirtualInterrupts:
         vm = self.vm
         vm.vcpu.halted = 0
         vector = vm.devices.acknowledge()
-        self.waits = vm.devices.see()
         if vm.recorder is not None:
             vm.recorder.on_delivery(vm, vector)
+        self.waits = vm.devices.see()
         vm.charge("device_request", 1)
-        try:
-            reflect(vm, vector, None, KIND_EXTERNAL)
-        except NotDirect:
-            vm.interpreter.deliver_external(vector)
+        vm.deliver_interrupt(vector)
 
     def wait_over(self) -> bool:
         """The guest is halted: True once an interrupt wakes it; else the VMM idles with HLT until its timer."""

@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING
 
 from ..isa.events import MODE_GUEST_KERNEL, MODE_GUEST_USER
 from ..isa.registers import (
-    AR_DB,
     AR_DPL,
     AR_DPL_SHIFT,
-    AR_TYPE,
     AR_UNUSABLE,
     CR0_AM,
     CS,
@@ -32,16 +30,16 @@ from ..isa.registers import (
     SS,
     TR,
 )
-from ..isa.vectors import GP, SS_FAULT
 from ..processor import FLAT_DATA
 from . import layout
-from .descriptor import Descriptor, dpl_of, is_conforming, is_out_of_reach, is_truncated, offsets_of, shadow_of
-from .exits import GuestFault, Unsupported
+from .descriptor import Descriptor, dpl_of, is_conforming, is_out_of_reach, is_truncated, shadow_of
+from .exits import Unsupported
+from .segment_operands import SegmentOperands
 from .shadow_descriptors import key_of
 from .state import SegmentState, segment_state
 
 if TYPE_CHECKING:
-    from .vm import VirtualMachine
+    from .vm import SoftwareVm
 
 M32 = 0xFFFFFFFF
 DATA_SEGMENTS = (ES, DS, FS, GS)
@@ -49,11 +47,13 @@ NULL = SegmentState(0, 0, 0, AR_UNUSABLE)
 DETACHED_SELECTOR = {CS: layout.DETACHED_CODE_SELECTOR, SS: layout.DETACHED_STACK_SELECTOR}
 
 
-class VirtualSegments:
+class VirtualSegments(SegmentOperands):
     """Segment registers of one virtual processor, and operands in memory that are reached through them."""
 
-    def __init__(self, vm: "VirtualMachine") -> None:
-        self.vm = vm
+    vm: "SoftwareVm"
+
+    def __init__(self, vm: "SoftwareVm") -> None:
+        super().__init__(vm)
         self.held: dict[int, tuple[SegmentState, SegmentState]] = {}  # register -> the guest's, the hardware's
 
     # -- what the guest has -------------------------------------------------------------------------------------------
@@ -92,10 +92,6 @@ class VirtualSegments:
         """DS, ES, FS or GS as the processor holds it."""
         cache = self.vm.segment_cache(segment)
         return SegmentState(int(cache.selector), int(cache.seg_base), int(cache.limit), int(cache.access))
-
-    def base(self, segment: int) -> int:
-        """The base of a segment."""
-        return self.state(segment).base
 
     # -- loading ------------------------------------------------------------------------------------------------------
 
@@ -214,47 +210,7 @@ class VirtualSegments:
                 self.keep_data(own)
                 self.vm.descriptors.attach(own)
 
-    # -- operands -------------------------------------------------------------------------------------------------
-
-    def read(self, segment: int, offset: int, n: int) -> int:
-        """Read memory as an operand of the emulated instruction: segment and page checks at the virtual CPL."""
-        return self.vm.guest.read(self.linear(segment, offset, n), n, self.vm.vcpu.cpl == 3)
-
-    def write(self, segment: int, offset: int, n: int, value: int) -> None:
-        """Write memory as an operand of the emulated instruction."""
-        self.vm.guest.write(self.linear(segment, offset, n, True), n, value, self.vm.vcpu.cpl == 3)
-
-    def check_write(self, segment: int, offset: int, n: int) -> None:
-        """See to it that memory can be written as an operand of the emulated instruction."""
-        gla = self.linear(segment, offset, n, True)
-        for address in {gla, gla + n - 1 & M32}:
-            self.vm.guest.walk(address, True, self.vm.vcpu.cpl == 3)
-
-    def linear(self, segment: int, offset: int, n: int, write: bool = False) -> int:
-        """The linear address of an operand that its segment lets be read or written, within its limit."""
-        state = self.state(segment)
-        kind = state.access & AR_TYPE
-        permitted = kind & 0xA == 2 if write else kind & 0xA != 8  # no code, no read-only data; no execute-only code
-        first, last = offsets_of(state)
-        if state.access & AR_UNUSABLE or not permitted or offset < first or offset + n - 1 > last:
-            raise GuestFault(SS_FAULT if segment == SS else GP, 0)
-        return state.base + offset & M32
-
     # -- the stack ------------------------------------------------------------------------------------------------
-
-    @property
-    def stack_mask(self) -> int:
-        """What the stack pointer wraps at: the stack segment's B flag decides."""
-        return M32 if self.state(SS).access & AR_DB else 0xFFFF
-
-    def set_stack_pointer(self, value: int) -> None:
-        """Load ESP, or only SP when the stack segment's B flag is clear."""
-        frame, mask = self.vm.vcpu.frame, self.stack_mask
-        frame.esp = frame.esp & ~mask & M32 | value & mask
-
-    def peek(self, displacement: int, n: int) -> int:
-        """Read an item of the stack; the pointer stays."""
-        return self.read(SS, self.vm.vcpu.frame.esp + displacement & self.stack_mask, n)
 
     def return_stack(self, gla: int) -> int:
         """Where ESP must point for the VMM's IRET from a frame at a linear address.
@@ -269,12 +225,6 @@ class VirtualSegments:
         if int(self.vm.processor.cpu.seg[SS].seg_base) != base:
             self.vm.processor.set_segment(SS, layout.VMM_DATA_SELECTOR, base, M32, FLAT_DATA)
         return pointer
-
-    def push(self, n: int, value: int) -> None:
-        """Push an item at the virtual CPL."""
-        pointer = self.vm.vcpu.frame.esp - n
-        self.write(SS, pointer & self.stack_mask, n, value)
-        self.set_stack_pointer(pointer)
 
     # -- the privilege level ----------------------------------------------------------------------------------------
 

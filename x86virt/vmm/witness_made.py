@@ -8,6 +8,7 @@ trapped; guest and instruction are as they were when it is over.
 from typing import TYPE_CHECKING
 
 from . import layout
+from .vm import SoftwareVm
 from .witness_run import MEMORY_BYTES, Measured, Prices, Witness, WitnessError, exits_of, symbols
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Made:
     """The image at the exit of a machine, with instructions of ours in the place of the guest's."""
 
     def __init__(self, machine: "Machine") -> None:
-        assert machine.vm is not None
+        assert isinstance(machine.vm, SoftwareVm)
         self.vm = machine.vm
         frame = self.vm.processor.ram[layout.STACK_TOP - 20 : layout.STACK_TOP].view("<u4")
         self.eip, self.esp = int(frame[0]), int(frame[3])

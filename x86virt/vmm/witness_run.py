@@ -29,12 +29,12 @@ from ..isa.registers import DS, EAX, EBP, ECX, ESP, N_SEGMENTS, PTE_A, PTE_D, PT
 from . import layout
 from .exits import ERROR_CODE_VECTORS, GuestFault, Unsupported
 from .vcpu import Frame
+from .vm import SoftwareVm
 from .witness_translation import publish_translation
 
 if TYPE_CHECKING:
     from ..machine import Machine
     from ..profile import Profile
-    from .vm import VirtualMachine
 
 FOLDER = pathlib.Path(__file__).resolve().parent / "witness"
 IMAGE, MANIFEST, PRICES = FOLDER / "witness.bin", FOLDER / "manifest.json", FOLDER / "prices.json"
@@ -82,7 +82,7 @@ SCENES = (
     (TRANSLATED, "pgfault", "iterations=5", ("recover",)),
 )  # fmt: skip
 # Behind these marks the image is left.
-ENDINGS = ("trap_dispatch", "light_dispatch", "leave_ring", "idle", *DIRECT.values(), REFUSED)
+ENDINGS = ("trap_dispatch", "light_dispatch", "exit_dispatch", "leave_ring", "idle", *DIRECT.values(), REFUSED)
 OCCURRENCE = 2  # of each, the second is measured: the first may find tables that nobody has used yet
 
 
@@ -153,7 +153,7 @@ def bits(numbers, count: int) -> np.ndarray:
     return np.packbits(flags, bitorder="little")
 
 
-def publish(vm: "VirtualMachine") -> None:
+def publish(vm: "SoftwareVm") -> None:
     """Write into the region what the Python handlers keep in their own objects, for the image to work on."""
     vcpu, memory = vm.vcpu, vm.processor.ram
     descriptors = vm.descriptors
@@ -180,7 +180,7 @@ def publish(vm: "VirtualMachine") -> None:
     publish_translation(vm)
 
 
-def device_record(vm: "VirtualMachine") -> np.ndarray:
+def device_record(vm: "SoftwareVm") -> np.ndarray:
     """The virtual board as the image keeps it, one record."""
     pending = int(device_advance(vm.boards, vm.processor.cpu.ticks))
     board, device = vm.boards[0], np.zeros(1, layout.DEVICE)
@@ -200,12 +200,12 @@ def device_record(vm: "VirtualMachine") -> np.ndarray:
     return device
 
 
-def stored_gla(vm: "VirtualMachine") -> int:
+def stored_gla(vm: "SoftwareVm") -> int:
     """Where the store of a direct callout goes, in flat segments."""
     return int(vm.translator.record["operand_offset"]) + int(vm.processor.cpu.seg[DS].seg_base) & 0xFFFFFFFF
 
 
-def open_windows(vm: "VirtualMachine", gla: int) -> None:
+def open_windows(vm: "SoftwareVm", gla: int) -> None:
     """Open windows to a guest's page and to the tables that map it, as a slower path has done before."""
     vcpu = vm.vcpu
     place = (vcpu.cr3 & ~0xFFF) + 4 * (gla >> 22)
@@ -225,7 +225,7 @@ def open_windows(vm: "VirtualMachine", gla: int) -> None:
 class Witness:
     """The image in the region of one virtual machine whose guest has just exited."""
 
-    def __init__(self, vm: "VirtualMachine") -> None:
+    def __init__(self, vm: "SoftwareVm") -> None:
         self.vm, self.processor, self.cpu = vm, vm.processor, vm.processor.cpu
         vm.write_region(layout.WITNESS, image())
         self.entry = int(self.cpu.rip)
@@ -370,7 +370,7 @@ Prices = dict[str, tuple[int, int]]  # path -> ticks of its base, ticks of each 
 class Scene:
     """One exit, as the choice of what to measure sees it."""
 
-    vm: "VirtualMachine"
+    vm: "SoftwareVm"
     vector: int  # 255: SYSENTER
     error: int
     frame: Frame
@@ -442,7 +442,7 @@ CHOICES: dict[str, Callable[[Scene], bool]] = {
 }
 
 
-def scene_of(vm: "VirtualMachine") -> Scene:
+def scene_of(vm: "SoftwareVm") -> Scene:
     """The present exit; nothing is changed."""
     cpu, ram = vm.processor.cpu, vm.processor.ram
     offset = int(cpu.rip) - layout.VMM_BASE - layout.ENTRIES
@@ -458,7 +458,7 @@ def exits_of(machine: "Machine") -> Iterator[Scene]:
     cpu = machine.processor.cpu
     cpu.retired_limit = core.NEVER
     cpu.budget = BUDGET * 64
-    assert machine.vm is not None
+    assert isinstance(machine.vm, SoftwareVm)
     while machine.outcome is None:
         outcome = machine.processor.run()
         if outcome == core.HOOK:
@@ -469,7 +469,7 @@ def exits_of(machine: "Machine") -> Iterator[Scene]:
 def measure_scene(machine: "Machine", paths: tuple[str, ...], prices: Prices) -> None:
     """Measure some paths at the exits of one guest: each at its second occurrence, or the only one."""
     vm = machine.vm
-    assert vm is not None
+    assert isinstance(vm, SoftwareVm)
     seen: Counter[str] = Counter()
     for scene in exits_of(machine):
         wanted = [path for path in paths if seen[path] < OCCURRENCE and CHOICES[path](scene)]
@@ -481,7 +481,7 @@ def measure_scene(machine: "Machine", paths: tuple[str, ...], prices: Prices) ->
             return
 
 
-def measure_exit(vm: "VirtualMachine", wanted: list[str]) -> Prices:
+def measure_exit(vm: "SoftwareVm", wanted: list[str]) -> Prices:
     """Measure the present exit. A path that is gone twice costs twice: its base is 0."""
     witness = Witness(vm)
     prices: Prices = {}
@@ -516,6 +516,7 @@ def measure(profile: "Profile") -> Prices:
     from ..guests import find_guest
     from ..machine import Machine
     from .registry import find_strategy
+    from .witness_hardware import measure_hardware
     from .witness_made import measure_made
     from .witness_shadow import measure_shadow_cache
 
@@ -533,6 +534,7 @@ def measure(profile: "Profile") -> Prices:
             raise WitnessError(f"no exit of the guest {guest} shows {', '.join(missing)}")
     prices.update(measure_shadow_cache(profile))
     prices.update(measure_made(profile))
+    prices.update(measure_hardware(profile))
     return dict(sorted(prices.items()))
 
 

@@ -11,12 +11,12 @@ import numpy as np
 from ..isa.registers import EAX, ECX, EDX, ESI, PTE_RW, PTE_US
 from . import layout
 from .shadow.records import ROLE_RIGHTS_SHIFT, TABLE
+from .vm import SoftwareVm
 from .witness_run import MEMORY_BYTES, Measured, Prices, Witness, WitnessError, exits_of, symbols
 
 if TYPE_CHECKING:
     from ..machine import Machine
     from ..profile import Profile
-    from .vm import VirtualMachine
 
 STRATEGY, GUEST, COMMAND_LINE = "trap-and-emulate,shadow=trace", "cr3switch", "iterations=3"
 PAGE = 4096
@@ -41,13 +41,13 @@ def run_compare(witness: Witness, number: int, index: int | None = None) -> Meas
     return witness.run(symbols()["shadow_check_alone"])
 
 
-def table_of(vm: "VirtualMachine", number: int) -> np.ndarray:
+def table_of(vm: "SoftwareVm", number: int) -> np.ndarray:
     """The entries of a page of the pool."""
     first = layout.SHADOW + number * PAGE
     return vm.processor.ram[first : first + PAGE].view("<u4")
 
 
-def fullest_table(vm: "VirtualMachine") -> int:
+def fullest_table(vm: "SoftwareVm") -> int:
     """The page of the pool that follows a page table of the guest and maps most pages writable."""
     counts = {
         number: int(np.count_nonzero(table_of(vm, number) & PTE_RW))
@@ -108,7 +108,7 @@ def measure_comparisons(witness: Witness) -> Prices:
 def measure_shadow_cache(profile: "Profile") -> Prices:
     """The prices of these paths under a profile."""
     vm = ready_machine(profile).vm
-    assert vm is not None
+    assert isinstance(vm, SoftwareVm)
     witness = Witness(vm)
     switch = warm_ticks(witness, "shadow_switch", lambda: run_switch(witness))
     return {"shadow_switch": (0, switch), **measure_comparisons(witness)}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .translation import Translator
     from .translation.recovery import Recovery
     from .translation.sequences import Context
-    from .vm import VirtualMachine
+    from .vm import SoftwareVm
 
 SPILLED = {EAX: 1 << 0, ECX: 1 << 1, EDX: 1 << 2}
 HELD, UNSTORED, FROM_TARGET, SLOWER = 1 << 3, 1 << 4, 1 << 5, 1 << 6
@@ -32,7 +32,7 @@ class TooLarge(Exception):
     """More code was translated than the tables of the witness routines hold."""
 
 
-def publish_translation(vm: "VirtualMachine") -> None:
+def publish_translation(vm: "SoftwareVm") -> None:
     """Lay down the tables of a technique that translates, and say whether it does."""
     assert len(vm.p2m) * 4 <= layout.TRANSLATOR_TABLES - layout.P2M, "a small guest leaves the p2m's tail free"
     header = np.zeros(1, layout.TABLES)
@@ -50,7 +50,7 @@ def publish_translation(vm: "VirtualMachine") -> None:
     vm.write_region(layout.TRANSLATOR_TABLES, header.tobytes())
 
 
-def put(vm: "VirtualMachine", offset: int, rows: list[tuple[int, ...]], most: int, width: int) -> None:
+def put(vm: "SoftwareVm", offset: int, rows: list[tuple[int, ...]], most: int, width: int) -> None:
     """Write rows of doublewords at an offset of the region. Raises TooLarge."""
     if len(rows) > most:
         raise TooLarge(f"{len(rows)} rows, where {most} have room")
@@ -96,7 +96,7 @@ def sites_of(translator: "Translator") -> Iterator[tuple[int, ...]]:
             yield unit.address + site.offset, site.recovery.eip or 0, word
 
 
-def present_context(vm: "VirtualMachine") -> "tuple[Context | None, int]":
+def present_context(vm: "SoftwareVm") -> "tuple[Context | None, int]":
     """The context that the guest's kernel has just left, or else that most of its code was translated in, and what the
     hardware would hold in CS."""
     cpu, cache = vm.processor.cpu, vm.translator.cache

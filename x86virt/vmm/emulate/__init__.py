@@ -28,10 +28,10 @@ from .system_calls import sysenter_of_kernel, sysexit
 from .x87_stores import fxsave, save, store_environment
 
 if TYPE_CHECKING:
-    from ..vm import VirtualMachine
+    from ..vm import SoftwareVm
 
 M32 = 0xFFFFFFFF
-Handler = Callable[["VirtualMachine", Instruction], "bool | None"]
+Handler = Callable[["SoftwareVm", Instruction], "bool | None"]
 # A handler of an instruction that goes on behind itself; False: retry it.
 SEQUENTIAL: dict[str, Handler] = {
     "CLI": cli, "STI": sti, "HLT": hlt, "REGISTER_TO_CR": mov_to_cr, "CR_TO_REGISTER": mov_from_cr,
@@ -57,7 +57,7 @@ TRANSFERS: dict[str, Handler] = {
 SOFTWARE_EVENTS = ("INT_N", "INT3", "INTO")  # they clear TF, and no single-step trap follows
 
 
-def emulate(vm: "VirtualMachine", instruction: Instruction) -> bool:
+def emulate(vm: "SoftwareVm", instruction: Instruction) -> bool:
     """Perform the instruction on the virtual processor; False if it is none that the VMM emulates.
 
     Where the hardware cannot hold what it leads to, the VMM's interpreter performs it, and goes on from there if need be.
@@ -72,7 +72,7 @@ def emulate(vm: "VirtualMachine", instruction: Instruction) -> bool:
         return True
 
 
-def perform(vm: "VirtualMachine", instruction: Instruction) -> bool:
+def perform(vm: "SoftwareVm", instruction: Instruction) -> bool:
     """Perform the instruction by the handler of its operation; False if there is none.
 
     Counts it as retired, unless it is to be retried; then the guest's single-step trap follows, if it had TF set.
@@ -111,14 +111,14 @@ def perform(vm: "VirtualMachine", instruction: Instruction) -> bool:
     return True
 
 
-def trapped_as_sensitive(vm: "VirtualMachine", instruction: Instruction) -> None:
+def trapped_as_sensitive(vm: "SoftwareVm", instruction: Instruction) -> None:
     """On a processor whose sensitive instructions trap, the guest's programs get that #GP(0) too."""
     sensitive = instruction.row.sensitivity == SENSITIVE and instruction.operation not in SOFTWARE_EVENTS
     if sensitive and vm.processor.cpu.sensitive_trap and vm.vcpu.cpl > 0:
         raise GuestFault(GP, 0)
 
 
-def begin_instruction(vm: "VirtualMachine") -> None:
+def begin_instruction(vm: "SoftwareVm") -> None:
     """RF is cleared at the start of every instruction; in the frame it is that of the trap."""
     vm.vcpu.frame.eflags &= ~EFLAGS_RF
     vm.vcpu.own_resume = False

@@ -27,13 +27,13 @@ from .operands import source_word
 from .privilege import privileged
 
 if TYPE_CHECKING:
-    from ..vm import VirtualMachine
+    from ..vm import SoftwareVm
 
 M32 = 0xFFFFFFFF
 CR4_NOT_VIRTUALIZED = CR4_VME | CR4_PVI
 
 
-def mov_to_cr(vm: "VirtualMachine", instruction: Instruction) -> None:
+def mov_to_cr(vm: "SoftwareVm", instruction: Instruction) -> None:
     """MOV CR0, CR2, CR3, CR4."""
     vm.charge("emulate_control_register", 1)
     privileged(vm)
@@ -41,7 +41,7 @@ def mov_to_cr(vm: "VirtualMachine", instruction: Instruction) -> None:
     {0: write_cr0, 2: write_cr2, 3: write_cr3, 4: write_cr4}[instruction.reg](vm, value)
 
 
-def write_cr0(vm: "VirtualMachine", value: int) -> None:
+def write_cr0(vm: "SoftwareVm", value: int) -> None:
     """MOV CR0: paging may go on or off, WP may change; either way the shadow starts anew."""
     value = (value & CR0_IMPLEMENTED) | CR0_ET
     if value & (CR0_PG | CR0_PE) == CR0_PG or value & (CR0_NW | CR0_CD) == CR0_NW:
@@ -56,13 +56,13 @@ def write_cr0(vm: "VirtualMachine", value: int) -> None:
     vm.flush_shadow()
 
 
-def load_pointers(vm: "VirtualMachine", cr0: int, cr3: int, cr4: int) -> None:
+def load_pointers(vm: "SoftwareVm", cr0: int, cr3: int, cr4: int) -> None:
     """Load the page-directory-pointer entries if these values mean PAE paging (SDM volume 3, section 4.4.1)."""
     if cr0 & CR0_PG and cr4 & CR4_PAE:
         vm.shadow.load_pointers(cr3)
 
 
-def carry_x87_bits(vm: "VirtualMachine", value: int) -> None:
+def carry_x87_bits(vm: "SoftwareVm", value: int) -> None:
     """The guest uses the x87 FPU itself: MP, EM and TS go into the processor's CR0, so that #NM arises there.
 
     NE stays set in the processor whatever the guest asks for: an x87 exception comes to the VMM as #MF.
@@ -71,19 +71,19 @@ def carry_x87_bits(vm: "VirtualMachine", value: int) -> None:
     vm.processor.cpu.cr0 = (vm.processor.cpu.cr0 & ~changeable) | value & changeable
 
 
-def write_cr2(vm: "VirtualMachine", value: int) -> None:
+def write_cr2(vm: "SoftwareVm", value: int) -> None:
     """MOV CR2."""
     vm.vcpu.cr2 = value
 
 
-def write_cr3(vm: "VirtualMachine", value: int) -> None:
+def write_cr3(vm: "SoftwareVm", value: int) -> None:
     """MOV CR3."""
     load_pointers(vm, vm.vcpu.cr0, value & M32, vm.vcpu.cr4)
     vm.vcpu.cr3 = value & M32
     vm.flush_shadow()
 
 
-def write_cr4(vm: "VirtualMachine", value: int) -> None:
+def write_cr4(vm: "SoftwareVm", value: int) -> None:
     """MOV CR4."""
     if value & ~int(offered_cr4(vm.processor.state)):
         raise GuestFault(GP, 0)
@@ -97,7 +97,7 @@ def write_cr4(vm: "VirtualMachine", value: int) -> None:
     vm.flush_shadow()
 
 
-def mov_from_cr(vm: "VirtualMachine", instruction: Instruction) -> None:
+def mov_from_cr(vm: "SoftwareVm", instruction: Instruction) -> None:
     """MOV from CR0, CR2, CR3, CR4."""
     vm.charge("emulate_control_register", 1)
     privileged(vm)
@@ -108,7 +108,7 @@ def mov_from_cr(vm: "VirtualMachine", instruction: Instruction) -> None:
     vm.set_register(instruction.rm, values[instruction.reg])
 
 
-def clts(vm: "VirtualMachine", instruction: Instruction) -> None:
+def clts(vm: "SoftwareVm", instruction: Instruction) -> None:
     """CLTS."""
     vm.charge("emulate_control_register", 1)
     privileged(vm)
@@ -116,7 +116,7 @@ def clts(vm: "VirtualMachine", instruction: Instruction) -> None:
     vm.processor.cpu.cr0 &= ~CR0_TS
 
 
-def lmsw(vm: "VirtualMachine", instruction: Instruction) -> None:
+def lmsw(vm: "SoftwareVm", instruction: Instruction) -> None:
     """LMSW: MP, EM and TS change, PE can only be set."""
     vm.charge("emulate_control_register", 1)
     privileged(vm)
@@ -126,7 +126,7 @@ def lmsw(vm: "VirtualMachine", instruction: Instruction) -> None:
     carry_x87_bits(vm, value)
 
 
-def invlpg(vm: "VirtualMachine", instruction: Instruction) -> None:
+def invlpg(vm: "SoftwareVm", instruction: Instruction) -> None:
     """INVLPG."""
     vm.charge("emulate_invlpg", 1)
     privileged(vm)
@@ -136,7 +136,7 @@ def invlpg(vm: "VirtualMachine", instruction: Instruction) -> None:
         vm.translation.pages.revalidate(gla)
 
 
-def wbinvd(vm: "VirtualMachine", instruction: Instruction) -> None:
+def wbinvd(vm: "SoftwareVm", instruction: Instruction) -> None:
     """WBINVD and INVD: the guest's caches are the machine's, which stay coherent."""
     vm.charge("emulate_control_register", 1)
     privileged(vm)

@@ -10,7 +10,7 @@ from ..instruction import Instruction
 from .privilege import privileged
 
 if TYPE_CHECKING:
-    from ..vm import VirtualMachine
+    from ..vm import SoftwareVm
 
 M32 = 0xFFFFFFFF
 
@@ -19,7 +19,7 @@ class GeneralDetect(Exception):
     """MOV to or from a debug register under DR7.GD."""
 
 
-def mov_to_dr(vm: "VirtualMachine", instruction: Instruction) -> None:
+def mov_to_dr(vm: "SoftwareVm", instruction: Instruction) -> None:
     """MOV to a debug register; instruction breakpoints are the processor's own."""
     vm.charge("emulate_control_register", 1)
     privileged(vm)
@@ -34,7 +34,7 @@ def mov_to_dr(vm: "VirtualMachine", instruction: Instruction) -> None:
         vm.events.load_breakpoints()
 
 
-def debug_register(vm: "VirtualMachine", instruction: Instruction) -> int:
+def debug_register(vm: "SoftwareVm", instruction: Instruction) -> int:
     """DR4 and DR5 are DR6 and DR7 unless CR4.DE forbids them; under general detect there is #DB instead."""
     number = instruction.reg
     if number in (4, 5):
@@ -46,7 +46,7 @@ def debug_register(vm: "VirtualMachine", instruction: Instruction) -> int:
     return number
 
 
-def mov_from_dr(vm: "VirtualMachine", instruction: Instruction) -> None:
+def mov_from_dr(vm: "SoftwareVm", instruction: Instruction) -> None:
     """MOV from a debug register."""
     vm.charge("emulate_control_register", 1)
     privileged(vm)

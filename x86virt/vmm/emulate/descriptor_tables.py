@@ -14,13 +14,13 @@ from .operands import source_word
 from .privilege import privileged
 
 if TYPE_CHECKING:
-    from ..vm import VirtualMachine
+    from ..vm import SoftwareVm
 
 M32 = 0xFFFFFFFF
 BUSY = 2 << 8  # in a TSS descriptor's high doubleword
 
 
-def load_table(vm: "VirtualMachine", instruction: Instruction) -> tuple[int, int]:
+def load_table(vm: "SoftwareVm", instruction: Instruction) -> tuple[int, int]:
     """The limit and base operand of LGDT and LIDT."""
     offset = effective_address(vm, instruction)
     limit = vm.segments.read(instruction.segment, offset, 2)
@@ -28,7 +28,7 @@ def load_table(vm: "VirtualMachine", instruction: Instruction) -> tuple[int, int
     return limit, base & 0xFFFFFF if instruction.width == 16 else base
 
 
-def lgdt(vm: "VirtualMachine", instruction: Instruction) -> None:
+def lgdt(vm: "SoftwareVm", instruction: Instruction) -> None:
     """LGDT: the shadow of the old table is dropped."""
     vm.charge("emulate_descriptor_table", 1)
     privileged(vm)
@@ -37,7 +37,7 @@ def lgdt(vm: "VirtualMachine", instruction: Instruction) -> None:
     vm.descriptors.drop_all()
 
 
-def lidt(vm: "VirtualMachine", instruction: Instruction) -> None:
+def lidt(vm: "SoftwareVm", instruction: Instruction) -> None:
     """LIDT: gates are read from the guest's memory when they are used, so nothing is shadowed here but their DPL."""
     vm.charge("emulate_descriptor_table", 1)
     privileged(vm)
@@ -45,7 +45,7 @@ def lidt(vm: "VirtualMachine", instruction: Instruction) -> None:
     vm.entries.close_gates()
 
 
-def system_descriptor(vm: "VirtualMachine", selector: int, kinds: tuple[int, ...]) -> tuple[int, Descriptor]:
+def system_descriptor(vm: "SoftwareVm", selector: int, kinds: tuple[int, ...]) -> tuple[int, Descriptor]:
     """The descriptor for LLDT or LTR, which must stand in the GDT, be of one of these kinds, and present."""
     if selector & TABLE_INDICATOR:
         raise GuestFault(GP, error_code(selector))
@@ -57,7 +57,7 @@ def system_descriptor(vm: "VirtualMachine", selector: int, kinds: tuple[int, ...
     return gla, descriptor
 
 
-def lldt(vm: "VirtualMachine", instruction: Instruction) -> None:
+def lldt(vm: "SoftwareVm", instruction: Instruction) -> None:
     """LLDT: the processor's LDTR is pointed at a shadow of the guest's table, empty at first."""
     vm.charge("emulate_descriptor_table", 1)
     privileged(vm)
@@ -68,7 +68,7 @@ def lldt(vm: "VirtualMachine", instruction: Instruction) -> None:
     vm.segments.set(LDTR, state)
 
 
-def ltr(vm: "VirtualMachine", instruction: Instruction) -> None:
+def ltr(vm: "SoftwareVm", instruction: Instruction) -> None:
     """LTR: the guest's TSS descriptor becomes busy; the processor keeps the VMM's TSS."""
     vm.charge("emulate_descriptor_table", 1)
     privileged(vm)
@@ -82,7 +82,7 @@ def ltr(vm: "VirtualMachine", instruction: Instruction) -> None:
 # -- stores, which do not trap on x86 -----------------------------------------------------------------------------------
 
 
-def store_table(vm: "VirtualMachine", instruction: Instruction) -> None:
+def store_table(vm: "SoftwareVm", instruction: Instruction) -> None:
     """SGDT and SIDT: all 32 bits of the base, at any operand size."""
     vm.charge("emulate_state_read", 1)
     vcpu = vm.vcpu
@@ -94,7 +94,7 @@ def store_table(vm: "VirtualMachine", instruction: Instruction) -> None:
     vm.segments.write(instruction.segment, offset + 2 & M32, 4, base)
 
 
-def store_system_register(vm: "VirtualMachine", instruction: Instruction) -> None:
+def store_system_register(vm: "SoftwareVm", instruction: Instruction) -> None:
     """SLDT, STR and SMSW: 16 bits to memory; a 32-bit register receives zeros above a selector, and all of CR0."""
     vm.charge("emulate_state_read", 1)
     vcpu = vm.vcpu

@@ -21,7 +21,7 @@ from ..segments import check_code_jump, descriptor_of, error_code, mark_accessed
 from .operands import far_pointer
 
 if TYPE_CHECKING:
-    from ..vm import VirtualMachine
+    from ..vm import SoftwareVm
 
 M32 = 0xFFFFFFFF
 PARAMETER_COUNT = 0x1F
@@ -29,7 +29,7 @@ CALL_GATES = {TYPE_CALL_GATE_16: 2, TYPE_CALL_GATE_32: 4}  # kind -> bytes of an
 TASK_STATES = (TYPE_TSS_16, TYPE_TSS_16_BUSY, TYPE_TSS_32, TYPE_TSS_32_BUSY)
 
 
-def jmp_far(vm: "VirtualMachine", instruction: Instruction) -> None:
+def jmp_far(vm: "SoftwareVm", instruction: Instruction) -> None:
     """A far jump: to code of this ring, directly or through a call gate, or to another task."""
     vm.charge("emulate_far_transfer", 1)
     selector, offset = far_pointer(vm, instruction)
@@ -48,7 +48,7 @@ def jmp_far(vm: "VirtualMachine", instruction: Instruction) -> None:
     enter_same(vm, selector, offset, gla, code)
 
 
-def call_far(vm: "VirtualMachine", instruction: Instruction) -> None:
+def call_far(vm: "SoftwareVm", instruction: Instruction) -> None:
     """A far call: to code directly, through a call gate to this or an inner ring, or to another task."""
     vm.charge("emulate_far_transfer", 1)
     selector, offset = far_pointer(vm, instruction)
@@ -72,7 +72,7 @@ def call_far(vm: "VirtualMachine", instruction: Instruction) -> None:
 # -- targets --------------------------------------------------------------------------------------------------------------
 
 
-def system_target(vm: "VirtualMachine", selector: int, descriptor: Descriptor) -> int:
+def system_target(vm: "SoftwareVm", selector: int, descriptor: Descriptor) -> int:
     """Check a system descriptor as a target: bytes of an item for a call gate. A task is left to the interpreter."""
     task = descriptor.kind in TASK_STATES
     if descriptor.is_segment or not task and descriptor.kind not in (*CALL_GATES, TYPE_TASK_GATE):
@@ -91,7 +91,7 @@ def gate_target(gate: Descriptor, n: int) -> tuple[int, int]:
     return gate.low >> 16, gate.low & 0xFFFF | (gate.high & 0xFFFF0000 if n == 4 else 0)
 
 
-def gate_code(vm: "VirtualMachine", selector: int) -> tuple[int, Descriptor]:
+def gate_code(vm: "SoftwareVm", selector: int) -> tuple[int, Descriptor]:
     """The code segment that a call gate names; no transfer goes outwards."""
     gla, code = descriptor_of(vm, selector)
     if not code.is_code or code.dpl > vm.vcpu.cpl:
@@ -102,7 +102,7 @@ def gate_code(vm: "VirtualMachine", selector: int) -> tuple[int, Descriptor]:
 # -- the transfer itself ----------------------------------------------------------------------------------------------------
 
 
-def enter_same(vm: "VirtualMachine", selector: int, offset: int, gla: int, code: Descriptor) -> None:
+def enter_same(vm: "SoftwareVm", selector: int, offset: int, gla: int, code: Descriptor) -> None:
     """Check the limit and load CS:EIP within this ring; the selector's RPL becomes the CPL."""
     if offset > code.limit:
         raise GuestFault(GP, 0)
@@ -112,7 +112,7 @@ def enter_same(vm: "VirtualMachine", selector: int, offset: int, gla: int, code:
 
 
 def call_same(
-    vm: "VirtualMachine", selector: int, offset: int, gla: int, code: Descriptor, after: int, n: int
+    vm: "SoftwareVm", selector: int, offset: int, gla: int, code: Descriptor, after: int, n: int
 ) -> None:
     """The end of a far call within this ring: the return address goes on the present stack."""
     stack = present_stack(vm)
@@ -126,7 +126,7 @@ def call_same(
 
 
 def call_inner(
-    vm: "VirtualMachine", selector: int, offset: int, gla: int, code: Descriptor, after: int, count: int, n: int
+    vm: "SoftwareVm", selector: int, offset: int, gla: int, code: Descriptor, after: int, count: int, n: int
 ) -> None:
     """CALL-GATE, MORE-PRIVILEGE: the stack of the guest's TSS, with parameters copied."""
     old = vm.segments

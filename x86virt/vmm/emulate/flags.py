@@ -8,17 +8,17 @@ from .privilege import by_iopl, privileged
 from .returns import loadable_flags
 
 if TYPE_CHECKING:
-    from ..vm import VirtualMachine
+    from ..vm import SoftwareVm
 
 
-def cli(vm: "VirtualMachine", instruction: Instruction) -> None:
+def cli(vm: "SoftwareVm", instruction: Instruction) -> None:
     """CLI."""
     vm.charge("emulate_flags", 1)
     by_iopl(vm)
     vm.vcpu.interrupt_flag = 0
 
 
-def sti(vm: "VirtualMachine", instruction: Instruction) -> None:
+def sti(vm: "SoftwareVm", instruction: Instruction) -> None:
     """STI: interrupts stay held off for one more instruction if they were off."""
     vm.charge("emulate_flags", 1)
     by_iopl(vm)
@@ -27,7 +27,7 @@ def sti(vm: "VirtualMachine", instruction: Instruction) -> None:
     vm.vcpu.interrupt_flag = 1
 
 
-def hlt(vm: "VirtualMachine", instruction: Instruction) -> None:
+def hlt(vm: "SoftwareVm", instruction: Instruction) -> None:
     """HLT."""
     vm.charge("emulate_halt", 1)
     privileged(vm)
@@ -37,14 +37,14 @@ def hlt(vm: "VirtualMachine", instruction: Instruction) -> None:
 # -- what does not trap on x86 --------------------------------------------------------------------------------------------
 
 
-def pushf(vm: "VirtualMachine", instruction: Instruction) -> None:
+def pushf(vm: "SoftwareVm", instruction: Instruction) -> None:
     """PUSHF and PUSHFD: the image has RF and VM clear."""
     vm.charge("emulate_flags_image", 1)
     image = vm.vcpu.virtual_flags(vm.vcpu.frame.eflags) & ~(EFLAGS_RF | EFLAGS_VM)
     vm.segments.push(instruction.width // 8, image)
 
 
-def popf(vm: "VirtualMachine", instruction: Instruction) -> None:
+def popf(vm: "SoftwareVm", instruction: Instruction) -> None:
     """POPF and POPFD: what the virtual CPL may not change stays; RF is cleared."""
     vm.charge("emulate_flags_image", 1)
     vcpu, n = vm.vcpu, instruction.width // 8

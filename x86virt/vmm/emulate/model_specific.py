@@ -26,7 +26,7 @@ from ..instruction import Instruction
 from .privilege import privileged
 
 if TYPE_CHECKING:
-    from ..vm import VirtualMachine
+    from ..virtual_machine import VirtualMachine
 
 M32 = 0xFFFFFFFF
 
@@ -35,6 +35,11 @@ def rdmsr(vm: "VirtualMachine", instruction: Instruction) -> None:
     """RDMSR."""
     vm.charge("emulate_msr", 1)
     privileged(vm)
+    read_register(vm)
+
+
+def read_register(vm: "VirtualMachine") -> None:
+    """Read the virtual register that ECX names. Raises GuestFault if there is none."""
     vcpu = vm.vcpu
     values: dict[int, int] = {}
     if has_feature(vm, FEATURE_SEP):
@@ -69,11 +74,16 @@ def wrmsr(vm: "VirtualMachine", instruction: Instruction) -> None:
     """WRMSR."""
     vm.charge("emulate_msr", 1)
     privileged(vm)
+    write_register(vm)
+
+
+def write_register(vm: "VirtualMachine") -> None:
+    """Write the virtual register that ECX names. Raises GuestFault with nothing changed, or NotDirect."""
     number, low, high = vm.register(ECX), vm.register(EAX), vm.register(EDX)
     vcpu = vm.vcpu
     if number == MSR_SYSENTER_CS and has_feature(vm, FEATURE_SEP):
         vcpu.sysenter_cs = low
-        vm.entries.open_sysenter()
+        vm.on_sysenter_registers()
     elif number == MSR_SYSENTER_ESP and has_feature(vm, FEATURE_SEP):
         vcpu.sysenter_esp = low
     elif number == MSR_SYSENTER_EIP and has_feature(vm, FEATURE_SEP):

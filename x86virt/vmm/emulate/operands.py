@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from ..instruction import Instruction, effective_address
 
 if TYPE_CHECKING:
-    from ..vm import VirtualMachine
+    from ..virtual_machine import VirtualMachine
 
 
 def source_word(vm: "VirtualMachine", instruction: Instruction) -> int:

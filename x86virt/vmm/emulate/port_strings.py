@@ -11,7 +11,7 @@ from ..instruction import Instruction
 from .ports import check_port
 
 if TYPE_CHECKING:
-    from ..vm import VirtualMachine
+    from ..virtual_machine import VirtualMachine
 
 M32 = 0xFFFFFFFF
 MOST_ITERATIONS = 256  # of one exit, so that a long instruction cannot keep the processor from the end of its budget

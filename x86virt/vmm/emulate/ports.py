@@ -8,7 +8,7 @@ from ..exits import GuestFault
 from ..instruction import Instruction
 
 if TYPE_CHECKING:
-    from ..vm import VirtualMachine
+    from ..virtual_machine import VirtualMachine
 
 M32 = 0xFFFFFFFF
 
@@ -47,6 +47,11 @@ def port_in(vm: "VirtualMachine", instruction: Instruction) -> None:
     charge_access(vm)
     port, n = port_of(vm, instruction), port_bytes(instruction)
     check_port(vm, port, n)
+    perform_in(vm, port, n)
+
+
+def perform_in(vm: "VirtualMachine", port: int, n: int) -> None:
+    """AL, AX or EAX gets what the device gives."""
     value = vm.devices.read(port, n)
     mask = (1 << 8 * n) - 1
     vm.set_register(EAX, vm.register(EAX) & ~mask & M32 | value & mask)
@@ -57,4 +62,9 @@ def port_out(vm: "VirtualMachine", instruction: Instruction) -> None:
     charge_access(vm)
     port, n = port_of(vm, instruction), port_bytes(instruction)
     check_port(vm, port, n)
+    perform_out(vm, port, n)
+
+
+def perform_out(vm: "VirtualMachine", port: int, n: int) -> None:
+    """The device gets AL, AX or EAX."""
     vm.devices.write(port, n, vm.register(EAX) & (1 << 8 * n) - 1)

@@ -6,7 +6,7 @@ from ...isa.vectors import GP
 from ..exits import GuestFault
 
 if TYPE_CHECKING:
-    from ..vm import VirtualMachine
+    from ..virtual_machine import VirtualMachine
 
 
 def privileged(vm: "VirtualMachine") -> None:

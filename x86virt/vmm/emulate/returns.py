@@ -20,10 +20,10 @@ from ..instruction import Instruction
 from ..segments import check_code_return, check_stack_load, mark_accessed
 
 if TYPE_CHECKING:
-    from ..vm import VirtualMachine
+    from ..vm import SoftwareVm
 
 
-def loadable_flags(vm: "VirtualMachine", n: int) -> int:
+def loadable_flags(vm: "SoftwareVm", n: int) -> int:
     """The flags that POPF and IRET of `n` bytes may change at the virtual CPL and IOPL; RF, VM, VIF and VIP apart."""
     mask = EFLAGS_LOADABLE
     if vm.vcpu.cpl <= vm.vcpu.iopl:
@@ -33,7 +33,7 @@ def loadable_flags(vm: "VirtualMachine", n: int) -> int:
     return mask & 0xFFFF if n == 2 else mask
 
 
-def ret_far(vm: "VirtualMachine", instruction: Instruction) -> None:
+def ret_far(vm: "SoftwareVm", instruction: Instruction) -> None:
     """A far return to the same or an outer ring."""
     vm.charge("emulate_far_transfer", 1)
     n = instruction.width // 8
@@ -41,7 +41,7 @@ def ret_far(vm: "VirtualMachine", instruction: Instruction) -> None:
     return_to(vm, eip, selector, 2 * n, n, instruction.imm & 0xFFFF, vm.vcpu.virtual_flags(vm.vcpu.frame.eflags))
 
 
-def iret(vm: "VirtualMachine", instruction: Instruction) -> None:
+def iret(vm: "SoftwareVm", instruction: Instruction) -> None:
     """IRET and IRETD to the same or an outer ring."""
     vm.charge("emulate_far_transfer", 1)
     vcpu, n = vm.vcpu, instruction.width // 8
@@ -58,7 +58,7 @@ def iret(vm: "VirtualMachine", instruction: Instruction) -> None:
 
 
 def return_to(
-    vm: "VirtualMachine", eip: int, selector: int, popped: int, n: int, release: int, flags: int
+    vm: "SoftwareVm", eip: int, selector: int, popped: int, n: int, release: int, flags: int
 ) -> None:
     """The rest of both: check everything, then load CS:EIP, the stack and EFLAGS."""
     vcpu, segments, level = vm.vcpu, vm.segments, selector & 3

@@ -11,12 +11,12 @@ from ..segments import check_data_load, check_stack_load, mark_accessed
 from .operands import far_pointer, source_word
 
 if TYPE_CHECKING:
-    from ..vm import VirtualMachine
+    from ..vm import SoftwareVm
 
 M32 = 0xFFFFFFFF
 
 
-def load_segment(vm: "VirtualMachine", segment: int, selector: int) -> bool:
+def load_segment(vm: "SoftwareVm", segment: int, selector: int) -> bool:
     """Load a segment register; False: the shadow now has the descriptor, and the processor itself can load it."""
     if segment == SS:
         found: tuple[int, Descriptor] | None = check_stack_load(vm, selector, vm.vcpu.cpl)
@@ -34,7 +34,7 @@ def load_segment(vm: "VirtualMachine", segment: int, selector: int) -> bool:
     return True
 
 
-def mov_to_sreg(vm: "VirtualMachine", instruction: Instruction) -> bool:
+def mov_to_sreg(vm: "SoftwareVm", instruction: Instruction) -> bool:
     """MOV to a segment register; one to SS holds interrupts off for one more instruction."""
     vm.charge("emulate_segment", 1)
     if instruction.reg == CS:
@@ -45,7 +45,7 @@ def mov_to_sreg(vm: "VirtualMachine", instruction: Instruction) -> bool:
     return done
 
 
-def pop_sreg(vm: "VirtualMachine", instruction: Instruction) -> bool:
+def pop_sreg(vm: "SoftwareVm", instruction: Instruction) -> bool:
     """POP into a segment register: the stack pointer moves in the size of the stack that was popped from."""
     vm.charge("emulate_segment", 1)
     n = instruction.width // 8
@@ -58,7 +58,7 @@ def pop_sreg(vm: "VirtualMachine", instruction: Instruction) -> bool:
     return done
 
 
-def load_far_pointer(vm: "VirtualMachine", instruction: Instruction) -> bool:
+def load_far_pointer(vm: "SoftwareVm", instruction: Instruction) -> bool:
     """LDS, LES, LSS, LFS, LGS."""
     vm.charge("emulate_segment", 1)
     selector, value = far_pointer(vm, instruction)
@@ -71,7 +71,7 @@ def load_far_pointer(vm: "VirtualMachine", instruction: Instruction) -> bool:
 # -- stores, which do not trap on x86 -----------------------------------------------------------------------------------
 
 
-def mov_from_sreg(vm: "VirtualMachine", instruction: Instruction) -> None:
+def mov_from_sreg(vm: "SoftwareVm", instruction: Instruction) -> None:
     """MOV from a segment register: 16 bits to memory, zero-extended into a 32-bit register."""
     vm.charge("emulate_state_read", 1)
     selector = vm.segments.state(instruction.reg).selector
@@ -81,7 +81,7 @@ def mov_from_sreg(vm: "VirtualMachine", instruction: Instruction) -> None:
         vm.set_register(instruction.rm, selector, instruction.width)
 
 
-def push_sreg(vm: "VirtualMachine", instruction: Instruction) -> None:
+def push_sreg(vm: "SoftwareVm", instruction: Instruction) -> None:
     """PUSH of a segment register."""
     vm.charge("emulate_state_read", 1)
     vm.segments.push(instruction.width // 8, vm.segments.state(instruction.row.condition).selector)

@@ -20,19 +20,19 @@ from ..instruction import Instruction
 from .operands import source_word
 
 if TYPE_CHECKING:
-    from ..vm import VirtualMachine
+    from ..vm import SoftwareVm
 
 LIMITED = (TYPE_TSS_16, TYPE_LDT, TYPE_TSS_16_BUSY, TYPE_TSS_32, TYPE_TSS_32_BUSY)
 KNOWN = {"LAR": (*LIMITED, TYPE_CALL_GATE_16, TYPE_TASK_GATE, TYPE_CALL_GATE_32), "LSL": LIMITED}
 
 
-def set_zero_flag(vm: "VirtualMachine", zero: bool) -> None:
+def set_zero_flag(vm: "SoftwareVm", zero: bool) -> None:
     """Write ZF and leave the other flags."""
     frame = vm.vcpu.frame
     frame.eflags = frame.eflags & ~EFLAGS_ZF | (EFLAGS_ZF if zero else 0)
 
 
-def inspect(vm: "VirtualMachine", selector: int) -> Descriptor | None:
+def inspect(vm: "SoftwareVm", selector: int) -> Descriptor | None:
     """The descriptor behind a selector if the guest's code may look at it: conforming, or CPL and RPL within DPL."""
     found = vm.descriptors.guest_descriptor(selector) if selector & 0xFFFC else None
     if found is None:
@@ -42,7 +42,7 @@ def inspect(vm: "VirtualMachine", selector: int) -> Descriptor | None:
     return descriptor if allowed else None
 
 
-def load_access_or_limit(vm: "VirtualMachine", instruction: Instruction) -> None:
+def load_access_or_limit(vm: "SoftwareVm", instruction: Instruction) -> None:
     """LAR and LSL: ZF tells whether the destination was written."""
     vm.charge("emulate_segment", 1)
     descriptor = inspect(vm, source_word(vm, instruction))
@@ -54,7 +54,7 @@ def load_access_or_limit(vm: "VirtualMachine", instruction: Instruction) -> None
     set_zero_flag(vm, descriptor is not None)
 
 
-def verify(vm: "VirtualMachine", instruction: Instruction) -> None:
+def verify(vm: "SoftwareVm", instruction: Instruction) -> None:
     """VERR and VERW."""
     vm.charge("emulate_segment", 1)
     descriptor = inspect(vm, source_word(vm, instruction))

@@ -13,12 +13,12 @@ from ..virtual_segments import DATA_SEGMENTS
 from .privilege import privileged
 
 if TYPE_CHECKING:
-    from ..vm import VirtualMachine
+    from ..vm import SoftwareVm
 
 M32 = 0xFFFFFFFF
 
 
-def enter_flat(vm: "VirtualMachine", selector: int, cpl: int, eip: int, esp: int) -> None:
+def enter_flat(vm: "SoftwareVm", selector: int, cpl: int, eip: int, esp: int) -> None:
     """Flat CS:EIP and SS:ESP at a privilege level, whatever the tables say; SS stands 8 behind CS."""
     vm.segments.set_cpl(cpl)
     vm.segments.set(CS, SegmentState(selector & ~3 | cpl, 0, M32, FLAT_CODE | cpl << 5))
@@ -26,7 +26,7 @@ def enter_flat(vm: "VirtualMachine", selector: int, cpl: int, eip: int, esp: int
     vm.vcpu.frame.eip, vm.vcpu.frame.esp = eip & M32, esp & M32
 
 
-def sysenter(vm: "VirtualMachine") -> None:
+def sysenter(vm: "SoftwareVm") -> None:
     """SYSENTER: ring 0 at the guest's own entry, with IF clear."""
     vm.charge("emulate_system_call", 1)
     vcpu = vm.vcpu
@@ -34,7 +34,7 @@ def sysenter(vm: "VirtualMachine") -> None:
     enter_flat(vm, vcpu.sysenter_cs & 0xFFFC, 0, vcpu.sysenter_eip, vcpu.sysenter_esp)
 
 
-def sysenter_of_kernel(vm: "VirtualMachine", instruction: Instruction) -> None:
+def sysenter_of_kernel(vm: "SoftwareVm", instruction: Instruction) -> None:
     """SYSENTER where it is not executed: in translated code of the guest's kernel, whose CPL does not matter to it."""
     if vm.vcpu.sysenter_cs & 0xFFFC == 0:
         vm.charge("emulate_system_call", 1)
@@ -42,7 +42,7 @@ def sysenter_of_kernel(vm: "VirtualMachine", instruction: Instruction) -> None:
     sysenter(vm)
 
 
-def sysexit(vm: "VirtualMachine", instruction: Instruction) -> None:
+def sysexit(vm: "SoftwareVm", instruction: Instruction) -> None:
     """SYSEXIT: to ring 3 at EDX with the stack of ECX, through flat segments."""
     vm.charge("emulate_system_call", 1)
     privileged(vm)
@@ -53,7 +53,7 @@ def sysexit(vm: "VirtualMachine", instruction: Instruction) -> None:
     keep_data_segments(vm)
 
 
-def keep_data_segments(vm: "VirtualMachine") -> None:
+def keep_data_segments(vm: "SoftwareVm") -> None:
     """SYSEXIT leaves DS, ES, FS and GS as they are, those of ring 0 too; the VMM's own return must not drop them."""
     for segment in DATA_SEGMENTS:
         state = vm.segments.state(segment)

@@ -12,7 +12,7 @@ from ..instruction import Instruction, effective_address
 from ..state import x87_state
 
 if TYPE_CHECKING:
-    from ..vm import VirtualMachine
+    from ..vm import SoftwareVm
 
 EXCEPTION_MASKS = 0x3F  # of the control word
 SUMMARY = 0x8080  # of the status word: ES and B
@@ -23,7 +23,7 @@ EXPONENT_ONES = 0x7FFF
 ENVIRONMENT_DOUBLEWORDS, SAVE_DOUBLEWORDS, FXSAVE_DOUBLEWORDS = 7, 27, 38
 
 
-def require_x87(vm: "VirtualMachine") -> None:
+def require_x87(vm: "SoftwareVm") -> None:
     """#NM while CR0 has EM or TS set."""
     if vm.vcpu.cr0 & (CR0_EM | CR0_TS):
         raise GuestFault(NM)
@@ -43,13 +43,13 @@ def tag_word(values: dict[str, int]) -> int:
     return sum(tag << 2 * n for n, tag in enumerate(tags))
 
 
-def selectors(vm: "VirtualMachine") -> tuple[int, int]:
+def selectors(vm: "SoftwareVm") -> tuple[int, int]:
     """The selectors of the last instruction and its operand, as the guest has them."""
     cpu, virtual = vm.processor.cpu, vm.vcpu.virtual_selector
     return virtual(int(cpu.fpu_instruction_selector)), virtual(int(cpu.fpu_operand_selector))
 
 
-def environment(vm: "VirtualMachine", width: int) -> bytes:
+def environment(vm: "SoftwareVm", width: int) -> bytes:
     """The environment of protected mode (figures 8-9 and 8-11)."""
     values = x87_state(vm.processor.cpu)
     ones = 0xFFFF0000 if width == 32 else 0
@@ -60,26 +60,26 @@ def environment(vm: "VirtualMachine", width: int) -> bytes:
     return b"".join((word & (1 << width) - 1).to_bytes(width // 8, "little") for word in words)
 
 
-def stack_registers(vm: "VirtualMachine") -> list[bytes]:
+def stack_registers(vm: "SoftwareVm") -> list[bytes]:
     """ST(0) to ST(7), 10 bytes each."""
     values = x87_state(vm.processor.cpu)
     top = values["fpu_status"] >> 11 & 7
     return [values[f"fpu_r{top + n & 7}"].to_bytes(10, "little") for n in range(8)]
 
 
-def target(vm: "VirtualMachine", instruction: Instruction, n: int) -> int:
+def target(vm: "SoftwareVm", instruction: Instruction, n: int) -> int:
     """The linear address of an operand of `n` bytes, all of which may be written."""
     offset = effective_address(vm, instruction)
     vm.segments.check_write(instruction.segment, offset, n)
     return vm.segments.linear(instruction.segment, offset, n, True)
 
 
-def put(vm: "VirtualMachine", gla: int, octets: bytes) -> None:
+def put(vm: "SoftwareVm", gla: int, octets: bytes) -> None:
     """Write bytes at a linear address."""
     vm.guest.write(gla, len(octets), int.from_bytes(octets, "little"), vm.vcpu.cpl == 3)
 
 
-def store_environment(vm: "VirtualMachine", instruction: Instruction) -> None:
+def store_environment(vm: "SoftwareVm", instruction: Instruction) -> None:
     """FNSTENV: store, then mask all exceptions."""
     vm.charge("emulate_x87_store", ENVIRONMENT_DOUBLEWORDS)
     require_x87(vm)
@@ -89,7 +89,7 @@ def store_environment(vm: "VirtualMachine", instruction: Instruction) -> None:
     cpu.fpu_status &= ~SUMMARY
 
 
-def save(vm: "VirtualMachine", instruction: Instruction) -> None:
+def save(vm: "SoftwareVm", instruction: Instruction) -> None:
     """FNSAVE: environment and registers, then as FNINIT."""
     vm.charge("emulate_x87_store", SAVE_DOUBLEWORDS)
     require_x87(vm)
@@ -100,7 +100,7 @@ def save(vm: "VirtualMachine", instruction: Instruction) -> None:
     cpu.fpu_instruction_selector = cpu.fpu_operand_selector = 0
 
 
-def fxsave(vm: "VirtualMachine", instruction: Instruction) -> None:
+def fxsave(vm: "SoftwareVm", instruction: Instruction) -> None:
     """FXSAVE. Without SSE the MXCSR fields and the XMM area are reserved: they are not written."""
     vm.charge("emulate_x87_store", FXSAVE_DOUBLEWORDS)
     require_x87(vm)

@@ -39,7 +39,7 @@ from .records import (
 if TYPE_CHECKING:
     from ...machine import Machine
     from ..strategy import Strategy
-    from ..vm import VirtualMachine
+    from ..vm import SoftwareVm
 
 # What a derived class may override without a say in how exits are handled.
 HARMLESS = {"setup", "save", "restore", "configure", "option", "virtual_state", "virtual_registers"}
@@ -74,7 +74,7 @@ def declared_actions(strategy: "type[Strategy]") -> dict[str, str]:
 class JittedExits:
     """The jitted exits of one virtual machine. Set `wanted` to False to have Python handle all of them."""
 
-    def __init__(self, machine: "Machine", vm: "VirtualMachine") -> None:
+    def __init__(self, machine: "Machine", vm: "SoftwareVm") -> None:
         self.machine, self.vm, self.processor = machine, vm, machine.processor
         self.wanted = True
         self.handled = 0  # exits
@@ -239,10 +239,8 @@ class JittedExits:
 
     def count_exits(self, entry: int, count: int, ticks: int) -> None:
         """Add to the exits by reason."""
-        row = self.vm.exits.setdefault(reason_of_entry(entry), [0, 0])
-        row[0] += count
+        self.vm.count_exits(reason_of_entry(entry), count, (ticks, 0, 0))
         self.handled += count
-        row[1] += ticks
 
     def finish_fault(self) -> None:
         """A page fault was charged and looked up; what is left of it (the strategy's hook)."""

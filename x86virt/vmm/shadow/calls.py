@@ -5,7 +5,7 @@ from ...core.jit import entry, load_32
 from ...isa.registers import PTE_P, PTE_PS, PTE_RW
 from .chains import is_vmms, page_of, put_first, slot_address
 from .fill import fill
-from .follow import after_write, change_space, invalidate_page, let_out_of_sync, synchronise_frame
+from .follow import after_write, change_space, forget_frames, invalidate_page, let_out_of_sync, synchronise_frame
 from .guest_walk import walk
 from .pointers import load_pointers
 from .pool import NEXT, holds_tables
@@ -34,8 +34,14 @@ def shadow_change_space(state, memory, controls, links):
 @entry
 def shadow_forget(state, controls, links):
     """Empty the TLBs if there may be global entries in them."""
-    if controls[0].globals == 1:
+    if controls[0].globals == 1 or controls[0].hardware == 1:
         flush_everything(state[0], controls[0], links[0])
+
+
+@entry
+def shadow_forget_frames(state, memory, controls, links):
+    """Other memory is behind some guest frames."""
+    forget_frames(state[0], memory, controls[0], links[0])
 
 
 @entry

@@ -41,6 +41,8 @@ def is_pae(page):
 def is_vmms(control, slot):
     """Whether a slot of a directory is that of the VMM's region."""
     directory = control.pages[slot >> 10]
+    if control.region == 0:
+        return False
     if is_pae(directory):
         return directory.role >> ROLE_QUARTER_SHIFT == QUARTERS - 1 and slot & (ENTRIES - 1) >= VMM_SLOT_PAE
     return slot & (ENTRIES - 1) == VMM_SLOT
@@ -96,6 +98,7 @@ def write_leaf(ram, control, links, slot, entry):
         links.writable[frame] = put_first(links, slot, links.writable[frame])
     if entry & PTE_G != 0:
         control.globals = 1
+        control.global_entries = 1
 
 
 @kernel

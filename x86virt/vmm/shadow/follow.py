@@ -44,6 +44,7 @@ from .records import (
     BROKEN,
     DROP,
     ENTRIES,
+    FLUSH_ALL_BUT_GLOBAL,
     FREE,
     IDENTITY_ROOT,
     LOOSE_ROOT,
@@ -51,6 +52,7 @@ from .records import (
     MODE_KERNEL,
     MODE_PAE,
     MODE_PG,
+    MODE_PGE,
     MODE_PSE,
     MODE_WP,
     NO_MEMORY,
@@ -66,7 +68,7 @@ from .records import (
     TABLE,
     VMM_SLOT,
 )
-from .tracing import flush_everything, invalidate, kinds_of, trace, untrace
+from .tracing import flush_everything, forget_stale, invalidate, kinds_of, trace, untrace
 
 RIGHTS = PTE_RW | PTE_US
 SET = PTE_P | PTE_A
@@ -277,24 +279,26 @@ def invalidate_page(cpu, ram, control, links, gla):
     place = directory_slot(control, gla)
     entry = load_32(ram, slot_address(place))
     held = entry & PTE_P != 0 and entry & PTE_PS == 0 and not is_vmms(control, place)
-    if links.broken[gla >> 22] != 0:
-        if held and is_loose(control):
-            empty(ram, control, links, page_of(entry))
-        flush_everything(cpu, control, links)
-        return
+    broken = links.broken[gla >> 22] != 0
     stale = control.stale
     alone = True
     if held:
         number = page_of(entry)
         index = table_index(control, gla)
         alone = control.pages[number].aliased == 0
-        if is_loose(control):
+        if is_loose(control) and broken:
+            empty(ram, control, links, number)
+        elif is_loose(control):
             write_leaf(ram, control, links, number * ENTRIES + index, 0)
         elif control.pages[number].unsync == 1:
             compare(cpu, ram, control, links, number, index, index + int(is_pae(control.pages[number])))
     elif entry & PTE_PS != 0 and is_loose(control):
         clear_slot(ram, control, links, place)
-    invalidate(cpu, gla)
+    if broken:
+        flush_everything(cpu, control, links)
+        links.broken[gla >> 22] = 0
+        return
+    invalidate(cpu, control, gla)
     if alone:
         control.stale = stale
 
@@ -304,6 +308,26 @@ def empty(ram, control, links, number):
     """Drop every entry of a shadow page table."""
     for slot in range(number * ENTRIES, (number + 1) * ENTRIES):
         write_leaf(ram, control, links, slot, 0)
+
+
+# -- what is behind guest frames ----------------------------------------------------------------------------------------------
+
+
+@kernel
+def forget_frames(cpu, ram, control, links):
+    """Other memory is behind some guest frames: drop every entry, in the TLBs too. A change of space has to follow."""
+    if control.globals == 1 or control.hardware == 1:
+        flush_everything(cpu, control, links)
+    if is_loose(control):
+        return
+    for number in range(1, load_32(ram, NEXT)):
+        if control.pages[number].kind == FREE:
+            continue
+        if not is_loaded(control, number):
+            release(ram, control, links, number)
+            continue
+        for slot in range(number * ENTRIES, (number + 1) * ENTRIES):
+            clear_slot(ram, control, links, slot)
 
 
 # -- MOV CR3, and other changes of the address space --------------------------------------------------------------------------
@@ -334,6 +358,7 @@ def clear_loose(ram, control, links):
     control.stale |= STALE
     if control.globals == 1:
         control.stale |= STALE_GLOBAL
+    control.global_entries = 0
 
 
 @kernel
@@ -363,7 +388,7 @@ def count_space(cpu, found):
 def find_quarters(cpu, ram, control, links, mode):
     """The directories of the four quarters under PAE paging, by the pointers that the guest's processor holds.
 
-    Where the guest has none there is nothing; the last quarter needs one for the VMM's region.
+    Where the guest has none there is nothing, but that the last quarter may need one for the VMM's region.
     """
     found = True
     for quarter in range(QUARTERS):
@@ -375,24 +400,25 @@ def find_quarters(cpu, ram, control, links, mode):
             kind = ROOT
             frame = with_high(low & PTE_ADDRESS, load_32(ram, POINTERS + 8 * quarter + 4)) >> 12
             synchronise_frame(cpu, ram, control, links, frame)
-        elif quarter != QUARTERS - 1:
+        elif quarter != QUARTERS - 1 or control.region == 0:
             control.roots[quarter] = 0
-            set_pointer(cpu, ram, quarter, 0)
+            set_pointer(cpu, ram, control, quarter, 0)
             continue
         found = found and find(control, kind, frame, role) >= 0
         number = obtain(cpu, ram, control, links, kind, frame, role)
         control.roots[quarter] = number
-        set_pointer(cpu, ram, quarter, page_address(number) | PTE_P)
+        set_pointer(cpu, ram, control, quarter, page_address(number) | PTE_P)
     control.root = control.roots[QUARTERS - 1]
     count_space(cpu, found)
 
 
 @inline
-def set_pointer(cpu, ram, quarter, pointer):
-    """What the processor loads with CR3 under PAE paging."""
+def set_pointer(cpu, ram, control, quarter, pointer):
+    """What the processor loads with CR3 under PAE paging, or a VM entry does."""
     store_32(ram, layout.SHADOW_POINTERS + 8 * quarter, pointer)
     store_32(ram, layout.SHADOW_POINTERS + 8 * quarter + 4, 0)
-    cpu.pdpte[quarter] = pointer
+    if control.hardware == 0:
+        cpu.pdpte[quarter] = pointer
 
 
 @kernel
@@ -403,10 +429,23 @@ def set_format(cpu, control, links):
     cpu.cr4 ^= CR4_PAE
     flush_tlb(cpu, 0)
     set_large_page_size(cpu)
-    control.stale = 0
-    control.globals = 0
-    for place in range(ENTRIES):
-        links.broken[place] = 0
+    forget_stale(control, links)
+
+
+@kernel
+def load_root(cpu, control, links, cr3):
+    """MOV CR3, which flushes all but global entries; of a hardware guest, by the next VM entry."""
+    if control.hardware == 1:
+        control.cr3 = cr3
+        control.flush = max(control.flush, FLUSH_ALL_BUT_GLOBAL)
+    else:
+        charge(cpu, EVENT_SYS_MOV_CR3_WRITE, 1)
+        cpu.cr3 = cr3
+        flush_tlb(cpu, 1)
+    control.stale &= ~STALE
+    if control.globals == 0:
+        for place in range(ENTRIES):
+            links.broken[place] = 0
 
 
 @kernel
@@ -414,10 +453,11 @@ def change_space(cpu, ram, control, links):
     """The guest's CR3, or the mode of its paging, may have changed: walk the right shadow."""
     mode = mode_of(ram, control)
     # 1. Other modes, other meanings of what the TLBs hold.
-    if mode != control.mode and control.globals == 1:
+    if mode != control.mode and (control.globals == 1 or control.hardware == 1):
         flush_everything(cpu, control, links)
+        control.globals = 0
     control.mode = mode
-    if walks_pae(control) != (cpu.cr4 & CR4_PAE != 0):
+    if control.hardware == 0 and walks_pae(control) != (cpu.cr4 & CR4_PAE != 0):
         set_format(cpu, control, links)
     # 2. The directories.
     cr3 = layout.SHADOW_POINTERS
@@ -434,11 +474,7 @@ def change_space(cpu, ram, control, links):
         for quarter in range(QUARTERS):
             control.roots[quarter] = control.root
         cr3 = page_address(control.root)
-    # 3. MOV CR3, which flushes all but global entries.
-    charge(cpu, EVENT_SYS_MOV_CR3_WRITE, 1)
-    cpu.cr3 = cr3
-    flush_tlb(cpu, 1)
-    control.stale &= ~STALE
-    if control.globals == 0:
-        for place in range(ENTRIES):
-            links.broken[place] = 0
+    if mode & MODE_PGE != 0 and control.global_entries == 1:
+        control.globals = 1
+    # 3. MOV CR3.
+    load_root(cpu, control, links, cr3)

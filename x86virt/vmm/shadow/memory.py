@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...isa.registers import PF_W, PTE_P, PTE_PS, PTE_RW, PTE_US
+from ...isa.registers import CR4_PAE, CR4_PGE, CR4_PSE, PF_U, PF_W, PTE_P, PTE_PS, PTE_RW, PTE_US
 from ...isa.vectors import GP, PF
 from ...records import record_array
 from .. import layout
@@ -21,6 +21,8 @@ from .records import (
     DROP,
     ENTRIES,
     FILLED,
+    FLUSH_EVERYTHING,
+    FLUSH_NOTHING,
     FREE,
     HOLE,
     IDENTITY_ROOT,
@@ -30,6 +32,7 @@ from .records import (
     LOOSE_ROOT,
     MAX_FRAMES,
     MODE_PAE,
+    MOST_FLUSH_PAGES,
     NO_MEMORY,
     PAGE_TABLE,
     POLICIES,
@@ -45,10 +48,13 @@ from .records import (
 )
 
 if TYPE_CHECKING:
-    from ..vm import VirtualMachine
+    from ..hardware.control import GuestControl
+    from ..hardware.guest_state import GuestState
+    from ..virtual_machine import VirtualMachine
 
 PAGE = 4096
 REGION_FLAGS = 0x163  # of the VMM's own pages: present, writable, accessed, dirty, global
+HARDWARE = ("vtx", "svm")  # processors of strategies whose guest has the whole linear space
 Listener = Callable[[int, int, int], None]
 
 
@@ -71,8 +77,9 @@ class ShadowMemory:
         self.control.most_writes = most_writes
         self.control.frames = len(vm.p2m)
         self.control.shares_ring = int(vm.ring == 3)
-        translates = vm.machine.strategy.processor == "binary_translation"
-        self.control.region = REGION | PTE_US if translates else REGION  # some of it is within reach of ring 3 (`share`)
+        self.control.hardware = int(vm.machine.strategy.processor in HARDWARE)
+        self.control.region = self.region_entry(vm.machine.strategy.processor)
+        self.control.cr3 = layout.SHADOW
         self.install_region()
         self.control.pages[0].kind = LOOSE_ROOT
         self.write_entry(layout.SHADOW + 4 * VMM_SLOT, int(self.control.region))
@@ -87,6 +94,13 @@ class ShadowMemory:
     def root(self) -> int:
         """The machine address of the directory that the processor walks."""
         return layout.SHADOW + PAGE * int(self.control.root)
+
+    @staticmethod
+    def region_entry(processor: str) -> int:
+        """What stands in a directory for the VMM's region; of a translator's, some is within reach of ring 3 (`share`)."""
+        if processor in HARDWARE:
+            return 0
+        return REGION | PTE_US if processor == "binary_translation" else REGION
 
     def install_region(self) -> None:
         """Map the VMM's own region: global, supervisor, by 4 KB pages, in the tables of both formats."""
@@ -120,9 +134,15 @@ class ShadowMemory:
         self.vm.write_region(layout.P2M, self.vm.p2m.astype("<u4").tobytes())
 
     def set_frame(self, frame: int, machine_frame: int | None, writable: bool = True) -> None:
-        """What is behind a guest frame from now on; the shadow must be flushed before the guest goes on."""
+        """What is behind a guest frame from now on; `forget_frames` must follow before the guest goes on."""
         entry = NO_MEMORY if machine_frame is None else machine_frame | (0 if writable else READ_ONLY)
         self.vm.write_region(layout.P2M + 4 * frame, entry.to_bytes(4, "little"))
+
+    def forget_frames(self) -> None:
+        """Other memory is behind some guest frames: nothing of the shadow is of use. A change of space has to follow."""
+        if not self.is_loose:
+            self.vm.charge("shadow_flush", 1)
+        calls.shadow_forget_frames(self.state, self.memory, self.controls, self.links)
 
     # -- faults and walks -----------------------------------------------------------------------------------------------
 
@@ -164,15 +184,27 @@ class ShadowMemory:
     def pointers(self, entries: np.ndarray) -> None:
         self.vm.vcpu.record["pdpte"][:] = np.array(entries, dtype="<u8").view("<u4")
 
-    def fault(self, exit: Exit) -> None:
-        """A page fault of the processor: the guest's own (GuestFault), a missing entry, or a write to a traced frame."""
-        write, user = int(exit.qualification & PF_W != 0), int(self.vm.vcpu.cpl == 3)
-        self.vm.charge("shadow_fill", 1)  # the walk is the larger part of it, also where the guest's tables refuse
-        self.finish_fault(exit, self.fill(exit.gla, write, user))
+    def fault(self, exit: Exit) -> bool:
+        """A page fault of the processor: the guest's own (GuestFault), a missing entry, or a write to a traced frame.
 
-    def finish_fault(self, exit: Exit, outcome: int) -> None:
-        """What a fill has not done for a page fault."""
-        write, user = int(exit.qualification & PF_W != 0), int(self.vm.vcpu.cpl == 3)
+        Whether the entry is there now, so that the guest can make the access again; else it was made for it.
+        """
+        write, user = self.access(exit)
+        self.vm.charge("shadow_fill", 1)  # the walk is the larger part of it, also where the guest's tables refuse
+        return self.finish_fault(exit, self.fill(exit.gla, write, user))
+
+    def access(self, exit: Exit) -> tuple[int, int]:
+        """Of the access that faulted: whether it writes, and whether it was the user's.
+
+        A hardware guest's processor reaches for its descriptor tables and the inner stacks itself, as the supervisor.
+        """
+        if self.control.hardware:
+            return int(exit.error & PF_W != 0), int(exit.error & PF_U != 0)
+        return int(exit.qualification & PF_W != 0), int(self.vm.vcpu.cpl == 3)
+
+    def finish_fault(self, exit: Exit, outcome: int) -> bool:
+        """What a fill has not done for a page fault; whether the guest can make the access again."""
+        write, user = self.access(exit)
         frame = int(self.control.gpa) >> 12
         if outcome == TRACED and self.let_out_of_sync(frame):
             outcome = self.fill(exit.gla, write, user)
@@ -186,6 +218,7 @@ class ShadowMemory:
             raise GuestFault(PF, int(self.control.error), exit.gla)
         if outcome == HOLE:
             self.vm.on_physical_hole(exit, int(self.control.gpa), bool(write))
+        return outcome == FILLED
 
     def fill(self, gla: int, write: int, user: int) -> int:
         """Map the page of one access; how that ended (records.FILLED ...)."""
@@ -217,6 +250,25 @@ class ShadowMemory:
         self.vm.charge("shadow_flush" if self.is_loose else "shadow_switch", 1)
         calls.shadow_change_space(self.state, self.memory, self.controls, self.links)
         self.charge_work()
+
+    # -- a hardware guest, whose processor takes all this at the next VM entry ------------------------------------------
+
+    @property
+    def format_bits(self) -> int:
+        """What CR4 has to say of the tables that the processor walks: their format, and that pages may be large or global."""
+        pae = self.control.policy != DROP and self.control.mode & MODE_PAE
+        return CR4_PSE | CR4_PGE | (CR4_PAE if pae else 0)
+
+    def before_entry(self, guest_state: "GuestState", structure: "GuestControl") -> None:
+        """Let the control structure hold what the processor is to walk, and its TLBs nothing that is no more."""
+        control = self.control
+        guest_state.shadow_root(int(control.cr3), self.format_bits)
+        if control.flush != FLUSH_NOTHING:
+            structure.flush()
+        else:
+            for gla in control.flush_pages[: int(control.flush_count)]:
+                structure.flush(int(gla))
+        control.flush, control.flush_count = FLUSH_NOTHING, 0
 
     def forget_translations(self) -> None:
         """The guest has invalidated translations that may be global, nobody says which; a change of space has to follow."""
@@ -372,11 +424,15 @@ def check_control(control: np.ndarray, frames: int, mine: np.record) -> None:
     """Whether a control record is one that a shadow of this make can have. Raises ValueError."""
     row, pages = control[0], control[0]["pages"]
     limits = {"root": layout.SHADOW_PAGES, "mode": 64, "free": layout.SHADOW_PAGES + 1, "hand": layout.SHADOW_PAGES + 1}
-    limits |= {"unsync_count": layout.SHADOW_PAGES + 1, "stale": 4, "globals": 2}
+    limits |= {"unsync_count": layout.SHADOW_PAGES + 1, "stale": 4, "globals": 2, "global_entries": 2}
+    limits |= {"flush": FLUSH_EVERYTHING + 1, "flush_count": MOST_FLUSH_PAGES + 1}
     if any(not 0 <= row[name] < end for name, end in limits.items()):
         raise ValueError("the shadow's control record")
-    if any(row[name] != mine[name] for name in ("policy", "budget", "frames", "shares_ring", "most_writes", "region")):
+    fixed = ("policy", "budget", "frames", "shares_ring", "most_writes", "region", "hardware")
+    if any(row[name] != mine[name] for name in fixed):
         raise ValueError("the shadow's policy")
+    if row["cr3"] not in (layout.SHADOW, layout.SHADOW + PAGE * row["root"], layout.SHADOW_POINTERS):
+        raise ValueError("what the shadow's guest walks")
     page_limits = {"kind": LOOSE + 1, "frame": 1 << 28, "role": 1 << 24, "following": layout.SHADOW_PAGES + 1}
     page_limits |= {"aliased": 2, "used": 2, "unsync": 2, "writes": 1 << 32}
     chained = np.concatenate([row["buckets"], pages["following"], [row["free"]]])
@@ -400,13 +456,13 @@ def check_tables(vm: "VirtualMachine", control: np.record) -> None:
     directories = np.isin(kinds, (ROOT, IDENTITY_ROOT, LOOSE_ROOT))
     present = (tables & PTE_P != 0) & (kinds != FREE)[:, None]
     links = present & directories[:, None] & (tables & PTE_PS == 0)
-    links[:, VMM_SLOT] = False
-    roles = control.pages["role"][:used]
-    last_quarters = directories & (roles & MODE_PAE != 0) & (roles >> ROLE_QUARTER_SHIFT == QUARTERS - 1)
-    links[np.ix_(last_quarters, range(VMM_SLOT_PAE, ENTRIES))] = False
-    held = (tables - first >> 12)[links]
     leaves = present & ~links & (tables & PTE_RW != 0)
-    leaves[directories, VMM_SLOT] = False
-    leaves[np.ix_(last_quarters, range(VMM_SLOT_PAE, ENTRIES))] = False
+    if control.region:
+        roles = control.pages["role"][:used]
+        last_quarters = directories & (roles & MODE_PAE != 0) & (roles >> ROLE_QUARTER_SHIFT == QUARTERS - 1)
+        for kept in (links, leaves):
+            kept[directories, VMM_SLOT] = False
+            kept[np.ix_(last_quarters, range(VMM_SLOT_PAE, ENTRIES))] = False
+    held = (tables - first >> 12)[links]
     if (held < 1).any() or (held >= used).any() or directories[held].any() or (tables[leaves] >> 12 >= MAX_FRAMES).any():
         raise ValueError("the shadow tables")

@@ -129,7 +129,7 @@ def map_region(ram, control, page, address):
     some of the region is within reach of ring 3."""
     if not is_pae(page):
         store_32(ram, address + 4 * VMM_SLOT, control.region)
-    elif page.role >> ROLE_QUARTER_SHIFT != QUARTERS - 1:
+    elif control.region == 0 or page.role >> ROLE_QUARTER_SHIFT != QUARTERS - 1:
         return
     elif control.region & PTE_US != 0:
         store_32(ram, address + 4 * VMM_SLOT_PAE, REGION_PAE)

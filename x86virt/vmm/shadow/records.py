@@ -65,6 +65,10 @@ MACHINE_FRAME = 0xFFFFF
 # Dropped entries that a TLB may still hold: without and with the global bit.
 STALE, STALE_GLOBAL = 1, 2
 
+# What the next VM entry has to flush of a hardware guest's translations.
+FLUSH_NOTHING, FLUSH_ALL_BUT_GLOBAL, FLUSH_EVERYTHING = range(3)
+MOST_FLUSH_PAGES = 8  # noted singly; more of them are everything
+
 SHADOW_PAGE = np.dtype(
     [
         ("kind", "i8"),
@@ -90,7 +94,7 @@ CONTROL = np.dtype(
         ("hand", "i8"),  # of the clock that chooses what is evicted
         ("unsync_count", "i8"),
         ("stale", "i8"),
-        ("globals", "i8"),  # 1: an entry with the global bit was made since the last flush of everything
+        ("globals", "i8"),  # 1: a TLB may hold an entry with the global bit
         # work done since Python last looked, which is charged then
         ("tables_made", "i8"),
         ("scans", "i8"),  # whole tables compared
@@ -112,7 +116,13 @@ CONTROL = np.dtype(
         ("most_writes", "i8"),  # traced ones after which a page that is of no use meanwhile is given up
         ("directory_high", "i8"),  # of the last walk: the high doubleword of the directory entry, under PAE paging
         ("roots", "i8", QUARTERS),  # pages of the directories that the processor walks; all the same without PAE paging
-        ("region", "i8"),  # what stands in a directory for the VMM's region
+        ("region", "i8"),  # what stands in a directory for the VMM's region; 0: it is not in the guest's linear space
+        ("hardware", "i8"),  # 1: a hardware guest walks the tables, in which it has the whole linear space
+        ("cr3", "i8"),  # of a hardware guest: what its processor is to walk from the next VM entry on
+        ("flush", "i8"),  # and what that entry has to flush: FLUSH_ ...
+        ("flush_count", "i8"),  # if nothing more: so many pages
+        ("flush_pages", "i8", MOST_FLUSH_PAGES),
+        ("global_entries", "i8"),  # 1: some shadow may hold an entry with the global bit
     ]
 )
 # Made again from the shadow tables and the pages when a machine is restored.
@@ -122,6 +132,6 @@ LINKS = np.dtype(
         ("preceding", "i8", N_SLOTS),
         ("writable", "i8", MAX_FRAMES),  # by machine frame: the first slot that maps it writable, plus 1
         ("traced", "u1", MAX_FRAMES),  # by guest frame
-        ("broken", "u1", ENTRIES),  # by directory index: 1 if a TLB may hold pieces of a large page of the guest
+        ("broken", "u1", ENTRIES),  # by directory index: 1 if pieces of a large page of the guest may be in a TLB, or in a shadow
     ]
 )

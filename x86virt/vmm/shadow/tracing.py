@@ -16,27 +16,46 @@ from ...isa.events import (
 from ...isa.registers import PTE_D, PTE_PS, PTE_RW
 from .chains import clear_slot, linear_of, linear_of_large, slot_address, take_out
 from .guest_walk import frame_entry
-from .records import ENTRIES, MACHINE_FRAME, NO_MEMORY
+from .records import DROP, ENTRIES, FLUSH_EVERYTHING, MACHINE_FRAME, MODE_PGE, MOST_FLUSH_PAGES, NO_MEMORY
 
 FRAMES_OF_4M, FRAMES_OF_2M = 1024, 512
 
 
 @kernel
 def flush_everything(cpu, control, links):
-    """Empty the TLBs, global entries too, as the VMM does it: CR4.PGE off and on again."""
-    charge(cpu, EVENT_SYS_MOV_CR4_WRITE, 2)
-    flush_tlb(cpu, 0)
+    """Empty the TLBs, global entries too, as the VMM does it: CR4.PGE off and on again; at the next VM entry."""
+    if control.hardware == 1:
+        control.flush = FLUSH_EVERYTHING
+    else:
+        charge(cpu, EVENT_SYS_MOV_CR4_WRITE, 2)
+        flush_tlb(cpu, 0)
+    forget_stale(control, links)
+
+
+@inline
+def forget_stale(control, links):
+    """The TLBs are empty; what they may be filled with again is what the shadow has."""
     control.stale = 0
     control.globals = 0
-    for place in range(ENTRIES):
-        links.broken[place] = 0
+    if control.mode & MODE_PGE != 0:
+        control.globals = control.global_entries
+    if control.policy != DROP:  # which keeps the pieces of a large page until the guest invalidates it
+        for place in range(ENTRIES):
+            links.broken[place] = 0
 
 
 @kernel
-def invalidate(cpu, gla):
-    """INVLPG by the VMM."""
-    charge(cpu, EVENT_SYS_INVLPG, 1)
-    invalidate_page(cpu, gla)
+def invalidate(cpu, control, gla):
+    """INVLPG by the VMM; for a hardware guest, whose address space is another, at the next VM entry."""
+    if control.hardware == 0:
+        charge(cpu, EVENT_SYS_INVLPG, 1)
+        invalidate_page(cpu, gla)
+        return
+    if control.flush_count == MOST_FLUSH_PAGES:
+        control.flush = FLUSH_EVERYTHING
+        return
+    control.flush_pages[control.flush_count] = gla
+    control.flush_count += 1
 
 
 @kernel
@@ -76,14 +95,14 @@ def take_permission(cpu, ram, control, links, slot, frame):
         stale = control.stale
         clear_slot(ram, control, links, slot)
         control.stale = stale
-        invalidate(cpu, linear_of_large(control, slot))
+        invalidate(cpu, control, linear_of_large(control, slot))
         return False
     links.writable[frame] = take_out(links, slot, links.writable[frame])
     store_32(ram, slot_address(slot), entry & ~(PTE_RW | PTE_D))
     gla = linear_of(control, slot)
     if gla < 0:
         return True
-    invalidate(cpu, gla)
+    invalidate(cpu, control, gla)
     return False
 
 

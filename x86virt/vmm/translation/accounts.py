@@ -6,13 +6,13 @@ from ...core.entries import vmm_charge
 from ...isa.events import EVENT_TRANSLATOR_OCCUPIED, EVENT_TRANSLATOR_PROGRAM_TICK, MODE_GUEST_USER
 
 if TYPE_CHECKING:
-    from ..vm import VirtualMachine
+    from ..vm import SoftwareVm
 
 
 class Accounts:
     """The counts of one translator."""
 
-    def __init__(self, vm: "VirtualMachine") -> None:
+    def __init__(self, vm: "SoftwareVm") -> None:
         self.vm = vm
         self.since: int | None = None  # in a program that runs translated: ticks of programs up to there
 

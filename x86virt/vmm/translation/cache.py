@@ -15,7 +15,7 @@ from .sequences import Context
 from .unit import Unit
 
 if TYPE_CHECKING:
-    from ..vm import VirtualMachine
+    from ..vm import SoftwareVm
 
 BASE = layout.VMM_BASE + layout.CACHE
 ALIGNMENT = 16
@@ -24,7 +24,7 @@ ALIGNMENT = 16
 class TranslationCache:
     """The cache of one virtual machine."""
 
-    def __init__(self, vm: "VirtualMachine", room: int) -> None:
+    def __init__(self, vm: "SoftwareVm", room: int) -> None:
         self.vm, self.room = vm, room
         self.used = 0
         self.starts: list[int] = []  # offsets of the units in it, dropped ones too, in order

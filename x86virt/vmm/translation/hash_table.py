@@ -14,7 +14,7 @@ from .emitter import M32, dword
 from .sequences import Context
 
 if TYPE_CHECKING:
-    from ..vm import VirtualMachine
+    from ..vm import SoftwareVm
 
 ENTRIES = layout.HASH_BYTES // 8
 
@@ -22,7 +22,7 @@ ENTRIES = layout.HASH_BYTES // 8
 class HashTable:
     """The table of one virtual machine."""
 
-    def __init__(self, vm: "VirtualMachine", place: int) -> None:
+    def __init__(self, vm: "SoftwareVm", place: int) -> None:
         self.vm, self.place = vm, place  # in the region
         self.context: Context | None = None
         self.entered: dict[int, int] = {}  # place -> guest address

@@ -58,7 +58,7 @@ from .stops import TranslatedStops
 from .unit import Scan, Unit
 
 if TYPE_CHECKING:
-    from ..vm import VirtualMachine
+    from ..vm import SoftwareVm
 
 CODE_DESCRIPTOR = Descriptor(0x0000FFFF, 0x00CF9B00)  # flat, of ring 0
 DATA_DESCRIPTOR = Descriptor(0x0000FFFF, 0x00CF9300)
@@ -75,7 +75,7 @@ class Translator:
 
     COMMON = 8  # units that are not the guest's
 
-    def __init__(self, vm: "VirtualMachine") -> None:
+    def __init__(self, vm: "SoftwareVm") -> None:
         self.vm = vm
         option = vm.machine.strategy.option
         self.cache = TranslationCache(vm, int(option("tc_size")))

@@ -20,7 +20,7 @@ from .recovery import Recovery
 from .sequences import Choices, Context, Writer
 
 if TYPE_CHECKING:
-    from ..vm import VirtualMachine
+    from ..vm import SoftwareVm
 
 UNIT_INSTRUCTIONS = 12
 PAGE = 0x1000
@@ -89,7 +89,7 @@ class Unit:
 class Scan:
     """Makes one unit from the guest's code."""
 
-    def __init__(self, vm: "VirtualMachine", context: Context, choices: Choices, fetch: Fetch) -> None:
+    def __init__(self, vm: "SoftwareVm", context: Context, choices: Choices, fetch: Fetch) -> None:
         self.vm, self.context, self.choices, self.fetch = vm, context, choices, fetch
 
     def unit(self, eip: int, address: int) -> Unit:

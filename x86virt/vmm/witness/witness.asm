@@ -1,4 +1,5 @@
-; The software of a VMM that traps and emulates, or translates, as far as its time is charged by a path of x86virt.
+; The software of a VMM that traps and emulates, or translates, or runs its guest under VMX or SVM, as far as its time is
+; charged by a path of x86virt.
 ;
 ; The simulator's VMM is written in Python; what its work would cost on the simulated processor is measured by running
 ; this one, which does the same work on the same records in machine RAM (tests/test_witness.py compares the two, exit
@@ -15,6 +16,7 @@
 ;   translation.asm  callouts of translated code, and the way between the cache and the guest
 ;   debug.asm        debug registers, the time-stamp counter and the performance counters
 ;   devices.asm      virtual devices
+;   hardware.asm     VM exits, for a VMM on VMX or SVM
 ;
 ; Assembled to a flat image for one linear address; `python -m x86virt.vmm.witness_build` does it.
 
@@ -33,6 +35,7 @@
 %include "translation.asm"
 %include "devices.asm"
 %include "debug.asm"
+%include "hardware.asm"
 
 ; -- the decoded instruction, and the event in flight ---------------------------------------------------------------
         align 128                       ; apart from code, in the granularity in which writes to code are noticed

@@ -1,0 +1,61 @@
+"""Virtual interrupts of a guest that the hardware runs: the control structure says whether its window is open, and delivers."""
+
+from typing import TYPE_CHECKING
+
+from ...core.layout import HOLDS_DEBUG, HOLDS_INTERRUPTS
+from ...isa.registers import EFLAGS_IF
+from ..virtual_interrupts import VirtualInterrupts
+
+if TYPE_CHECKING:
+    from .vm import HardwareVm
+
+INTERRUPTIBILITY = "guest_interruptibility_state"
+BY_STI, BY_MOV_SS = 1, 2  # its bits 0 and 1
+
+
+class HardwareInterrupts(VirtualInterrupts):
+    """The interrupt window of one virtual processor."""
+
+    vm: "HardwareVm"
+
+    def __init__(self, vm: "HardwareVm") -> None:
+        super().__init__(vm)
+        self.window_asked = False  # the guest exits as soon as it can take an interrupt
+
+    def held(self) -> bool:
+        """Whether STI, MOV SS or POP SS hold interrupts off."""
+        return bool(self.vm.vcpu.field(INTERRUPTIBILITY) & (BY_STI | BY_MOV_SS))
+
+    def shadow(self) -> int:
+        """The same, as the processor's record has it."""
+        state = self.vm.vcpu.field(INTERRUPTIBILITY)
+        if state & BY_MOV_SS:
+            return HOLDS_DEBUG
+        return HOLDS_INTERRUPTS if state & BY_STI else 0
+
+    def set_shadow(self, shadow: int) -> None:
+        """Let them be held off as the processor's record says."""
+        bit = BY_MOV_SS if shadow == HOLDS_DEBUG else BY_STI if shadow else 0
+        blocking = self.vm.vcpu.field(INTERRUPTIBILITY) & ~(BY_STI | BY_MOV_SS)
+        self.vm.vcpu.set_field(INTERRUPTIBILITY, blocking | bit)
+
+    def is_open(self) -> bool:
+        """Whether the guest could take an interrupt now, for those who look on."""
+        vcpu = self.vm.vcpu
+        held = vcpu.peek(INTERRUPTIBILITY) & (BY_STI | BY_MOV_SS)
+        return not self.vm.injected and not held and bool(vcpu.peek("guest_rflags") & EFLAGS_IF)
+
+    def take(self) -> None:
+        """Let the next entry deliver an interrupt that waits, if the guest's window is open; else the guest exits when it is."""
+        vm = self.vm
+        self.waits = vm.devices.see()
+        if self.waits and not vm.injected and vm.machine.outcome is None and vm.vcpu.interrupt_flag and not self.held():
+            self.deliver()
+        self.ask_window(self.waits)
+
+    def ask_window(self, wanted: bool) -> None:
+        """Set or clear interrupt-window exiting, if it is otherwise."""
+        if wanted != self.window_asked:
+            self.vm.charge("window", 1)
+            self.window_asked = wanted
+            self.vm.control.want_window(wanted)
