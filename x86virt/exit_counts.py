@@ -28,6 +28,10 @@ class ExitCount(NamedTuple):
     control: int = 0
     entry: int = 0
 
+    def plus(self, other: "ExitCount") -> "ExitCount":
+        """Both together."""
+        return ExitCount(*(mine + its for mine, its in zip(self, other, strict=True)))
+
 
 @dataclass(frozen=True)
 class ExitParts:

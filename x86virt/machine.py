@@ -60,9 +60,8 @@ class Region:
     def __add__(self, other: "Region") -> "Region":
         """Both parts of a region that the guest marked in parts."""
         exits = dict(self.exits)
-        for reason, (count, ticks) in other.exits.items():
-            earlier = exits.get(reason, (0, 0))
-            exits[reason] = (earlier[0] + count, earlier[1] + ticks)
+        for reason, row in other.exits.items():
+            exits[reason] = exits.get(reason, ExitCount(0, 0)).plus(row)
         return Region(
             number=self.number,
             iterations=self.iterations + other.iterations,

@@ -13,7 +13,7 @@ from typing import ClassVar
 from ..isa.registers import MSR_SYSENTER_CS, MSR_SYSENTER_EIP, MSR_SYSENTER_ESP
 from ..isa.vectors import GP, UD
 from .exits import Exit, GuestFault
-from .hardware.decode_svm import qualify_control_register
+from .hardware.decode_svm import address_of_invlpg, qualify_control_register
 from .hardware.vm import HardwareVm
 from .hardware_vmm import HardwareVmm
 
@@ -32,6 +32,10 @@ class SvmVmm(HardwareVmm):
         "INTR", "VINTR", "CPUID", "HLT", "IOIO", "MSR", "INVD", "TASK_SWITCH", "FERR_FREEZE", "SHUTDOWN",
     )  # fmt: skip
 
+    # EFER.SVME is set while the guest runs: outside ring 0 its attempts at SVM's instructions are #GP, where its own processor,
+    # which has SVM disabled, would raise #UD.
+    EXCEPTIONS: ClassVar[int] = 1 << GP
+
     def set_controls(self, vm: HardwareVm) -> None:
         """What makes the guest exit, whatever becomes of its memory."""
         control = vm.control
@@ -43,9 +47,7 @@ class SvmVmm(HardwareVmm):
         # VMLOAD and VMSAVE carry the registers of SYSENTER, so that the guest may have its own.
         for number in (MSR_SYSENTER_CS, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP):
             control.set_register(number, False, False)
-        # EFER.SVME is set while the guest runs: outside ring 0 its attempts at SVM's instructions are #GP, where its own
-        # processor, which has SVM disabled, would raise #UD.
-        control.set_exceptions(1 << GP)
+        control.set_exceptions(self.EXCEPTIONS)
         control.set_space(ADDRESS_SPACE if self.option("vpid") else 0)
 
     def on_exception_or_nmi(self, vm: HardwareVm, exit: Exit) -> None:
@@ -65,3 +67,7 @@ class SvmVmm(HardwareVmm):
         """Which register, and of what kind the instruction is, its bytes say."""
         qualify_control_register(vm, exit)
         super().on_cr_access(vm, exit)
+
+    def invalidated_address(self, vm: HardwareVm, exit: Exit) -> int:
+        """The linear address of INVLPG, which its bytes say."""
+        return address_of_invlpg(vm, exit)

@@ -33,6 +33,7 @@ class HardwareCrossings(Ways):
         vm.vcpu.begin()
         vm.injected = False
         exit = vm.control.read_exit()
+        vm.take_back_completion(exit)
         exit.rip, exit.cpl = vm.vcpu.peek("guest_rip"), vm.peek_cpl()
         return exit
 

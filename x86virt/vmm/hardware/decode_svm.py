@@ -40,7 +40,7 @@ def qualify_control_register(vm: "HardwareVm", exit: Exit) -> None:
         exit.qualification |= source_word(vm, instruction) << SOURCE_SHIFT
 
 
-def qualify_invlpg(vm: "HardwareVm", exit: Exit) -> None:
-    """INVLPG: the linear address."""
+def address_of_invlpg(vm: "HardwareVm", exit: Exit) -> int:
+    """The linear address of INVLPG."""
     instruction = decoded(vm, exit)
-    exit.qualification = vm.segments.base(instruction.segment) + effective_address(vm, instruction) & M32
+    return vm.segments.base(instruction.segment) + effective_address(vm, instruction) & M32

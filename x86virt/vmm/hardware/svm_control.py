@@ -62,6 +62,7 @@ class SvmControl(GuestControl):
     """One VMCB in the VMM's region, and the instructions of SVM."""
 
     extension = "svm"
+    completes_instructions = False
 
     def __init__(self, processor: "Processor", eager: bool = False) -> None:
         super().__init__(processor)

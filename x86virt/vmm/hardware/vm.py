@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ...core.layout import SHUTDOWN
+from ...core.layout import MAX_INSTRUCTION, SHUTDOWN
 from ...isa.registers import (
     AR_DPL,
     AR_DPL_SHIFT,
@@ -23,10 +23,12 @@ from ...isa.registers import (
     EFLAGS_RF,
     ESP,
     GENERAL_REGISTERS,
+    PF_W,
     SEGMENT_REGISTERS,
 )
-from ...isa.vectors import DB, DF, KIND_EXCEPTION, KIND_EXTERNAL
+from ...isa.vectors import DB, DF, KIND_EXCEPTION, KIND_EXTERNAL, KIND_SOFTWARE_INTERRUPT
 from ..exits import FAULT_VECTORS, Exit, GuestFault, VmmError
+from ..guest_events import DR7_ENABLES
 from ..instruction import Instruction
 from ..interpreter import Interpreter
 from ..reflect import TripleFault, doubles
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
 M32 = 0xFFFFFFFF
 DR6_BS = 1 << 14
 DR7_GD = 1 << 13
+EPT_FETCH = 1 << 2  # of the qualification
+NOTHING_COMPLETED = -1
 
 
 class HardwareVm(VirtualMachine):
@@ -67,6 +71,7 @@ class HardwareVm(VirtualMachine):
     def __init__(self, machine: "Machine") -> None:
         super().__init__(machine, 0)
         self.injected = False
+        self.completed_at = NOTHING_COMPLETED  # instructions retired, with one that the last VM entry was to complete
         form = EPT if self.control.extension == "vtx" else NPT_2  # as the VMM's own paging has it
         self.nested = NestedMemory(self, form) if machine.strategy.memory == "nested" else None
         self.segments = HardwareSegments(self)
@@ -114,7 +119,7 @@ class HardwareVm(VirtualMachine):
         """A page fault: the shadow's, which lacked an entry, or the guest's own, which it is delivered."""
         try:
             if self.shadow.fault(exit):
-                self.reinject(exit)
+                self.make_again(exit, not exit.error & PF_W and self.is_fetched(exit.gla))
         except GuestFault as fault:
             self.inject_exception(fault)
 
@@ -137,10 +142,8 @@ class HardwareVm(VirtualMachine):
 
     def fill_nested(self, exit: Exit) -> None:
         """A nested page fault: the entry that lacked, and again the event whose delivery met it."""
-        before = int(self.processor.cpu.retired)
-        self.nested_memory.violation(exit)
-        if not self.is_interpreted and int(self.processor.cpu.retired) == before:
-            self.reinject(exit)
+        if self.nested_memory.violation(exit):
+            self.make_again(exit, bool(exit.qualification & EPT_FETCH))
 
     def show_frame(self, frame: int, machine_frame: int) -> None:
         """Let the guest's walks find a page of the VMM's at a guest-physical frame."""
@@ -241,14 +244,48 @@ class HardwareVm(VirtualMachine):
                 vector, error = DF, 0
         if vector in FAULT_VECTORS:
             self.vcpu.frame.eflags |= EFLAGS_RF
+        else:
+            self.drop_resume_flag()
         self.inject(vector, KIND_EXCEPTION, error)
+
+    def make_again(self, exit: Exit, fetched: bool) -> None:
+        """The guest makes an access again that the VMM has seen to: an instruction's fetch, one of an event's delivery."""
+        if exit.vectoring is not None:
+            self.reinject(exit)
+        elif fetched:
+            self.drop_resume_flag()
+
+    def is_fetched(self, gla: int) -> bool:
+        """Whether a linear address may be that of the guest's next instruction."""
+        return gla - self.segments.base(CS) - self.vcpu.frame.eip & M32 < MAX_INSTRUCTION
 
     def reinject(self, exit: Exit) -> None:
         """An exit interrupted the delivery of an event, and what it was for is done: the event is delivered again."""
-        if exit.vectoring is not None:
-            vector, kind, error = exit.vectoring
-            self.count("hardware.reinjection")
-            self.inject(vector, kind, error, exit.length)
+        if exit.vectoring is None:
+            return
+        vector, kind, error = exit.vectoring
+        self.count("hardware.reinjection")
+        if kind != KIND_EXCEPTION or vector not in FAULT_VECTORS:
+            self.drop_resume_flag()
+        if kind >= KIND_SOFTWARE_INTERRUPT and self.control.completes_instructions:
+            self.retire()
+            self.completed_at = int(self.processor.cpu.retired)
+        self.inject(vector, kind, error, exit.length)
+
+    def take_back_completion(self, exit: Exit) -> None:
+        """The instruction that VM entry was to complete, by delivering its event, has not completed: that exited too."""
+        if self.completed_at == int(self.processor.cpu.retired) and (exit.vectoring is not None or exit.reason == "triple_fault"):
+            self.processor.cpu.retired -= 1
+        self.completed_at = NOTHING_COMPLETED
+
+    def drop_resume_flag(self) -> None:
+        """RF is not the guest's, which has what it saves of it in images: the processor set it for an exit in place of a fault.
+
+        Where breakpoints are set it may be, and stays.
+        """
+        frame = self.vcpu.frame
+        if frame.eflags & EFLAGS_RF and not self.vcpu.field("guest_dr7") & DR7_ENABLES:
+            frame.eflags &= ~EFLAGS_RF
 
     def deliver_interrupt(self, vector: int) -> None:
         """Deliver an external interrupt that was acknowledged."""

@@ -61,6 +61,7 @@ class VtxControl(GuestControl):
     """The VMCS of one virtual processor."""
 
     extension: ClassVar[str] = "vtx"
+    completes_instructions: ClassVar[bool] = True
 
     def __init__(self, processor: "Processor") -> None:
         super().__init__(processor)
