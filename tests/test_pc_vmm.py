@@ -33,7 +33,6 @@ from small_kernel import (
     store,
     strategy,
 )
-from vmm_judge import VMMS
 
 from x86virt import load_profile
 from x86virt.api import make_setup
@@ -41,7 +40,8 @@ from x86virt.guests import open_guest
 from x86virt.machine import Machine
 from x86virt.saved import machine_bytes, machine_of
 
-BY_SOFTWARE = ("trap-and-emulate", "binary-translation")
+SOFTWARE = ("trap-and-emulate", "binary-translation")
+VMMS = (*SOFTWARE, "vtx-shadow", "vtx-ept", "svm-shadow", "svm-npt")
 BUDGET = 400_000_000
 NOWHERE, VMM_REGION = 0x40000000, 0xFFFEBA09  # no RAM answers there: a fetch finds ones, which are no instruction
 UD = 6
@@ -150,7 +150,7 @@ def test_the_guest_of_a_vmm_has_apics() -> None:
         assert seen(with_apics(name)) == native
 
 
-@pytest.mark.parametrize("name", BY_SOFTWARE)
+@pytest.mark.parametrize("name", SOFTWARE)
 def test_exits_handled_in_machine_code_see_the_apics(name: str) -> None:
     """With the same ticks as those that Python handles."""
     fast, slow = with_apics(name), with_apics(name)
@@ -179,7 +179,7 @@ PCI_SCAN = (  # of 64 registers, from the host bridge's on; their sum is kept
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", BY_SOFTWARE)
+@pytest.mark.parametrize("name", SOFTWARE)
 def test_a_scan_of_pci_devices_is_handled_in_machine_code(name: str) -> None:
     """With the same ticks as by Python's handlers, which see none of its accesses."""
     fast, slow = start(Kernel([Step(PCI_SCAN)]), name), start(Kernel([Step(PCI_SCAN)]), name)
