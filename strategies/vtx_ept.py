@@ -9,6 +9,7 @@ What is set, and why:
 * external-interrupt exiting: interrupts are the host's, also while the guest runs with IF clear;
 * HLT exiting: a guest that waits leaves the processor to the VMM;
 * unconditional I/O exiting, and no MSR bitmaps: ports and model-specific registers are virtual;
+* with the option cr3_targets, CR3-load exiting, which is of no use here: it shows what the CR3-target values spare;
 * enable EPT, and VPID where the processor has it, so that transitions leave the TLBs as they are.
 
 CR0.PE, CR0.PG and CR0.NE are owned by the VMM, because VMX demands that they be 1: without paging a guest runs on an identity
@@ -21,9 +22,10 @@ miss may need 14 references instead of 2.
 
 from typing import ClassVar
 
-from x86virt.vmm import NESTED_PATHS, Exit, HardwareVm, HardwareVmm, hardware_options, nested_options
+from x86virt.vmm import NESTED_PATHS, Choice, Exit, HardwareVm, HardwareVmm, hardware_options, nested_options
 
 NUMBER_OF_GUEST = 1  # its VPID
+TARGETS = Choice("cr3_targets", "CR3-load exiting, but for so many of the values loaded last.", ("off", *"01234"), "off")
 
 
 class VtxEpt(HardwareVmm):
@@ -32,7 +34,7 @@ class VtxEpt(HardwareVmm):
     name = "vtx-ept"
     processor = "vtx"
     memory = "nested"
-    options = (*hardware_options(), *nested_options())
+    options = (*hardware_options(), *nested_options(), TARGETS)
     paths: ClassVar = (*HardwareVmm.paths, *NESTED_PATHS)
 
     def set_controls(self, vm: HardwareVm) -> None:
@@ -41,6 +43,8 @@ class VtxEpt(HardwareVmm):
         vm.control.set_control("unconditional I/O exiting")
         if self.option("descriptor_tables"):
             vm.control.set_control("descriptor-table exiting")
+        if self.option("cr3_targets") != "off":
+            vm.watch_cr3(int(self.option("cr3_targets")))
         vm.use_nested_tables()
         if self.option("vpid"):
             vm.control.set_space(NUMBER_OF_GUEST)

@@ -44,8 +44,8 @@ from small_kernel import (
     word,
 )
 
-from x86virt import Comparison, Machine, find_strategy, load_profile
-from x86virt.equivalence import compare_runs
+from x86virt import Machine, find_strategy, load_profile
+from x86virt.equivalence import Comparison, compare_runs
 from x86virt.vmm.registry import strategy_names
 
 UP = PTE_P | PTE_RW | PTE_US

@@ -16,6 +16,7 @@ import struct
 from dataclasses import dataclass, field
 
 from descriptor_machine import descriptor, gate
+from profile_for import profile_for
 
 from x86virt import Image, Machine, RunResult, find_strategy, load_profile
 from x86virt.equivalence import Comparison, compare_runs
@@ -259,10 +260,10 @@ def strategy(name: str) -> Strategy:
     return find_strategy(name)()
 
 
-def start(kernel: Kernel | Image, name: str | Strategy = "native", profile: str = "p4_prescott") -> Machine:
+def start(kernel: Kernel | Image, name: str | Strategy = "native", profile: str = "") -> Machine:
     """A machine with the kernel loaded."""
     which = strategy(name) if isinstance(name, str) else name
-    machine = Machine(which, load_profile(profile), RAM_BYTES)
+    machine = Machine(which, load_profile(profile or profile_for(which)), RAM_BYTES)
     machine.load(kernel.image() if isinstance(kernel, Kernel) else kernel)
     return machine
 
@@ -284,7 +285,7 @@ def compare(kernel: Kernel | Image, other: Strategy | None = None, checkpoint: i
     """E1 of a kernel."""
     image = kernel.image() if isinstance(kernel, Kernel) else kernel
     under = other or strategy("trap-and-emulate")
-    profile = load_profile("p4_prescott")
+    profile = load_profile(profile_for(under))
     return compare_runs(image, under, strategy("native"), profile, RAM_BYTES, "", MAX_CYCLES, checkpoint)
 
 

@@ -11,6 +11,7 @@ import re
 import pytest
 from guest_sets import portable_guests
 from hypothesis import given, settings
+from profile_for import profile_for
 from random_kernels import kernels
 from small_kernel import (
     CODE_3,
@@ -49,13 +50,13 @@ TrapAndEmulate: type = type(strategy("trap-and-emulate"))
 
 def compare_guest(name: str, under: Strategy, command_line: str = "iterations=3") -> Comparison:
     """E1 of a shipped guest."""
-    profile = load_profile("p4_prescott")
+    profile = load_profile(profile_for(under))
     return compare_runs(find_guest(name), under, strategy("native"), profile, MEMORY, command_line, MAX_CYCLES, 1 << 14)
 
 
 def run_guest(name: str, strategy_name: str, command_line: str = "iterations=3") -> RunResult:
     """One run of a shipped guest."""
-    machine = Machine(strategy(strategy_name), load_profile("p4_prescott"), MEMORY)
+    machine = Machine(strategy(strategy_name), load_profile(profile_for(strategy_name)), MEMORY)
     machine.load(find_guest(name), command_line)
     return machine.run(MAX_CYCLES)
 

@@ -8,7 +8,7 @@ from svm_machine import GUEST, SvmMachine
 from vmx_machine import HOST_RIP, VmxMachine
 
 from x86virt.core.layout import HOOK, VMX_NON_ROOT
-from x86virt.core.vmx_entries import vmx_invept
+from x86virt.core.vmx_entries import vmx_invept, vmx_invvpid
 from x86virt.isa.events import (
     EVENT_EXIT_EPT_VIOLATION,
     EVENT_WALK_NATIVE,
@@ -216,6 +216,32 @@ def test_cr3_and_invlpg_do_not_exit(machine: NestedMachine) -> None:
     machine.write_code(code)
     assert machine.run() == 18
     assert machine.field("guest_cr3") == other != DIRECTORY
+
+
+@pytest.mark.parametrize("vpid", [0, 1])
+def test_invlpg_drops_all_pieces_of_a_large_page(machine: NestedMachine, vpid: int) -> None:
+    """One page of 4 MB in the guest's tables is many in the nested ones, and INVLPG of an address drops it as a whole."""
+    machine.store({"guest_cr4": 1 << 13 | 1 << 4, "virtual_processor_identifier": vpid})  # PSE
+    if not vpid:
+        machine.store({"secondary_processor_based_vm_execution_controls": ENABLE_EPT})
+    large, other, moved = 0x800000, 0x42000, 0x25000
+    machine.put(DIRECTORY + 8, 0xE7)
+    for page in range(256):
+        machine.put(other + 4 * page, moved | 0x67)
+    machine.put(MOVED, 11)
+    machine.put(moved, 22)
+    code = load(large + DATA) + b"\x89\xc1" + load(large + CODE)  # mov ecx, eax
+    code += b"\xc7\x05" + (DIRECTORY + 8).to_bytes(4, "little") + (other | 0x67).to_bytes(4, "little")
+    code += b"\x0f\x01\x3d" + (large + CODE).to_bytes(4, "little") + load(large + DATA) + VMCALL
+    machine.write_code(code)
+    assert machine.run() == 18
+    assert machine.gpr[ECX] == 11 and machine.gpr[EAX] == 22
+    # The same from outside: INVVPID of another address of the page.
+    machine.put(DIRECTORY + 8, 0xE7)
+    machine.store({"guest_rip": CODE + len(code) - len(VMCALL) - 5})
+    vmx_invvpid(machine.processor.state, machine.memory, 0, 1, large + CODE)
+    assert machine.run(0) == 18
+    assert machine.gpr[EAX] == (22 if vpid else 11)
 
 
 def test_pae_pointers_in_the_vmcs(machine: NestedMachine) -> None:

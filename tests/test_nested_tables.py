@@ -248,7 +248,8 @@ def test_tables_from_a_hostile_file(form: int) -> None:
         rng = random.Random(seed)
         rig = worked(form) if seed % 20 == 0 else rig  # noqa: F821
         memory = rig.processor.memory
-        saved = memory[: layout.VMM_BYTES].copy()
+        pieces = (slice(layout.NESTED_RECORD, layout.NESTED_RECORD + 0x1000), slice(layout.SHADOW, layout.SHADOW + SMALL))
+        saved = [memory[piece].copy() for piece in pieces]
         places = [layout.NESTED_RECORD + rng.randrange(36), layout.SHADOW + 0x1000 + rng.randrange(0x1000, 0x20000)]
         place = rng.choice((*places, layout.SHADOW + 0x1000 + rng.randrange(64)))
         memory[place] ^= 1 << rng.randrange(8)
@@ -263,6 +264,7 @@ def test_tables_from_a_hostile_file(form: int) -> None:
                     rig.access(rng.randrange(len(rig.p2m)) << 12, rng.choice(KINDS))
                 except AssertionError:
                     assert rig.exits > exits
-        memory[: layout.VMM_BYTES] = saved
+        for piece, octets in zip(pieces, saved, strict=True):
+            memory[piece] = octets
         rig.flush()
     assert refused > 5

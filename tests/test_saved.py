@@ -13,6 +13,7 @@ import pytest
 from guest_sets import short_line
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profile_for import profile_for
 from small_kernel import strategy
 
 from x86virt.api import Setup, make_setup
@@ -44,7 +45,7 @@ TrapAndEmulate: type = type(strategy("trap-and-emulate"))
 @functools.cache
 def setup_of(name: str, cache_model: str = "tables") -> Setup:
     """A small machine."""
-    return make_setup(name, memory_bytes=MEMORY, cache_model=cache_model)
+    return make_setup(name, profile_for(name), memory_bytes=MEMORY, cache_model=cache_model)
 
 
 def loaded(guest: str, name: str, cache_model: str = "tables") -> Machine:

@@ -14,6 +14,7 @@ import capstone
 import pytest
 from elftools.elf.elffile import ELFFile
 from guest_sets import UNIX_PROGRAMS
+from profile_for import profile_for
 from small_kernel import strategy
 from test_contracts import check_ledger
 from test_guest_images import (
@@ -65,7 +66,7 @@ def sizes() -> dict[str, int]:
 
 def run(line: str, under: str = "native", image: object = None) -> tuple[Machine, RunResult]:
     """One run with that command line."""
-    machine = Machine(strategy(under), load_profile("p4_prescott"), MEMORY)
+    machine = Machine(strategy(under), load_profile(profile_for(under)), MEMORY)
     machine.load(image or find_guest("unix"), line)
     return machine, machine.run(MAX_CYCLES)
 
@@ -215,7 +216,7 @@ if same_tools():
 def test_a_program_is_equal_at_every_checkpoint(under: str) -> None:
     """E1: without a timer nothing is asynchronous. The other programs, and other choices: unix_programs.py."""
     line = "iterations=1 program=signals timer=off"
-    profile = load_profile("p4_prescott")
+    profile = load_profile(profile_for(under))
     one, native = strategy(under), strategy("native")
     comparison = compare_runs(find_guest("unix"), one, native, profile, MEMORY, line, MAX_CYCLES, 1 << 16)
     assert comparison.equal, "\n".join(comparison.report)
@@ -226,7 +227,7 @@ def test_a_program_is_equal_at_every_checkpoint(under: str) -> None:
 @pytest.mark.parametrize("under", VMMS)
 def test_the_timer_is_replayed_on_the_bare_machine(under: str) -> None:
     """E2: preemption, sleeps and alarms come where they came under the VMM."""
-    profile = load_profile("p4_prescott")
+    profile = load_profile(profile_for(under))
     one, native = strategy(under), strategy("native")
     line = "iterations=1 program=clock"
     comparison = compare_runs(find_guest("unix"), one, native, profile, MEMORY, line, MAX_CYCLES, ONLY_THE_END)

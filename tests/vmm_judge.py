@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from profile_for import profile_for
 from small_kernel import MAX_CYCLES, RAM_BYTES, Kernel, strategy
 
 from x86virt import Image, Machine, find_strategy, load_profile
@@ -68,7 +69,7 @@ class Judge:
             timed,
         )
         self.image = kernel.image() if isinstance(kernel, Kernel) else kernel
-        self.profile = load_profile("p4_prescott")
+        self.profile = load_profile(profile_for(self.under))
 
     def start(self) -> Start:
         """The two machines' parts."""
@@ -154,7 +155,7 @@ def judge(
 
 def isolated(kernel: Kernel, under: str) -> str:
     """Run with the check of isolation at every access; gives the outcome."""
-    machine = Machine(find_strategy(under)(), load_profile("p4_prescott"), RAM_BYTES, check_isolation=True)
+    machine = Machine(find_strategy(under)(), load_profile(profile_for(under)), RAM_BYTES, check_isolation=True)
     machine.load(kernel.image())
     result = machine.run(CHECKED_CYCLES)
     assert not result.outcome.startswith("isolation"), result.outcome

@@ -149,6 +149,9 @@ def invalidate_in_space(cpu, tag, gla):
     if tag == present:
         invalidate_page(cpu, gla)
         return
+    if cpu.tlb_tags[tag].in_pieces == cpu.tlb_tags[tag].full_flush + 1:
+        empty_space(cpu, tag)
+        return
     # The searches of the TLBs look for what is valid in the present space, and know the sizes of its pages.
     present_shift = cpu.tlb_units[DTLB_LARGE].shift
     put_space_aside(cpu)

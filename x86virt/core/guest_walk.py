@@ -8,6 +8,7 @@ from .jit import kernel
 from .layout import NESTED_WRITE, OK
 from .nested import end_in_host
 from .paging import remember
+from .tlb import note_piece
 from .walk_32bit import walk_32bit
 from .walk_pae import walk_pae
 
@@ -33,10 +34,13 @@ def walk_two_dimensions(cpu, ram, gla, write, user, fetch, cached):
     # 3. Both together.
     if allowed & NESTED_WRITE == 0:
         rights &= ~PTE_D
+    guest_shift = shift
     shift = min(shift, nested_shift)
     if shift >= LARGE_SHIFT:
         shift = LARGE_SHIFT
         frame &= ~((1 << LARGE_SHIFT) - 1)
+    if shift != guest_shift and cpu.cr0 & CR0_PG != 0:
+        note_piece(cpu)
     remember(cpu, gla, frame, rights, shift, fetch, cached)
     return OK, (frame | (gla & ((1 << shift) - 1))) & ~cpu.a20_closed, rights
 

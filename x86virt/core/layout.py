@@ -232,6 +232,8 @@ TLB_TAG = np.dtype(
         ("generation", "i8"),  # cpu.tlb_generation and the next two, while another address space is present; 0: unused
         ("full_flush", "i8"),
         ("large_shift", "i8"),
+        # The `full_flush`, plus 1, since which it has entries for pieces of a page that is larger in the guest's own tables.
+        ("in_pieces", "i8"),
     ]
 )
 

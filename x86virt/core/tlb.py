@@ -256,8 +256,27 @@ def drop_if_chained(cpu, unit, page, gla):
 
 
 @inline
+def has_pieces(cpu):
+    """Whether pieces of larger pages of a guest's may be in the TLBs of the present address space."""
+    return cpu.tlb_tags[cpu.tlb_tag].in_pieces == cpu.tlb_full_flush + 1
+
+
+@kernel
+def note_piece(cpu):
+    """An entry is about to be filled that is smaller than the page of the guest's own tables."""
+    cpu.tlb_tags[cpu.tlb_tag].in_pieces = cpu.tlb_full_flush + 1
+
+
+@inline
 def invalidate_page(cpu, gla):
-    """INVLPG: drop every entry for the page, global or not (SDM volume 3, section 4.10.4.1)."""
+    """INVLPG: drop every entry for the page, global or not (SDM volume 3, section 4.10.4.1).
+
+    All pieces of a page go that is larger in the guest's tables than in nested ones (section 4.10.2.3). Nothing tells which
+    these are, so that everything goes.
+    """
+    if has_pieces(cpu):
+        flush_tlb(cpu, 0)
+        return
     page = gla >> 12
     index = find(cpu, DTLB, gla)
     if index >= 0:
@@ -276,7 +295,7 @@ def invalidate_page(cpu, gla):
 def translates_code(cpu, gla):
     """Whether INVLPG of an address may drop the translation of the code that runs, which has to be fetched anew then."""
     code = (cpu.rip + cpu.seg[CS].seg_base) & M32
-    if ((gla ^ code) >> 12) & FRONT_MASK == 0:
+    if ((gla ^ code) >> 12) & FRONT_MASK == 0 or has_pieces(cpu):
         return True
     return (gla ^ code) >> cpu.tlb_units[ITLB_LARGE].shift == 0 and find(cpu, ITLB_LARGE, gla) >= 0
 

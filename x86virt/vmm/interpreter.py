@@ -99,9 +99,19 @@ class Interpreter:
         cpu = self.cpu
         cpu.budget = cpu.retired_limit = NEVER
         cpu.begun = 1  # the boundary before it is over: it trapped
+        cpu.probe_skip = cpu.probe_on  # and a recorder sees what it does to the devices
         generation = int(cpu.tlb_generation)
         outcome = self.perform(single=True)
-        self.finish(outcome, int(cpu.tlb_generation) != generation or self.was_invalidation())
+        if outcome == OK and self.vm.cluster:
+            self.go_on(self.vm.cluster)
+        else:
+            self.finish(outcome, int(cpu.tlb_generation) != generation or self.was_invalidation())
+
+    def go_on(self, instructions: int) -> None:
+        """Keep the guest for some instructions more, most likely of the same kind: each would be an exit by itself."""
+        self.publish_writes()
+        self.begin()
+        self.next_look = int(self.cpu.retired) + instructions
 
     def deliver_external(self, vector: int) -> None:
         """Deliver an external interrupt that was acknowledged, through whatever gate the guest has for it."""

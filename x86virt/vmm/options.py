@@ -164,6 +164,7 @@ def hardware_options() -> tuple[Option, ...]:
     """The options of every technique that has a virtualization extension."""
     return (
         Choice("state", "How the guest's registers are moved at exits and entries.", ("lazy", "eager"), "lazy"),
+        Count("cluster", "Instructions that the interpreter performs behind one that it performed for an exit.", 0, 0, 4096),
         Switch("descriptor_tables", "Loads and stores of descriptor-table registers exit, if the processor lets them.", False),
     )
 

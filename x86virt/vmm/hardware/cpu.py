@@ -103,7 +103,8 @@ class HardwareCpu(VirtualCpu):
 
     def write_back(self) -> None:
         """The guest is about to be entered."""
-        for key in GUEST_KEYS if self.eager else tuple(self.changed):
+        others = [key for key in self.changed if not self.eager or key not in GUEST_KEYS]
+        for key in (*GUEST_KEYS, *others) if self.eager else others:
             self.guest_state.write(key, self.field(key))
         self.changed.clear()
 

@@ -47,6 +47,7 @@ from .lines import hardware_lines
 from .nested import EPT, NPT_2, NestedMemory
 from .segments import HardwareSegments
 from .transfer import can_hold, give_state
+from .vtx_state import VtxGuestState
 
 if TYPE_CHECKING:
     from ...machine import Machine
@@ -70,6 +71,7 @@ class HardwareVm(VirtualMachine):
 
     def __init__(self, machine: "Machine") -> None:
         super().__init__(machine, 0)
+        self.cluster = int(machine.strategy.option("cluster"))
         self.injected = False
         self.completed_at = NOTHING_COMPLETED  # instructions retired, with one that the last VM entry was to complete
         form = EPT if self.control.extension == "vtx" else NPT_2  # as the VMM's own paging has it
@@ -133,6 +135,11 @@ class HardwareVm(VirtualMachine):
         """The guest's physical memory is what nested tables say, which are filled as it is touched."""
         self.nested_memory.install()
         self.control.set_nested(self.nested_memory.root, self.nested_memory.levels)
+
+    def watch_cr3(self, most_targets: int) -> None:
+        """Let MOV to CR3 exit though nested tables need not know of it, but for some of the values loaded last (VT-x)."""
+        assert isinstance(self.guest_state, VtxGuestState), "only VT-x has CR3-target values"
+        self.guest_state.watch_cr3(most_targets)
 
     @property
     def nested_memory(self) -> NestedMemory:

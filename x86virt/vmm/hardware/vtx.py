@@ -70,6 +70,7 @@ class VtxControl(GuestControl):
         self.started = self.launched = False
         self.ept_pointer = self.vpid = 0
         self.exceptions = 0  # that the technique wants to exit
+        self.forced_exceptions = 0  # that must, as the guest is held
         self.region = region_address(VMCS_REGION)
         for place, length in ((IO_BITMAPS, 2 * PAGE_BYTES), (MSR_BITMAPS, PAGE_BYTES)):
             processor.write_physical(region_address(place), b"\xff" * length)
@@ -162,11 +163,12 @@ class VtxControl(GuestControl):
     def set_exceptions(self, bitmap: int) -> None:
         """The exception bitmap."""
         self.exceptions = bitmap
-        self.put("exception_bitmap", bitmap)
+        self.put("exception_bitmap", bitmap | self.forced_exceptions)
 
-    def exit_on_all_exceptions(self, wanted: bool) -> None:
-        """All exceptions exit, whatever the technique wants: the guest has no descriptor table to deliver them through."""
-        self.put("exception_bitmap", M32 if wanted else self.exceptions)
+    def force_exceptions(self, bitmap: int) -> None:
+        """The vectors that must exit whatever the technique wants, because of how the guest is held."""
+        self.forced_exceptions = bitmap
+        self.put("exception_bitmap", bitmap | self.exceptions)
 
     def set_ports(self, first: int, count: int, wanted: bool) -> None:
         """Bits of the I/O bitmaps, one for each port."""
@@ -342,7 +344,7 @@ class VtxControl(GuestControl):
         return {
             "controls": dict(self.controls.values), "started": self.started, "launched": self.launched,
             "ept_pointer": self.ept_pointer, "vpid": self.vpid, "early": dict(self.early),
-            "exceptions": self.exceptions,
+            "exceptions": self.exceptions, "forced_exceptions": self.forced_exceptions,
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -356,5 +358,5 @@ class VtxControl(GuestControl):
         self.controls.values = {field: int(value) for field, value in controls.items()}
         self.started, self.launched = bool(state["started"]), bool(state["launched"])
         self.ept_pointer, self.vpid = int(state["ept_pointer"]), int(state["vpid"])
-        self.exceptions = int(state["exceptions"])
+        self.exceptions, self.forced_exceptions = int(state["exceptions"]), int(state["forced_exceptions"])
         self.early = {key: int(value) for key, value in state["early"].items() if key in SLOT}

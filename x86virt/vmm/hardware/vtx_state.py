@@ -27,6 +27,7 @@ from ...isa.registers import (
     EFLAGS_VM,
     N_SEGMENTS,
 )
+from ...isa.vectors import MF
 from ..state import SegmentState
 from .control import SEGMENT_KEYS, TABLE_KEYS
 from .guest_state import CR0, CR3, CR4, SHADOW_CR0, SHADOW_CR4, GuestState, Held, Situation, register
@@ -44,6 +45,7 @@ from .vtx_segments import (
 DIRECT, IDENTITY, VIRTUAL_8086 = "direct", "identity", "virtual_8086"  # forms in which a guest is held
 FLAGS, DR7 = "guest_rflags", "guest_dr7"
 OWNED_CR0, FORCED_CR0 = CR0_PE | CR0_PG | CR0_NE | CR0_CD | CR0_NW, CR0_PE | CR0_PG | CR0_NE
+M32 = 0xFFFFFFFF
 BREAKPOINTS = 0xFF  # of DR7, those that are enabled
 N_MEMORY_SEGMENTS = 6
 # What the structure says of something else while real-address mode is held as virtual-8086 mode.
@@ -166,8 +168,16 @@ class VtxGuestState(GuestState):
         self.control.believe(self.own[CR0], self.own[CR4])
         self.control.set_control("CR3-load exiting", held.cr3 is not None or self.most_targets is not None)
         self.control.set_control("CR3-store exiting", held.cr3 is not None)
+        self.control.force_exceptions(self.exceptions_to_see())
         if self.most_targets is not None:
             self.choose_targets()
+
+    def exceptions_to_see(self) -> int:
+        """All in real mode, which has no descriptor table to deliver them through. #MF while the guest's CR0.NE is clear, which
+        the processor's cannot be: a PC is told of it by IRQ 13."""
+        if self.form == VIRTUAL_8086:
+            return M32
+        return 0 if self.own[CR0] & CR0_NE else 1 << MF
 
     def watch_cr3(self, most_targets: int) -> None:
         """Let MOV to CR3 exit though the guest's CR3 is its own, but for the values loaded last: as many as are wanted and
@@ -209,7 +219,6 @@ class VtxGuestState(GuestState):
         for key in (CR0, CR3, CR4):  # as they are believed in the form that ends
             self.pending.setdefault(key, self.peek(key))
         self.held = held
-        self.control.exit_on_all_exceptions(held.form == VIRTUAL_8086)
         if held.form == VIRTUAL_8086:
             self.own.update(believed)
             for key in HIDDEN_RIGHTS:
