@@ -244,11 +244,12 @@ def test_tables_are_taken_back_as_they_were(form: int) -> None:
 def test_tables_from_a_hostile_file(form: int) -> None:
     """Random damage to the record or the tables is refused, or leaves what jitted code can follow."""
     refused = 0
-    for seed in range(40):
+    for seed in range(30):
         rng = random.Random(seed)
         rig = worked(form) if seed % 20 == 0 else rig  # noqa: F821
         memory = rig.processor.memory
-        saved = memory[: layout.VMM_BYTES].copy()
+        pieces = (slice(layout.NESTED_RECORD, layout.NESTED_RECORD + 0x1000), slice(layout.SHADOW, layout.SHADOW + SMALL))
+        saved = [memory[piece].copy() for piece in pieces]
         places = [layout.NESTED_RECORD + rng.randrange(36), layout.SHADOW + 0x1000 + rng.randrange(0x1000, 0x20000)]
         place = rng.choice((*places, layout.SHADOW + 0x1000 + rng.randrange(64)))
         memory[place] ^= 1 << rng.randrange(8)
@@ -257,12 +258,13 @@ def test_tables_from_a_hostile_file(form: int) -> None:
         except ValueError:
             refused += 1
         else:
-            for _ in range(40):
+            for _ in range(12):
                 exits = rig.exits
                 try:
                     rig.access(rng.randrange(len(rig.p2m)) << 12, rng.choice(KINDS))
                 except AssertionError:
                     assert rig.exits > exits
-        memory[: layout.VMM_BYTES] = saved
+        for piece, octets in zip(pieces, saved, strict=True):
+            memory[piece] = octets
         rig.flush()
-    assert refused > 5
+    assert refused > 3
