@@ -27,7 +27,7 @@ from x86virt.vmm.witness_made import ready_machine
 from x86virt.vmm.witness_run import REFUSED
 
 PER_PLACE = 2  # exits of one guest instruction that are compared
-MOST = 1500
+MOST = 300
 NESTED, SHADOW = "vtx-ept", "vtx-shadow,shadow=drop"
 GUESTS = {NESTED: ("hello", "irq", "exits"), SHADOW: ("hello", "ptemod", "irq")}
 # Compared below, or (the last two) only taken in other ways than by these guests.
