@@ -137,7 +137,7 @@ def injected(fields: dict[str, int]) -> dict[str, int]:
     """The event that entry delivers, without what it does not look at."""
     information = fields["vm_entry_interruption_information"] & M32
     if not information & VALID:
-        return {name: 0 for name in INJECTED}
+        return dict.fromkeys(INJECTED, 0)
     error = fields["vm_entry_exception_error_code"] if information & HAS_ERROR else 0
     length = fields["vm_entry_instruction_length"] if information & SOFTWARE else 0
     return dict(zip(INJECTED, (information, error, length), strict=True))
