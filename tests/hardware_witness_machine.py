@@ -12,7 +12,16 @@ from witness_machine import QUIET_TICKS, device_values
 from x86virt.core import layout as core
 from x86virt.core.entries import device_deadline, read_model_specific, read_performance
 from x86virt.guests import find_guest
-from x86virt.isa.registers import ECX, ESP, FEATURE_APIC, MSR_APIC_BASE, MSR_SYSENTER_CS, MSR_SYSENTER_EIP, MSR_SYSENTER_ESP, MSR_TSC
+from x86virt.isa.registers import (
+    ECX,
+    ESP,
+    FEATURE_APIC,
+    MSR_APIC_BASE,
+    MSR_SYSENTER_CS,
+    MSR_SYSENTER_EIP,
+    MSR_SYSENTER_ESP,
+    MSR_TSC,
+)
 from x86virt.machine import Machine
 from x86virt.profile import load_profile
 from x86virt.vmm import HardwareVm, layout
