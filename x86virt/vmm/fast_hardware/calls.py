@@ -79,7 +79,7 @@ class JittedHardwareExits:
         return run_hardware_exits(*processors, self.shared, self.vm.boards, self.vm.devices.apics, self.code)
 
     def usable(self) -> bool:
-        """Whether nothing is on that the jitted exits know nothing of: a recorder, stops, checks, another way to hold the guest."""
+        """Whether nothing is on that the jitted exits know nothing of: a recorder, stops, checks, another form of guest."""
         vm, cpu = self.vm, self.processor.cpu
         if not self.declares or not self.wanted or vm.recorder is not None or self.processor.checks_isolation:
             return False
