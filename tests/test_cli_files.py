@@ -121,7 +121,7 @@ def test_a_log_of_another_run_is_not_accepted(x86virt: Any, tmp_path: Path) -> N
 def test_damaged_logs_are_refused(x86virt: Any, tmp_path: Path) -> None:
     path = record(x86virt, tmp_path)
     text = path.read_text(encoding="utf-8")
-    other_version = text.replace('"version": 1', '"version": 2')
+    other_version = text.replace('"version": 2', '"version": 3')
     for content in ("", "[]", "null", text[:-5], text[: len(text) // 2], other_version, "\x00\xff"):
         path.write_text(content, encoding="latin-1")
         assert_refused(x86virt("run", "irq", "--replay", str(path)), str(path))

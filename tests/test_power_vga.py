@@ -9,7 +9,7 @@ from pc_board import SECOND, PcBoard
 from x86virt.core import board as bd
 from x86virt.core.device_entries import device_poll, device_restart
 from x86virt.core.layout import NEVER
-from x86virt.core.port_decode import reads_time
+from x86virt.core.port_decode import depends_on_time
 from x86virt.core.port_map import DEVICE_NONE, DEVICE_POST, is_plain_port
 
 PM = 0xB000
@@ -228,7 +228,7 @@ def test_absent_devices_read_as_ones(port):
                            (0x3FD, 1, 1), (0x20, 1, 0), (0x3F, 2, 1), (0xCFC, 4, 0), (PM + 8, 4, 1), (0x80, 1, 0)]
 )  # fmt: skip
 def test_which_ports_tell_the_time(port, width, tells):
-    assert reads_time(with_power().board, port, width) == tells
+    assert depends_on_time(with_power().board, port, width, 0) == tells
 
 
 # -- VGA ------------------------------------------------------------------------------------------------------------

@@ -148,7 +148,7 @@ def test_the_bare_machine_accepts_interrupts_within_string_instructions(operatio
 RDTSC = b"\x0f\x31"
 
 
-@pytest.mark.parametrize("reads", (TIME_ENTRIES - 1, TIME_ENTRIES))
+@pytest.mark.parametrize("reads", (TIME_ENTRIES - 4, TIME_ENTRIES - 3))  # three entries are the writes that start the timer
 def test_a_full_log_of_time_does_not_end_the_shadow_of_sti(reads: int) -> None:
     """The tick that waits behind STI comes after the RDTSC that follows, also if its value finds no room in the log."""
     read_all = mov(ECX, reads) + RDTSC + b"\x49\x75\xfb"  # DEC ECX; JNZ
@@ -161,6 +161,6 @@ def test_a_full_log_of_time_does_not_end_the_shadow_of_sti(reads: int) -> None:
     recorded.load(kernel.image())
     results = [machine.run(50_000_000) for machine in (plain, recorded)]
     recorder.drain()
-    assert len(recorder.log.reads) == reads + 1
+    assert recorder.log.time_reads == reads + 1
     assert ticks_of(plain, place) == ticks_of(recorded, place) == [(0, False, 0)]
     assert results[0].ledger == results[1].ledger

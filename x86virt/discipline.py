@@ -67,7 +67,7 @@ def tlb_discipline(
     plain, recorder = start()
     plain.run(max_cycles)
     recorder.drain()
-    timed = bool(recorder.log.reads) or plain.ledger().event_count("sys.ext_interrupt_delivery") > 0
+    timed = not recorder.log.empty or plain.ledger().event_count("sys.ext_interrupt_delivery") > 0
     rows = []
     for variant in VARIANTS:
         machine, _ = start()

@@ -17,7 +17,7 @@ from .profile import Profile
 from .replay import Replay, ReplayError
 from .start.boot import Bootable
 from .vmm.probe import Divergence
-from .vmm.recorder import Recorder, TimerLine
+from .vmm.recorder import Clock, Recorder
 from .vmm.state import VirtualState
 from .vmm.strategy import Strategy
 
@@ -87,9 +87,9 @@ class Pair:
         taken = self.bare.ledger().event_count("sys.ext_interrupt_delivery")
         return not self.recorder.log.empty or not self.bare_recorder.log.empty or taken > 0
 
-    def timer_rose(self) -> bool:
-        """Whether the timer has raised its line under the strategy: it is pending there, and may not be on the bare machine."""
-        return any(isinstance(event, TimerLine) and event.edges for event in self.recorder.log.events)
+    def devices_moved(self) -> bool:
+        """Whether time has done something to a device under the strategy, perhaps not yet on the bare machine."""
+        return any(isinstance(event, Clock) for event in self.recorder.log.events)
 
     def states(self) -> tuple[VirtualState, VirtualState]:
         """S of both (bare, other)."""
@@ -155,7 +155,7 @@ def lock_step(start: Start, max_cycles: int | None, checkpoint: int, replayed: b
         ended = outcomes(pair.bare, pair.other) if not any(going) else []
         differences = states[1].differences(states[0])
         complaints = pair.complaints()
-        if not replayed and {row[0] for row in differences} == {"devices"} and pair.timer_rose():
+        if not replayed and {row[0] for row in differences} == {"devices"} and pair.devices_moved():
             return None
         if differences or complaints or going[0] != going[1] or ended:
             report = [*complaints, *(outcomes(pair.bare, pair.other)), *describe(differences)]
@@ -176,7 +176,7 @@ def comparison_of(start: Start, pair: Pair, checkpoints: int, report: list[str],
         if not report:
             report = outcomes(bare, pair.other)
     log = pair.recorder.log
-    inputs = (len(log.deliveries), len(log.reads)) if pair.follower is not None else (0, 0)
+    inputs = (len(log.deliveries), log.time_reads) if pair.follower is not None else (0, 0)
     return Comparison(
         not report, checkpoints, report, bare.result(), pair.other.result(), found(pair.other), *inputs
     )

@@ -362,6 +362,8 @@ class Machine:
         A kernel that was started without firmware has nothing to come back to: its run ends, as one without reboots does.
         """
         if self.has_firmware and self.reboots:
+            if self.time_log is not None:
+                self.time_log.on_reset(self)
             if self.vm is None:
                 self.processor.system_reset()
             else:

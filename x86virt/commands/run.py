@@ -46,7 +46,7 @@ MACHINE_IN_THE_FILE = (
 @click.option("--save", "save_file", type=OutputFile(), help="Save the whole machine there at --save-at, and go on.")
 @click.option("--save-at", type=click.IntRange(1, 1 << 56), metavar="CYCLES", help="When to save.")
 @click.option("--restore", "restore_file", metavar="FILE", help="Go on with a saved machine, instead of GUEST.")
-@click.option("--record", "record_file", type=OutputFile(), help="Keep the interrupts and time reads of the run (JSON).")
+@click.option("--record", "record_file", type=OutputFile(), help="Keep what the run is given (JSON).")
 @click.option("--replay", "replay_file", metavar="FILE", help="Give a record to the bare machine, which must accept it.")
 def run_command(
     guest: str | None,
@@ -68,7 +68,7 @@ def run_command(
     wishes = take_start(machine)
     check_run_options(guest, save_file, save_at, restore_file, record_file, replay_file, wishes.by_firmware)
     conversation = take_conversation(machine)
-    check_conversation(conversation, json_file, record_file or replay_file)
+    check_conversation(conversation, json_file, replay_file)
     if restore_file is not None:
         refuse_given(MACHINE_IN_THE_FILE, "stands in the file of --restore")
         return run_restored(restore_file, strategies, save_file, save_at, json_file, machine, conversation)
@@ -121,12 +121,12 @@ def check_run_options(
         raise click.UsageError("--save or --restore, --record and --replay exclude each other")
 
 
-def check_conversation(conversation: "Conversation | None", json_file: str | None, log_file: str | None) -> None:
+def check_conversation(conversation: "Conversation | None", json_file: str | None, replay_file: str | None) -> None:
     """What does not go with a conversation."""
     if conversation is None:
         return
-    if log_file is not None:
-        raise click.UsageError("--record and --replay take no --input, --until, --serial or --screen")
+    if replay_file is not None:
+        raise click.UsageError("--replay takes no --input, --until, --serial or --screen: what was typed stands in the record")
     if json_file == "-" and (conversation.serial == "-" or conversation.person):
         raise click.UsageError("--json - and --serial - or --screen both want standard output: give one of them a file")
 
@@ -137,7 +137,7 @@ def run_one(
 ) -> "RunResult":  # fmt: skip
     """One guest under one strategy, saved or recorded on the way if that is asked for."""
     if record_file is not None:
-        return run_recorded(setup, image, command_line, record_file)
+        return run_recorded(setup, image, command_line, record_file, conversation)
     if save_file is None:
         return setup.run(image, command_line, conversation)
     from ..api import strategy_errors

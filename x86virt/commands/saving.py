@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     from ..start.boot import Bootable
 
 
-def run_recorded(setup: Setup, image: "Bootable", command_line: str, path: str) -> "RunResult":
+def run_recorded(
+    setup: Setup, image: "Bootable", command_line: str, path: str, conversation: "Conversation | None"
+) -> "RunResult":
     """`run --record`."""
     from ..replay import record, write_log
 
-    result, log = record(setup, image, command_line)
+    result, log = record(setup, image, command_line, conversation)
     write_log(log, path)
-    say(f"{path}: {len(log.deliveries)} interrupts, {len(log.reads)} reads of time")
+    say(f"{path}: {len(log.deliveries)} interrupts, {log.time_reads} reads of time")
     return result
 
 
@@ -93,5 +95,5 @@ def run_replayed(setup: Setup, image: "Bootable", path: str, json_file: str | No
     except ReplayError as error:
         say(f"{path}: the bare machine refuses it: {error}")
         return STATUS_DIFFERENT
-    say(f"{path}: accepted, {len(log.deliveries)} interrupts and {len(log.reads)} reads of time")
+    say(f"{path}: accepted, {len(log.deliveries)} interrupts and {log.time_reads} reads of time")
     return show_run_of(image.name, setup, machine.result(), json_file)

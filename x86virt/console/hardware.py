@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.device_entries import device_key, device_poll, device_serial_input
+from ..vmm.recorder import KEYBOARD, SERIAL
 from .screen import VIDEO_BYTES, VIDEO_MEMORY, Screen, read_screen
 
 if TYPE_CHECKING:
@@ -53,11 +54,25 @@ class Hardware:
 
     def give_key(self, octet: int) -> bool:
         """A byte of scan codes from the keyboard; False if it has no room for it."""
-        return device_key(self.machine.boards, self.now, np.array([octet], np.uint8)) == 1
+        self.before_input()
+        return self.noted(KEYBOARD, octet, device_key(self.machine.boards, self.now, np.array([octet], np.uint8)))
 
     def give_serial(self, port: int, octet: int) -> bool:
         """A byte on a serial port's line; False if its receiver has no room for it."""
-        return device_serial_input(self.machine.boards, self.now, port, np.array([octet], np.uint8)) == 1
+        self.before_input()
+        octets = np.array([octet], np.uint8)
+        return self.noted(SERIAL + port, octet, device_serial_input(self.machine.boards, self.now, port, octets))
+
+    def before_input(self) -> None:
+        """Tell a recorder that a device is about to be offered a byte."""
+        if self.machine.time_log is not None:
+            self.machine.time_log.before_input(self.machine)
+
+    def noted(self, device: int, octet: int, taken: int) -> bool:
+        """Whether a device took a byte, which a recorder notes."""
+        if taken == 1 and self.machine.time_log is not None:
+            self.machine.time_log.on_input(self.machine, device, octet)
+        return taken == 1
 
     def screen(self) -> Screen:
         """The VGA's text screen as it stands in video memory; the same object while nothing changes."""

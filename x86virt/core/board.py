@@ -80,7 +80,7 @@ BOARD = np.dtype(
     [
         ("ticks_per_second", "i8"),  # 64 * clock frequency of the processor in Hz
         ("clock", "i8"),  # PIT clocks elapsed at the last advance
-        ("frozen", "i8"),  # 1: no time passes for the devices; edges of the timer are given by `give_timer_edges` (a replay)
+        ("frozen", "i8"),  # 1: no time passes for the devices, but as a record has it (a replay); no interrupt asks by itself
         ("tick", "i8"),  # the tick of the last advance
         ("decode", "u1", 1 << 16),  # DEVICE of each port
         ("device_deadline", "i8"),  # the earliest tick at which a device other than the PIT is due
@@ -289,13 +289,6 @@ def timer_output(board, edges):
         timer_rises(board, edges)
 
 
-@kernel
-def give_timer_edges(board, edges, level):
-    """Replay what time did to channel 0 of a frozen board: OUT rose `edges` times and is at `level` now."""
-    board.pit[0].output = level
-    timer_output(board, edges)
-
-
 # -- time -----------------------------------------------------------------------------------------------------------
 
 
@@ -360,8 +353,7 @@ def advance_devices(board):
 def board_advance(board, now):
     """Bring the devices up to tick `now` and raise what they raise; constant time.
 
-    On a frozen board all time stands still. Only edges of the timer are given to it from a record: what the other devices
-    did by themselves is not in one yet.
+    A frozen board stands still: who replays a record lets it go for the moments in which it moved.
     """
     if board.frozen == 1:
         return

@@ -12,7 +12,6 @@ from .board import (
     board_advance,
     board_deadline,
     follow_devices,
-    give_timer_edges,
     interrupt_acknowledge,
     interrupt_pending,
     reset_board,
@@ -40,7 +39,7 @@ from .performance import (
 )
 from .physical import note_code_write
 from .physical_map import place_to_read, place_to_write, refresh_map
-from .port_decode import port_read, port_write, reads_time
+from .port_decode import depends_on_time, port_read, port_write
 from .segment import segment_limits
 from .tlb import flush_tlb, invalidate_page
 
@@ -265,9 +264,9 @@ def device_acknowledge(boards):
 
 
 @entry
-def device_reads_time(boards, port, width_bytes):
-    """1 if an IN tells the time."""
-    return reads_time(boards[0], port, width_bytes)
+def device_depends_on_time(boards, port, width_bytes, writes):
+    """1 if it matters when an IN, or with `writes` 1 an OUT, comes."""
+    return depends_on_time(boards[0], port, width_bytes, writes)
 
 
 @entry
@@ -276,12 +275,6 @@ def device_request_answered(boards):
     board = boards[0]
     follow_channels(board.ide)
     follow_devices(board)
-
-
-@entry
-def device_timer_edges(boards, edges, level):
-    """What time did to the timer of a frozen board."""
-    give_timer_edges(boards[0], edges, level)
 
 
 @entry

@@ -320,6 +320,13 @@ def channel_of(port):
 
 
 @kernel
+def ends_ide_block(ide, port, n):
+    """1 if an access to a data register, on which nothing but the block's own words waits, reaches the block's end."""
+    channel = ide.channels[channel_of(port)]
+    return int(channel.position + max(n, 2) >= channel.block_end)
+
+
+@kernel
 def ide_read(ide, port, n, now):
     """IN from a port of the command or control block; the data register takes 1, 2 or 4 bytes, the others one."""
     channel = ide.channels[channel_of(port)]

@@ -3,8 +3,7 @@
 Without a local APIC, and while it is disabled (by IA32_APIC_BASE or by the spurious-interrupt vector register), INTR of the
 PICs reaches the core as on a processor without one. Else it arrives at LINT0 and at input 0 of the I/O APIC, whose
 entries say what becomes of it; IRQ 0 of the board is input 2, the other lines have their own numbers (MP specification
-1.4, section 3.6.2). The lines are looked at between instructions. A record of a run (core/time_log.py) does not hold what
-the APICs do yet: recorded machines have none.
+1.4, section 3.6.2). The lines are looked at between instructions.
 """
 
 from .board import interrupt_acknowledge, interrupt_pending
@@ -92,7 +91,7 @@ def requested_beside_apic(cpu, board):
     """`interrupt_requested` on a processor whose local APIC is enabled."""
     if cpu.apic.deliverable >= 0:
         return True
-    return board.frozen == 0 and interrupt_pending(board) == 1 and external_passes(cpu)
+    return interrupt_pending(board) == 1 and external_passes(cpu)
 
 
 @inline
@@ -100,8 +99,10 @@ def interrupt_requested(cpu, board):
     """Whether an external interrupt asks for service, masked or not by EFLAGS.IF; in a replay only one that is given."""
     if cpu.timer_pending == 1:
         return True
+    if board.frozen == 1:
+        return False
     if cpu.apic.enabled == 0:
-        return board.frozen == 0 and interrupt_pending(board) == 1
+        return interrupt_pending(board) == 1
     return requested_beside_apic(cpu, board)
 
 

@@ -157,12 +157,14 @@ TIME_ENTRIES = 256
 TIME_READ = np.dtype(
     [
         ("n", "i8"),  # guest instructions retired before it
-        ("source", "i8"),  # the port, or TIME_STAMP
-        ("value", "i8"),
+        ("source", "i8"),  # as below
+        ("value", "i8"),  # of a counter what was read, of an access to a device its tick
     ]
 )
 TIME_STAMP = -1
 TIME_COUNTER = -2  # performance counter n is source TIME_COUNTER - n
+TIME_OUT = 1 << 16  # a read from port n is source n, a write source TIME_OUT + n
+TIME_APIC = 1 << 17  # an access to the local APIC
 # -- x87 -----------------------------------------------------------------------------------------------------------
 FLOAT80 = np.dtype(  # a value of the x87 FPU (core/float80.py)
     [

@@ -34,8 +34,8 @@ from .jit import load_32 as doubleword_at
 from .jit import store_8 as put_byte
 from .jit import store_16 as put_word
 from .jit import store_32 as put_doubleword
-from .layout import ACCESS_READ, ACCESS_WRITE, FRONT_MASK, FRONT_SLOTS, ISOLATION, OK, RESTART
-from .memory_mapped import has_registers
+from .layout import ACCESS_READ, ACCESS_WRITE, FRONT_MASK, FRONT_SLOTS, ISOLATION, OK, RESTART, TIME_LOG
+from .memory_mapped import has_registers, registers_blocked
 from .paging import translate, walk_for_read
 from .physical import holds_code, page_holds_code, read_at, read_physical, write_physical
 from .physical_map import BUS, log_write, place_to_read, place_to_write
@@ -204,6 +204,8 @@ def resolve_read_miss(cpu, ram, gla, user):
     if place >= BUS and has_registers(cpu, physical):
         if cpu.in_block == 1:
             return RESTART, 0
+        if registers_blocked(cpu, physical) == 1:
+            return TIME_LOG, 0
         return OK, place
     if cpu.cache_all == 1:
         reference(cpu, physical, DATA)
@@ -238,6 +240,8 @@ def resolve_write_miss(cpu, ram, gla, user):
     if has_registers(cpu, physical):
         if cpu.in_block == 1:
             return RESTART, 0
+        if registers_blocked(cpu, physical) == 1:
+            return TIME_LOG, 0
         return OK, physical
     if cpu.cache_all == 1:
         reference(cpu, physical, DATA)

@@ -9,7 +9,9 @@ from ..isa.events import EVENT_SYS_LAPIC_MMIO_ACCESS, EVENT_SYS_MMIO_UNCACHED_RE
 from .charge import charge
 from .io_apic import end_level, read_io_apic, write_io_apic
 from .jit import inline, kernel
+from .layout import TIME_APIC
 from .local_apic import read_apic, write_apic
+from .time_log import logged_time, time_is_logged, time_log_blocks
 
 IO_APIC_PAGE = 0xFEC00
 
@@ -21,6 +23,20 @@ def has_registers(cpu, physical):
 
 
 @kernel
+def registers_blocked(cpu, physical):
+    """1 if the log of time must be seen to before registers are accessed; the I/O APIC's have nothing to do with time."""
+    return int(physical >> 12 == cpu.apic.page and time_log_blocks(cpu, TIME_APIC) == 1)
+
+
+@kernel
+def tick_of_access(cpu):
+    """The tick at which the local APIC is accessed: the present, which may be recorded; in a replay the log's."""
+    if not time_is_logged(cpu):
+        return cpu.ticks
+    return max(logged_time(cpu, TIME_APIC, cpu.ticks), cpu.apic.count_began)
+
+
+@kernel
 def read_registers(cpu, physical, n):
     """Read `n` bytes that are in no memory: registers, else ones. A read may be repeated (but for errors it changes none)."""
     if not has_registers(cpu, physical):
@@ -28,7 +44,7 @@ def read_registers(cpu, physical, n):
     offset = physical & 0xFF0
     if physical >> 12 == cpu.apic.page:
         charge(cpu, EVENT_SYS_LAPIC_MMIO_ACCESS, 1)
-        value = read_apic(cpu.apic, offset, cpu.ticks)
+        value = read_apic(cpu.apic, offset, tick_of_access(cpu))
     else:
         charge(cpu, EVENT_SYS_MMIO_UNCACHED_READ, 1)
         value = read_io_apic(cpu.io_apic, offset)
@@ -50,7 +66,7 @@ def write_registers(cpu, physical, n, value):
         charge(cpu, EVENT_SYS_LAPIC_MMIO_ACCESS, 1)
     if n == 4 and physical & 15 == 0:
         if is_local:
-            ended = write_apic(cpu.apic, physical & 0xFF0, value & 0xFFFFFFFF, cpu.ticks)
+            ended = write_apic(cpu.apic, physical & 0xFF0, value & 0xFFFFFFFF, tick_of_access(cpu))
             if ended >= 0:
                 end_level(cpu.io_apic, ended)
         else:

@@ -14,6 +14,7 @@ from .board import (
     float_error_port,
 )
 from .device_ports import device_port_read, device_port_write, request_reset
+from .ide import ends_ide_block
 from .ide_ports import ide_byte_read, ide_byte_write, ide_port_read, ide_port_write, is_ide, is_ide_data
 from .jit import kernel
 from .pci import address_write, configuration_read, configuration_write
@@ -29,7 +30,6 @@ from .port_map import (
     DEVICE_PIC,
     DEVICE_PIT,
     DEVICE_POST,
-    DEVICE_POWER,
     DEVICE_SHUTDOWN,
     DEVICE_SYSTEM_CONTROL,
     DEVICE_SYSTEM_CONTROL_A,
@@ -64,18 +64,20 @@ def device_of(board, port):
 
 
 @kernel
-def reads_time(board, port, n):
-    """1 if reading `n` ports from `port` tells the time: counters of the PIT, port 0x61, and whatever happens by itself in
-    clock, keyboard, serial ports, power management and on the screen. What the PICs tell follows from their inputs; what
-    disks do is not recorded yet."""
+def depends_on_time(board, port, n, writes):
+    """1 if it matters at which tick `n` ports from `port` are read, or written: what they tell depends on it, or what becomes
+    of the device. What the PICs tell follows from their inputs; within a block of a disk's data no word begins anything."""
+    device = device_of(board, port)
+    if is_ide_data(device, port):
+        return ends_ide_block(board.ide, port, n)
     for number in range(n):
         part = (port + number) & 0xFFFF
         device = device_of(board, part)
-        if device == DEVICE_PIT and part & 3 != 3:
+        if device == DEVICE_PIT and (writes == 1 or part & 3 != 3):
             return 1
-        if device == DEVICE_SYSTEM_CONTROL or DEVICE_CMOS <= device <= DEVICE_POWER:
+        if device == DEVICE_SYSTEM_CONTROL or device >= DEVICE_CMOS:
             return 1
-        if device == DEVICE_VGA and part & 0xF == 0xA:
+        if device == DEVICE_VGA and writes == 0 and part & 0xF == 0xA:
             return 1
     return 0
 

@@ -14,7 +14,7 @@ from .charge import charge
 from .jit import kernel
 from .layout import OK, RESTART, TIME_LOG
 from .memory import check_write_segment, read_segment, write_translated
-from .ports import check_port, input_blocked, receive_from_port, send_to_port
+from .ports import check_port, input_blocked, output_blocked, receive_from_port, send_to_port
 from .string import advance, must_stop, string_step
 
 INS, OUTS = range(2)  # variants of the row
@@ -51,6 +51,8 @@ def output_once(cpu, ram, board, u, repeated):
     outcome, value = read_segment(cpu, ram, u.segment, cpu.gpr[ESI] & u.address_mask, n)
     if outcome != OK:
         return outcome
+    if output_blocked(cpu, board, port, n) == 1:
+        return TIME_LOG
     charge(cpu, EVENT_SYS_OUT_PORT_LPC, repeated)
     charge(cpu, EVENT_INS_REP_OUTS_ITERATION, 1)
     send_to_port(cpu, board, port, n, value)

@@ -16,12 +16,12 @@ from .a20 import follow_a20_gate
 from .breakpoints import WATCH_PORTS, note_port_access
 from .fault import raise_fault
 from .jit import kernel
-from .layout import OK, TIME_LOG, TIME_OFF
+from .layout import OK, TIME_LOG, TIME_OUT
 from .memory import read_linear
 from .mode import MASK_32, in_virtual_8086_mode, io_privilege, operand_bytes, write_register
 from .physical_map import follow_host_bridge
-from .port_decode import port_read, port_write, reads_time
-from .time_log import logged_time, time_log_blocks
+from .port_decode import depends_on_time, port_read, port_write
+from .time_log import logged_time, time_is_logged, time_log_blocks
 
 IO_MAP_BASE = 102  # where a 32-bit TSS holds the offset of its I/O permission bitmap
 
@@ -67,7 +67,29 @@ def port_of(cpu, u):
 @kernel
 def input_blocked(cpu, board, port, n):
     """1 if the log of time must be seen to before these ports are read; nothing may be committed then."""
-    return int(time_log_blocks(cpu, port) == 1 and reads_time(board, port, n) == 1)
+    return int(time_log_blocks(cpu, port) == 1 and depends_on_time(board, port, n, 0) == 1)
+
+
+@kernel
+def output_blocked(cpu, board, port, n):
+    """The same of ports that are written."""
+    return int(time_log_blocks(cpu, TIME_OUT + port) == 1 and depends_on_time(board, port, n, 1) == 1)
+
+
+@kernel
+def tick_of_access(cpu, board, port, n, writes):
+    """The tick at which ports are accessed: the present, which is recorded where it matters; in a replay the log's.
+
+    A frozen board's time stands where the log has brought it; it moves on for this access."""
+    if depends_on_time(board, port, n, writes) == 0:
+        if board.frozen == 1:
+            return board.tick
+        return cpu.ticks
+    now = logged_time(cpu, writes * TIME_OUT + port, cpu.ticks)
+    if board.frozen == 1:
+        now = max(now, board.tick)
+        board.frozen = 0
+    return now
 
 
 @kernel
@@ -80,11 +102,14 @@ def follow_deadlines(cpu, board):
 
 @kernel
 def receive_from_port(cpu, board, port, n):
-    """Read `n` ports; what they tell of time is logged, or comes from the log."""
-    value = port_read(board, port, n, cpu.ticks)
+    """Read `n` ports."""
+    if time_is_logged(cpu):
+        frozen = board.frozen
+        value = port_read(board, port, n, tick_of_access(cpu, board, port, n, 0))
+        board.frozen = frozen
+    else:
+        value = port_read(board, port, n, cpu.ticks)
     follow_deadlines(cpu, board)
-    if cpu.time_mode != TIME_OFF and reads_time(board, port, n) == 1:
-        return logged_time(cpu, port, value)
     return value
 
 
@@ -105,7 +130,12 @@ def port_in(cpu, ram, board, u):
 @kernel
 def send_to_port(cpu, board, port, n, value):
     """Write a port. What asks for attention is noted on the board."""
-    board.attention |= port_write(board, port, n, value, cpu.ticks)
+    if time_is_logged(cpu):
+        frozen = board.frozen
+        board.attention |= port_write(board, port, n, value, tick_of_access(cpu, board, port, n, 1))
+        board.frozen = frozen
+    else:
+        board.attention |= port_write(board, port, n, value, cpu.ticks)
     follow_a20_gate(cpu, board.a20_closed)
     follow_host_bridge(cpu, board.pci.pam, board.pci.rom_window)
     follow_deadlines(cpu, board)
@@ -119,5 +149,7 @@ def port_out(cpu, ram, board, u):
     outcome = check_port(cpu, ram, port, n)
     if outcome != OK:
         return outcome
+    if output_blocked(cpu, board, port, n) == 1:
+        return TIME_LOG
     send_to_port(cpu, board, port, n, cpu.gpr[EAX] & ((1 << (8 * n)) - 1))
     return OK

@@ -64,7 +64,7 @@ OP_SYSTEM = NUMBER["system_instruction"]
 def set_limit(cpu, board):
     """The next tick at which blocks must not simply run on: a timer's edge, or the end of the budget."""
     cpu.deadline = min(board_deadline(board), cpu.timer)
-    if cpu.apic.enabled == 1:
+    if cpu.apic.enabled == 1 and board.frozen == 0:
         cpu.deadline = min(cpu.deadline, timer_due(cpu.apic))
     if cpu.world != ROOT:
         cpu.deadline = min(cpu.deadline, guest_deadline(cpu))
@@ -73,9 +73,9 @@ def set_limit(cpu, board):
 
 @kernel
 def advance_time(cpu, board):
-    """Let the devices, the local APIC's timer and the host's one-shot timer see the present tick."""
+    """Let the devices, the local APIC's timer and the host's one-shot timer see the present tick; a replay's see the log's."""
     board_advance(board, cpu.ticks)
-    if cpu.apic.enabled == 1:
+    if cpu.apic.enabled == 1 and board.frozen == 0:
         advance_timer(cpu.apic, cpu.ticks)
     if cpu.timer <= cpu.ticks:
         cpu.timer = NEVER

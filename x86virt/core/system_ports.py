@@ -99,8 +99,6 @@ def pit_command(board, value):
 @kernel
 def timer_written(board, before):
     """A write to channel 0 may have moved OUT at once, from `before`: a rise is an edge like any other."""
-    if board.frozen == 1:
-        return
     rose = 0
     if before == 0:
         rose = board.pit[0].output

@@ -16,7 +16,6 @@ import numpy as np
 
 from ..core.entries import (
     arm_stops,
-    device_deadline,
     enter_level,
     flush_translations,
     set_all_eflags,
@@ -184,7 +183,7 @@ class Interpreter:
             if outcome == PROBE:
                 outcome = self.access_port()
             if outcome == BUDGET and int(self.cpu.ticks) < int(self.vm.processor.cpu.budget):
-                outcome = OK  # a device's deadline, of which a recorder keeps account
+                outcome = OK  # time does something to a device, of which a recorder keeps account
             elif outcome == INTERRUPT:
                 outcome = self.take_interrupt()
             elif outcome == MARK and int(self.cpu.mark) == MARK_PROTECTED:
@@ -208,7 +207,7 @@ class Interpreter:
         cpu.time_mode = host.time_mode
         if self.vm.recorder is not None:
             self.stop_at_ports()
-            cpu.budget = min(int(host.budget), int(device_deadline(self.vm.boards)))
+            cpu.budget = min(int(host.budget), self.vm.devices.next_event())
         cpu.retired_limit = host.retired_limit
         if self.may_run_directly():
             cpu.retired_limit = min(int(host.retired_limit), self.next_look)
@@ -342,7 +341,7 @@ class Interpreter:
         outcome = self.processor.run(single)
         self.settle()
         if recorder is not None:
-            recorder.after_devices(self.vm, 0, by_guest=single)
+            recorder.after_devices(self.vm)
             recorder.drain()
             recorder.take(self.cpu)
         return outcome

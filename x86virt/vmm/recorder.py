@@ -1,17 +1,21 @@
 """What a VMM's guest was given from outside, instruction by instruction: the input log of equivalence E2.
 
-Three things reach a guest that its own instructions do not determine: interrupts, what it reads of time, and what it was
-started with. A recorder notes them without costing a cycle. `x86virt/replay.py` gives them to the bare machine again.
+What its own instructions do not determine reaches a guest in these ways: interrupts; what it reads of time; the time of its
+devices, of which all that they do by themselves is a function; keys and bytes of serial lines; and what it was started
+with. A recorder notes them without costing a cycle. `x86virt/replay.py` gives them to the bare machine again.
 
 A place in the guest's run is `n`, the number of instructions retired before; `rip`; and, within a repeated string
 instruction, `left`, the iterations that are still to come (ECX).
+
+Devices stand still between the moments at which they are looked at. Such a moment is an access of the guest's (an entry of
+the processor's log of time, with its tick), or a look of the VMM's own. Of these a `Clock` is kept where time has done
+something since the last, so that a replay's devices go through the same states in the same order.
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ..core.entries import device_advance, device_deadline
-from ..core.layout import NEVER, TIME_RECORD
+from ..core.layout import NEVER, TIME_APIC, TIME_OUT, TIME_RECORD
 from ..isa.registers import ECX
 
 if TYPE_CHECKING:
@@ -19,14 +23,32 @@ if TYPE_CHECKING:
     from .virtual_machine import VirtualMachine
 
 
-Place = tuple[int, int, int | None, int]  # n, EIP, iterations left, tick
+class Place(NamedTuple):
+    """Where the guest stands, and when."""
+
+    n: int
+    rip: int
+    left: int | None
+    tick: int
 
 
 class TimeLog(Protocol):
-    """Who sees to the processor's log of time reads when it is full, or empty in a replay."""
+    """Who records a machine, or replays a record on it."""
 
     def serve(self, machine: "Machine") -> None:
-        """Make room in the log, or fill it."""
+        """The processor's log is full, or empty in a replay: make room in it, or fill it."""
+
+    def on_reset(self, machine: "Machine") -> None:
+        """The guest's reset line is about to be pulled."""
+
+    def before_input(self, machine: "Machine") -> None:
+        """A device is about to be offered a byte from outside."""
+
+    def on_input(self, machine: "Machine", device: int, octet: int) -> None:
+        """A device took a byte from outside: KEYBOARD, or SERIAL and a port's number."""
+
+
+KEYBOARD, SERIAL = -1, 0  # devices of an Input; serial ports are 0 and 1
 
 
 @dataclass(frozen=True)
@@ -42,21 +64,48 @@ class Delivery:
 
 
 @dataclass(frozen=True)
-class TimerLine:
-    """What time did to the timer's output: so many rises, and its level then."""
+class Clock:
+    """The devices saw tick `tick`, since the last one time did something to them."""
 
     n: int
-    edges: int
-    level: int
+    rip: int
+    left: int | None
+    tick: int
+
+
+@dataclass(frozen=True)
+class Input:
+    """A byte from outside that a device took."""
+
+    n: int
+    tick: int
+    device: int
+    octet: int
+
+
+@dataclass(frozen=True)
+class Reset:
+    """The guest began anew by its own reset line."""
+
+    n: int
+    tick: int
+
+
+Event = Delivery | Clock | Input | Reset
 
 
 @dataclass(frozen=True)
 class TimeRead:
-    """A time-dependent value that the guest read from a port, or (source -1) from the time-stamp counter."""
+    """A dealing with time: a counter's value, or the tick of an access to a device (sources: core/layout.py)."""
 
     n: int
     source: int
     value: int
+
+    @property
+    def tells(self) -> bool:
+        """Whether the guest may have learnt something of time by it: not by a write to a port."""
+        return not TIME_OUT <= self.source < TIME_APIC
 
 
 @dataclass
@@ -64,7 +113,7 @@ class InputLog:
     """All that a run was given. `events` are in the order in which they came; `missed` names every place at which the
     VMM had control and did not deliver an interrupt that waited before an open window."""
 
-    events: list[Delivery | TimerLine] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
     reads: list[TimeRead] = field(default_factory=list)
     missed: list[tuple[int, int]] = field(default_factory=list)
     identity: dict[str, Any] = field(default_factory=dict)
@@ -75,9 +124,16 @@ class InputLog:
         return [event for event in self.events if isinstance(event, Delivery)]
 
     @property
+    def time_reads(self) -> int:
+        """How often the guest may have learnt of time."""
+        return sum(row.tells for row in self.reads)
+
+    @property
     def empty(self) -> bool:
-        """Whether nothing of time reached the guest."""
-        return not self.deliveries and not self.reads
+        """Whether nothing of time, and nothing from outside, reached the guest."""
+        return not any(row.tells for row in self.reads) and not any(
+            isinstance(event, Delivery | Input) for event in self.events
+        )
 
 
 class Recorder:
@@ -86,14 +142,14 @@ class Recorder:
     def __init__(self, machine: "Machine") -> None:
         self.machine = machine
         self.log = InputLog()
-        self.requested = 0  # the tick at which the timer last asked
-        self._deadline, self._edges, self._level = NEVER, 0, 0
+        self.requested = 0  # the tick at which time last did something that may have asked for an interrupt
+        self._due = NEVER
         machine.time_log = self
         machine.processor.cpu.time_mode = TIME_RECORD
         if machine.vm is not None:
             machine.vm.recorder = self
 
-    # -- time reads -----------------------------------------------------------------------------------------------
+    # -- the processor's log of time ------------------------------------------------------------------------------
 
     def serve(self, machine: "Machine") -> None:
         """The processor's log is full: take it."""
@@ -109,30 +165,24 @@ class Recorder:
         self.log.reads += [TimeRead(int(row["n"]), int(row["source"]), int(row["value"])) for row in rows]
         cpu.time_count = 0
 
-    def on_time_read(self, vm: "VirtualMachine", source: int, value: int) -> None:
-        """The VMM itself read time for an instruction that it emulates."""
+    def on_time(self, vm: "VirtualMachine", source: int, value: int) -> None:
+        """The VMM itself deals with time for an instruction that it emulates."""
         self.drain()
         self.log.reads.append(TimeRead(int(vm.processor.cpu.retired), source, value))
 
     # -- devices and interrupts -------------------------------------------------------------------------------------
 
     def before_devices(self, vm: "VirtualMachine") -> None:
-        """Note how the timer stands before time or a port moves it."""
-        board = vm.board
-        self._deadline = int(device_deadline(vm.boards))
-        self._edges, self._level = int(board.timer_edges), int(board.pit[0].output)
+        """Note when time next does something to the devices, before they are shown a tick."""
+        self._due = vm.devices.next_event()
 
-    def after_devices(self, vm: "VirtualMachine", instructions: int, by_guest: bool = False) -> None:
-        """Log what moved; `instructions` is 1 for a port access, whose effect is behind the instruction.
-
-        `by_guest`: an instruction that has retired may have moved it, not time alone."""
-        board, cpu = vm.board, vm.processor.cpu
-        edges, level = int(board.timer_edges) - self._edges, int(board.pit[0].output)
-        if edges or level != self._level:
-            if edges:
-                asked = instructions or by_guest or self._deadline == NEVER
-                self.requested = int(cpu.ticks) if asked else self._deadline
-            self.log.events.append(TimerLine(int(cpu.retired) + instructions, edges, level))
+    def after_devices(self, vm: "VirtualMachine") -> None:
+        """They were shown one: keep it, if that time had come."""
+        tick = int(vm.board.tick)
+        if tick >= self._due:
+            self.requested = self._due
+            n, rip, left, _ = self.place(vm)
+            self.log.events.append(Clock(n, rip, left, tick))
 
     def on_delivery(self, vm: "VirtualMachine", vector: int) -> None:
         """The VMM is about to deliver an interrupt."""
@@ -140,21 +190,38 @@ class Recorder:
 
     def place(self, vm: "VirtualMachine") -> Place:
         """Where the guest is, and when."""
-        return int(vm.processor.cpu.retired), vm.eip(), iterations_left(vm), int(vm.processor.cpu.ticks)
+        cpu = vm.processor.cpu
+        return Place(int(cpu.retired), vm.eip(), iterations_left(vm), int(cpu.ticks))
 
     def note_delivery(self, place: Place, vector: int) -> None:
         """An interrupt is delivered there."""
-        n, rip, left, tick = place
-        self.log.events.append(Delivery(n, rip, left, vector, tick, self.requested))
+        self.log.events.append(Delivery(place.n, place.rip, place.left, vector, place.tick, self.requested))
 
     def on_resume(self, vm: "VirtualMachine") -> None:
         """The VMM gives control back: nothing may wait before an open window.
 
         While one instruction is let write a traced frame, it is in the middle of that instruction.
         """
-        open_window = vm.interrupts.is_open()
-        if open_window and device_advance(vm.boards, vm.processor.cpu.ticks):
+        if vm.interrupts.is_open() and vm.devices.see():
             self.log.missed.append((int(vm.processor.cpu.retired), vm.eip()))
+
+    # -- from outside -----------------------------------------------------------------------------------------------
+
+    def before_input(self, machine: "Machine") -> None:
+        """Let the devices see the present before one is offered a byte."""
+        if machine.vm is not None:
+            machine.vm.devices.see()
+
+    def on_input(self, machine: "Machine", device: int, octet: int) -> None:
+        """A device took a byte from outside."""
+        cpu = machine.processor.cpu
+        self.log.events.append(Input(int(cpu.retired), int(cpu.ticks), device, octet))
+
+    def on_reset(self, machine: "Machine") -> None:
+        """The guest's reset line is about to be pulled."""
+        self.before_input(machine)
+        cpu = machine.processor.cpu
+        self.log.events.append(Reset(int(cpu.retired), int(cpu.ticks)))
 
 
 def iterations_left(vm: "VirtualMachine") -> int | None:

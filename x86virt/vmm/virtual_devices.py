@@ -5,11 +5,18 @@ The devices themselves are the hardware's (core/devices), on a board that is the
 
 from typing import TYPE_CHECKING
 
-from ..core.entries import device_read, device_reads_time, device_write, vmm_charge, vmm_program_timer, write_apic_base
-from ..core.layout import TIME_STAMP
+from ..core.entries import (
+    device_depends_on_time,
+    device_read,
+    device_write,
+    vmm_charge,
+    vmm_program_timer,
+    write_apic_base,
+)
+from ..core.layout import TIME_OUT, TIME_STAMP
 from ..core.local_apic import BASE_ENABLED
 from ..isa.events import EVENT_SYS_WRMSR
-from .fast.apics import virtual_acknowledge, virtual_advance, virtual_deadline
+from .fast.apics import virtual_acknowledge, virtual_advance, virtual_deadline, virtual_event
 
 if TYPE_CHECKING:
     from .virtual_machine import VirtualMachine
@@ -52,12 +59,8 @@ class VirtualDevices:
             vm.recorder.before_devices(vm)
         pending = bool(virtual_advance(self.apics, vm.boards, vm.processor.cpu.ticks if tick is None else tick))
         if vm.recorder is not None:
-            vm.recorder.after_devices(vm, 0)
+            vm.recorder.after_devices(vm)
         return pending
-
-    def request(self) -> bool:
-        """Whether they request an interrupt at the tick at which they were last seen."""
-        return bool(virtual_advance(self.apics, self.vm.boards, self.vm.processor.cpu.ticks))
 
     def program_timer(self) -> None:
         """Set the host's one-shot timer to the earliest virtual deadline, if it is not set to it."""
@@ -69,6 +72,10 @@ class VirtualDevices:
     def deadline(self) -> int:
         """The next tick at which a device can raise an interrupt, NEVER if none."""
         return int(virtual_deadline(self.apics, self.vm.boards))
+
+    def next_event(self) -> int:
+        """The next tick at which time alone does anything to a device that somebody could notice, NEVER if none."""
+        return int(virtual_event(self.apics, self.vm.boards))
 
     def acknowledge(self) -> int:
         """Take the interrupt that is requested: its vector."""
@@ -82,23 +89,26 @@ class VirtualDevices:
         vm.charge("device_request", 1)
         if vm.recorder is not None:
             self.see()
-        value = int(device_read(vm.boards, port, n, vm.processor.cpu.ticks))
-        if vm.recorder is not None and device_reads_time(vm.boards, port, n):
-            vm.recorder.on_time_read(vm, port, value)
-        return value
+            self.note_access(port, n, False)
+        return int(device_read(vm.boards, port, n, vm.processor.cpu.ticks))
 
-    def write(self, port: int, n: int, value: int, completes: bool = True) -> None:
-        """OUT to a virtual device; unless iterations of OUTS are still to come, it completes the instruction."""
+    def write(self, port: int, n: int, value: int) -> None:
+        """OUT to a virtual device."""
         vm = self.vm
         vm.charge("device_request", 1)
         if vm.recorder is not None:
             self.see()
-            vm.recorder.before_devices(vm)
+            self.note_access(port, n, True)
         device_write(vm.boards, port, n, value, vm.processor.cpu.ticks)
-        if vm.recorder is not None:
-            vm.recorder.after_devices(vm, int(completes))
         if vm.physical.follow():
             vm.flush_shadow()
+
+    def note_access(self, port: int, n: int, writes: bool) -> None:
+        """Let the recorder note the tick of an access, if it matters."""
+        vm = self.vm
+        if vm.recorder is not None and device_depends_on_time(vm.boards, port, n, int(writes)):
+            tick = max(int(vm.processor.cpu.ticks), int(vm.board.tick))  # the board's never goes back
+            vm.recorder.on_time(vm, port + writes * TIME_OUT, tick)
 
     # -- time -----------------------------------------------------------------------------------------------------
 
@@ -110,5 +120,5 @@ class VirtualDevices:
     def time_read(self, source: int, value: int) -> int:
         """A value that tells the guest the time, which a recorder notes."""
         if self.vm.recorder is not None:
-            self.vm.recorder.on_time_read(self.vm, source, value)
+            self.vm.recorder.on_time(self.vm, source, value)
         return value

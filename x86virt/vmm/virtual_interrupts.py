@@ -66,8 +66,8 @@ class VirtualInterrupts:
         guest_steps = bool(vm.vcpu.frame.eflags & EFLAGS_TF)
         vm.crossings.own_step = False
         pending = self.waits = vm.devices.see()
-        if not pending or not vm.vcpu.interrupt_flag or vm.machine.outcome is not None:
-            return  # nothing is delivered to a guest that has ended
+        if not pending or not vm.vcpu.interrupt_flag or vm.machine.outcome is not None or vm.board.reset_requested:
+            return  # nothing is delivered to a guest that has ended, or is about to begin anew
         if self.must_step():
             vm.crossings.own_step = not guest_steps
             return
@@ -78,9 +78,9 @@ class VirtualInterrupts:
         vm = self.vm
         vm.vcpu.halted = 0
         vector = vm.devices.acknowledge()
-        self.waits = vm.devices.request()
         if vm.recorder is not None:
             vm.recorder.on_delivery(vm, vector)
+        self.waits = vm.devices.see()
         vm.charge("device_request", 1)
         vm.deliver_interrupt(vector)
 

@@ -32,13 +32,13 @@ def port_string(vm: "VirtualMachine", instruction: Instruction) -> bool:
     """INS or OUTS; False: iterations are still to come, and the guest stands between two."""
     mask = (1 << instruction.address_width) - 1
     if not instruction.repeated:
-        one_iteration(vm, instruction, mask, True)
+        one_iteration(vm, instruction, mask)
         return True
     for _ in range(MOST_ITERATIONS):
         left = vm.register(ECX) & mask
         if left == 0:
             return True
-        one_iteration(vm, instruction, mask, left == 1)
+        one_iteration(vm, instruction, mask)
         advance(vm, ECX, -1, mask)
         if left == 1:
             return True
@@ -47,7 +47,7 @@ def port_string(vm: "VirtualMachine", instruction: Instruction) -> bool:
     return False
 
 
-def one_iteration(vm: "VirtualMachine", instruction: Instruction, mask: int, last: bool) -> None:
+def one_iteration(vm: "VirtualMachine", instruction: Instruction, mask: int) -> None:
     """One element between the port DX and memory."""
     vm.charge("emulate_port", 1)
     n = element_bytes(instruction)
@@ -61,5 +61,5 @@ def one_iteration(vm: "VirtualMachine", instruction: Instruction, mask: int, las
         advance(vm, EDI, step, mask)
     else:
         value = vm.segments.read(instruction.string_segment, vm.register(ESI) & mask, n)
-        vm.devices.write(port, n, value, last)
+        vm.devices.write(port, n, value)
         advance(vm, ESI, step, mask)

@@ -8,7 +8,9 @@ none. What the processor's own loop does between instructions (core/run.py) is d
 from ...core.board import board_advance, board_deadline, interrupt_acknowledge, interrupt_pending
 from ...core.interrupt_inputs import follow_lines, requested_beside_apic, watch_timer
 from ...core.jit import entry, kernel
-from ...core.local_apic import acknowledge_apic, advance_timer, timer_due
+from ...core.layout import NEVER
+from ...core.local_apic import acknowledge_apic, advance_timer, timer_due, timer_expiry
+from ...core.pit import next_change, tick_of_clock
 
 
 @kernel
@@ -34,6 +36,21 @@ def next_deadline(cpu, board):
 
 
 @kernel
+def next_event(cpu, board):
+    """The next tick at which time alone does anything to a virtual device that somebody could notice, NEVER if none.
+
+    Deadlines are not all: OUT of the timer moves whether its interrupt is masked or not, and so does the local APIC's count.
+    """
+    due = board.device_deadline
+    clock = next_change(board.pit[0])
+    if clock != NEVER:
+        due = min(due, tick_of_clock(clock, board.ticks_per_second))
+    if cpu.apic.enabled == 1 and cpu.apic.count_from != 0:
+        due = min(due, timer_expiry(cpu.apic))
+    return due
+
+
+@kernel
 def take_request(cpu, board):
     """Acknowledge the interrupt that is requested: its vector."""
     if cpu.apic.enabled == 1 and cpu.apic.deliverable >= 0:
@@ -51,6 +68,12 @@ def virtual_advance(apics, boards, now):
 def virtual_deadline(apics, boards):
     """`next_deadline`, from Python."""
     return next_deadline(apics[0], boards[0])
+
+
+@entry
+def virtual_event(apics, boards):
+    """`next_event`, from Python."""
+    return next_event(apics[0], boards[0])
 
 
 @entry
