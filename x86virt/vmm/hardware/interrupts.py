@@ -49,7 +49,8 @@ class HardwareInterrupts(VirtualInterrupts):
         """Let the next entry deliver an interrupt that waits, if the guest's window is open; else the guest exits when it is."""
         vm = self.vm
         self.waits = vm.devices.see()
-        if self.waits and not vm.injected and vm.machine.outcome is None and vm.vcpu.interrupt_flag and not self.held():
+        ended = vm.machine.outcome is not None or vm.board.reset_requested
+        if self.waits and not vm.injected and not ended and vm.vcpu.interrupt_flag and not self.held():
             self.deliver()
         self.ask_window(self.waits)
 
