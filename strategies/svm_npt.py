@@ -11,6 +11,10 @@ The nested tables have the format of the VMM's own paging, here that of 32 bits:
 level where a 4 MB page fits. A TLB miss of a guest with two levels of its own takes up to 8 references instead of 2. The guest's
 translations are told from the VMM's by their address-space identifier (ASID), so that transitions leave the TLBs as they are.
 
+One thing the guest can tell: under nested paging the four page-directory pointers of PAE paging are not loaded with CR3 but read
+at each walk (APM section 15.25.10). Wrong ones raise a page fault later instead of #GP at the MOV, and one that is changed in
+memory holds without a load of CR3.
+
 What is left: a page that was never touched, or that is no memory, is a nested page fault.
 """
 

@@ -8,7 +8,7 @@ processor walks tables that the VMM makes from the guest's, and all that changes
 * reads and writes of CR3: the processor's is the shadow's root;
 * INVLPG: a TLB is what the shadow is to the guest, and the VMM has to invalidate it;
 * writes of CR4, and those of CR0 that change more than TS and MP (the selective write, so that CLTS costs nothing). SVM has no
-  read shadows: while a bit of them is not what the guest believes it to be, reads of the register exit too.
+  read shadows: while a bit of CR0 or CR4 is not what the guest believes it to be, all its reads and writes exit.
 
 A shadow maps a guest without paging as well, each address to itself. SVM allows CR0.PG even with CR0.PE clear (paged real
 mode), so that real-address mode runs directly too, with its own segments and interrupts; VT-x of that time had to make it

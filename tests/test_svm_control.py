@@ -226,6 +226,10 @@ def test_bits_of_control_registers_that_are_the_vmms(host: SvmMachine, control: 
     mov_from_cr0, mov_to_cr0, clts, end = b"\x0f\x20\xc0", b"\x0f\x22\xc0", b"\x0f\x06", b"\x0f\x01\xd9"
     assert host.field("cr0", VMCB) == 0x80010011 and state.read("guest_cr0") == 0x11
     assert run(host, control, mov_from_cr0 + end).qualification == 0x10
+    host.gpr[0] = 0x80010011  # as the hardware has it, which is not what the guest believes
+    control.write("guest_rip", GUEST)
+    assert run(host, control, mov_to_cr0 + end).reason == "cr_access"
+    control.write("guest_rip", GUEST)
     state.write("guest_cr0", 0x80010011)
     assert state.settle()
     host.gpr[0] = 0

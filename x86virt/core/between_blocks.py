@@ -60,23 +60,30 @@ def refund(cpu, blocks, details, index):
             cpu.ledger_ticks[detail.event, block.mode] -= cpu.price[detail.event]
 
 
+@inline
+def forget_met(cpu):
+    """Forget the breakpoints and stops that the accesses of an instruction met, which will meet them again."""
+    cpu.debug_hits = 0
+    cpu.stop_met = 0
+
+
 @kernel
 def handle_fault(cpu, ram, blocks, details, edge, index):
     """Deal with an outcome that left a block or a fetch: OK when the processor may go on."""
-    outcome = edge - EDGE_SYSTEM
-    cpu.instruction_length = 0
-    if edge >= EDGE_FAULT:
-        outcome = edge - EDGE_FAULT
-        if outcome == NEW_TASK_FAULT:
+    if edge < EDGE_FAULT or edge == EDGE_FAULT + NEW_TASK_FAULT:
+        outcome = edge - EDGE_SYSTEM
+        cpu.instruction_length = 0
+        if edge > EDGE_FAULT:
             return deliver_event(cpu, ram)
+    else:
+        outcome = edge - EDGE_FAULT
         refund(cpu, blocks, details, index)
         cpu.instruction_length = details[cpu.uop_index].length
-    if outcome == FAULT or outcome == VM_EXIT:
-        cpu.debug_hits = 0  # what its accesses met is met again
-        cpu.stop_met = 0
     if outcome == FAULT:
+        forget_met(cpu)
         return deliver_event(cpu, ram)
     if outcome == VM_EXIT:
+        forget_met(cpu)
         return vm_exit(cpu, ram)
     if outcome == RESTART:
         return OK

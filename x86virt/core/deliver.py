@@ -14,7 +14,7 @@ from ..isa.vectors import (
     PF,
     SS_FAULT,
 )
-from .event_exit import begin_delivery_in_guest, note_interrupted_delivery
+from .event_exit import NOT_INTERRUPTED, begin_delivery_in_guest, note_interrupted_delivery
 from .extensions import double_fault_exits, event_exits, triple_fault_exits, vm_exit
 from .fault import raise_fault
 from .gate import (
@@ -196,10 +196,7 @@ def deliver(cpu, ram):
     `cpu.idt_*` the event that was being delivered; VM_EXIT: a guest is to be left amid it, and `cpu.idt_*` says likewise.
     """
     vector = cpu.event_vector
-    kind = cpu.event_kind
-    error = cpu.event_error
-    has_error = cpu.event_has_error
-    cpu.idt_vector = -1
+    note_interrupted_delivery(cpu, NOT_INTERRUPTED, cpu.event_kind, cpu.event_error, cpu.event_has_error)
     if cpu.world != ROOT:
         begin_delivery_in_guest(cpu)
     if cpu.cr0 & CR0_PE:
@@ -207,7 +204,7 @@ def deliver(cpu, ram):
     else:
         outcome = deliver_in_real_mode(cpu, ram)
     if outcome == FAULT or outcome == VM_EXIT:
-        note_interrupted_delivery(cpu, vector, kind, error, has_error)
+        cpu.idt_vector = vector
     return outcome
 
 

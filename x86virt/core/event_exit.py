@@ -22,6 +22,7 @@ DEBUG_QUALIFICATION = 0xF | DR6_BD | DR6_BS
 TASK_SOURCE_SHIFT = 30
 # The source of a task switch by its cause (TASK_ of core/task.py: jump, call, event, return): bits 31:30 of table 27-2.
 TASK_SOURCES = (2, 0, 3, 1)
+NOT_INTERRUPTED = -1  # cpu.idt_vector
 
 
 @kernel
@@ -48,9 +49,12 @@ def begin_delivery_in_guest(cpu):
     cpu.nmi_unblocked = 0
 
 
-@kernel
+@inline
 def note_interrupted_delivery(cpu, vector, kind, error, has_error):
-    """An event was being delivered when a fault or an exit arose: the IDT-vectoring information of that exit."""
+    """An event was being delivered when a fault or an exit arose: the IDT-vectoring information of that exit.
+
+    The rest does not count with the vector NOT_INTERRUPTED.
+    """
     cpu.idt_vector = vector
     cpu.idt_kind = kind
     cpu.idt_error = error

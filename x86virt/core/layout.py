@@ -366,6 +366,22 @@ CPU = np.dtype(
         ("cr4", "i8"),
         ("pdpte", "i8", 4),  # PAE paging: the page-directory-pointer entries that the last load of CR3 read; 0: not present
         ("cpl", "i8"),
+        ("world", "i8"),  # ROOT, VMX_NON_ROOT or SVM_GUEST
+        ("nested_kind", "i8"),  # NESTED_
+        ("tlb_tag", "i8"),  # index of the TLB's present address space; 0 is the host's
+        ("injected", "i8"),  # 1 while the event that a VM entry injects is delivered
+        ("held", "i8"),  # what `shadow` held off as the instruction began that executes by itself
+        ("instruction_length", "i8"),  # of the instruction that a fault or an exit left, 0 where none was
+        ("cr2_before", "i8"),
+        ("fault_address", "i8"),
+        ("idt_has_error", "i8"),
+        ("nested_root", "i8"),  # physical address of the top table
+        ("nested_levels", "i8"),  # 2 to 4
+        ("nested_large", "i8"),  # nested paging of 2 levels: 1 if its directory may hold pages of 4 MB (the host's CR4.PSE)
+        ("nested_no_execute", "i8"),  # nested paging of 3 and 4 levels: 1 if bit 63 forbids fetches (the host's EFER.NXE)
+        ("address_space", "i8"),  # VPID or ASID of the guest that is entered; 0: none
+        ("guest_tsc_offset", "i8"),  # added to the time-stamp counter in a guest that has an offset; else 0
+        ("nmi_unblocked", "i8"),  # 1: the running IRET ended blocking by NMI, and then faulted
         ("seg", SEGMENT, N_SEGMENTS),
         ("gdtr_base", "i8"),
         ("gdtr_limit", "i8"),
@@ -375,7 +391,6 @@ CPU = np.dtype(
         ("sysenter_esp", "i8"),
         ("sysenter_eip", "i8"),
         ("efer", "i8"),  # as in `msr`, where paging finds it
-        ("msr", MODEL_SPECIFIC),
         ("tsc_offset", "i8"),  # cycles added to the tick counter by RDTSC
         ("performance_select", "i8", 2),  # event-select registers (core/performance.py)
         ("performance_start", "i8", 2),  # what a counter has beyond the source that it follows
@@ -398,7 +413,6 @@ CPU = np.dtype(
         ("stop_passed_retired", "i8"),
         ("debug_hits", "i8"),  # DR6 bits of the data and port breakpoints that the running instruction met
         ("shadow", "i8"),  # what is held off for one instruction: 0, HOLDS_INTERRUPTS or HOLDS_DEBUG
-        ("held", "i8"),  # what `shadow` held off as the instruction began that executes by itself
         ("debug_pending", "i8"),  # DR6 bits of a debug trap that is raised at the next instruction boundary
         ("halted", "i8"),
         # the event being raised or delivered (numbers of the VMCS interruption information)
@@ -409,7 +423,6 @@ CPU = np.dtype(
         ("idt_vector", "i8"),  # the event that was being delivered when this one arose, -1 none
         ("idt_kind", "i8"),
         ("idt_error", "i8"),
-        ("idt_has_error", "i8"),
         # x87
         ("fpu_value", FLOAT80, N_FPU_VALUES),
         ("fpu_control", "i8"),
@@ -452,7 +465,6 @@ CPU = np.dtype(
         ("a20_closed", "i8"),  # the bit of physical addresses that the A20 gate keeps at 0; 0 while it is open
         ("address_reserved_high", "i8"),  # bits 62:32 that are reserved in a 64-bit entry, shifted down to 30:0
         ("large_page_reserved", "i8"),  # bits that are reserved in the directory entry of a 4 MB page
-        ("tlb_counter", "i8"),  # of the generations that were given out, times N_TLB_TAGS
         ("tlb_generation", "i8"),  # of the present address space: a number of its own, its tag in the low bits
         ("tlb_full_flush", "i8"),  # the generation that the last flush of all entries, global ones too, began
         ("tlb_buckets", "i8", N_TLB_UNITS * TLB_BUCKETS),  # the first entry of each bucket, plus 1; 0: none
@@ -535,28 +547,16 @@ CPU = np.dtype(
         ("cpuid_leaf1_edx", "i8"),  # the features
         ("sensitive_trap", "i8"),  # 1: every sensitive instruction is #GP(0) at CPL > 0
         # virtual-machine extensions
-        ("world", "i8"),  # ROOT, VMX_NON_ROOT or SVM_GUEST
+        ("msr", MODEL_SPECIFIC),
         ("vm_exit", VM_EXIT_INFORMATION),
         ("intercepted", "i8", N_OPERATIONS),  # by operation: 1 if the guest's controls may make it exit
-        ("guest_tsc_offset", "i8"),  # added to the time-stamp counter in a guest that has an offset; else 0
-        ("instruction_length", "i8"),  # of the instruction that a fault or an exit left, 0 where none was
-        ("nmi_unblocked", "i8"),  # 1: the running IRET ended blocking by NMI, and then faulted
-        ("nested_kind", "i8"),  # NESTED_
-        ("nested_root", "i8"),  # physical address of the top table
-        ("nested_levels", "i8"),  # 2 to 4
-        ("nested_large", "i8"),  # nested paging of 2 levels: 1 if its directory may hold pages of 4 MB (the host's CR4.PSE)
-        ("nested_no_execute", "i8"),  # nested paging of 3 and 4 levels: 1 if bit 63 forbids fetches (the host's EFER.NXE)
         ("nested", NESTED),
         ("vmx", VMX),
-        ("injected", "i8"),  # 1 while the event that a VM entry injects is delivered
-        ("address_space", "i8"),  # VPID or ASID of the guest that is entered; 0: none
         ("svm", SVM),
-        ("tlb_tag", "i8"),  # index of the TLB's present address space; 0 is the host's
         ("tlb_tags", TLB_TAG, N_TLB_TAGS),
         ("tlb_tag_victim", "i8"),
+        ("tlb_counter", "i8"),  # of the generations that were given out, times N_TLB_TAGS
         # the last page fault or debug exception that was raised, and what it changed: an exit instead of it takes that back
-        ("fault_address", "i8"),
-        ("cr2_before", "i8"),
         ("debug_raised", "i8"),  # bits of DR6
         ("dr6_before", "i8"),
         ("dr7_before", "i8"),

@@ -67,10 +67,7 @@ def virtual_interrupt_let_in(cpu):
 def set_cpl(cpu, cpl):
     """Enter privilege level `cpl`: the front cache's bank and the ledger's mode follow it."""
     cpu.cpl = cpl
-    if cpu.world == ROOT:
-        cpu.mode = cpu.mode_table[cpl]
-    else:
-        cpu.mode = cpu.mode_table[4 + cpl]
+    cpu.mode = cpu.mode_table[cpl + 4 * int(cpu.world != ROOT)]
     if cpl == 3:
         cpu.bank = FRONT_SLOTS
     else:
@@ -109,14 +106,13 @@ def set_context(cpu):
     """
     code = cpu.seg[CS]
     attributes = cpu.cpl | ((code.access & AR_DB) >> 12) | (cpu.mode << 3) | (cpu.probe_on << 6)
+    attributes |= IN_GUEST * int(cpu.world != ROOT)
     if in_real_mode(cpu):
         attributes |= 1 << 7
     if in_virtual_8086_mode(cpu):
         attributes |= 1 << 8
     if virtual_interrupt_let_in(cpu):
         attributes |= 1 << 9
-    if cpu.world != ROOT:
-        attributes |= IN_GUEST
     index = find_context(cpu, code.seg_base, code.limit, attributes)
     if index < 0:
         if cpu.context_count >= MAX_CONTEXTS:

@@ -13,7 +13,7 @@ from .physical import write_physical
 from .physical_map import in_hole
 from .tlb import fill, find, insert
 from .walk_32bit import directory_entry_address, peek_32bit, table_entry_address, walk_32bit
-from .walk_pae import peek_pae, walk_native_pae
+from .walk_pae import peek_pae, walk_pae
 
 ITLB_OFFSET = 3  # the instruction TLBs follow the data TLBs in the same order
 
@@ -25,13 +25,23 @@ def walk(cpu, ram, gla, write, user, fetch, cached):
     `cached` is 1 if some TLB holds the page already, whose entry is then brought up to date.
     Returns (outcome, physical address, rights). Charges the walk and, by the cache model, its references.
     """
+    if (cpu.cr4 & CR4_PAE) | cpu.nested_kind != 0:
+        return walk_otherwise(cpu, ram, gla, write, user, fetch, cached)
+    charge(cpu, EVENT_WALK_NATIVE, 1)
+    outcome, frame, rights, shift = walk_32bit(cpu, ram, gla, write, user, fetch, ONE_DIMENSION)
+    if outcome != OK:
+        return outcome, 0, 0
+    remember(cpu, gla, frame, rights, shift, fetch, cached)
+    return OK, (frame | (gla & ((1 << shift) - 1))) & ~cpu.a20_closed, rights
+
+
+@kernel
+def walk_otherwise(cpu, ram, gla, write, user, fetch, cached):
+    """`walk` under PAE paging and with nested tables; a function of its own, since `walk` is made for 32-bit paging."""
     if cpu.nested_kind != NESTED_OFF:
         return walk_two_dimensions(cpu, ram, gla, write, user, fetch, cached)
     charge(cpu, EVENT_WALK_NATIVE, 1)
-    if cpu.cr4 & CR4_PAE == 0:
-        outcome, frame, rights, shift = walk_32bit(cpu, ram, gla, write, user, fetch, ONE_DIMENSION)
-    else:
-        outcome, frame, rights, shift = walk_native_pae(cpu, ram, gla, write, user, fetch)
+    outcome, frame, rights, shift = walk_pae(cpu, ram, gla, write, user, fetch, ONE_DIMENSION)
     if outcome != OK:
         return outcome, 0, 0
     remember(cpu, gla, frame, rights, shift, fetch, cached)

@@ -125,7 +125,7 @@ def what_waits(cpu, ram, board):
     """What comes behind debug traps, as core/guest_boundary.py names it: outside a guest an interrupt, or nothing."""
     if cpu.world != ROOT:
         return guest_boundary(cpu, ram, board)
-    if cpu.shadow == 0 and cpu.eflags & EFLAGS_IF != 0 and cpu.svm.gif == 1 and interrupt_requested(cpu, board):
+    if cpu.shadow == 0 and cpu.eflags & EFLAGS_IF != 0 and interrupt_requested(cpu, board) and cpu.svm.gif == 1:
         return TAKES_INTERRUPT
     return NOTHING
 

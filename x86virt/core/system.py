@@ -100,6 +100,23 @@ def flag_instruction(cpu, ram, board, u):
 
 
 @kernel
+def rare_instruction(cpu, ram, u):
+    """The operations from SYSTEM_UD2 on."""
+    op = u.dst_shift
+    if op == SYSTEM_WBINVD or op == SYSTEM_INVD:
+        return OK
+    if op == SYSTEM_UD2:
+        return raise_plain(cpu, UD)
+    if op == SYSTEM_RDPMC:
+        return rdpmc(cpu)
+    if SYSTEM_VMRUN <= op <= SYSTEM_INVLPGA:
+        return svm_instruction(cpu, ram, u)
+    if SYSTEM_VMCALL <= op <= SYSTEM_INVVPID:
+        return vmx_instruction(cpu, ram, u)
+    return int1(cpu, ram)
+
+
+@kernel
 def system_instruction(cpu, ram, board, u):
     """Execute the system instruction whose operation number (`isa/system_ops.py`) is in `u.dst_shift`."""
     op = u.dst_shift
@@ -113,14 +130,4 @@ def system_instruction(cpu, ram, board, u):
         return selector_instruction(cpu, ram, u)
     if op <= SYSTEM_CALL_FAR_INDIRECT:
         return far_instruction(cpu, ram, u)
-    if SYSTEM_VMRUN <= op <= SYSTEM_INVLPGA:
-        return svm_instruction(cpu, ram, u)
-    if op == SYSTEM_WBINVD or op == SYSTEM_INVD:
-        return OK
-    if op == SYSTEM_UD2:
-        return raise_plain(cpu, UD)
-    if op == SYSTEM_RDPMC:
-        return rdpmc(cpu)
-    if SYSTEM_VMCALL <= op <= SYSTEM_INVVPID:
-        return vmx_instruction(cpu, ram, u)
-    return int1(cpu, ram)
+    return rare_instruction(cpu, ram, u)

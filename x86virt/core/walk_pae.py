@@ -22,7 +22,7 @@ from ..isa.registers import (
 from .cache import WALK, reference
 from .charge import charge
 from .extensions import guest_to_host, table_in_host
-from .guest_tables import DIRECTORY, ONE_DIMENSION, POINTERS, TABLE, TWO_DIMENSIONS, set_marks
+from .guest_tables import DIRECTORY, POINTERS, TABLE, TWO_DIMENSIONS, set_marks
 from .jit import inline, kernel
 from .layout import NESTED_NPT, OK, RIGHT_NX
 from .page_directory_pointers import pointer_address, read_pointer
@@ -140,12 +140,6 @@ def walk_2m(cpu, ram, gla, write, user, fetch, dimensions, pde_address, pde, pde
         if outcome != OK:
             return outcome, 0, 0, 0
     return OK, with_high(pde & PDE_2M_ADDRESS, pde_high), rights | leaf_rights(cpu, marked), 21
-
-
-@kernel
-def walk_native_pae(cpu, ram, gla, write, user, fetch):
-    """Walk in one dimension; a function of its own, since 32-bit paging is what `walk` is made for."""
-    return walk_pae(cpu, ram, gla, write, user, fetch, ONE_DIMENSION)
 
 
 @kernel

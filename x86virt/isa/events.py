@@ -369,7 +369,6 @@ _HARDWARE_PATHS = {
     "vmm.nested_table": "A page for a nested table allocated, cleared and entered in the table above.",
     "vmm.nested_drop": "Entries of nested tables taken back.",
     "vmm.real_mode_switch": "The guest's segments put into the form of virtual-8086 mode, in which its real mode runs, or back.",
-    "vmm.real_mode_event": "An event delivered by the VMM through the guest's vector table of real mode.",
     "vmm.paging_switch": "The guest's paging switched on or off, where the processor's own stays on.",
 }
 
@@ -899,14 +898,13 @@ EVENT_VMM_NESTED_FILL = 327
 EVENT_VMM_NESTED_TABLE = 328
 EVENT_VMM_NESTED_DROP = 329
 EVENT_VMM_REAL_MODE_SWITCH = 330
-EVENT_VMM_REAL_MODE_EVENT = 331
-EVENT_VMM_PAGING_SWITCH = 332
-EVENT_NESTED_ENTRY = 333
-EVENT_NESTED_LARGE_ENTRY = 334
-EVENT_NESTED_TABLE = 335
-EVENT_NESTED_ENTRY_DROPPED = 336
-EVENT_NESTED_EVICTION = 337
-EVENT_NESTED_HOLE = 338
-EVENT_HARDWARE_IDENTITY_PAGING = 339
-EVENT_HARDWARE_REAL_MODE = 340
-EVENT_HARDWARE_REINJECTION = 341
+EVENT_VMM_PAGING_SWITCH = 331
+EVENT_NESTED_ENTRY = 332
+EVENT_NESTED_LARGE_ENTRY = 333
+EVENT_NESTED_TABLE = 334
+EVENT_NESTED_ENTRY_DROPPED = 335
+EVENT_NESTED_EVICTION = 336
+EVENT_NESTED_HOLE = 337
+EVENT_HARDWARE_IDENTITY_PAGING = 338
+EVENT_HARDWARE_REAL_MODE = 339
+EVENT_HARDWARE_REINJECTION = 340

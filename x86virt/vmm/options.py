@@ -140,7 +140,7 @@ SHADOW_PATHS = (
 HARDWARE_PATHS = (
     "exit_dispatch", "exit_cpuid", "exit_port", "exit_control_register", "exit_msr", "exit_halt", "exit_invlpg",
     "exit_exception", "exit_interrupt", "exit_skip", "exit_decode", "inject", "window", "real_mode_switch",
-    "real_mode_event", "paging_switch", "device_request",
+    "paging_switch", "device_request",
 )  # fmt: skip
 NESTED_PATHS = ("nested_fill", "nested_table", "nested_drop")
 

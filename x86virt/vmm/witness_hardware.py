@@ -34,7 +34,7 @@ ENTRY_LENGTH = 2
 # Pages of the shadow pool that the machine at which the routines are measured leaves free: its end.
 NESTED_ROOT, NESTED_FREE = layout.SHADOW_PAGES - 8, layout.SHADOW_PAGES - 2
 EPT_ALL, EPT_WRITE_BACK = 7, 6 << 3
-REAL_MODE_STACK, REAL_MODE_CODE = 0x2000, 0x1000
+REAL_MODE_DATA = 0x2000
 MOV_CR3_EAX = b"\x0f\x22\xd8"
 
 
@@ -141,22 +141,14 @@ def measure_nested(witness: ExitWitness) -> Prices:
 
 def real_mode_segments() -> np.ndarray:
     """Segments as real mode makes them: selector, base, limit, access rights."""
-    selectors = [REAL_MODE_CODE] + [REAL_MODE_STACK] * 5
+    selectors = [REAL_MODE_DATA] * 6 + [0, 0]
     return np.array([(selector, selector << 4, 0xFFFF, 0x93) for selector in selectors], "<u4")
 
 
-def measure_real_mode(witness: ExitWitness) -> Prices:
-    """The segments' way into virtual-8086 mode, and an event through the table of vectors."""
-    vcpu = witness.ram[layout.VCPU_RECORD : layout.VCPU_RECORD + layout.VCPU.itemsize].view(layout.VCPU)
-    kept = vcpu.copy()
-    vcpu["idtr_base"], vcpu["idtr_limit"] = 0, 0x3FF
-    witness.exit["segments"], witness.exit["guest_rsp"] = real_mode_segments(), 0x1000
-    prices = {
-        "real_mode_switch": (0, ticks_of(witness.at("real_mode_enter_alone"), "real_mode_switch")),
-        "real_mode_event": (0, ticks_of(witness.at("real_mode_event_alone", {EAX: 8}), "real_mode_event")),
-    }
-    vcpu[:] = kept
-    return prices
+def measure_real_mode(witness: ExitWitness) -> int:
+    """The segments' way into virtual-8086 mode."""
+    witness.exit["segments"] = real_mode_segments()
+    return ticks_of(witness.at("real_mode_enter_alone"), "real_mode_switch")
 
 
 # -- all of them ------------------------------------------------------------------------------------------------------------
@@ -205,6 +197,6 @@ def measure_hardware(profile: "Profile") -> Prices:
     witness = ExitWitness(vm)
     prices: Prices = {path: (0, ticks_of(run(), path)) for path, run in exits_to_measure(witness)}
     prices["exit_decode"] = (0, measure_decode(witness))
-    prices.update(measure_real_mode(witness))
+    prices["real_mode_switch"] = (0, measure_real_mode(witness))
     prices.update(measure_nested(witness))
     return prices

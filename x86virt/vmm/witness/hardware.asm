@@ -27,6 +27,9 @@
         mov     eax, [EXIT(vm_exit_instruction_length)]
         add     [EXIT(guest_rip)], eax
         CHANGED guest_rip
+        READ    guest_rflags
+        test    dword [EXIT(guest_rflags)], EFLAGS_TF
+        jnz     refuse                          ; the guest's single-step trap
         READ    guest_interruptibility_state
         test    dword [EXIT(guest_interruptibility_state)], BLOCKED_BY_STI | BLOCKED_BY_MOV_SS
         jz      %%over
@@ -38,6 +41,7 @@
 BLOCKED_BY_STI    equ 1 << 0
 BLOCKED_BY_MOV_SS equ 1 << 1
 INTERRUPT_WINDOW_EXITING equ 1 << 2     ; of the primary processor-based controls
+CR3_EXITING       equ 3 << 15           ; loads and stores
 EVENT_VALID       equ 1 << 31
 EVENT_HAS_ERROR   equ 1 << 11
 EVENT_EXTERNAL    equ 0 << 8
@@ -45,11 +49,8 @@ EVENT_EXCEPTION   equ 3 << 8
 EVENT_TYPE        equ 7 << 8
 EVENT_SOFTWARE    equ 1 << 10           ; the types of INT n, INT1, INT3 and INTO have this bit
 N_REASONS         equ 56
-CR0_NE equ 1 << 5
 CR4_VMXE equ 1 << 13
 V86_ACCESS equ 0xF3                     ; present, DPL 3, writable, accessed
-REAL_CODE_ACCESS equ 0x9B
-REAL_DATA_ACCESS equ 0x93
 EXIT_FRAME_BYTES equ 48                 ; what lies below the stack pointer of the host: PUSHAD, and the data segments' room
 
 ; -- to the handler -----------------------------------------------------------------------------------------------------
@@ -74,6 +75,12 @@ vm_exit:
 .running:
         cmp     dword [DEVICE(pending)], 0
         jne     .interrupt
+.window:                                ; asked for while something waits, and not otherwise
+        mov     eax, [EXIT(primary_processor_based_vm_execution_controls)]
+        shr     eax, 2
+        and     eax, 1
+        cmp     eax, [DEVICE(pending)]
+        jne     .toggle
 .enter:
         ; 2. What has changed is written. Each write is counted apart; finding it is not.
         mov     edx, [EXIT(changed)]
@@ -107,20 +114,17 @@ vm_exit:
 .interrupt:
         READ    guest_rflags
         test    dword [EXIT(guest_rflags)], EFLAGS_IF
-        jz      .closed
+        jz      .window
         cmp     dword [EXIT(vm_entry_interruption_information)], 0
-        jl      .closed                 ; another event goes first
+        jl      .window                 ; another event goes first
         READ    guest_interruptibility_state
         test    dword [EXIT(guest_interruptibility_state)], BLOCKED_BY_STI | BLOCKED_BY_MOV_SS
-        jnz     .closed
+        jnz     .window
         call    acknowledge             ; -> EAX the vector
         or      eax, EVENT_VALID | EVENT_EXTERNAL
         call    inject
-        cmp     dword [DEVICE(pending)], 0
-        je      .enter
-.closed:
-        test    dword [EXIT(primary_processor_based_vm_execution_controls)], INTERRUPT_WINDOW_EXITING
-        jnz     .enter
+        jmp     .window
+.toggle:
         call    window_toggled
         jmp     .enter
 
@@ -167,7 +171,7 @@ window_toggled:
 exit_handlers:
         dd      exit_exception, exit_interrupt          ; 0, 1
         times   5 dd refuse                             ; triple fault, INIT, SIPI, SMIs
-        dd      window_toggled                          ; 7: what waits is taken on the way back
+        dd      host_timer                              ; 7: nothing: what waits is taken on the way back
         times   2 dd refuse                             ; NMI window, task switch: the interpreter
         dd      exit_cpuid, refuse, exit_halt           ; 10 to 12; GETSEC
         dd      exit_skip, exit_invlpg                  ; 13, 14: INVD
@@ -332,6 +336,8 @@ exit_control_register:
         mov     dword [EXIT(space_changed)], 1
         cmp     dword [EXIT(nested)], 0
         je      .done                           ; the shadow's root goes there
+        cmp     dword [VCPU(cr0)], 0            ; PG is bit 31
+        jge     .done                           ; and here the identity table's
         mov     [EXIT(guest_cr3)], edx
         CHANGED guest_cr3
         jmp     .done
@@ -364,8 +370,10 @@ exit_control_register:
         mov     [VCPU(cr0)], edx
         mov     [EXIT(cr0_read_shadow)], edx
         CHANGED cr0_read_shadow
-        or      edx, CR0_NE | CR0_PG | CR0_PE   ; which VMX wants set
-        and     edx, ~(CR0_NW | CR0_CD)         ; the guest's caches are the machine's
+        mov     eax, [EXIT(cr0_mask)]           ; PE, PG and NE must be set; the caches are the machine's
+        not     eax
+        and     edx, eax
+        or      edx, [EXIT(cr0_forced)]
         cmp     edx, [EXIT(guest_cr0)]
         je      .same_cr0
         mov     [EXIT(guest_cr0)], edx
@@ -386,7 +394,10 @@ exit_control_register:
         mov     [VCPU(cr4)], edx
         mov     [EXIT(cr4_read_shadow)], edx
         CHANGED cr4_read_shadow
-        or      edx, CR4_VMXE
+        mov     eax, [EXIT(cr4_mask)]
+        not     eax
+        and     edx, eax
+        or      edx, [EXIT(cr4_forced)]
         mov     [EXIT(guest_cr4)], edx
         CHANGED guest_cr4
         test    ebx, CR4_PSE | CR4_PAE | CR4_PGE
@@ -400,10 +411,13 @@ exit_control_register:
         END_PATH exit_control_register
         jmp     inject_protection
 
-; The guest's CR0.PG has changed while the processor's stays set: its CR3 is the guest's, or that of an identity table.
+; The guest's CR0.PG has changed while the processor's stays set: its CR3 is the guest's, or that of an identity table, which
+; the guest must not see. That the table's frames are shown or hidden is `nested_drop`'s affair.
         align 16
 paging_switch:
         BEGIN
+        xor     dword [EXIT(primary_processor_based_vm_execution_controls)], CR3_EXITING
+        CHANGED primary_processor_based_vm_execution_controls
         mov     eax, [VCPU(cr3)]
         cmp     dword [VCPU(cr0)], 0            ; PG is bit 31
         jl      .paged
@@ -478,7 +492,11 @@ exit_invlpg:
         BEGIN
         READ    exit_qualification
         mov     ebx, [EXIT(exit_qualification)]
-        call    shadow_drop
+        test    dword [VCPU(cr4)], CR4_PSE
+        jnz     refuse                          ; the pieces of a large page would all have to go
+        mov     eax, ebx
+        shr     eax, 22
+        call    shadow_drop.entry
         STEP_OVER
         END_PATH exit_invlpg
         ret
@@ -558,6 +576,17 @@ nested_fill:
         shr     esi, 12                         ; the guest frame
         cmp     esi, [VCPU(guest_frames)]
         jae     .hole
+        ; 1. Whether there is memory, and takes the access.
+        mov     esi, [VMM_BASE + P2M + esi * 4]
+        cmp     esi, NO_MEMORY
+        je      .hole
+        test    esi, READ_ONLY
+        jz      .memory
+        READ    exit_qualification
+        test    dword [EXIT(exit_qualification)], 1 << 1
+        jnz     .hole                           ; a write to what takes none
+.memory:
+        ; 2. From table to table.
         mov     edi, [EXIT(nested_root)]
         mov     ecx, [EXIT(nested_levels)]
 .level:
@@ -582,9 +611,15 @@ nested_fill:
         mov     edi, eax
         jmp     .level
 .leaf:
-        mov     eax, [VMM_BASE + P2M + esi * 4]
+        ; 3. The entry.
+        mov     eax, esi
+        mov     edx, [EXIT(nested_rights)]
         shl     eax, 12
-        or      eax, [EXIT(nested_rights)]
+        test    esi, READ_ONLY
+        jz      .writable
+        and     edx, ~(1 << 1)
+.writable:
+        or      eax, edx
         mov     [edi], eax
         mov     dword [edi + 4], 0
         END_PATH nested_fill
@@ -777,12 +812,26 @@ exit_opcodes_0f:
 
 ; -- real mode ---------------------------------------------------------------------------------------------------------------
 ; The guest's segments in the form of virtual-8086 mode (SDM volume 3, section 26.3.1.2), or back in that of real mode. A
-; segment whose base or limit is none that its selector gives is left to the interpreter.
+; segment whose base or limit is none that its selector gives is left to the interpreter, as is a guest with IOPL 3, since the
+; instructions that real mode and virtual-8086 mode do not share would not fault then.
         align 16
 real_mode_enter:
         BEGIN
+        READ    guest_rflags
+        mov     eax, [EXIT(guest_rflags)]
+        test    eax, EFLAGS_TF | EFLAGS_VM
+        jnz     refuse
+        mov     edx, eax
+        and     edx, EFLAGS_IOPL
+        cmp     edx, EFLAGS_IOPL
+        je      refuse
+        or      eax, EFLAGS_VM
+        mov     [EXIT(guest_rflags)], eax
+        CHANGED guest_rflags
+        ; 1. ES to GS.
         mov     ecx, 6
         mov     esi, EXIT(segments)
+        mov     edi, EXIT(hidden)
 .next:
         mov     eax, [esi]
         shl     eax, 4
@@ -790,103 +839,49 @@ real_mode_enter:
         jne     refuse
         cmp     dword [esi + 8], 0xFFFF
         jne     refuse
+        mov     eax, [esi + 12]
+        mov     [edi + 12], eax
         mov     dword [esi + 12], V86_ACCESS
         add     esi, 16
+        add     edi, 16
         dec     ecx
         jnz     .next
+        ; 2. No LDT, and a task-state segment that permits no port.
+        mov     ecx, 8
+        rep movsd
+        mov     dword [esi - 32 + 12], 1 << 16
+        mov     [esi - 32], ecx
+        mov     [esi - 32 + 4], ecx
+        mov     [esi - 32 + 8], ecx
+        mov     dword [esi - 16 + 12], 0x8B
+        mov     [esi - 16], ecx
+        mov     [esi - 16 + 4], ecx
+        mov     [esi - 16 + 8], ecx
         CHANGED guest_segments
-        READ    guest_rflags
-        mov     eax, [EXIT(guest_rflags)]
-        mov     edx, eax
-        shr     edx, 12
-        and     edx, 3
-        mov     [VCPU(iopl)], edx               ; the guest's own
-        or      eax, EFLAGS_VM | EFLAGS_IOPL
-        mov     [EXIT(guest_rflags)], eax
-        CHANGED guest_rflags
         END_PATH real_mode_switch
         ret
 
         align 16
 real_mode_leave:
         BEGIN
+        READ    guest_rflags
+        and     dword [EXIT(guest_rflags)], ~EFLAGS_VM
+        CHANGED guest_rflags
         mov     ecx, 6
-        mov     esi, EXIT(segments)
+        mov     esi, EXIT(hidden)
+        mov     edi, EXIT(segments)
 .next:
-        mov     dword [esi + 12], REAL_DATA_ACCESS
+        mov     eax, [esi + 12]
+        mov     [edi + 12], eax
         add     esi, 16
+        add     edi, 16
         dec     ecx
         jnz     .next
-        mov     dword [EXIT(segments) + SEGMENT_CS * 16 + 12], REAL_CODE_ACCESS
+        mov     ecx, 8
+        rep movsd
         CHANGED guest_segments
-        READ    guest_rflags
-        mov     eax, [EXIT(guest_rflags)]
-        and     eax, ~(EFLAGS_VM | EFLAGS_IOPL)
-        mov     edx, [VCPU(iopl)]
-        shl     edx, 12
-        or      eax, edx
-        mov     [EXIT(guest_rflags)], eax
-        CHANGED guest_rflags
         END_PATH real_mode_switch
         ret
-
-; EAX a vector: through the guest's table of vectors, its frame of three words on the guest's stack.
-        align 16
-real_mode_event:
-        BEGIN
-        ; 1. The vector's pointer.
-        lea     ecx, [eax * 4 + 3]
-        cmp     ecx, [VCPU(idtr_limit)]
-        ja      refuse
-        lea     eax, [eax * 4]
-        add     eax, [VCPU(idtr_base)]
-        call    window
-        push    dword [edi]
-        ; 2. The frame: FLAGS with the guest's IOPL, CS, IP.
-        READ    guest_rsp
-        READ    guest_rip
-        READ    guest_rflags
-        movzx   ebx, word [EXIT(guest_rsp)]
-        cmp     ebx, 6
-        jb      refuse
-        mov     edx, [EXIT(guest_rflags)]
-        and     edx, ~EFLAGS_IOPL
-        mov     ecx, [VCPU(iopl)]
-        shl     ecx, 12
-        or      edx, ecx
-        push    edx
-        lea     eax, [ebx - 2]
-        call    .stack
-        pop     edx
-        mov     [edi], dx
-        lea     eax, [ebx - 4]
-        call    .stack
-        mov     edx, [EXIT(segments) + SEGMENT_CS * 16]
-        mov     [edi], dx
-        lea     eax, [ebx - 6]
-        call    .stack
-        mov     edx, [EXIT(guest_rip)]
-        mov     [edi], dx
-        sub     ebx, 6
-        mov     [EXIT(guest_rsp)], bx
-        CHANGED guest_rsp
-        ; 3. The handler.
-        pop     edx
-        movzx   eax, dx
-        mov     [EXIT(guest_rip)], eax
-        CHANGED guest_rip
-        shr     edx, 16
-        mov     [EXIT(segments) + SEGMENT_CS * 16], edx
-        shl     edx, 4
-        mov     [EXIT(segments) + SEGMENT_CS * 16 + 4], edx
-        CHANGED guest_segments
-        and     dword [EXIT(guest_rflags)], ~(EFLAGS_IF | EFLAGS_TF | EFLAGS_RF)
-        CHANGED guest_rflags
-        END_PATH real_mode_event
-        ret
-.stack:                                         ; EAX an offset -> EDI in a window
-        add     eax, [EXIT(segments) + SEGMENT_SS * 16 + 4]
-        jmp     window
 
 ; -- each to be measured by itself -------------------------------------------------------------------------------------------
 %macro ALONE 1
@@ -901,4 +896,3 @@ real_mode_event:
         ALONE exit_decode
         ALONE real_mode_enter
         ALONE real_mode_leave
-        ALONE real_mode_event

@@ -377,6 +377,7 @@ shadow_drop:
         shr     eax, 22
         cmp     eax, VMM_BASE >> 22
         je      .done
+.entry:                                 ; EAX the directory's index
         mov     eax, [VMM_BASE + SHADOW + eax * 4]
         test    al, PTE_P
         jz      .done
