@@ -160,11 +160,12 @@ def agreed(case: Case, machine: Machine, log: InputLog) -> Machine:
     return bare
 
 
-def test_recording_a_pc_changes_no_cycle(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", VMMS)
+def test_recording_a_pc_changes_no_cycle(name: str, tmp_path: Path) -> None:
     for which in ("disk", "apics"):
         case = CASES[which](tmp_path)
-        result = recorded(case, "trap-and-emulate")[0].result()
-        plain = case.setup("trap-and-emulate").run(case.image, "", case.conversation)
+        result = recorded(case, name)[0].result()
+        plain = case.setup(name, profile_for(name)).run(case.image, "", case.conversation)
         assert (plain.ticks, plain.instructions, plain.console) == (result.ticks, result.instructions, result.console), which
         assert plain.ledger == result.ledger, which
 
