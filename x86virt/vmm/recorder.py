@@ -182,7 +182,14 @@ class Recorder:
         if tick >= self._due:
             self.requested = self._due
             n, rip, left, _ = self.place(vm)
+            if left is not None and (vm.interrupts.at_repeated_string() is None or self.was_delivered(n, rip)):
+                left = None
             self.log.events.append(Clock(n, rip, left, tick))
+
+    def was_delivered(self, n: int, rip: int) -> bool:
+        """Whether the last event is an interrupt at this place, which the processor may be about to deliver."""
+        last = self.log.events[-1] if self.log.events else None
+        return isinstance(last, Delivery) and (last.n, last.rip) == (n, rip)
 
     def on_delivery(self, vm: "VirtualMachine", vector: int) -> None:
         """The VMM is about to deliver an interrupt."""
