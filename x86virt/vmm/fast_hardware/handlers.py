@@ -1,5 +1,6 @@
 """What the hooks of a hardware VMM do for the exits that are always handled alike (hardware_vmm.py, strategies)."""
 
+from ...core.charge import charge
 from ...core.identity import cpuid_row
 from ...core.jit import inline, kernel, load_32, store_32
 from ...core.layout import CPUID_EXTENDED
@@ -20,7 +21,6 @@ from ...isa.vmx import (
     VMCS_QUALIFICATION,
     VMCS_VECTORING,
 )
-from ...core.charge import charge
 from ..fast.ports import may_move_memory
 from ..nested.entries import EPT_FETCH, EPT_WRITE
 from ..nested.fill import fill, is_hole
