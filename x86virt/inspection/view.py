@@ -30,7 +30,7 @@ class View:
         machine = self.machine
         registers, segments = machine.strategy.virtual_registers(machine)
         cpu = machine.processor.cpu
-        debug = cpu.dr if machine.vm is None else machine.vm.vcpu.dr
+        debug = cpu.dr if machine.vm is None else machine.vm.seen_debug_registers()
         registers |= {f"dr{number}": int(debug[number]) & M32 for number in range(4)}
         registers["dr6"] = int(debug[6]) & DR6_WRITABLE | DR6_FIXED
         registers["dr7"] = int(debug[7]) & DR7_WRITABLE | DR7_FIXED

@@ -281,6 +281,10 @@ class VirtualMachine(ABC):
         else:
             self.processor.cpu.gpr[number] = value & M32
 
+    def seen_debug_registers(self) -> np.ndarray:
+        """DR0 to DR7 of the guest, for those who look on."""
+        return self.vcpu.dr
+
     def eip(self) -> int:
         """The guest's EIP."""
         return int(self.interpreter.cpu.rip) if self.is_interpreted else self.vcpu.frame.eip

@@ -162,7 +162,7 @@ class HardwareVm(VirtualMachine):
 
     def note_form(self, before: str, after: str) -> None:
         """The guest is held in another form than before."""
-        for path, counted in work_of_change(before, after):
+        for path, counted in work_of_change(before, after, self.nested is not None):
             self.charge(path, 1)
             if counted:
                 self.count(counted)
@@ -185,6 +185,12 @@ class HardwareVm(VirtualMachine):
     def eip(self) -> int:
         """The guest's EIP, for those who look on."""
         return int(self.interpreter.cpu.rip) if self.is_interpreted else self.vcpu.peek("guest_rip")
+
+    def seen_debug_registers(self) -> np.ndarray:
+        """DR0 to DR7 of the guest, for those who look on."""
+        registers = np.array(self.processor.cpu.dr)
+        registers[6], registers[7] = self.vcpu.peek("guest_dr6"), self.vcpu.peek("guest_dr7")
+        return registers
 
     def linear_eip(self) -> int:
         """Where the guest's next instruction is, for those who look on."""
