@@ -130,8 +130,13 @@ class HardwareVm(VirtualMachine):
 
     def shadow_fault(self, exit: Exit) -> None:
         """A page fault: the shadow's, which lacked an entry, or the guest's own, which it is delivered."""
+        self.shadow.begin_fault()
+        self.finish_shadow_fault(exit, None)
+
+    def finish_shadow_fault(self, exit: Exit, outcome: int | None) -> None:
+        """What follows the charge of a page fault, and the walk and fill unless these have come to an outcome already."""
         try:
-            if self.shadow.fault(exit):
+            if self.shadow.end_fault(exit, outcome):
                 self.make_again(exit, not exit.error & PF_W and self.is_fetched(exit.gla))
         except GuestFault as fault:
             self.inject_exception(fault)
