@@ -11,7 +11,7 @@ from x86virt.core.layout import HOOK
 from x86virt.vmm.options import HARDWARE_PATHS, NESTED_PATHS
 
 PER_PLACE = 2  # exits of one guest instruction that are compared
-MOST = 1500
+MOST = 300
 NESTED, SHADOW = "vtx-ept", "vtx-shadow,shadow=drop"
 GUESTS = {NESTED: ("hello", "irq", "exits"), SHADOW: ("hello", "ptemod", "irq")}
 # Compared below, or (the last two) only taken in other ways than by these guests.
