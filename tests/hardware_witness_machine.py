@@ -10,17 +10,26 @@ import numpy as np
 from witness_machine import QUIET_TICKS, device_values
 
 from x86virt.core import layout as core
-from x86virt.core.entries import device_deadline, read_model_specific
+from x86virt.core.entries import device_deadline, read_model_specific, read_performance
 from x86virt.guests import find_guest
-from x86virt.isa.registers import ESP, FEATURE_APIC, MSR_SYSENTER_CS, MSR_SYSENTER_EIP, MSR_SYSENTER_ESP
+from x86virt.isa.registers import (
+    ECX,
+    ESP,
+    FEATURE_APIC,
+    MSR_APIC_BASE,
+    MSR_SYSENTER_CS,
+    MSR_SYSENTER_EIP,
+    MSR_SYSENTER_ESP,
+    MSR_TSC,
+)
 from x86virt.machine import Machine
 from x86virt.profile import load_profile
 from x86virt.vmm import HardwareVm, layout
 from x86virt.vmm.hardware.layout import EXIT_ENTRY
 from x86virt.vmm.nested.entries import EPT_FETCH, EPT_READ, EPT_WRITE, EPT_WRITE_BACK
 from x86virt.vmm.registry import find_strategy
-from x86virt.vmm.witness_hardware import ExitWitness
-from x86virt.vmm.witness_run import MEMORY_BYTES, device_record, symbols
+from x86virt.vmm.witness_hardware import REASON, ExitWitness
+from x86virt.vmm.witness_run import MEMORY_BYTES, Measured, device_record, symbols
 
 PAGE = 4096
 FIELDS = layout.EXIT_FIELDS[:-1]
@@ -170,6 +179,23 @@ def python_entered(vm: HardwareVm, console: int) -> Entered:
     return entered
 
 
+def changes_tables(vm: HardwareVm, measured: Measured) -> bool:
+    """Whether the handlers change tables for a reason that has a path of its own: the identity table's frames come or go, or a
+    shadow follows the guest's control registers."""
+    control = measured.of("exit_control_register") is not None
+    return measured.of("paging_switch") is not None or (control and vm.nested is None)
+
+
+def is_elsewhere(vm: HardwareVm) -> bool:
+    """Whether the exit is for a register that the image's table lacks and the VMM knows."""
+    reason = vm.control.stored("exit_reason") & 0xFFFF
+    if reason not in (REASON["msr_read"], REASON["msr_write"]):
+        return False
+    number = int(vm.processor.cpu.gpr[ECX])
+    known = read_model_specific(vm.model_specific, number)[0] or read_performance(vm.processor.state, number)[0]
+    return bool(known or number in (MSR_TSC, MSR_APIC_BASE)) and number not in (*SYSENTER, *STORED)
+
+
 def is_quiet(vm: HardwareVm) -> bool:
     """Whether no virtual timer rises while the handlers are charged for their work."""
     return device_deadline(vm.boards) - int(vm.processor.cpu.ticks) > QUIET_TICKS
@@ -182,7 +208,7 @@ def compare_exit(machine: Machine, seen: Counter) -> list[str]:
     """
     vm = machine.vm
     assert isinstance(vm, HardwareVm)
-    if not is_quiet(vm):
+    if not is_quiet(vm) or is_elsewhere(vm):
         machine.act(core.HOOK)
         return []
     witness = RealExit(vm)
@@ -204,8 +230,7 @@ def compare_exit(machine: Machine, seen: Counter) -> list[str]:
     else:
         seen.update(dict.fromkeys((name for name, _ in measured.ticks), 1))
         seen[f"reason {exit.reason}"] += 1
-        if measured.of("paging_switch") is not None:  # the identity table's frames come or go
-            entered[0].regions.clear()
+        if changes_tables(vm, measured):
             mine.regions.clear()
         rows = [f"{what}: {row}" for row in mine.differences(entered[0])]
     if entered:

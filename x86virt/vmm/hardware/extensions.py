@@ -43,11 +43,14 @@ def make_guest_state(vm: "HardwareVm", control: GuestControl) -> GuestState:
     return VtxGuestState(control, tables, vm.note_form)
 
 
-def work_of_change(before: str, after: str) -> list[tuple[str, str]]:
-    """What a change of the form in which VT-x holds a guest is: the paths of the VMM, and what is counted."""
+def work_of_change(before: str, after: str, nested: bool) -> list[tuple[str, str]]:
+    """What a change of the form in which VT-x holds a guest is: the paths of the VMM, and what is counted.
+
+    A shadow maps a guest without paging as it maps any other.
+    """
     work = []
     if VIRTUAL_8086 in (before, after):
         work.append(("real_mode_switch", "hardware.real_mode" if after == VIRTUAL_8086 else ""))
-    if (before == DIRECT) != (after == DIRECT):
+    if nested and (before == DIRECT) != (after == DIRECT):
         work.append(("paging_switch", "hardware.identity_paging" if after == IDENTITY else ""))
     return work

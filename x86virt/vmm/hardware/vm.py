@@ -162,7 +162,7 @@ class HardwareVm(VirtualMachine):
 
     def note_form(self, before: str, after: str) -> None:
         """The guest is held in another form than before."""
-        for path, counted in work_of_change(before, after):
+        for path, counted in work_of_change(before, after, self.nested is not None):
             self.charge(path, 1)
             if counted:
                 self.count(counted)

@@ -109,6 +109,16 @@ vm_exit:
         mov     ecx, edx
         call    inject
         pop     eax
+        mov     ecx, [EXIT(idt_vectoring_information)]
+        mov     edx, ecx
+        and     edx, EVENT_TYPE
+        cmp     edx, EVENT_EXCEPTION
+        jne     .not_a_fault
+        mov     edx, FAULT_CLASS
+        bt      edx, ecx
+        jc      .handle
+.not_a_fault:                           ; whose frame is to have RF, which the exit has saved, clear
+        call    drop_resume_flag
         jmp     .handle
 
 .interrupt:
@@ -158,6 +168,16 @@ inject:
         END_PATH inject
         ret
 
+; RF is the exit's, not the guest's. Uses no register.
+drop_resume_flag:
+        READ    guest_rflags
+        test    dword [EXIT(guest_rflags)], EFLAGS_RF
+        jz      .done
+        and     dword [EXIT(guest_rflags)], ~EFLAGS_RF
+        CHANGED guest_rflags
+.done:
+        ret
+
 ; The window is asked for or given up.
         align 16
 window_toggled:
@@ -175,7 +195,9 @@ exit_handlers:
         times   2 dd refuse                             ; NMI window, task switch: the interpreter
         dd      exit_cpuid, refuse, exit_halt           ; 10 to 12; GETSEC
         dd      exit_skip, exit_invlpg                  ; 13, 14: INVD
-        times   13 dd refuse                            ; RDPMC, RDTSC, RSM, the instructions of VMX
+        times   3 dd refuse                             ; RDPMC, RDTSC, RSM
+        times   9 dd exit_undefined                     ; 18 to 26: the instructions of VMX but VMXON
+        dd      refuse
         dd      exit_control_register, refuse           ; 28; debug registers
         dd      exit_port, exit_read_msr, exit_write_msr ; 30 to 32
         times   7 dd refuse
@@ -382,6 +404,8 @@ exit_control_register:
         test    ebx, CR0_PG | CR0_WP
         jz      .done
         mov     dword [EXIT(space_changed)], 1
+        cmp     dword [EXIT(nested)], 0
+        je      .done                           ; a shadow maps a guest without paging as well
         test    ebx, ebx                        ; PG is bit 31
         jns     .done
         call    paging_switch
@@ -563,7 +587,21 @@ exit_interrupt:
 inject_protection:
         mov     eax, EVENT_VALID | EVENT_EXCEPTION | EVENT_HAS_ERROR | VECTOR_GP
         xor     ecx, ecx
+inject_fault:                                   ; its frame has RF set
+        READ    guest_rflags
+        test    dword [EXIT(guest_rflags)], EFLAGS_RF
+        jnz     inject
+        or      dword [EXIT(guest_rflags)], EFLAGS_RF
+        CHANGED guest_rflags
         jmp     inject
+
+; #UD: the guest has no extension of its own.
+        align 16
+exit_undefined:
+        BEGIN
+        mov     eax, EVENT_VALID | EVENT_EXCEPTION | VECTOR_UD
+        END_PATH exit_exception
+        jmp     inject_fault
 
 ; -- nested tables ----------------------------------------------------------------------------------------------------------
 ; A guest-physical address that the nested tables do not map: entries of 8 bytes and 9 bits of the address a level.
@@ -582,7 +620,6 @@ nested_fill:
         je      .hole
         test    esi, READ_ONLY
         jz      .memory
-        READ    exit_qualification
         test    dword [EXIT(exit_qualification)], 1 << 1
         jnz     .hole                           ; a write to what takes none
 .memory:
@@ -622,6 +659,14 @@ nested_fill:
         or      eax, edx
         mov     [edi], eax
         mov     dword [edi + 4], 0
+        ; 4. An instruction's fetch is made again from its beginning.
+        READ    exit_qualification
+        test    dword [EXIT(exit_qualification)], 1 << 2
+        jz      .done
+        cmp     dword [EXIT(idt_vectoring_information)], 0
+        jl      .done
+        call    drop_resume_flag
+.done:
         END_PATH nested_fill
         ret
 .hole:
