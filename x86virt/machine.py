@@ -29,9 +29,9 @@ from .start.enter import enter
 from .start.mp_table import mp_tables
 from .vmm import layout as vmm_layout
 from .vmm.exits import IsolationViolation, Unsupported, VmmError
-from .vmm.fast.calls import DEALT_WITH, JittedExits
+from .vmm.fast.calls import DEALT_WITH
 from .vmm.interpreter_processor import spare_bytes
-from .vmm.kinds import make_vm
+from .vmm.kinds import jitted_exits, make_vm
 from .vmm.probe import Divergence, Probe
 from .vmm.reflect import TripleFault
 from .vmm.strategy import Strategy
@@ -117,7 +117,7 @@ class Machine:
         self.retired_limit = core.NEVER
         self.vm = make_vm(self) if strategy.needs_vmm else None
         self.probe = Probe(self) if isinstance(self.vm, SoftwareVm) else None
-        self.exits_in_code = JittedExits(self, self.vm) if isinstance(self.vm, SoftwareVm) else None
+        self.exits_in_code = jitted_exits(self, self.vm)
         self.regions: list[Region] = []
         self.outcome: str | None = None
         self.dialogue = Dialogue(self)

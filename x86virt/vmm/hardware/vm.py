@@ -47,7 +47,7 @@ from .lines import hardware_lines
 from .nested import EPT, NPT_2, NestedMemory
 from .segments import HardwareSegments
 from .transfer import can_hold, give_state
-from .vtx_state import VtxGuestState
+from .vtx_state import VIRTUAL_8086, VtxGuestState
 
 if TYPE_CHECKING:
     from ...machine import Machine
@@ -107,6 +107,17 @@ class HardwareVm(VirtualMachine):
         self.vcpu.forget()
         if self.control.enter() == SHUTDOWN:
             raise VmmError("the processor shut down as the VMM entered the guest")
+
+    @property
+    def holds_plainly(self) -> bool:
+        """Whether the control structure has all registers as the guest believes them to be, but control registers."""
+        state = self.guest_state
+        return not state.unsettled and not state.pending and (not isinstance(state, VtxGuestState) or state.form != VIRTUAL_8086)
+
+    @property
+    def completes(self) -> bool:
+        """Whether the last VM entry was to complete an instruction, which the next exit may have to take back."""
+        return self.completed_at != NOTHING_COMPLETED
 
     # -- memory ---------------------------------------------------------------------------------------------------
 
