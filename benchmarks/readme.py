@@ -15,6 +15,7 @@ import sys
 from rich.console import Console, RenderableType
 from x86virt.benchmarks import bench_speed
 
+from x86virt import vmexit
 from x86virt.api import bench, make_setup
 from x86virt.optimisations import STRATEGIES as CHOICES
 from x86virt.optimisations import benchmarks, show_optimisations
@@ -57,6 +58,12 @@ def optimisations_table() -> str:
     return as_text(show_optimisations(measure(benchmarks(), [make_setup(strategy) for strategy in CHOICES])))
 
 
+def vmexit_table() -> str:
+    """What `x86virt bench vmexit -p nehalem` prints of the strategies that this processor can run."""
+    strategies = [name for name in vmexit.STRATEGIES if not name.startswith("svm")]
+    return as_text(vmexit.show_vmexit(measure(vmexit.benchmarks(), [make_setup(name, "nehalem") for name in strategies])))
+
+
 def published_table() -> str:
     """What `x86virt validate --id 'aa06.nano.*.sw'` prints."""
     plan = shipped_plan()
@@ -88,6 +95,7 @@ def main() -> int:
         return int(after != before)
     if options.speed:
         after = with_block(after, "optimisations", optimisations_table())
+        after = with_block(after, "vmexit", vmexit_table())
         after = with_block(after, "published", published_table())
         after = with_block(after, "speed", speed_table(cold=True))
         after = with_block(after, "comparison", comparison_table())
