@@ -170,6 +170,23 @@ def test_recording_a_pc_changes_no_cycle(name: str, tmp_path: Path) -> None:
         assert plain.ledger == result.ledger, which
 
 
+@pytest.mark.parametrize("name", VMMS)
+def test_what_devices_do_when_the_guest_has_ended_is_in_no_log(name: str) -> None:
+    """The timer's output moves so often that it does by the time in which the VMM sees to the guest's last OUT."""
+    fast = out(0x43, 0x36) + out(0x40, 2, 0) + b"\xfb" + b"\x90" * 20
+    case = kernel_case(Kernel([Step(fast)]))
+    machine, log = recorded(case, name)
+    assert any(isinstance(event, Clock) for event in log.events)
+    agreed_where_nothing_came(case, machine, log)
+
+
+def agreed_where_nothing_came(case: Case, machine: Machine, log: InputLog) -> None:
+    """The bare machine ends in the same state, without an interrupt."""
+    bare = replayed(case, log)
+    assert log.deliveries == [] and machine.result().outcome == bare.result().outcome == "exited 1"
+    assert machine.strategy.virtual_state(machine).differences(bare.strategy.virtual_state(bare)) == []
+
+
 def refusal(case: Case, log: InputLog) -> str:
     """Why the bare machine refuses a log of a case."""
     return why_refused(case.setup("native", log.identity["profile"]), case.image, log)

@@ -284,7 +284,8 @@ class Machine:
         except IsolationViolation as error:
             self.stop(f"isolation: {error}")
         except Unsupported as error:
-            self.stop(f"unsupported: {error} (at eip {self.trapped_at():#x})")
+            began = int(self.processor.cpu.retired) > 0  # else the machine itself is refused, not an instruction
+            self.stop(f"unsupported: {error}" + (f" (at eip {self.trapped_at():#x})" if began else ""))
         except VmmError as error:
             self.stop(f"unsupported: {error}")
 

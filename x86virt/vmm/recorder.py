@@ -205,11 +205,11 @@ class Recorder:
         self.log.events.append(Delivery(place.n, place.rip, place.left, vector, place.tick, self.requested))
 
     def on_resume(self, vm: "VirtualMachine") -> None:
-        """The VMM gives control back: nothing may wait before an open window.
+        """The VMM gives control back to a guest that has not ended: nothing may wait before an open window.
 
         While one instruction is let write a traced frame, it is in the middle of that instruction.
         """
-        if vm.interrupts.is_open() and vm.devices.see():
+        if vm.machine.outcome is None and vm.interrupts.is_open() and vm.devices.see():
             self.log.missed.append((int(vm.processor.cpu.retired), vm.eip()))
 
     # -- from outside -----------------------------------------------------------------------------------------------
