@@ -35,8 +35,11 @@ from .records import (
     EXIT_PORT,
     EXIT_SKIP,
     FILL_NESTED,
+    FILL_SHADOW,
+    INVALIDATE,
     KNOWS_FLAGS,
     KNOWS_NOTHING,
+    LOAD_CR3,
     NESTED_DROP,
     NESTED_FILL,
     NESTED_TABLE,
@@ -44,6 +47,7 @@ from .records import (
     NOT_FAST,
     STEPPED,
 )
+from .shadowed import fill_shadow, invalidate, is_plain_load_of_cr3, is_plain_page_fault, load_cr3
 from .structure import begin_account, charge_path, peek, read
 
 M32 = 0xFFFFFFFF
@@ -95,9 +99,14 @@ def action_for(cpu, ram, exits):
     if action == FILL_NESTED:
         if not violation_is_handled(cpu, ram, peek(cpu, ram, VMCS_QUALIFICATION)):
             return NO_ACTION
+    elif action == FILL_SHADOW:
+        if not is_plain_page_fault(cpu, ram):
+            return NO_ACTION
     elif peek(cpu, ram, VMCS_GUEST_RFLAGS) & EFLAGS_TF != 0:
         return NO_ACTION
     if action == ACCESS_PORT and not port_is_handled(peek(cpu, ram, VMCS_QUALIFICATION)):
+        return NO_ACTION
+    if action == LOAD_CR3 and not is_plain_load_of_cr3(cpu, ram, exits, peek(cpu, ram, VMCS_QUALIFICATION)):
         return NO_ACTION
     return action
 
@@ -153,11 +162,11 @@ def access_port(cpu, exits, board, qualification):
 
 
 @kernel
-def instruction(cpu, ram, exits, action, board, apics):
+def instruction(cpu, ram, exits, links, control, action, board, apics):
     """An exit by an instruction."""
     length = read(cpu, ram, VMCS_EXIT_INSTRUCTION_LENGTH)
     qualification = 0
-    if action == ACCESS_PORT:
+    if action == ACCESS_PORT or action == INVALIDATE or action == LOAD_CR3:
         qualification = read(cpu, ram, VMCS_QUALIFICATION)
     charge_path(cpu, exits, EXIT_DISPATCH, 1)
     if action == EMULATE_CPUID:
@@ -165,6 +174,10 @@ def instruction(cpu, ram, exits, action, board, apics):
         answer_cpuid(cpu, apics)
     elif action == ACCESS_PORT:
         access_port(cpu, exits, board, qualification)
+    elif action == INVALIDATE:
+        invalidate(cpu, ram, exits, links, control, qualification)
+    elif action == LOAD_CR3:
+        load_cr3(cpu, ram, exits, links, control, qualification)
     else:
         charge_path(cpu, exits, EXIT_SKIP, 1)
     skip(cpu, ram, exits, length)
@@ -202,8 +215,8 @@ def fill_nested(cpu, ram, exits):
 
 
 @kernel
-def handle(cpu, ram, exits, board, apics):
-    """One exit: DONE, or NOT_FAST with nothing changed."""
+def handle(cpu, ram, exits, links, control, board, apics):
+    """One exit: DONE; REST; or NOT_FAST with nothing changed."""
     action = action_for(cpu, ram, exits)
     if action == NO_ACTION:
         return NOT_FAST
@@ -211,9 +224,12 @@ def handle(cpu, ram, exits, board, apics):
     exits.knows = KNOWS_NOTHING
     exits.blocking_ended = 0
     exits.written = 0
+    exits.loads_cr3 = 0
     read(cpu, ram, VMCS_EXIT_REASON)
     if action == FILL_NESTED:
         fill_nested(cpu, ram, exits)
+    elif action == FILL_SHADOW:
+        return fill_shadow(cpu, ram, exits, links, control)
     else:
-        instruction(cpu, ram, exits, action, board, apics)
+        instruction(cpu, ram, exits, links, control, action, board, apics)
     return DONE

@@ -9,7 +9,8 @@ from ...isa.vmx import VMCS_GUEST_INTERRUPTIBILITY, VMCS_GUEST_RIP
 from ..fast.apics import advance_devices, next_deadline
 from ..nested.records import STALE
 from .handlers import handle
-from .records import ATTENTION, DONE, ENTRY_FAILED, NOT_FAST, RESUME, STEPPED
+from .records import ATTENTION, DONE, ENTRY_FAILED, FILL_BEGUN, NOT_FAST, REST, RESUME, STEPPED
+from .shadowed import must_flush, settle
 from .structure import count_exit, end_account, write
 
 
@@ -24,9 +25,11 @@ def write_back(cpu, ram, exits):
 
 
 @kernel
-def must_leave_to_python(ram, exits, board):
+def must_leave_to_python(ram, exits, control, board):
     """Whether something comes before the guest that Python sees to: a device's request, the A20 gate, a flush."""
-    return board.attention != 0 or board.a20_closed != 0 or (exits.nests == 1 and load_32(ram, STALE) != 0)
+    if board.attention != 0 or board.a20_closed != 0:
+        return True
+    return (exits.nests == 1 and load_32(ram, STALE) != 0) or (exits.nests == 0 and must_flush(exits, control))
 
 
 @kernel
@@ -47,11 +50,13 @@ def see_to_time(cpu, exits, board, apics):
 
 
 @kernel
-def resume(cpu, ram, exits, board, apics):
+def resume(cpu, ram, exits, control, board, apics):
     """Enter the guest again (HardwareCrossings.resume): DONE; RESUME if Python must, for an event or a flush comes first."""
-    if must_leave_to_python(ram, exits, board):
+    if must_leave_to_python(ram, exits, control, board):
         return RESUME
     write_back(cpu, ram, exits)
+    if exits.nests == 0:
+        settle(cpu, ram, exits, control)
     if waits(cpu, exits, board, apics):
         return RESUME
     see_to_time(cpu, exits, board, apics)
@@ -63,19 +68,28 @@ def resume(cpu, ram, exits, board, apics):
 
 
 @entry
-def run_hardware_exits(state, ram, boards, codes, blocks, uops, details, shared, devices, apics, run):
+def run_hardware_exits(state, ram, boards, codes, blocks, uops, details, shared, chains, controls, devices, apics, run):
     """Run the processor (`run` is what `machine_code` gave for it) and handle exits.
 
-    An outcome of the processor, among them HOOK for an exit that is left to Python; RESUME; ATTENTION; ENTRY_FAILED.
+    An outcome of the processor, among them HOOK for an exit that is left to Python; RESUME; ATTENTION; FILL_BEGUN;
+    ENTRY_FAILED. `chains` and `controls` are the shadow's records.
     """
     cpu = state[0]
     exits = shared[0]
+    links = chains[0]
+    control = controls[0]
     board = devices[0]
     while True:
         outcome = call_machine_code(run, state, ram, boards, codes, blocks, uops, details, 0)
-        if outcome != HOOK or handle(cpu, ram, exits, board, apics[0]) == NOT_FAST:
+        if outcome != HOOK:
             return outcome
-        what = resume(cpu, ram, exits, board, apics[0])
+        what = handle(cpu, ram, exits, links, control, board, apics[0])
+        if what == NOT_FAST:
+            return HOOK
+        if what == REST:
+            what = FILL_BEGUN
+        else:
+            what = resume(cpu, ram, exits, control, board, apics[0])
         if what != DONE:
             end_account(cpu, exits)
             return what
