@@ -29,6 +29,7 @@ from .records import (
     RESUME,
     STEPPED,
 )
+from .svm_loop import run_svm_exits
 
 if TYPE_CHECKING:
     from ...machine import Machine
@@ -40,7 +41,7 @@ DR7 = "guest_dr7"
 
 
 class JittedHardwareExits:
-    """The jitted exits of one virtual machine under VT-x. Set `wanted` to False to have Python handle all of them."""
+    """The jitted exits of one virtual machine under VT-x or SVM. Set `wanted` to False to have Python handle all of them."""
 
     def __init__(self, machine: "Machine", vm: "HardwareVm") -> None:
         self.machine, self.vm, self.processor = machine, vm, machine.processor
@@ -49,7 +50,8 @@ class JittedHardwareExits:
         self.shared = record_array(HARDWARE_EXITS)
         self.exits = self.shared[0]
         declared = declared_actions(type(machine.strategy))
-        self.declares = bool(declared) and vm.control.extension == "vtx"
+        self.declares = bool(declared)
+        self.run_exits = run_hardware_exits if vm.control.extension == "vtx" else run_svm_exits
         for number, name in NAMES.items():
             self.exits.actions[number] = ACTIONS.index(declared.get(name, ""))
         self.exits.event[:] = PATH_EVENTS
@@ -85,14 +87,14 @@ class JittedHardwareExits:
             self.code = machine_code(run_processor, *processors, 0)
         shadow = self.vm.shadow
         own = self.shared, shadow.links, shadow.controls, self.vm.boards, self.vm.devices.apics
-        return run_hardware_exits(*processors, *own, self.code)
+        return self.run_exits(*processors, *own, self.code)
 
     def usable(self) -> bool:
         """Whether nothing is on that the jitted exits know nothing of: a recorder, stops, checks, another form of guest."""
         vm, cpu = self.vm, self.processor.cpu
         if not self.declares or not self.wanted or vm.recorder is not None or self.processor.checks_isolation:
             return False
-        if vm.is_interpreted or vm.vcpu.halted or vm.vcpu.eager or vm.cluster or not vm.control.launched:
+        if vm.is_interpreted or vm.vcpu.halted or vm.vcpu.eager or vm.cluster or not vm.control.enters_plainly:
             return False
         if cpu.stop_count or cpu.stop_deliveries or cpu.watch or not vm.holds_plainly or vm.completes:
             return False
