@@ -15,6 +15,7 @@ import sys
 from rich.console import Console, RenderableType
 from x86virt.benchmarks import bench_speed
 
+from x86virt import vmexit
 from x86virt.api import bench, make_setup
 from x86virt.optimisations import STRATEGIES as CHOICES
 from x86virt.optimisations import benchmarks, show_optimisations
@@ -30,6 +31,8 @@ from x86virt.validation.show import show_validation
 README = pathlib.Path(__file__).resolve().parent.parent / "README.md"
 STRATEGIES = ("native", "trap-and-emulate")
 PUBLISHED = "aa06.nano.*.sw"
+ASSISTED = "aa06.nano.*.hw"
+WITH_NESTED_PAGING = ("nehalem", "k10_barcelona")
 
 
 def as_text(renderable: RenderableType) -> str:
@@ -57,10 +60,16 @@ def optimisations_table() -> str:
     return as_text(show_optimisations(measure(benchmarks(), [make_setup(strategy) for strategy in CHOICES])))
 
 
-def published_table() -> str:
-    """What `x86virt validate --id 'aa06.nano.*.sw'` prints."""
+def published_table(rows: str) -> str:
+    """What `x86virt validate --id ROWS` prints."""
     plan = shipped_plan()
-    return as_text(show_validation(judge(chosen_rows((PUBLISHED,)), plan, Predictor(plan), read_freezes()), False))
+    return as_text(show_validation(judge(chosen_rows((rows,)), plan, Predictor(plan), read_freezes()), False))
+
+
+def vmexit_table() -> str:
+    """What `x86virt bench vmexit` prints of two processors."""
+    setups = [make_setup(strategy, profile) for profile in WITH_NESTED_PAGING for strategy in vmexit.STRATEGIES]
+    return as_text(vmexit.show_vmexit(measure(vmexit.benchmarks(), setups)))
 
 
 def speed_table(cold: bool) -> str:
@@ -88,7 +97,9 @@ def main() -> int:
         return int(after != before)
     if options.speed:
         after = with_block(after, "optimisations", optimisations_table())
-        after = with_block(after, "published", published_table())
+        after = with_block(after, "published", published_table(PUBLISHED))
+        after = with_block(after, "assisted", published_table(ASSISTED))
+        after = with_block(after, "vmexit", vmexit_table())
         after = with_block(after, "speed", speed_table(cold=True))
         after = with_block(after, "comparison", comparison_table())
     README.write_text(after, encoding="utf-8")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from pc_tour import FOUND, tour_disk
+from profile_for import profile_for
 from small_kernel import (
     CODE_0,
     DATA,
@@ -39,7 +40,8 @@ from x86virt.guests import open_guest
 from x86virt.machine import Machine
 from x86virt.saved import machine_bytes, machine_of
 
-VMMS = ("trap-and-emulate", "binary-translation")
+SOFTWARE = ("trap-and-emulate", "binary-translation")
+VMMS = (*SOFTWARE, "vtx-shadow", "vtx-ept", "svm-shadow", "svm-npt")
 BUDGET = 400_000_000
 NOWHERE, VMM_REGION = 0x40000000, 0xFFFEBA09  # no RAM answers there: a fetch finds ones, which are no instruction
 UD = 6
@@ -127,7 +129,7 @@ INTERRUPTS = [TIMER_VECTOR] * 3 + [IPI_VECTOR, PIT_VECTOR, PIC_VECTOR]
 def with_apics(name: str) -> Machine:
     """A machine with APICs, about to use them."""
     pages = {LOCAL_PAGE: LOCAL | UP, IO_PAGE: IO | UP}
-    machine = Machine(strategy(name), load_profile("p4_prescott"), RAM_BYTES)
+    machine = Machine(strategy(name), load_profile(profile_for(name)), RAM_BYTES)
     machine.fit_apic()
     machine.load(Kernel(STEPS, pages=pages, words={0x80000 + VERSION: 0xCAFE}).image())
     return machine
@@ -148,7 +150,7 @@ def test_the_guest_of_a_vmm_has_apics() -> None:
         assert seen(with_apics(name)) == native
 
 
-@pytest.mark.parametrize("name", VMMS)
+@pytest.mark.parametrize("name", SOFTWARE)
 def test_exits_handled_in_machine_code_see_the_apics(name: str) -> None:
     """With the same ticks as those that Python handles."""
     fast, slow = with_apics(name), with_apics(name)
@@ -177,7 +179,7 @@ PCI_SCAN = (  # of 64 registers, from the host bridge's on; their sum is kept
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", VMMS)
+@pytest.mark.parametrize("name", SOFTWARE)
 def test_a_scan_of_pci_devices_is_handled_in_machine_code(name: str) -> None:
     """With the same ticks as by Python's handlers, which see none of its accesses."""
     fast, slow = start(Kernel([Step(PCI_SCAN)]), name), start(Kernel([Step(PCI_SCAN)]), name)
@@ -195,7 +197,7 @@ def test_a_scan_of_pci_devices_is_handled_in_machine_code(name: str) -> None:
 def on_tour(name: str, folder: Path) -> Machine:
     """A PC whose firmware is about to start the boot sector that goes on tour."""
     disk = str(tour_disk(folder))
-    setup = replace(make_setup(name, memory_bytes=4 << 20, max_cycles=BUDGET), disks=(disk,), apic=True)
+    setup = replace(make_setup(name, profile_for(name), memory_bytes=4 << 20, max_cycles=BUDGET), disks=(disk,), apic=True)
     return setup.load(open_guest(disk).bootable)
 
 

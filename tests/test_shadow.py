@@ -53,6 +53,7 @@ UP = PTE_P | PTE_RW | PTE_US
 PTE_G, CR4_PSE, CR4_PAE, CR4_PGE = 0x100, 0x10, 0x20, 0x80
 PAGE, OTHER = 0x88000, 0x89000  # pages that the cases map as they please
 HIDDEN, PAM = 0xC8000, 0x80000058  # a page, and the address of the chipset's registers that say whether it is memory
+LAST = 0xFFFFF000  # the last page, where a software VMM lies
 MORE = 0x50000  # frames for more tables
 SECOND = 0x4F000  # another directory
 RELOAD = from_cr(3) + b"\x0f\x22\xd8"
@@ -220,6 +221,12 @@ CASES: dict[str, Kernel] = {
         pages={HIDDEN: HIDDEN | UP | PTE_G},
         words={HIDDEN: 0x6666},
         cr4=CR4_PGE,
+    ),
+    "the last pages of the linear space": kernel(
+        touch(LAST) + store(LAST, 5) + store(MORE + 0xFFC, OTHER | UP) + invlpg(LAST) + touch(LAST, LAST - 0x1000)
+        + store(LAST + 0xFFC, 6),
+        Step(touch(LAST), 3),
+        words={**WORDS_OF_PAGES, pde(LAST): MORE | UP, MORE + 0xFFC: PAGE | UP, MORE + 0xFF8: OTHER | UP},
     ),
     "tables of its own stack": kernel(
         # A trap's frame is pushed onto the page that is also a page table, by the VMM in the guest's name.

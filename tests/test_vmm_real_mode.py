@@ -1,4 +1,8 @@
-"""A guest of a VMM in real-address and virtual-8086 mode, from a boot sector or from firmware: the VMM interprets it."""
+"""A guest of a VMM in real-address and virtual-8086 mode, from a boot sector or from firmware.
+
+A VMM without a virtualization extension interprets it. With VT-x real-address mode runs in virtual-8086 mode, and the VMM
+interprets what would tell the two apart; with SVM it runs as it is.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from pathlib import Path
 import pytest
 from mode_tour import CHANGED_BEHIND, TOUR
 from pc_guests import assembled
+from profile_for import profile_for
 from small_kernel import DATA, EAX, EBX, Kernel, Step, compare, log, mov, run, save, store, strategy
 from x86virt.benchmarks.guests.disk import boot_disk
 
@@ -21,7 +26,8 @@ from x86virt.saved import machine_bytes, machine_of
 from x86virt.start.firmware import open_firmware
 from x86virt.start.flat import FlatImage, parse_flat
 
-VMMS = ("trap-and-emulate", "binary-translation")
+HARDWARE = ("vtx-shadow", "vtx-ept", "svm-shadow", "svm-npt")
+VMMS = ("trap-and-emulate", "binary-translation", *HARDWARE)
 MEMORY = 4 << 20
 BUDGET = 2_000_000_000
 
@@ -33,16 +39,19 @@ def tour() -> FlatImage:
 
 def started(name: str) -> Machine:
     """A machine that is about to make the tour."""
-    machine = Machine(strategy(name), load_profile("nehalem"), MEMORY)
+    machine = Machine(strategy(name), load_profile(profile_for(name)), MEMORY)
     machine.load(tour())
     return machine
 
 
-@pytest.mark.parametrize(("name", "checkpoint"), [("trap-and-emulate", 32), ("binary-translation", 1 << 12)])
+@pytest.mark.parametrize(
+    ("name", "checkpoint"),
+    [("trap-and-emulate", 32), ("binary-translation", 1 << 12), *((name, 32) for name in HARDWARE), ("vtx-ept,cluster=8", 32)],
+)
 def test_every_mode_is_equal_in_lock_step(name: str, checkpoint: int) -> None:
     """A translator has fetched the next instruction when it stops, so that accessed bits may come one checkpoint early."""
     comparison = compare_runs(
-        tour(), strategy(name), strategy("native"), load_profile("nehalem"), MEMORY, "", BUDGET, checkpoint
+        tour(), strategy(name), strategy("native"), load_profile(profile_for(name)), MEMORY, "", BUDGET, checkpoint
     )
     assert comparison.equal, "\n".join(comparison.report)
     assert comparison.other.outcome == "exited 1"
@@ -59,7 +68,7 @@ def test_only_what_cannot_run_directly_is_interpreted() -> None:
 
 @pytest.mark.parametrize("name", ("native", *VMMS))
 def test_code_that_real_mode_has_changed_is_executed_as_it_is_in_protected_mode(name: str) -> None:
-    machine = Machine(strategy(name), load_profile("nehalem"), MEMORY)
+    machine = Machine(strategy(name), load_profile(profile_for(name)), MEMORY)
     machine.load(parse_flat(assembled(CHANGED_BEHIND), "changed", 0x7C00))
     assert machine.run(BUDGET).outcome == "exited 1"
 
@@ -84,22 +93,24 @@ def test_the_cut_of_a_run_into_pieces_changes_nothing() -> None:
     assert pieces.result().ticks == whole.ticks
 
 
-def test_firmware_is_given_what_the_vmm_gave_and_ends_equal() -> None:
+@pytest.mark.parametrize("name", ["trap-and-emulate", "vtx-ept,cluster=32", "svm-npt"])
+def test_firmware_is_given_what_the_vmm_gave_and_ends_equal(name: str) -> None:
     """E2 of a power-on self-test with its timer, clock and keyboard: the bare machine accepts the log of inputs."""
     image = open_firmware()
     comparison = compare_runs(
-        image, strategy("trap-and-emulate"), strategy("native"), load_profile("nehalem"), MEMORY, "", 12_000_000, 1 << 14
+        image, strategy(name), strategy("native"), load_profile(profile_for(name)), MEMORY, "", 12_000_000, 1 << 14
     )
     assert comparison.equal, "\n".join(comparison.report)
     assert comparison.time_reads > 0
 
 
-def test_a_disk_boots_with_the_same_console(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["trap-and-emulate", "vtx-ept,cluster=32", "svm-npt"])
+def test_a_disk_boots_with_the_same_console(name: str, tmp_path: Path) -> None:
     disk = tmp_path / "hello.img"
     disk.write_bytes(boot_disk(find_guest("hello"), "iterations=2"))
     consoles = []
-    for name in ("native", "trap-and-emulate"):
-        setup = replace(make_setup(name, memory_bytes=16 << 20, max_cycles=BUDGET), disks=(str(disk),))
+    for which in ("native", name):
+        setup = replace(make_setup(which, profile_for(name), memory_bytes=16 << 20, max_cycles=BUDGET), disks=(str(disk),))
         result = setup.load(open_guest(str(disk)).bootable).run(BUDGET)
         assert result.outcome == "halted"
         consoles.append(result.console)

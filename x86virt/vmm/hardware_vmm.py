@@ -16,6 +16,7 @@ Instructions that exit have passed the checks of privilege that come before: no 
 
 from typing import ClassVar
 
+from ..isa.registers import EFLAGS_RF
 from ..isa.vectors import UD
 from .emulate.identity import cpuid
 from .emulate.model_specific import read_register, write_register
@@ -158,5 +159,6 @@ class HardwareVmm(Strategy):
         vm.interpret_one()
 
     def on_triple_fault(self, vm: HardwareVm, exit: Exit) -> None:
-        """The guest's processor shuts down."""
+        """The guest's processor shuts down; RF was the VMM's or the processor's, for the image of an exception."""
+        vm.vcpu.frame.eflags &= ~EFLAGS_RF
         raise TripleFault

@@ -27,9 +27,10 @@ class SvmVmm(HardwareVmm):
 
     processor = "svm"
     # Interrupts of the host, and the guest's own window for virtual ones; waiting; virtual ports and registers; caches that
-    # hold the VMM's data too; task switches; a frozen x87 exception, which a PC is told of by IRQ 13; the guest's end.
+    # hold the VMM's data too; task switches; INT1, since an interrupted delivery of its #DB looks like that of any other, which
+    # does not push the address behind an instruction; a frozen x87 exception, which a PC is told of by IRQ 13; the end.
     INTERCEPTS: ClassVar[tuple[str, ...]] = (
-        "INTR", "VINTR", "CPUID", "HLT", "IOIO", "MSR", "INVD", "TASK_SWITCH", "FERR_FREEZE", "SHUTDOWN",
+        "INTR", "VINTR", "CPUID", "HLT", "IOIO", "MSR", "INVD", "TASK_SWITCH", "ICEBP", "FERR_FREEZE", "SHUTDOWN",
     )  # fmt: skip
 
     # EFER.SVME is set while the guest runs: outside ring 0 its attempts at SVM's instructions are #GP, where its own processor,
@@ -49,6 +50,10 @@ class SvmVmm(HardwareVmm):
             control.set_register(number, False, False)
         control.set_exceptions(self.EXCEPTIONS)
         control.set_space(ADDRESS_SPACE if self.option("vpid") else 0)
+
+    def on_icebp(self, vm: HardwareVm, exit: Exit) -> None:
+        """INT1: the interpreter delivers its #DB."""
+        vm.interpret_one()
 
     def on_exception_or_nmi(self, vm: HardwareVm, exit: Exit) -> None:
         """#GP is the guest's own, unless it is about SVM."""

@@ -48,8 +48,10 @@ class HardwareInterrupts(VirtualInterrupts):
     def take(self) -> None:
         """Let the next entry deliver an interrupt that waits, if the guest's window is open; else the guest exits when it is."""
         vm = self.vm
+        if vm.machine.outcome is not None or vm.board.reset_requested:
+            return  # the guest has ended, or is about to begin anew: what its devices do now it will not see
         self.waits = vm.devices.see()
-        if self.waits and not vm.injected and vm.machine.outcome is None and vm.vcpu.interrupt_flag and not self.held():
+        if self.waits and not vm.injected and vm.vcpu.interrupt_flag and not self.held():
             self.deliver()
         self.ask_window(self.waits)
 

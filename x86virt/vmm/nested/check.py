@@ -19,6 +19,8 @@ def check_tables(memory: np.ndarray, record: np.record, form: int, frames: int) 
         raise ValueError("the pages of the nested tables")
     if not FIRST_PAGE <= int(record["hand"]) < budget or (record["regions"] > 1).any() or len(record["regions"]) != MAX_REGIONS:
         raise ValueError("the record of the nested tables")
+    if int(record["tables_made"]) > N_PAGES or int(record["dropped"]) > 2 * frames:
+        raise ValueError("the work on the nested tables")
     record["pages"]["holder"][:] = 0
     found = [FIRST_PAGE]
     tables = [ROOT]

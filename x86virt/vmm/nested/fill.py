@@ -91,13 +91,20 @@ def directory_place(cpu, ram, form, gpa):
 
 
 @kernel
+def is_hole(ram, gpa, write):
+    """Whether no memory takes an access, so that nothing can be mapped for it."""
+    target = frame_entry(ram, gpa >> PAGE_SHIFT)
+    return target == NO_MEMORY or (write == 1 and target & READ_ONLY != 0)
+
+
+@kernel
 def fill(cpu, ram, gpa, write):
     """Map the page of one access: how many tables lead to the entry that was made, HOLE if no memory takes the access."""
     # 1. What the p2m says.
     form = form_of(ram)
     frame = gpa >> PAGE_SHIFT
     target = frame_entry(ram, frame)
-    if target == NO_MEMORY or (write == 1 and target & READ_ONLY != 0):
+    if is_hole(ram, gpa, write):
         charge(cpu, EVENT_NESTED_HOLE, 1)
         return HOLE
     if frame < load_32(ram, FRAMES):
