@@ -38,6 +38,12 @@ class VtxShadow(HardwareVmm):
     memory = "shadow"
     options = (*hardware_options(), *hardware_shadow_options())
     paths: ClassVar = (*HardwareVmm.paths, *SHADOW_PATHS)
+    jitted: ClassVar = {
+        **HardwareVmm.jitted,
+        "exception_or_nmi": "fill_shadow",
+        "invlpg": "invalidate",
+        "cr_access": "load_cr3",
+    }
 
     def set_controls(self, vm: HardwareVm) -> None:
         """What makes the guest exit; CR3 and the bits of CR0 and CR4 are seen to wherever memory is shadowed."""

@@ -38,6 +38,7 @@ class HardwareVmm(Strategy):
     kernel_ring = 0
     needs_vmm = True
     paths: ClassVar[tuple[str, ...]] = HARDWARE_PATHS
+    jitted: ClassVar = {"cpuid": "cpuid", "io_instruction": "port", "invd": "skip", "wbinvd": "skip", "pause": "skip"}
 
     # -- instructions ---------------------------------------------------------------------------------------------
 

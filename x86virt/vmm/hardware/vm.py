@@ -38,7 +38,7 @@ from ..vcpu import VirtualCpu
 from ..virtual_machine import VirtualMachine
 from . import saving
 from .accounts import spent
-from .cpu import KEYS, HardwareCpu
+from .cpu import KEYS, POINTER_KEYS, HardwareCpu
 from .crossings import HardwareCrossings
 from .extensions import make_control, make_guest_state, work_of_change
 from .interrupts import HardwareInterrupts
@@ -47,7 +47,7 @@ from .lines import hardware_lines
 from .nested import EPT, NPT_2, NestedMemory
 from .segments import HardwareSegments
 from .transfer import can_hold, give_state
-from .vtx_state import VtxGuestState
+from .vtx_state import VIRTUAL_8086, VtxGuestState
 
 if TYPE_CHECKING:
     from ...machine import Machine
@@ -108,6 +108,17 @@ class HardwareVm(VirtualMachine):
         if self.control.enter() == SHUTDOWN:
             raise VmmError("the processor shut down as the VMM entered the guest")
 
+    @property
+    def holds_plainly(self) -> bool:
+        """Whether the control structure has all registers as the guest believes them to be, but control registers."""
+        state = self.guest_state
+        return not state.unsettled and not state.pending and (not isinstance(state, VtxGuestState) or state.form != VIRTUAL_8086)
+
+    @property
+    def completes(self) -> bool:
+        """Whether the last VM entry was to complete an instruction, which the next exit may have to take back."""
+        return self.completed_at != NOTHING_COMPLETED
+
     # -- memory ---------------------------------------------------------------------------------------------------
 
     def flush_shadow(self) -> None:
@@ -119,8 +130,13 @@ class HardwareVm(VirtualMachine):
 
     def shadow_fault(self, exit: Exit) -> None:
         """A page fault: the shadow's, which lacked an entry, or the guest's own, which it is delivered."""
+        self.shadow.begin_fault()
+        self.finish_shadow_fault(exit, None)
+
+    def finish_shadow_fault(self, exit: Exit, outcome: int | None) -> None:
+        """What follows the charge of a page fault, and the walk and fill unless these have come to an outcome already."""
         try:
-            if self.shadow.fault(exit):
+            if self.shadow.end_fault(exit, outcome):
                 self.make_again(exit, not exit.error & PF_W and self.is_fetched(exit.gla))
         except GuestFault as fault:
             self.inject_exception(fault)
@@ -193,6 +209,30 @@ class HardwareVm(VirtualMachine):
     def peek_cpl(self) -> int:
         """The guest's privilege level, for those who look on."""
         return (self.vcpu.peek("guest_ss_access_rights") & AR_DPL) >> AR_DPL_SHIFT
+
+    def peek_cr2(self) -> int:
+        """CR2, for those who look on."""
+        return self.vcpu.peek("guest_cr2")
+
+    def debug_registers(self) -> np.ndarray:
+        """DR0 to DR7, for those who look on."""
+        if self.is_interpreted:
+            return np.array(self.interpreter.cpu.dr)
+        registers = np.array(self.processor.cpu.dr)
+        registers[6], registers[7] = self.vcpu.peek("guest_dr6"), self.vcpu.peek("guest_dr7")
+        return registers
+
+    def peek_pointers(self) -> list[int]:
+        """The page-directory-pointer entries of PAE paging, for those who look on."""
+        if self.is_interpreted or not self.control.has(POINTER_KEYS[0]) or self.nested is None:
+            return super().peek_pointers()
+        return [self.vcpu.peek(key) for key in POINTER_KEYS]
+
+    def bytes_at(self, gla: int, count: int) -> bytes:
+        """Bytes at a linear address as the processor translates it now, without any effect; none while it is the VMM's."""
+        if self.is_interpreted or self.control.in_guest:
+            return super().bytes_at(gla, count)
+        return b""
 
     # -- what a strategy's hooks call, with `register`, `set_register` and `charge` -------------------------------
 
