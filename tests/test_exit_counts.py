@@ -51,6 +51,22 @@ def test_the_parts_are_all_that_a_region_spends_on_its_exits(strategy):
         assert all(row.handler > 0 and row.entry > 0 and row.exit > 0 for row in parts.values())
 
 
+@pytest.mark.parametrize("strategy", EXTENSIONS)
+def test_every_exception_that_exits_is_charged_the_way_to_its_handler(strategy):
+    """Page faults of a shadow too, whoever handles them; an undefined instruction of the extension is charged the same way."""
+    result = run(strategy)
+    exceptions = [row.number for reason, row in result.exits.items() if reason == "exception_or_nmi"]
+    assert result.ledger.event_count("vmm.exit_exception") == sum(exceptions)
+    assert bool(exceptions) == strategy.endswith("shadow")
+
+
+@pytest.mark.parametrize("strategy", EXTENSIONS)
+def test_every_exit_is_dispatched_once(strategy):
+    result = run(strategy)
+    assert result.ledger.event_count("vmm.exit_dispatch") == sum(row.number for row in result.exits.values())
+    assert result.unpriced == 0
+
+
 def test_without_an_extension_all_is_the_handler_s():
     result = run("trap-and-emulate")
     for reason, row in parts_of(result.exits, result.ledger).items():

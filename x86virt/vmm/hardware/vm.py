@@ -130,6 +130,7 @@ class HardwareVm(VirtualMachine):
 
     def shadow_fault(self, exit: Exit) -> None:
         """A page fault: the shadow's, which lacked an entry, or the guest's own, which it is delivered."""
+        self.charge("exit_exception", 1)
         self.shadow.begin_fault()
         self.finish_shadow_fault(exit, None)
 
