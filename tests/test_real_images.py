@@ -6,7 +6,7 @@ from real_images import NATIVE, compare_system, run_system
 
 
 @pytest.mark.parametrize(
-    ("name", "strategy"), [("seabios", NATIVE), ("grub", NATIVE), ("seabios", "trap-and-emulate")]
+    ("name", "strategy"), [("seabios", NATIVE), ("grub", NATIVE), ("seabios", "trap-and-emulate"), ("seabios", "svm-npt")]
 )
 def test_a_system_that_others_wrote_runs(name: str, strategy: str) -> None:
     """Without its packages it is left out, but in continuous integration, which installs them, it fails."""

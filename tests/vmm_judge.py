@@ -29,7 +29,7 @@ def variants(name: str) -> list[str]:
         elif isinstance(option, Choice):
             found += [f"{name},{option.name}={text}" for text in option.words if text != option.default]
         elif isinstance(option, Size | Count):
-            found.append(f"{name},{option.name}={option.least}")
+            found.append(f"{name},{option.name}={option.most if option.least == option.default else option.least}")
     return found
 
 

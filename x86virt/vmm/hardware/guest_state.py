@@ -91,24 +91,38 @@ class GuestState:
         """What the guest believes of a field; `read` tells the hardware's value."""
         if key in self.pending:
             return self.pending[key]
-        if key == CR0:
-            mask = self.held.cr0_mask
-        elif key == CR4:
-            mask = self.held.cr4_mask
-        else:
-            return self.own[key] if self.hides(key) else read(key)
-        return read(key) & ~mask | self.own.get(key, 0) & mask
+        if key in self.hidden:
+            return self.own[key]
+        value = read(key)
+        if key not in self.masks:
+            return value
+        mask = self.masks[key]
+        return value & ~mask | self.own.get(key, 0) & mask
 
-    def hides(self, key: str) -> bool:
-        """Whether the hardware holds something else in a field than the guest believes."""
-        return key == CR3 and self.held.cr3 is not None
+    @property
+    def held(self) -> Held:
+        """How the hardware holds the guest."""
+        return self._held
+
+    @held.setter
+    def held(self, held: Held) -> None:
+        self._held = held
+        self.hidden, self.masks = self.hidden_by(held), self.masks_of(held)
+
+    def hidden_by(self, held: Held) -> frozenset[str]:
+        """The fields in which the hardware holds something else than the guest believes."""
+        return frozenset() if held.cr3 is None else frozenset((CR3,))
+
+    def masks_of(self, held: Held) -> dict[str, int]:
+        """The bits of fields in which it does."""
+        return {CR0: held.cr0_mask, CR4: held.cr4_mask}
 
     def write(self, key: str, value: int) -> None:
         """Give the guest a value in a field; the control registers reach the structure in `settle`."""
         if key in (CR0, CR3, CR4):
             self.pending[key] = value
             self.unsettled = True
-        elif self.hides(key):
+        elif key in self.hidden:
             self.own[key] = value
         else:
             self.control.write(key, value)

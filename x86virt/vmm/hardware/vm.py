@@ -39,7 +39,7 @@ from ..vcpu import VirtualCpu
 from ..virtual_machine import VirtualMachine
 from . import saving
 from .accounts import spent
-from .cpu import KEYS, HardwareCpu
+from .cpu import KEYS, POINTER_KEYS, HardwareCpu
 from .crossings import HardwareCrossings
 from .extensions import make_control, make_guest_state, work_of_change
 from .interrupts import HardwareInterrupts
@@ -210,6 +210,30 @@ class HardwareVm(VirtualMachine):
     def peek_cpl(self) -> int:
         """The guest's privilege level, for those who look on."""
         return (self.vcpu.peek("guest_ss_access_rights") & AR_DPL) >> AR_DPL_SHIFT
+
+    def peek_cr2(self) -> int:
+        """CR2, for those who look on."""
+        return self.vcpu.peek("guest_cr2")
+
+    def debug_registers(self) -> np.ndarray:
+        """DR0 to DR7, for those who look on."""
+        if self.is_interpreted:
+            return np.array(self.interpreter.cpu.dr)
+        registers = np.array(self.processor.cpu.dr)
+        registers[6], registers[7] = self.vcpu.peek("guest_dr6"), self.vcpu.peek("guest_dr7")
+        return registers
+
+    def peek_pointers(self) -> list[int]:
+        """The page-directory-pointer entries of PAE paging, for those who look on."""
+        if self.is_interpreted or not self.control.has(POINTER_KEYS[0]) or self.nested is None:
+            return super().peek_pointers()
+        return [self.vcpu.peek(key) for key in POINTER_KEYS]
+
+    def bytes_at(self, gla: int, count: int) -> bytes:
+        """Bytes at a linear address as the processor translates it now, without any effect; none while it is the VMM's."""
+        if self.is_interpreted or self.control.in_guest:
+            return super().bytes_at(gla, count)
+        return b""
 
     # -- what a strategy's hooks call, with `register`, `set_register` and `charge` -------------------------------
 

@@ -71,7 +71,8 @@ class VtxControl(GuestControl):
         self.ept_pointer = self.vpid = 0
         self.exceptions = 0  # that the technique wants to exit
         self.forced_exceptions = 0  # that must, as the guest is held
-        self.region = region_address(VMCS_REGION)
+        fields = region_address(VMCS_REGION) + REGION_FIELDS
+        self.words = processor.memory[fields : fields + 8 * len(FIELDS)].view("<u8")
         for place, length in ((IO_BITMAPS, 2 * PAGE_BYTES), (MSR_BITMAPS, PAGE_BYTES)):
             processor.write_physical(region_address(place), b"\xff" * length)
 
@@ -136,8 +137,7 @@ class VtxControl(GuestControl):
             return self.in_register(key)
         if not self.started:
             return self.early.get(key, 0)
-        place = self.region + REGION_FIELDS + 8 * SLOT[key]
-        return int.from_bytes(self.processor.memory[place : place + 8].tobytes(), "little")
+        return int(self.words[SLOT[key]])
 
     # -- what makes the guest exit --------------------------------------------------------------------------------
 

@@ -83,6 +83,12 @@ class HeldByVtx(Held):
     form: str = ""
 
 
+def form_held(held: Held) -> str:
+    """The form."""
+    assert isinstance(held, HeldByVtx)
+    return held.form
+
+
 class VtxGuestState(GuestState):
     """What the guest believes, over a VMCS."""
 
@@ -105,19 +111,19 @@ class VtxGuestState(GuestState):
     @property
     def form(self) -> str:
         """How the guest is held now."""
-        assert isinstance(self.held, HeldByVtx)
-        return self.held.form
+        return form_held(self.held)
 
     # -- fields ---------------------------------------------------------------------------------------------------
 
-    def hides(self, key: str) -> bool:
-        """Whether the hardware holds something else in a field than the guest believes."""
-        return super().hides(key) or (self.form == VIRTUAL_8086 and key in HIDDEN)
+    def hidden_by(self, held: Held) -> frozenset[str]:
+        """The fields in which the hardware holds something else than the guest believes."""
+        hidden = super().hidden_by(held)
+        return hidden | HIDDEN if form_held(held) == VIRTUAL_8086 else hidden
 
-    def view(self, key: str, read) -> int:
-        """What the guest believes of a field."""
-        value = super().view(key, read)
-        return value & ~EFLAGS_VM if key == FLAGS and self.form == VIRTUAL_8086 else value
+    def masks_of(self, held: Held) -> dict[str, int]:
+        """The bits of fields in which it does: of EFLAGS VM, of which the guest's own value is 0."""
+        masks = super().masks_of(held)
+        return masks | {FLAGS: EFLAGS_VM} if form_held(held) == VIRTUAL_8086 else masks
 
     def write(self, key: str, value: int) -> None:
         """Give the guest a value; whether it can still be held as it is, `settle` sees."""
@@ -128,7 +134,8 @@ class VtxGuestState(GuestState):
 
     def segment(self, number: int) -> SegmentState:
         """A segment register as the guest has it, at no cost: the VMM knows what it has just written."""
-        return SegmentState(*(self.peek(key) for key in SEGMENT_KEYS[number]))
+        stored = self.control.stored
+        return SegmentState(*(self.view(key, stored) for key in SEGMENT_KEYS[number]))
 
     # -- forms ----------------------------------------------------------------------------------------------------
 
