@@ -65,8 +65,8 @@ def write_cr0(vm: "HardwareVm", value: int) -> None:
 
 def write_cr3(vm: "HardwareVm", value: int) -> None:
     """MOV CR3."""
-    load_pointers(vm, vm.vcpu.cr0, value & M32, vm.vcpu.cr4)
-    vm.vcpu.cr3 = value & M32
+    load_pointers(vm, vm.vcpu.cr0, value, vm.vcpu.cr4)
+    vm.vcpu.cr3 = value
     vm.flush_shadow()
 
 
