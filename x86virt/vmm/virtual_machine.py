@@ -331,6 +331,10 @@ class VirtualMachine(ABC):
         """Perform the instruction at which the guest trapped in the VMM's interpreter, its fault included."""
         self.interpreter.one()
 
+    @abstractmethod
+    def complete_instruction(self, stepped: bool) -> None:
+        """Count an emulated guest instruction, and raise the trap that TF before it asks for."""
+
     def simulate_write(self) -> None:
         """Perform the guest's instruction, which may write what is traced, where it stands. Raises GuestFault."""
         self.interpret_one()

@@ -16,11 +16,12 @@ FILL_BEGUN = 1003  # a page fault was charged and looked up in the guest's table
 PATHS = (
     "exit_dispatch", "exit_cpuid", "exit_port", "exit_skip", "device_request", "nested_fill", "nested_table", "nested_drop",
     "exit_control_register", "exit_invlpg", "shadow_fill", "shadow_table", "shadow_flush", "shadow_switch", "shadow_sync",
-    "shadow_check",
+    "shadow_check", "exit_exception",
 )  # fmt: skip
 (
     EXIT_DISPATCH, EXIT_CPUID, EXIT_PORT, EXIT_SKIP, DEVICE_REQUEST, NESTED_FILL, NESTED_TABLE, NESTED_DROP,
     EXIT_CONTROL_REGISTER, EXIT_INVLPG, SHADOW_FILL, SHADOW_TABLE, SHADOW_FLUSH, SHADOW_SWITCH, SHADOW_SYNC, SHADOW_CHECK,
+    EXIT_EXCEPTION,
 ) = range(len(PATHS))  # fmt: skip
 PATH_EVENTS = tuple(EVENT_ID[f"vmm.{path}"] for path in PATHS)
 

@@ -30,6 +30,7 @@ from .records import (
     DONE,
     EXIT_CONTROL_REGISTER,
     EXIT_DISPATCH,
+    EXIT_EXCEPTION,
     EXIT_INVLPG,
     KNOWS_PLACE,
     KNOWS_PLACE_AND_FLAGS,
@@ -87,6 +88,7 @@ def fill_shadow(cpu, ram, exits, links, control):
     exits.gla = read(cpu, ram, VMCS_QUALIFICATION)
     read(cpu, ram, VMCS_VECTORING)
     charge_path(cpu, exits, EXIT_DISPATCH, 1)
+    charge_path(cpu, exits, EXIT_EXCEPTION, 1)
     charge_path(cpu, exits, SHADOW_FILL, 1)
     write_access = int(exits.error & PF_W != 0)
     exits.outcome = fill(cpu, ram, control, links, exits.gla, write_access, int(exits.error & PF_U != 0))
