@@ -105,8 +105,7 @@ def left_to_python(machine: Machine) -> tuple[int, int]:
 
 @pytest.mark.parametrize(
     ("guest", "technique"),
-    [("portio", "vtx-ept"), ("portio", "vtx-shadow"), ("cr3switch", "vtx-shadow"), ("ptemod", "vtx-shadow"),
-     ("portio", "svm-npt"), ("portio", "svm-shadow")],
+    [*(("portio", technique) for technique in TECHNIQUES), ("cr3switch", "vtx-shadow"), ("ptemod", "vtx-shadow")],
 )
 def test_the_common_exits_do_not_return_to_python(guest: str, technique: str) -> None:
     """In steady state: the number of exits that Python sees does not grow with the iterations."""

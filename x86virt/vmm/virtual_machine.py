@@ -276,6 +276,10 @@ class VirtualMachine(ABC):
         """The interpreter is about to take the state of the virtual processor: what it uses directly is the guest's."""
         return
 
+    def load_pointers(self, cr3: int) -> None:
+        """Load what PAE paging loads with CR3. Raises GuestFault with all as before."""
+        self.shadow.load_pointers(cr3)
+
     def pointers(self) -> np.ndarray:
         """The four page-directory-pointer entries that PAE paging has loaded."""
         return self.shadow.pointers
@@ -326,6 +330,10 @@ class VirtualMachine(ABC):
     def interpret_one(self) -> None:
         """Perform the instruction at which the guest trapped in the VMM's interpreter, its fault included."""
         self.interpreter.one()
+
+    @abstractmethod
+    def complete_instruction(self, stepped: bool) -> None:
+        """Count an emulated guest instruction, and raise the trap that TF before it asks for."""
 
     def simulate_write(self) -> None:
         """Perform the guest's instruction, which may write what is traced, where it stands. Raises GuestFault."""

@@ -5,7 +5,7 @@ from ...core.extensions import vm_entry
 from ...core.jit import call_machine_code, entry, kernel, load_32
 from ...core.layout import HOOK, OK, VMX_SUCCEEDED
 from ...isa.events import EVENT_SYS_LAPIC_MMIO_ACCESS, EVENT_VMX_ENTRY
-from ...isa.vmx import VMCS_GUEST_INTERRUPTIBILITY, VMCS_GUEST_RIP
+from ...isa.vmx import VMCS_GUEST_INTERRUPTIBILITY, VMCS_GUEST_RFLAGS, VMCS_GUEST_RIP
 from ..fast.apics import advance_devices, next_deadline
 from ..nested.records import STALE
 from .handlers import handle
@@ -21,6 +21,8 @@ def write_back(cpu, ram, exits):
         write(cpu, ram, VMCS_GUEST_RIP, exits.rip)
         if exits.blocking_ended == 1:
             write(cpu, ram, VMCS_GUEST_INTERRUPTIBILITY, exits.blocking)
+    elif exits.drops_flag == 1:
+        write(cpu, ram, VMCS_GUEST_RFLAGS, exits.rflags)
     exits.written = 1
 
 
@@ -29,7 +31,9 @@ def must_leave_to_python(ram, exits, control, board):
     """Whether something comes before the guest that Python sees to: a device's request, the A20 gate, a flush."""
     if board.attention != 0 or board.a20_closed != 0:
         return True
-    return (exits.nests == 1 and load_32(ram, STALE) != 0) or (exits.nests == 0 and must_flush(exits, control))
+    if exits.nests == 1:
+        return load_32(ram, STALE) != 0
+    return must_flush(exits, control)
 
 
 @kernel

@@ -16,11 +16,12 @@ FILL_BEGUN = 1003  # a page fault was charged and looked up in the guest's table
 PATHS = (
     "exit_dispatch", "exit_cpuid", "exit_port", "exit_skip", "device_request", "nested_fill", "nested_table", "nested_drop",
     "exit_control_register", "exit_invlpg", "shadow_fill", "shadow_table", "shadow_flush", "shadow_switch", "shadow_sync",
-    "shadow_check",
+    "shadow_check", "exit_exception",
 )  # fmt: skip
 (
     EXIT_DISPATCH, EXIT_CPUID, EXIT_PORT, EXIT_SKIP, DEVICE_REQUEST, NESTED_FILL, NESTED_TABLE, NESTED_DROP,
     EXIT_CONTROL_REGISTER, EXIT_INVLPG, SHADOW_FILL, SHADOW_TABLE, SHADOW_FLUSH, SHADOW_SWITCH, SHADOW_SYNC, SHADOW_CHECK,
+    EXIT_EXCEPTION,
 ) = range(len(PATHS))  # fmt: skip
 PATH_EVENTS = tuple(EVENT_ID[f"vmm.{path}"] for path in PATHS)
 
@@ -50,19 +51,20 @@ HARDWARE_EXITS = np.dtype(
         ("own_cr3", "i8"),
         ("own_cr4", "i8"),
         ("root", "i8"),
-        ("root_cr4", "i8"),
         ("switched", "i8"),
         # the exit at hand
         ("error", "i8"),
         ("gla", "i8"),
         ("outcome", "i8"),  # of a fill
         ("cs_base", "i8"),
+        ("dr7", "i8"),
+        ("knows_dr7", "i8"),
+        ("drops_flag", "i8"),  # 1: RF was cleared in `rflags`
         ("loads_cr3", "i8"),  # 1: MOV to CR3 was performed, of `cr3`, where CR0 and CR4 were these
         ("cr0", "i8"),
         ("cr3", "i8"),
         ("cr4", "i8"),
         ("reason", "i8"),
-        ("qualification", "i8"),
         ("knows", "i8"),
         ("rip", "i8"),
         ("rflags", "i8"),

@@ -27,6 +27,7 @@ from ...isa.registers import (
     SEGMENT_REGISTERS,
 )
 from ...isa.vectors import DB, DF, KIND_EXCEPTION, KIND_EXTERNAL, KIND_SOFTWARE_INTERRUPT
+from ..emulate.writes import simulate_write
 from ..exits import FAULT_VECTORS, Exit, GuestFault, VmmError
 from ..guest_events import DR7_ENABLES
 from ..instruction import Instruction
@@ -130,6 +131,7 @@ class HardwareVm(VirtualMachine):
 
     def shadow_fault(self, exit: Exit) -> None:
         """A page fault: the shadow's, which lacked an entry, or the guest's own, which it is delivered."""
+        self.charge("exit_exception", 1)
         self.shadow.begin_fault()
         self.finish_shadow_fault(exit, None)
 
@@ -190,6 +192,11 @@ class HardwareVm(VirtualMachine):
         """
         if self.nested is not None:
             self.vcpu.prepare_walk()
+
+    def load_pointers(self, cr3: int) -> None:
+        """Load what PAE paging loads with CR3, where the processor has it for a guest."""
+        super().load_pointers(cr3)
+        self.vcpu.set_pointers(self.shadow.pointers.tolist())
 
     def pointers(self) -> np.ndarray:
         """The four page-directory-pointer entries that PAE paging has loaded."""
@@ -255,10 +262,24 @@ class HardwareVm(VirtualMachine):
             length = instruction.length
         frame = self.vcpu.frame
         frame.eip = frame.eip + length
+        self.complete_instruction(self.vcpu.single_stepped)
+
+    def complete_instruction(self, stepped: bool) -> None:
+        """Count an emulated guest instruction, and raise the trap that TF before it asks for: nothing is held off any more."""
         self.interrupts.set_shadow(0)
         self.retire()
-        if self.vcpu.single_stepped:
+        if stepped:
             self.single_step_trap()
+
+    def simulate_write(self) -> None:
+        """Perform the guest's instruction, which may write what is traced, where it stands. Raises GuestFault.
+
+        What an event's delivery writes there, no instruction does.
+        """
+        if self.last_exit is not None and self.last_exit.vectoring is not None:
+            self.interpret_one()
+        else:
+            simulate_write(self, self.instruction())
 
     def single_step_trap(self) -> None:
         """#DB behind an instruction that was performed under the guest's TF."""
