@@ -39,6 +39,13 @@ class HardwareVmm(Strategy):
     needs_vmm = True
     paths: ClassVar[tuple[str, ...]] = HARDWARE_PATHS
 
+    @classmethod
+    def configure(cls) -> None:
+        """Clusters are looked for behind each exit, by Python."""
+        super().configure()
+        if cls.option("cluster"):
+            cls.jitted = {}
+
     # -- instructions ---------------------------------------------------------------------------------------------
 
     def on_cpuid(self, vm: HardwareVm, exit: Exit) -> None:
