@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from small_kernel import CR0_ET, CR0_PE, CR0_PG, Kernel, Step, log, run, set_cr
+from small_kernel import CR0_ET, CR0_PE, CR0_PG, Kernel, Step, compare, log, run, set_cr, strategy
 from test_vmm_real_mode import BUDGET, started
 
 from x86virt.api import run as run_guest
@@ -60,7 +60,7 @@ def test_cr3_targets_spare_the_exits_of_a_working_set_that_fits() -> None:
 CR3_TARGETS = ("", ",cr3_targets=0", ",cr3_targets=1", ",cr3_targets=4")
 
 
-def test_a_cluster_spares_exits() -> None:
+def test_a_cluster_of_real_mode_spares_exits() -> None:
     """The more instructions of real mode are interpreted behind one that exits, the fewer exit."""
     counts = []
     for which in ("", ",cluster=4", ",cluster=64"):
@@ -68,3 +68,13 @@ def test_a_cluster_spares_exits() -> None:
         assert (result.outcome, result.console) == ("exited 1", b"every mode seen\n")
         counts.append(sum(row[0] for row in result.exits.values()))
     assert counts[0] > counts[1] >= counts[2]
+
+
+@pytest.mark.parametrize("name", ["vtx-ept", "vtx-shadow", "svm-npt"])
+def test_instructions_that_would_each_exit_are_performed_at_one_exit(name: str) -> None:
+    """The initialization of two PICs is ten OUTs in a straight line; a POST code by itself is no cluster."""
+    kernel = Kernel([Step(controllers()), Step(out(0x80, 1) + b"\xeb\x00"), Step(controllers())])
+    comparison = compare(kernel, strategy(f"{name},cluster=32"))
+    assert comparison.equal, "\n".join(comparison.report)
+    rows = [run(kernel, which)[1].exits["io_instruction"][0] for which in (name, f"{name},cluster=32", f"{name},cluster=4")]
+    assert rows[0] >= 21 and rows[1] <= rows[0] - 18 and rows[1] < rows[2] < rows[0]

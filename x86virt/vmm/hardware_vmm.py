@@ -40,6 +40,13 @@ class HardwareVmm(Strategy):
     paths: ClassVar[tuple[str, ...]] = HARDWARE_PATHS
     jitted: ClassVar = {"cpuid": "cpuid", "io_instruction": "port", "invd": "skip", "wbinvd": "skip", "pause": "skip"}
 
+    @classmethod
+    def configure(cls) -> None:
+        """Clusters are looked for behind each exit, by Python."""
+        super().configure()
+        if cls.option("cluster"):
+            cls.jitted = {}
+
     # -- instructions ---------------------------------------------------------------------------------------------
 
     def on_cpuid(self, vm: HardwareVm, exit: Exit) -> None:

@@ -73,26 +73,31 @@ def repeats(octets: bytes) -> bool | None:
     return None
 
 
-def fetch(vm: "VirtualMachine", count: int) -> bytes:
-    """`count` instruction bytes at the guest's CS:EIP."""
-    gla = vm.segments.state(CS).base + vm.vcpu.frame.eip
+def fetch(vm: "VirtualMachine", count: int, eip: int | None = None) -> bytes:
+    """`count` instruction bytes at the guest's CS:EIP, or at another offset of that segment."""
+    gla = vm.segments.state(CS).base + (vm.vcpu.frame.eip if eip is None else eip)
     return vm.guest.read_bytes(gla, count, vm.vcpu.cpl == 3)
 
 
 def decode_at_trap(vm: "VirtualMachine") -> Instruction | None:
     """Decode the trapping instruction; None if its bytes are none that the table knows."""
-    page_room = 0x1000 - (vm.segments.state(CS).base + vm.vcpu.frame.eip & 0xFFF)
+    return decode_at(vm, vm.vcpu.frame.eip)
+
+
+def decode_at(vm: "VirtualMachine", eip: int) -> Instruction | None:
+    """Decode the instruction at an offset of the guest's code segment; None if its bytes are none that the table knows."""
+    page_room = 0x1000 - (vm.segments.state(CS).base + eip & 0xFFF)
     for count in (min(page_room, MAX_INSTRUCTION), MAX_INSTRUCTION):
-        octets = fetch(vm, count)
+        octets = fetch(vm, count, eip)
         decoded = vm.processor.code.decoded[0]
         decoded.window[: len(octets)] = list(octets)
         decoded.available = len(octets)
-        decoded.rip = vm.vcpu.frame.eip
+        decoded.rip = eip
         decoded.code_16 = int(vm.segments.state(CS).access & AR_DB == 0)
         why = decode_bytes(vm.processor.codes)
         if why == DECODED_OK:
             return from_record(decoded, octets)
-        if why != TRUNCATED or vm.vcpu.frame.eip + page_room > vm.segments.state(CS).limit:
+        if why != TRUNCATED or eip + page_room > vm.segments.state(CS).limit:
             return None
     return None
 

@@ -54,6 +54,8 @@ class HardwareCrossings(Ways):
             return
         if not self.settle():
             return
+        if vm.clusters.go_on(vm.last_exit):
+            return
         vm.interrupts.take()
         if vm.is_interpreted or not self.settle():
             return

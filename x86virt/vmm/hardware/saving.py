@@ -32,6 +32,7 @@ def own_state(vm: "HardwareVm") -> dict[str, Any]:
     vcpu = vm.vcpu
     return {
         "injected": int(vm.injected),
+        "clusters": [[place, length] for place, length in vm.clusters.known.items()],
         "completed_at": vm.completed_at,
         "window_asked": int(vm.interrupts.window_asked),
         "fields": dict(vcpu.fields),
@@ -44,6 +45,9 @@ def own_state(vm: "HardwareVm") -> dict[str, Any]:
 def restore_own(vm: "HardwareVm", state: dict[str, Any]) -> None:
     """Put it back. Raises KeyError, TypeError or ValueError for anything that `own_state` does not give."""
     vm.injected = within(state["injected"], 0, 1) == 1
+    vm.clusters.known = {
+        within(place, 0, 2**32 - 1): within(length, 0, vm.clusters.most) for place, length in state["clusters"]
+    }
     vm.completed_at = within(state["completed_at"], -1, 1 << 62)
     vm.interrupts.window_asked = within(state["window_asked"], 0, 1) == 1
     vm.vcpu.fields.clear()

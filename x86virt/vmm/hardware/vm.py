@@ -39,6 +39,7 @@ from ..vcpu import VirtualCpu
 from ..virtual_machine import VirtualMachine
 from . import saving
 from .accounts import spent
+from .clusters import Clusters
 from .cpu import KEYS, POINTER_KEYS, HardwareCpu
 from .crossings import HardwareCrossings
 from .extensions import make_control, make_guest_state, work_of_change
@@ -79,6 +80,7 @@ class HardwareVm(VirtualMachine):
         self.nested = NestedMemory(self, form) if machine.strategy.memory == "nested" else None
         self.segments = HardwareSegments(self)
         self.crossings = HardwareCrossings(self)
+        self.clusters = Clusters(self, self.cluster)
         self.interrupts = HardwareInterrupts(self)
 
     def make_vcpu(self, record: np.ndarray) -> VirtualCpu:
