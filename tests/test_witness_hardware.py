@@ -15,9 +15,11 @@ from x86virt.isa.registers import EAX, EBP, EBX, ECX, EDX, EFLAGS_IOPL, EFLAGS_V
 from x86virt.isa.vmx import REGION_FIELDS, SLOT
 from x86virt.profile import load_profile
 from x86virt.vmm import layout
+from x86virt.vmm.hardware.layout import VMCS_REGION
 from x86virt.vmm.hardware.vtx_segments import VIRTUAL_8086_RIGHTS, can_be_virtual_8086
 from x86virt.vmm.options import HARDWARE_PATHS, NESTED_PATHS
 from x86virt.vmm.prices import PathPrices
+from x86virt.vmm.region import region_address
 from x86virt.vmm.state import SegmentState
 from x86virt.vmm.witness_hardware import (
     HOST_STACK,
@@ -84,7 +86,7 @@ class Made:
 
     def put(self, key: str, value: int) -> None:
         """Let a field of the VMCS have a value."""
-        place = self.vm.control.region + REGION_FIELDS + 8 * SLOT[key]
+        place = region_address(VMCS_REGION) + REGION_FIELDS + 8 * SLOT[key]
         self.vm.processor.write_physical(place, (value & M32).to_bytes(8, "little"))
 
     def exits(self, reason: str, registers: dict[int, int] | None = None, **fields: int) -> Counter:
