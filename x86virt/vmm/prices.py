@@ -10,10 +10,16 @@ import json
 import os
 import pathlib
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..core.jit import cache_folder
+from ..isa.events import EVENT_ID, EVENTS
 from ..profile import Profile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..processor import Processor
 
 Table = dict[str, tuple[int, int]]
 HERE = pathlib.Path(__file__).resolve().parent / "witness"
@@ -30,6 +36,12 @@ def shipped() -> dict[str, Any]:
         if document["image"] == image_hash() and document["evidence"] == EVIDENCE:
             return {row["digest"]: row["paths"] for row in document["profiles"].values()}
     return {}
+
+
+def fixed_prices(processor: "Processor", paths: "Iterable[str]") -> Table:
+    """Those of some paths that the profile itself prices, by the item (vm.charge)."""
+    events = {path: EVENT_ID[f"vmm.{path}"] for path in paths}
+    return {path: (0, int(processor.cpu.price[event])) for path, event in events.items() if EVENTS[event].fixed}
 
 
 def price_table(profile: Profile) -> Table:

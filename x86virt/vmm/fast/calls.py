@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING
 
 from ...core.jit import machine_code
 from ...core.run import run as run_processor
-from ...isa.events import EVENTS
 from ...isa.vectors import PF
 from ...records import record_array
 from .. import layout
 from ..descriptor import dpl_of
 from ..exits import REASON_OF_VECTOR, Exit, GuestFault, NotDirect
 from ..guest_events import DR7_ENABLES
+from ..prices import fixed_prices
 from ..shadow_descriptors import key_of
 from ..translation import Translator
 from ..translation.common import COME_BACK, COME_BACK_DIRECTLY
@@ -158,17 +158,12 @@ class JittedExits:
         table = self.vm.prices.table
         if table is not self.prices:
             self.prices = table
-            prices = table | self.fixed_prices()
+            prices = table | fixed_prices(self.processor, PATHS)
             self.priced = all(path in prices for path in PATHS)
             if self.priced:
                 self.exits.base_price[:], self.exits.item_price[:] = zip(*(prices[path] for path in PATHS), strict=True)
                 self.exits.price[:] = self.exits.base_price + self.exits.item_price
         return self.priced
-
-    def fixed_prices(self) -> dict[str, tuple[int, int]]:
-        """Paths that the profile itself prices, by the item (vm.charge)."""
-        fixed = [(path, event) for path, event in zip(PATHS, PATH_EVENTS, strict=True) if EVENTS[event].fixed]
-        return {path: (0, int(self.processor.cpu.price[event])) for path, event in fixed}
 
     def copy_in(self) -> None:
         """What the exits depend on, from where Python keeps it."""

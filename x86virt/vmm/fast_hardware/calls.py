@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from ...core.jit import machine_code
 from ...core.run import run as run_processor
-from ...isa.events import EVENTS
 from ...isa.vectors import KIND_EXCEPTION, PF
 from ...isa.vmx import EXIT_REASONS
 from ...records import record_array
@@ -14,6 +13,7 @@ from ..exits import Exit, NotDirect, VmmError
 from ..fast.calls import DEALT_WITH, declared_actions
 from ..hardware.guest_state import CR0, CR3, CR4, GuestState
 from ..hardware.layout import EXIT_ENTRY
+from ..prices import fixed_prices
 from .loop import run_hardware_exits
 from .records import (
     ACTIONS,
@@ -105,17 +105,12 @@ class JittedHardwareExits:
         table = self.vm.prices.table
         if table is not self.prices:
             self.prices = table
-            prices = table | self.fixed_prices()
+            prices = table | fixed_prices(self.processor, PATHS)
             wanted = [path for path in PATHS if path in self.machine.strategy.paths]
             self.priced = all(path in prices for path in wanted)
             for number, path in enumerate(PATHS):
                 self.exits.base_price[number], self.exits.item_price[number] = prices.get(path, (0, 0))
         return self.priced
-
-    def fixed_prices(self) -> dict[str, tuple[int, int]]:
-        """Paths that the profile itself prices, by the item (vm.charge)."""
-        fixed = [(path, event) for path, event in zip(PATHS, PATH_EVENTS, strict=True) if EVENTS[event].fixed]
-        return {path: (0, int(self.processor.cpu.price[event])) for path, event in fixed}
 
     def copy_in(self) -> None:
         """What the exits depend on, from where Python keeps it."""

@@ -1,6 +1,6 @@
 """The VMCS for jitted handlers: VMREAD and VMWRITE at their price, and the same fields at none, for those that look first."""
 
-from ...core.charge import charge, charge_ticks
+from ...core.charge import charge
 from ...core.jit import inline, kernel
 from ...core.vmcs import note_vmcs_written, vmcs_read, vmcs_write
 from ...isa.events import (
@@ -12,6 +12,7 @@ from ...isa.events import (
     EVENT_VMX_VMWRITE,
     MODE_VMM,
 )
+from ..fast.exits import charge_items
 
 TICKS, CONTROL_TICKS, ENTRY_TICKS = range(3)
 
@@ -40,7 +41,7 @@ def peek(cpu, ram, slot):
 @kernel
 def charge_path(cpu, exits, path, items):
     """Charge a path of the VMM by its items (vm.charge)."""
-    charge_ticks(cpu, exits.event[path], items, exits.base_price[path] + items * exits.item_price[path], MODE_VMM)
+    charge_items(cpu, exits, path, items)
 
 
 @inline
