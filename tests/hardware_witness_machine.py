@@ -7,7 +7,7 @@ leaves in its record, the handlers have written to the VMCS.
 from collections import Counter
 
 import numpy as np
-from witness_machine import QUIET_TICKS, device_values
+from witness_machine import QUIET_TICKS, Compared, device_values
 
 from x86virt.core import layout as core
 from x86virt.core.entries import device_deadline, read_model_specific, read_performance
@@ -120,27 +120,17 @@ def model_specific_rows(vm: HardwareVm) -> list[tuple[int, int, int, int]]:
     return rows + [(M32, 0, 0, 0)] * (layout.N_MODEL_SPECIFIC - len(rows))
 
 
-class Entered:
+class Entered(Compared):
     """What the guest is about to be entered with, by name."""
 
     def __init__(self, vm: HardwareVm, fields: dict[str, int], general: list[int]) -> None:
         ram = vm.processor.ram
-        self.values: dict[str, object] = {name: fields[name] & M32 for name in COMPARED}
+        self.values = {name: fields[name] & M32 for name in COMPARED}
         self.values |= injected(fields)
         self.values |= {f"gpr{number}": value for number, value in enumerate(general) if number != ESP}
         self.values["cr2"] = int(vm.processor.cpu.cr2)
         self.guest = ram[layout.VMM_BYTES :].copy()
         self.regions = {name: ram[first : first + size].copy() for name, (first, size) in REGIONS.items()}
-
-    def differences(self, other: "Entered") -> list[str]:
-        """Where the two differ."""
-        rows = [
-            f"{name}: {value} / {other.values[name]}" for name, value in self.values.items() if value != other.values[name]
-        ]
-        rows += [f"guest memory at {place:#x}" for place in np.nonzero(self.guest != other.guest)[0][:4]]
-        for name, octets in self.regions.items():
-            rows += [f"{name} at {place:#x}" for place in np.nonzero(octets != other.regions[name])[0][:4]]
-        return rows
 
 
 def injected(fields: dict[str, int]) -> dict[str, int]:

@@ -57,7 +57,27 @@ def comparable(vm) -> bool:
     return quiet and not (vm.crossings.own_step or vm.descriptors.table_written)
 
 
-class Effect:
+class Compared:
+    """Values by name, guest memory, and pieces of the VMM's memory by name: what a routine or the VMM itself left."""
+
+    values: dict[str, object]
+    guest: np.ndarray
+    regions: dict[str, np.ndarray]
+
+    def differences(self, other: "Compared") -> list[str]:
+        """Where the two differ."""
+        rows = [
+            f"{name}: {value} / {other.values[name]}"
+            for name, value in self.values.items()
+            if value != other.values[name]
+        ]
+        rows += [f"guest memory at {place:#x}" for place in np.nonzero(self.guest != other.guest)[0][:4]]
+        for name, octets in self.regions.items():
+            rows += [f"{name} at {place:#x}" for place in np.nonzero(octets != other.regions[name])[0][:4]]
+        return rows
+
+
+class Effect(Compared):
     """What an exit left behind, by name."""
 
     def __init__(self, vm, frame: Frame, general) -> None:
@@ -74,18 +94,6 @@ class Effect:
         self.guest = ram[layout.VMM_BYTES :].copy()
         regions = {"idt": (layout.IDT, 2048), "gdt": (layout.GDT, 65536), "shadow": (layout.SHADOW, 192 * PAGE)}
         self.regions = {name: ram[first : first + size].copy() for name, (first, size) in regions.items()}
-
-    def differences(self, other: "Effect") -> list[str]:
-        """Where the two differ."""
-        rows = [
-            f"{name}: {value} / {other.values[name]}"
-            for name, value in self.values.items()
-            if value != other.values[name]
-        ]
-        rows += [f"guest memory at {place:#x}" for place in np.nonzero(self.guest != other.guest)[0][:4]]
-        for name, octets in self.regions.items():
-            rows += [f"{name} at {place:#x}" for place in np.nonzero(octets != other.regions[name])[0][:4]]
-        return rows
 
 
 def image_effect(witness: Witness, ending: str) -> Effect:
