@@ -6,7 +6,6 @@ leaves in its record, the handlers have written to the VMCS.
 
 from collections import Counter
 
-import numpy as np
 from witness_machine import QUIET_TICKS, Compared, device_values
 
 from x86virt.core import layout as core
