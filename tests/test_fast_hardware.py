@@ -16,13 +16,14 @@ from x86virt.api import make_setup
 from x86virt.guests import find_guest
 from x86virt.vmm import Strategy
 
-TECHNIQUES = ("vtx-ept", "vtx-shadow")
+TECHNIQUES = ("vtx-ept", "vtx-shadow", "svm-npt", "svm-shadow")
 GUESTS = {
     "alu": "2", "callret": "20", "clock": "10", "cr3switch": "10", "divzero": "30", "exits": "5", "hello": "1", "hello_pse": "1",
     "irq": "2", "pgfault": "20", "portio": "30", "ptemod": "20", "stealth": "1", "syscall": "30", "tasks": "3", "truefault": "30",
 }  # fmt: skip
 VARIANTS = (
     "vtx-ept,p2m=contiguous", "vtx-ept,large_pages=off,vpid=off", "vtx-ept,state=eager", "vtx-ept,cluster=4",
+    "svm-npt,p2m=contiguous", "svm-npt,vpid=off", "svm-npt,nested_size=128K", "svm-npt,state=eager",
     "vtx-shadow,shadow=trace", "vtx-shadow,shadow=out-of-sync", "vtx-shadow,state=eager",
 )  # fmt: skip
 
@@ -104,7 +105,7 @@ def left_to_python(machine: Machine) -> tuple[int, int]:
 
 @pytest.mark.parametrize(
     ("guest", "technique"),
-    [("portio", "vtx-ept"), ("portio", "vtx-shadow"), ("cr3switch", "vtx-shadow"), ("ptemod", "vtx-shadow")],
+    [*(("portio", technique) for technique in TECHNIQUES), ("cr3switch", "vtx-shadow"), ("ptemod", "vtx-shadow")],
 )
 def test_the_common_exits_do_not_return_to_python(guest: str, technique: str) -> None:
     """In steady state: the number of exits that Python sees does not grow with the iterations."""
@@ -120,7 +121,7 @@ def touching(memory: int) -> Kernel:
     return Kernel([Step(b"\x0f\xa2" + loop)], cr4=0x10, words=directory)
 
 
-@pytest.mark.parametrize("technique", ["vtx-ept", "vtx-ept,large_pages=off,p2m=contiguous"])
+@pytest.mark.parametrize("technique", ["vtx-ept", "vtx-ept,large_pages=off,p2m=contiguous", "svm-npt"])
 def test_nested_fills_do_not_return_to_python(technique: str) -> None:
     """A thousand pages more that are touched for the first time, and not one exit more that Python sees."""
     seen = []

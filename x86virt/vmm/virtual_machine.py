@@ -276,6 +276,10 @@ class VirtualMachine(ABC):
         """The interpreter is about to take the state of the virtual processor: what it uses directly is the guest's."""
         return
 
+    def load_pointers(self, cr3: int) -> None:
+        """Load what PAE paging loads with CR3. Raises GuestFault with all as before."""
+        self.shadow.load_pointers(cr3)
+
     def pointers(self) -> np.ndarray:
         """The four page-directory-pointer entries that PAE paging has loaded."""
         return self.shadow.pointers

@@ -29,6 +29,7 @@ from .records import (
     RESUME,
     STEPPED,
 )
+from .svm_loop import run_svm_exits
 
 if TYPE_CHECKING:
     from ...machine import Machine
@@ -36,10 +37,11 @@ if TYPE_CHECKING:
 
 NAMES = {reason.number: reason.name for reason in EXIT_REASONS}
 RIP, FLAGS, INTERRUPTIBILITY, CODE_BASE = "guest_rip", "guest_rflags", "guest_interruptibility_state", "guest_cs_base"
+DR7 = "guest_dr7"
 
 
 class JittedHardwareExits:
-    """The jitted exits of one virtual machine under VT-x. Set `wanted` to False to have Python handle all of them."""
+    """The jitted exits of one virtual machine under VT-x or SVM. Set `wanted` to False to have Python handle all of them."""
 
     def __init__(self, machine: "Machine", vm: "HardwareVm") -> None:
         self.machine, self.vm, self.processor = machine, vm, machine.processor
@@ -48,7 +50,8 @@ class JittedHardwareExits:
         self.shared = record_array(HARDWARE_EXITS)
         self.exits = self.shared[0]
         declared = declared_actions(type(machine.strategy))
-        self.declares = bool(declared) and vm.control.extension == "vtx"
+        self.declares = bool(declared)
+        self.run_exits = run_hardware_exits if vm.control.extension == "vtx" else run_svm_exits
         for number, name in NAMES.items():
             self.exits.actions[number] = ACTIONS.index(declared.get(name, ""))
         self.exits.event[:] = PATH_EVENTS
@@ -84,14 +87,14 @@ class JittedHardwareExits:
             self.code = machine_code(run_processor, *processors, 0)
         shadow = self.vm.shadow
         own = self.shared, shadow.links, shadow.controls, self.vm.boards, self.vm.devices.apics
-        return run_hardware_exits(*processors, *own, self.code)
+        return self.run_exits(*processors, *own, self.code)
 
     def usable(self) -> bool:
         """Whether nothing is on that the jitted exits know nothing of: a recorder, stops, checks, another form of guest."""
         vm, cpu = self.vm, self.processor.cpu
         if not self.declares or not self.wanted or vm.recorder is not None or self.processor.checks_isolation:
             return False
-        if vm.is_interpreted or vm.vcpu.halted or vm.vcpu.eager or vm.cluster or not vm.control.launched:
+        if vm.is_interpreted or vm.vcpu.halted or vm.vcpu.eager or vm.cluster or not vm.control.enters_plainly:
             return False
         if cpu.stop_count or cpu.stop_deliveries or cpu.watch or not vm.holds_plainly or vm.completes:
             return False
@@ -131,7 +134,7 @@ class JittedHardwareExits:
         exits.has_vpid = int(self.vm.control.vpid != 0)
         exits.mask_cr0, exits.mask_cr4 = state.held.cr0_mask, state.held.cr4_mask
         exits.own_cr0, exits.own_cr3, exits.own_cr4 = state.own[CR0], state.own[CR3], state.own[CR4]
-        exits.root, exits.root_cr4, exits.switched = state.root, state.root_cr4, 0
+        exits.root, exits.switched = state.root, 0
 
     def take_guest_state(self, state: GuestState) -> None:
         """The guest's address space, or what stands for it, is another."""
@@ -197,6 +200,9 @@ class JittedHardwareExits:
             vcpu.fields[FLAGS] = int(exits.rflags)
         if knows == STEPPED:
             vcpu.fields[INTERRUPTIBILITY] = int(exits.blocking)
-            if not exits.written:
-                changed = {CR3: exits.loads_cr3, RIP: 1, INTERRUPTIBILITY: exits.blocking_ended}
-                vcpu.changed.update((key, None) for key, is_so in changed.items() if is_so)
+        if exits.knows_dr7:
+            vcpu.fields[DR7] = int(exits.dr7)
+        if not exits.written:
+            ended, moved = exits.blocking_ended, knows == STEPPED
+            changed = {CR3: exits.loads_cr3, RIP: moved, INTERRUPTIBILITY: ended, FLAGS: exits.drops_flag}
+            vcpu.changed.update((key, None) for key, is_so in changed.items() if is_so)

@@ -225,6 +225,8 @@ def handle(cpu, ram, exits, links, control, board, apics):
     exits.blocking_ended = 0
     exits.written = 0
     exits.loads_cr3 = 0
+    exits.knows_dr7 = 0
+    exits.drops_flag = 0
     read(cpu, ram, VMCS_EXIT_REASON)
     if action == FILL_NESTED:
         fill_nested(cpu, ram, exits)

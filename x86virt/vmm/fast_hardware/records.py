@@ -51,19 +51,20 @@ HARDWARE_EXITS = np.dtype(
         ("own_cr3", "i8"),
         ("own_cr4", "i8"),
         ("root", "i8"),
-        ("root_cr4", "i8"),
         ("switched", "i8"),
         # the exit at hand
         ("error", "i8"),
         ("gla", "i8"),
         ("outcome", "i8"),  # of a fill
         ("cs_base", "i8"),
+        ("dr7", "i8"),
+        ("knows_dr7", "i8"),
+        ("drops_flag", "i8"),  # 1: RF was cleared in `rflags`
         ("loads_cr3", "i8"),  # 1: MOV to CR3 was performed, of `cr3`, where CR0 and CR4 were these
         ("cr0", "i8"),
         ("cr3", "i8"),
         ("cr4", "i8"),
         ("reason", "i8"),
-        ("qualification", "i8"),
         ("knows", "i8"),
         ("rip", "i8"),
         ("rflags", "i8"),

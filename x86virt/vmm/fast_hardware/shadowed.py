@@ -16,6 +16,7 @@ from ...isa.vmx import (
     VMCS_GUEST_CR0,
     VMCS_GUEST_CR3,
     VMCS_GUEST_CR4,
+    VMCS_GUEST_DR7,
     VMCS_GUEST_RFLAGS,
     VMCS_GUEST_RIP,
     VMCS_QUALIFICATION,
@@ -47,6 +48,7 @@ M32 = 0xFFFFFFFF
 MAX_INSTRUCTION = 15  # bytes
 PAGE_FAULT = INTERRUPTION_VALID | INTERRUPTION_ERROR_CODE | TYPE_HARDWARE_EXCEPTION << TYPE_SHIFT | PF
 CODE_BASE = VMCS_GUEST_BASES + 1
+BREAKPOINTS = 0xFF  # of DR7, those that are enabled
 LOAD_OF_CR3, ACCESS_MASK, REGISTER_SHIFT = 3, 0x3F, 8  # of the qualification: MOV to CR3; the register
 
 
@@ -72,11 +74,10 @@ def charge_work(cpu, exits, control):
 
 @kernel
 def is_plain_page_fault(cpu, ram):
-    """Whether an exception is a page fault of an instruction, with RF not in the way."""
+    """Whether an exception is a page fault of an instruction, not of an event's delivery."""
     if peek(cpu, ram, VMCS_EXIT_INTERRUPTION) & (PAGE_FAULT | 0x7FF) != PAGE_FAULT:
         return False
-    delivers = peek(cpu, ram, VMCS_VECTORING) & INTERRUPTION_VALID != 0
-    return not delivers and peek(cpu, ram, VMCS_GUEST_RFLAGS) & EFLAGS_RF == 0
+    return peek(cpu, ram, VMCS_VECTORING) & INTERRUPTION_VALID == 0
 
 
 @kernel
@@ -102,7 +103,20 @@ def fill_shadow(cpu, ram, exits, links, control):
     if (exits.gla - exits.cs_base - exits.rip) & M32 < MAX_INSTRUCTION:
         exits.rflags = read(cpu, ram, VMCS_GUEST_RFLAGS)
         exits.knows = KNOWS_PLACE_AND_FLAGS
+        drop_resume_flag(cpu, ram, exits)
     return DONE
+
+
+@kernel
+def drop_resume_flag(cpu, ram, exits):
+    """RF is not the guest's, unless breakpoints are set (HardwareVm.drop_resume_flag)."""
+    if exits.rflags & EFLAGS_RF == 0:
+        return
+    exits.dr7 = read(cpu, ram, VMCS_GUEST_DR7)
+    exits.knows_dr7 = 1
+    if exits.dr7 & BREAKPOINTS == 0:
+        exits.rflags &= ~EFLAGS_RF
+        exits.drops_flag = 1
 
 
 # -- instructions -------------------------------------------------------------------------------------------------------
@@ -171,7 +185,7 @@ def settle(cpu, ram, exits, control):
     """Let the VMCS hold what the processor is to walk (ShadowMemory.before_entry, GuestState.settle)."""
     control.flush = FLUSH_NOTHING
     control.flush_count = 0
-    if exits.loads_cr3 == 0 and control.cr3 == exits.root:
+    if exits.loads_cr3 == 0 and exits.drops_flag == 0 and control.cr3 == exits.root:
         return
     if exits.loads_cr3 == 1:
         exits.own_cr3 = exits.cr3

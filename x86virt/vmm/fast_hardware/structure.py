@@ -3,7 +3,15 @@
 from ...core.charge import charge, charge_ticks
 from ...core.jit import inline, kernel
 from ...core.vmcs import note_vmcs_written, vmcs_read, vmcs_write
-from ...isa.events import EVENT_VMX_ENTRY, EVENT_VMX_VMREAD, EVENT_VMX_VMWRITE, MODE_VMM
+from ...isa.events import (
+    EVENT_SVM_VMCB_READ,
+    EVENT_SVM_VMCB_WRITE,
+    EVENT_SVM_VMRUN,
+    EVENT_VMX_ENTRY,
+    EVENT_VMX_VMREAD,
+    EVENT_VMX_VMWRITE,
+    MODE_VMM,
+)
 
 TICKS, CONTROL_TICKS, ENTRY_TICKS = range(3)
 
@@ -37,8 +45,15 @@ def charge_path(cpu, exits, path, items):
 
 @inline
 def control_ticks(cpu):
-    """The ticks of all VMREADs and VMWRITEs so far."""
-    return cpu.ledger_ticks[EVENT_VMX_VMREAD, MODE_VMM] + cpu.ledger_ticks[EVENT_VMX_VMWRITE, MODE_VMM]
+    """The ticks of all accesses to the control structure so far, VMCS or VMCB."""
+    ticks = cpu.ledger_ticks[EVENT_VMX_VMREAD, MODE_VMM] + cpu.ledger_ticks[EVENT_VMX_VMWRITE, MODE_VMM]
+    return ticks + cpu.ledger_ticks[EVENT_SVM_VMCB_READ, MODE_VMM] + cpu.ledger_ticks[EVENT_SVM_VMCB_WRITE, MODE_VMM]
+
+
+@inline
+def entry_ticks(cpu):
+    """The ticks of all entries so far."""
+    return cpu.ledger_ticks[EVENT_VMX_ENTRY, MODE_VMM] + cpu.ledger_ticks[EVENT_SVM_VMRUN, MODE_VMM]
 
 
 @inline
@@ -46,7 +61,7 @@ def begin_account(cpu, exits):
     """An exit has come."""
     exits.begun[TICKS] = cpu.ticks
     exits.begun[CONTROL_TICKS] = control_ticks(cpu)
-    exits.begun[ENTRY_TICKS] = cpu.ledger_ticks[EVENT_VMX_ENTRY, MODE_VMM]
+    exits.begun[ENTRY_TICKS] = entry_ticks(cpu)
 
 
 @kernel
@@ -54,7 +69,7 @@ def end_account(cpu, exits):
     """What it has taken so far."""
     exits.spent[TICKS] = cpu.ticks - exits.begun[TICKS]
     exits.spent[CONTROL_TICKS] = control_ticks(cpu) - exits.begun[CONTROL_TICKS]
-    exits.spent[ENTRY_TICKS] = cpu.ledger_ticks[EVENT_VMX_ENTRY, MODE_VMM] - exits.begun[ENTRY_TICKS]
+    exits.spent[ENTRY_TICKS] = entry_ticks(cpu) - exits.begun[ENTRY_TICKS]
 
 
 @kernel

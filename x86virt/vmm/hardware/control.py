@@ -157,6 +157,11 @@ class GuestControl(ABC):
         Controls may be set before and after. `host_entry`: the linear address at which the VMM goes on behind an exit.
         """
 
+    @property
+    def enters_plainly(self) -> bool:
+        """Whether the next entry is VMRESUME, or VMRUN, and nothing else."""
+        return self.launched
+
     @abstractmethod
     def enter(self) -> int:
         """Enter the guest: an outcome of core/layout.py. `processor.run` then runs it (or, if its event's delivery exited,

@@ -23,8 +23,8 @@ SAVED_OF_CROSSINGS, MADE_OF_CROSSINGS = {"own_step"}, {"vm"}
 SAVED_OF_INTERRUPTS, MADE_OF_INTERRUPTS = {"waits", "window_asked"}, {"vm"}
 SAVED_OF_SEGMENTS: set[str] = set()
 MADE_OF_SEGMENTS = {"vm"}
-SAVED_OF_GUEST_STATE = {"own", "pending", "held", "root", "root_cr4", "unsettled", "most_targets", "targets"}
-MADE_OF_GUEST_STATE = {"control", "note_form", "tables"}
+SAVED_OF_GUEST_STATE = {"own", "pending", "_held", "root", "root_cr4", "unsettled", "most_targets", "targets"}
+MADE_OF_GUEST_STATE = {"control", "hidden", "masks", "note_form", "tables"}
 
 
 def own_state(vm: "HardwareVm") -> dict[str, Any]:

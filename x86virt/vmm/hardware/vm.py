@@ -193,6 +193,11 @@ class HardwareVm(VirtualMachine):
         if self.nested is not None:
             self.vcpu.prepare_walk()
 
+    def load_pointers(self, cr3: int) -> None:
+        """Load what PAE paging loads with CR3, where the processor has it for a guest."""
+        super().load_pointers(cr3)
+        self.vcpu.set_pointers(self.shadow.pointers.tolist())
+
     def pointers(self) -> np.ndarray:
         """The four page-directory-pointer entries that PAE paging has loaded."""
         uses = self.vcpu.cr0 & CR0_PG and self.vcpu.cr4 & CR4_PAE
