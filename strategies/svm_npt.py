@@ -30,6 +30,7 @@ class SvmNpt(SvmVmm):
     memory = "nested"
     options = (*hardware_options(), *nested_options())
     paths: ClassVar = (*SvmVmm.paths, *NESTED_PATHS)
+    jitted: ClassVar = {**SvmVmm.jitted, "ept_violation": "fill_nested"}
 
     def set_controls(self, vm: HardwareVm) -> None:
         """What makes the guest exit: what SVM always needs, and what the nested tables lack."""

@@ -36,13 +36,6 @@ class SvmShadow(SvmVmm):
     INTERCEPTS = (*SvmVmm.INTERCEPTS, "CR3_READ", "CR3_WRITE", "INVLPG")
     EXCEPTIONS = SvmVmm.EXCEPTIONS | 1 << PAGE_FAULT
 
-    def on_exception_or_nmi(self, vm: HardwareVm, exit: Exit) -> None:
-        """A page fault: the shadow is filled; if the guest's own tables refuse the access, the fault is the guest's."""
-        if exit.vector == PAGE_FAULT:
-            vm.shadow_fault(exit)
-        else:
-            super().on_exception_or_nmi(vm, exit)
-
     def on_invlpg(self, vm: HardwareVm, exit: Exit) -> None:
         """INVLPG: the shadow forgets what it has for the page, whose address the instruction's operand says."""
         vm.charge("exit_invlpg", 1)

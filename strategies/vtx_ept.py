@@ -36,6 +36,7 @@ class VtxEpt(HardwareVmm):
     memory = "nested"
     options = (*hardware_options(), *nested_options(), TARGETS)
     paths: ClassVar = (*HardwareVmm.paths, *NESTED_PATHS)
+    jitted: ClassVar = {**HardwareVmm.jitted, "ept_violation": "fill_nested"}
 
     def set_controls(self, vm: HardwareVm) -> None:
         """What makes the guest exit."""

@@ -5,7 +5,8 @@ is left: no truncated segments, no shadow descriptor tables, no instruction that
 knows nothing yet. There is one set of page tables, which the processor walks whoever runs, so that the VMM shows it tables of
 its own making, the shadow, as the software techniques do. All that changes the guest's address space must come to the VMM:
 
-* the exception bitmap has #PF: a page fault is the shadow's, which lacks an entry, or the guest's own, and is injected;
+* the exception bitmap has #PF: a page fault is the shadow's, which lacks an entry, or the guest's own, and is injected
+  (`HardwareVmm.on_exception_or_nmi`);
 * CR3-load and CR3-store exiting: the processor's CR3 is the shadow's root;
 * INVLPG exiting: a TLB is what the shadow is to the guest, and the VMM has to invalidate it;
 * CR0.PG, CR0.WP, CR4.PSE, CR4.PAE and CR4.PGE are the VMM's by the guest/host masks: they say how the guest's tables are read.
@@ -38,6 +39,12 @@ class VtxShadow(HardwareVmm):
     memory = "shadow"
     options = (*hardware_options(), *hardware_shadow_options())
     paths: ClassVar = (*HardwareVmm.paths, *SHADOW_PATHS)
+    jitted: ClassVar = {
+        **HardwareVmm.jitted,
+        "exception_or_nmi": "fill_shadow",
+        "invlpg": "invalidate",
+        "cr_access": "load_cr3",
+    }
 
     def set_controls(self, vm: HardwareVm) -> None:
         """What makes the guest exit; CR3 and the bits of CR0 and CR4 are seen to wherever memory is shadowed."""
@@ -49,13 +56,6 @@ class VtxShadow(HardwareVmm):
             vm.control.set_control("descriptor-table exiting")
         if self.option("vpid"):
             vm.control.set_space(NUMBER_OF_GUEST)
-
-    def on_exception_or_nmi(self, vm: HardwareVm, exit: Exit) -> None:
-        """A page fault: the shadow is filled; if the guest's own tables refuse the access, the fault is the guest's."""
-        if exit.vector == PAGE_FAULT:
-            vm.shadow_fault(exit)
-        else:
-            super().on_exception_or_nmi(vm, exit)
 
     def on_invlpg(self, vm: HardwareVm, exit: Exit) -> None:
         """INVLPG: the shadow forgets what it has for the page."""

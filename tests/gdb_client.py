@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from debian_packages import REQUIRED
+from profile_for import profile_for
 
 from x86virt.api import make_setup
 from x86virt.gdb.framing import Connection
@@ -28,7 +29,7 @@ needs_gdb = pytest.mark.skipif(shutil.which("gdb") is None and not REQUIRED, rea
 
 def machine_of(guest: str, strategy: str = "native", command_line: str = "iterations=1") -> Machine:
     """A machine before its guest's first instruction."""
-    machine = make_setup(strategy, memory_bytes=8 << 20 if guest == "pgfault" else MEMORY_BYTES).machine()
+    machine = make_setup(strategy, profile_for(strategy), memory_bytes=8 << 20 if guest == "pgfault" else MEMORY_BYTES).machine()
     machine.load(find_guest(guest), command_line)
     return machine
 

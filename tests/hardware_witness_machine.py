@@ -28,7 +28,7 @@ from x86virt.vmm import HardwareVm, layout
 from x86virt.vmm.hardware.layout import EXIT_ENTRY
 from x86virt.vmm.nested.entries import EPT_FETCH, EPT_READ, EPT_WRITE, EPT_WRITE_BACK
 from x86virt.vmm.registry import find_strategy
-from x86virt.vmm.witness_hardware import REASON, ExitWitness
+from x86virt.vmm.witness_hardware import HOST_STACK, REASON, ExitWitness
 from x86virt.vmm.witness_run import MEMORY_BYTES, Measured, device_record, symbols
 
 PAGE = 4096
@@ -42,6 +42,7 @@ SYSENTER = {
     MSR_SYSENTER_EIP: "guest_ia32_sysenter_eip",
 }  # fmt: skip
 STORED = (0x277, 0x1A0, 0x2FF, 0x250)  # registers that only store: PAT, MISC_ENABLE, MTRRs
+UNWRITTEN = ("guest_rip", "guest_rflags", "guest_interruptibility_state")  # until a guest that waits is entered again
 REGIONS = {"tables": (layout.SHADOW, layout.SHADOW_PAGES * PAGE)}
 M32 = 0xFFFFFFFF
 
@@ -152,12 +153,16 @@ def injected(fields: dict[str, int]) -> dict[str, int]:
     return dict(zip(INJECTED, (information, error, length), strict=True))
 
 
-def image_entered(witness: RealExit) -> Entered:
+def image_entered(witness: RealExit, measured: Measured) -> Entered:
     """What the image left."""
     vm = witness.vm
+    general = [int(value) for value in witness.cpu.gpr[:8]]
+    if measured.ending == "idle":  # they stay in the frame
+        place = HOST_STACK - layout.VMM_BASE
+        general = [int(value) for value in vm.processor.ram[place - 32 : place].view("<u4")[::-1]]
     octets = vm.processor.ram[layout.EXIT_RECORD : layout.EXIT_RECORD + layout.EXIT.itemsize]
     record = octets.copy().view(layout.EXIT)[0]
-    entered = Entered(vm, {name: int(record[name]) for name in FIELDS}, [int(value) for value in witness.cpu.gpr[:8]])
+    entered = Entered(vm, {name: int(record[name]) for name in FIELDS}, general)
     device = vm.processor.ram[layout.DEVICES : layout.DEVICES + layout.DEVICE.itemsize]
     entered.values |= device_values(device.copy().view(layout.DEVICE)[0])
     rows = {int(number): int(low) for number, low, _, _ in record["model_specific"]}
@@ -169,6 +174,7 @@ def python_entered(vm: HardwareVm, console: int) -> Entered:
     """What the handlers left."""
     stored = vm.control.stored
     fields = {name: stored(name) for name in FIELDS}
+    fields |= {name: vm.vcpu.field(name) for name in UNWRITTEN if vm.vcpu.halted}
     entered = Entered(vm, fields, [int(value) for value in vm.processor.cpu.gpr[:8]])
     device = device_record(vm)
     text = vm.boards[0]["console"][console : int(vm.boards[0]["console_length"])]
@@ -213,7 +219,7 @@ def compare_exit(machine: Machine, seen: Counter) -> list[str]:
         return []
     witness = RealExit(vm)
     measured = witness.run(symbols()["vm_exit"])
-    mine = None if measured.ending != "exit_dispatch" else image_entered(witness)
+    mine = image_entered(witness, measured) if measured.ending in ("exit_dispatch", "idle") else None
     witness.restore()
     console = int(vm.boards[0]["console_length"])
     entered: list[Entered] = []
@@ -225,14 +231,15 @@ def compare_exit(machine: Machine, seen: Counter) -> list[str]:
     rows: list[str] = []
     if mine is None:
         seen[f"{measured.ending}: {exit.reason}"] += 1
-    elif not entered:
-        rows.append(f"{what}: the handlers did not enter the guest")
+    elif bool(entered) == (measured.ending == "idle"):
+        rows.append(f"{what}: {measured.ending}, and the handlers entered the guest {len(entered)} times")
     else:
+        theirs = entered[0] if entered else python_entered(vm, console)
         seen.update(dict.fromkeys((name for name, _ in measured.ticks), 1))
         seen[f"reason {exit.reason}"] += 1
         if changes_tables(vm, measured):
             mine.regions.clear()
-        rows = [f"{what}: {row}" for row in mine.differences(entered[0])]
+        rows = [f"{what}: {row}" for row in mine.differences(theirs)]
     if entered:
         vm.enter()
     return rows

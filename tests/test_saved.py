@@ -34,6 +34,7 @@ from x86virt.saved import (
     saved_fields,
 )
 from x86virt.vmm import saved_interpreter, saved_state
+from x86virt.vmm.hardware import saving
 
 MEMORY = 8 << 20
 NAMES = list(guests())
@@ -138,6 +139,17 @@ def test_every_attribute_of_the_vmm_is_saved_or_made_again() -> None:
         known = getattr(saved_state, f"SAVED_OF_{kind}") | getattr(saved_state, f"MADE_OF_{kind}")
         assert set(vars(thing)) == known, kind
     assert set(vars(vm.interpreter)) - {"_shared", "_returned", "_debugger"} == saved_interpreter.SAVED | saved_interpreter.MADE
+
+
+@pytest.mark.parametrize("name", ["vtx-ept", "vtx-shadow", "svm-npt", "svm-shadow"])
+def test_every_attribute_of_a_vmm_on_hardware_is_saved_or_made_again(name: str) -> None:
+    vm = loaded("hello", name).vm
+    parts = {"VM": vm, "VCPU": vm.vcpu, "CROSSINGS": vm.crossings, "INTERRUPTS": vm.interrupts, "SEGMENTS": vm.segments}
+    for kind, thing in (parts | {"GUEST_STATE": vm.guest_state}).items():
+        known = getattr(saving, f"SAVED_OF_{kind}") | getattr(saving, f"MADE_OF_{kind}")
+        assert set(vars(thing)) <= known, kind
+    for kind, thing in {"DEVICES": vm.devices, "SHADOW": vm.shadow}.items():
+        assert set(vars(thing)) == getattr(saved_state, f"SAVED_OF_{kind}") | getattr(saved_state, f"MADE_OF_{kind}"), kind
 
 
 # -- strategies with a state of their own -----------------------------------------------------------------------------

@@ -17,8 +17,8 @@ from x86virt.vmm import SoftwareVmm, VmmError, shadow_options, translation_optio
 GUIDE = pathlib.Path(__file__).resolve().parent.parent / "strategies" / "README.md"
 TEXT = GUIDE.read_text(encoding="utf-8")
 LISTINGS = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", TEXT, re.DOTALL)
-GROWING = LISTINGS[:5]  # from nothing to a VMM; the last listing builds on the toolkit's base
-COMMAND = re.compile(r"\$ x86virt run (\w+) --strategy mine\.py:Mine\noutcome  (.*)")
+GROWING = LISTINGS[:5]  # from nothing to a VMM; the last two build on the toolkit's bases
+COMMAND = re.compile(r"\$ x86virt run (\w+) --strategy mine\.py:Mine(?: -p (\w+))?\noutcome  (.*)")
 MEMORY = 8 << 20
 MAX_CYCLES = 2_000_000_000
 
@@ -30,9 +30,9 @@ def load(listing: str, folder: pathlib.Path) -> type[Strategy]:
     return find_strategy(f"{path}:Mine")
 
 
-def run(mine: Strategy, guest: str) -> RunResult:
+def run(mine: Strategy, guest: str, profile: str = "") -> RunResult:
     """A guest under a strategy."""
-    machine = Machine(mine, load_profile("p4_prescott"), MEMORY)
+    machine = Machine(mine, load_profile(profile or "p4_prescott"), MEMORY)
     machine.load(find_guest(guest), "iterations=5")
     return machine.run(MAX_CYCLES)
 
@@ -48,8 +48,8 @@ def test_listing_does_what_the_guide_prints(number: int, tmp_path: pathlib.Path)
     commands = COMMAND.findall(printed)
     assert len(commands) * 2 == len(printed.strip().splitlines())
     mine = load(listing, tmp_path)
-    for guest, outcome in commands:
-        result = run(mine(), guest)
+    for guest, profile, outcome in commands:
+        result = run(mine(), guest, profile)
         assert result.outcome == outcome
         assert "\n" not in outcome
         if outcome == "halted":
@@ -58,7 +58,7 @@ def test_listing_does_what_the_guide_prints(number: int, tmp_path: pathlib.Path)
 
 
 def test_guide_grows_step_by_step_to_forty_lines() -> None:
-    assert TEXT.count("```python") == len(LISTINGS) == len(GROWING) + 1
+    assert TEXT.count("```python") == len(LISTINGS) == len(GROWING) + 2
     sizes = [len(code_lines(listing)) for listing, _ in GROWING]
     assert sizes == sorted(sizes)
     assert sizes[0] < 8

@@ -314,7 +314,7 @@ def test_the_command_as_a_table(capsys):
     answer = Answer(capsys, "validate", "--id", "aa06.vt.*", "--id", "bhargava08.refs")
     assert answer.status == 0
     assert "2,409" in answer.out
-    assert "nested paging" in answer.out
+    assert "long mode" in answer.out
     assert "n = 0 scored rows" in answer.out
 
 

@@ -29,9 +29,9 @@ from .start.enter import enter
 from .start.mp_table import mp_tables
 from .vmm import layout as vmm_layout
 from .vmm.exits import IsolationViolation, Unsupported, VmmError
-from .vmm.fast.calls import DEALT_WITH, JittedExits
+from .vmm.fast.calls import DEALT_WITH
 from .vmm.interpreter_processor import spare_bytes
-from .vmm.kinds import make_vm
+from .vmm.kinds import jitted_exits, make_vm
 from .vmm.probe import Divergence, Probe
 from .vmm.reflect import TripleFault
 from .vmm.strategy import Strategy
@@ -117,7 +117,7 @@ class Machine:
         self.retired_limit = core.NEVER
         self.vm = make_vm(self) if strategy.needs_vmm else None
         self.probe = Probe(self) if isinstance(self.vm, SoftwareVm) else None
-        self.exits_in_code = JittedExits(self, self.vm) if isinstance(self.vm, SoftwareVm) else None
+        self.exits_in_code = jitted_exits(self, self.vm)
         self.regions: list[Region] = []
         self.outcome: str | None = None
         self.dialogue = Dialogue(self)
@@ -284,7 +284,8 @@ class Machine:
         except IsolationViolation as error:
             self.stop(f"isolation: {error}")
         except Unsupported as error:
-            self.stop(f"unsupported: {error} (at eip {self.trapped_at():#x})")
+            began = int(self.processor.cpu.retired) > 0  # else the machine itself is refused, not an instruction
+            self.stop(f"unsupported: {error}" + (f" (at eip {self.trapped_at():#x})" if began else ""))
         except VmmError as error:
             self.stop(f"unsupported: {error}")
 
@@ -328,15 +329,7 @@ class Machine:
 
     def bytes_at(self, gla: int, count: int) -> bytes:
         """Bytes at a linear address as the processor translates it now, without any effect; fewer at a hole."""
-        if self.vm is not None and self.vm.is_interpreted:
-            return self.vm.interpreter.bytes_at(gla, count)
-        octets = bytearray()
-        for place in range(count):
-            physical = self.processor.look_up((gla + place) & 0xFFFFFFFF)
-            if physical is None:
-                break
-            octets += self.processor.read_physical(physical, 1)
-        return bytes(octets)
+        return self.processor.bytes_at(gla, count) if self.vm is None else self.vm.bytes_at(gla, count)
 
     def on_board(self) -> None:
         """Devices asked for attention: a disk's data, text for the host, a look at the time set for it, the guest's end."""

@@ -466,6 +466,16 @@ class Processor:
         physical = int(look_up(self.state, self.memory, gla))
         return None if physical < 0 else physical
 
+    def bytes_at(self, gla: int, count: int) -> bytes:
+        """Bytes at a linear address as translated now, without any effect; fewer at a hole."""
+        octets = bytearray()
+        for place in range(count):
+            physical = self.look_up((gla + place) & 0xFFFFFFFF)
+            if physical is None:
+                break
+            octets += self.read_physical(physical, 1)
+        return bytes(octets)
+
     def refresh_map(self) -> None:
         """Take notice of a changed map of memory."""
         refresh_memory_map(self.state)

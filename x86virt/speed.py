@@ -31,11 +31,13 @@ if TYPE_CHECKING:
     from .machine import Machine, RunResult
     from .profile import Profile
     from .start.boot import Bootable
+    from .vmm import Strategy
 
 REPEATS = 3
 SHORTEST, GOAL = 0.4, 1.0  # seconds of a measured run
 CPUID_SEP = 1 << 11
 NATIVE = "native"
+SOFTWARE = ("trap_and_emulate", "binary_translation")
 EXITS = "exits"
 
 
@@ -44,7 +46,7 @@ class Loop:
     """One measured loop: a guest, the iterations to begin with, what one event is, whether SYSENTER is there.
 
     An event is an iteration, or where `counted` names events of the ledger each of these, or each VM exit for `exits`.
-    With `processor` the loop is one for techniques of that kind alone.
+    With `processors` the loop is one for techniques of these kinds alone, with `memory` for those that keep memory so.
     """
 
     name: str
@@ -53,7 +55,12 @@ class Loop:
     event: str
     has_sysenter: bool = True
     counted: tuple[str, ...] = ()
-    processor: str = ""
+    processors: tuple[str, ...] = ()
+    memory: str = ""
+
+    def suits(self, strategy: "type[Strategy]") -> bool:
+        """Whether it says something of a technique."""
+        return (not self.processors or strategy.processor in self.processors) and self.memory in ("", strategy.memory)
 
 
 @dataclass(frozen=True)
@@ -80,10 +87,11 @@ VMM_LOOPS = (
     Loop("syscall", "syscall", 100, "INT 0x80 round trip", has_sysenter=False),
     Loop("portio", "portio", 100, "IN and OUT"),
     # What the VMM itself does in a second of host time.
-    Loop("vmm_privileged", "portio", 100, "VM exit", counted=(EXITS,), processor="trap_and_emulate"),
-    Loop("vmm_callout", "portio", 100, "callout", counted=(EXITS,), processor="binary_translation"),
-    Loop("vmm_fill", "ptemod", 100, "shadow fill", counted=("vmm.shadow_fill",)),
-    Loop("vmm_reflect", "divzero", 100, "reflected exception", counted=("vmm.reflect",)),
+    Loop("vmm_privileged", "portio", 100, "VM exit", counted=(EXITS,), processors=("trap_and_emulate",)),
+    Loop("vmm_hardware", "portio", 100, "VM exit", counted=(EXITS,), processors=("vtx", "svm")),
+    Loop("vmm_callout", "portio", 100, "callout", counted=(EXITS,), processors=("binary_translation",)),
+    Loop("vmm_fill", "ptemod", 100, "shadow fill", counted=("vmm.shadow_fill",), memory="shadow"),
+    Loop("vmm_reflect", "divzero", 100, "reflected exception", counted=("vmm.reflect",), processors=SOFTWARE),
 )
 
 
@@ -128,7 +136,7 @@ def measure_speed(setups: Sequence[Setup], cold: bool, progress: Callable[[str],
             rows += measure_phases(setup)
             continue
         for loop in VMM_LOOPS:
-            if loop.processor not in ("", setup.strategy.processor):
+            if not loop.suits(setup.strategy):
                 continue
             progress(f"{loop.guest} under {setup.name}, {setup.profile.name}, best of {REPEATS}")
             rows.append(measure_loop(setup, loop))

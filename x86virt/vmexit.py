@@ -2,22 +2,23 @@
 
 The guest `exits` does one thing at a time in regions of its own, natively and under each hardware-assisted VMM. Which of
 them exit is the technique's choice: under nested paging a write to CR3 is not even seen. So a row says how many exits one
-iteration took, and what of its cycles fell between an exit and the entry behind it. A strategy whose hardware a profile
-lacks is a row that says so.
+iteration took, and what their parts cost: the exit, the VMM's handler, its accesses to the control structure, the entry. A
+strategy whose hardware a profile lacks is a row that says so; a processor without descriptor-table exiting takes none.
 """
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from .exit_counts import PARTS
 from .report import number, plain_table
 from .suites import NATIVE, Benchmark, Row
 
 NAME = "vmexit"
 GUEST = "exits"
-STRATEGIES = (NATIVE, "vtx-shadow", "vtx-ept", "svm-shadow", "svm-npt")
+ASSISTED = ("vtx-shadow", "vtx-ept", "svm-shadow", "svm-npt")
+STRATEGIES = (NATIVE, *(f"{name},descriptor_tables=on" for name in ASSISTED))
 ITERATIONS = 100
 KINDS = (
     ("cpuid", "CPUID"),
@@ -49,49 +50,37 @@ def busy(row: Row) -> float | None:
     return None if row.cycles_per_iteration is None else row.cycles_per_iteration - row.modes.get("idle", 0.0)
 
 
-def exits_each(row: Row) -> tuple[float, float]:
-    """VM exits in one iteration, and the cycles from each exit to the entry behind it."""
-    cells = row.exits.values()
-    return sum(cell.count for cell in cells), sum(cell.cycles for cell in cells)
-
-
 def show_vmexit(rows: Sequence[Row]) -> RenderableType:
-    """A table for each profile, then what each line is."""
-    ordered = sorted(rows, key=lambda row: row.profile)
-    tables = [show_profile(list(of_profile)) for _, of_profile in groupby(ordered, key=lambda row: row.profile)]
+    """A table for each profile and strategy, then what each line is."""
+    native = {(row.profile, row.benchmark): row for row in rows if row.strategy == NATIVE}
+    runs: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        runs.setdefault((row.profile, row.strategy), []).append(row)
+    alone = {strategy for _, strategy in runs} == {NATIVE}
+    shown = [show_one(run, native) for (_, strategy), run in sorted(runs.items()) if alone or strategy != NATIVE]
     names = dict.fromkeys((row.benchmark, row.sentence) for row in rows)
-    return Group(*tables, *(Text(f"  {name}: {sentence}") for name, sentence in names))
+    return Group(*shown, *(Text(f"  {name}: {sentence}") for name, sentence in names))
 
 
-def show_profile(rows: Sequence[Row]) -> RenderableType:
-    """One profile: what one iteration of each kind costs under each strategy that its processor can run."""
-    measured = list(dict.fromkeys(row.strategy for row in rows if row.measured))
-    columns = ["cycles of one iteration"]
-    for strategy in measured:
-        columns += [strategy] if strategy == NATIVE else [strategy, "over native", "exits", "cycles in exits"]
-    table = plain_table(columns)
-    found = {(row.benchmark, row.strategy): row for row in rows}
-    for name in dict.fromkeys(row.benchmark for row in rows):
-        bare = found.get((name, NATIVE))
-        line = [name]
-        for strategy in measured:
-            line += figures(found[name, strategy], bare)
-        table.add_row(*line)
-    return Group(Text(rows[0].profile, style="bold"), table, *map(Text, remarks(rows)))
+def show_one(rows: Sequence[Row], native: Mapping[tuple[str, str], Row]) -> RenderableType:
+    """One strategy on one profile beside the bare machine, or a line that says why there is nothing."""
+    first = rows[0]
+    title = f"{first.profile}, {first.strategy}"
+    if not any(row.measured for row in rows):
+        return Text(f"{title}: {first.outcome}\n")
+    table = plain_table(["cycles of one iteration", NATIVE, first.strategy.partition(",")[0], "over native", "exits", *PARTS])
+    for row in rows:
+        bare = native.get((row.profile, row.benchmark))
+        table.add_row(row.benchmark, number(None if bare is None else busy(bare)), *figures(row, bare))
+    return Group(Text(title, style="bold"), table)
 
 
-def figures(row: Row, bare: Row | None) -> Iterator[str]:
-    """The columns of one strategy."""
-    cycles = busy(row)
-    yield number(cycles)
-    if row.strategy == NATIVE:
-        return
-    native = None if bare is None else busy(bare)
-    yield "-" if not native or cycles is None else f"x {cycles / native:.2f}"
-    yield from map(number, exits_each(row)) if row.measured else ("-", "-")
-
-
-def remarks(rows: Sequence[Row]) -> Iterator[str]:
-    """Which strategies gave no figures, and why: one line for each reason."""
-    for strategy, outcome in dict.fromkeys((row.strategy, row.outcome) for row in rows if not row.measured):
-        yield f"  {strategy}: {outcome}"
+def figures(row: Row, bare: Row | None) -> list[str]:
+    """Cycles, the ratio to the bare machine, exits and the cycles of their parts."""
+    cycles, least = busy(row), None if bare is None else busy(bare)
+    if cycles is None:
+        return ["-"] * (3 + len(PARTS))
+    cells = row.exits.values()
+    parts = [sum(cell.parts.get(part, 0.0) for cell in cells) for part in PARTS]
+    ratio = f"x {cycles / least:.2f}" if least else "-"
+    return [number(cycles), ratio, number(sum(cell.count for cell in cells)), *map(number, parts)]

@@ -4,13 +4,15 @@ Most system instructions and most faults leave nothing for the boundary (core/ru
 """
 
 from ..isa.registers import CS, EFLAGS_IF, EFLAGS_RF, EFLAGS_TF
+from ..isa.vmx import PROCESSOR_INTERRUPT_WINDOW_EXITING, PROCESSOR_NMI_WINDOW_EXITING
 from .deliver import deliver_event
 from .extensions import may_leave_at_boundary, vm_exit
 from .interrupt_inputs import interrupt_requested, lines_moved
 from .jit import inline, kernel
-from .layout import EDGE_FAULT, EDGE_SYSTEM, FAULT, NEW_TASK_FAULT, OK, RESTART, ROOT, VM_EXIT
+from .layout import EDGE_FAULT, EDGE_SYSTEM, FAULT, NEW_TASK_FAULT, OK, RESTART, ROOT, SVM_GUEST, VM_EXIT
 
 M32 = 0xFFFFFFFF
+WINDOWS = PROCESSOR_INTERRUPT_WINDOW_EXITING | PROCESSOR_NMI_WINDOW_EXITING
 
 
 @inline
@@ -23,6 +25,16 @@ def at_hook(cpu):
 
 
 @inline
+def guest_goes_on(cpu, board):
+    """Whether plainly nothing makes a guest exit between two of its instructions: no window, no timer, no interrupt."""
+    if cpu.world == SVM_GUEST:
+        asked = cpu.svm.v_irq == 1
+    else:
+        asked = cpu.vmx.processor & WINDOWS != 0 or cpu.ticks >= cpu.vmx.timer_due
+    return not asked and not interrupt_requested(cpu, board)
+
+
+@inline
 def nothing_waits(cpu, board):
     """Whether the boundary after a system instruction would do nothing, and the next one needs not execute by itself."""
     flags = cpu.mark | board.attention | cpu.code_write_count | cpu.flush_code | cpu.shadow | cpu.halted
@@ -32,7 +44,7 @@ def nothing_waits(cpu, board):
     if cpu.apic.enabled == 1 and lines_moved(cpu, board):
         return False
     if cpu.world != ROOT:
-        return not may_leave_at_boundary(cpu, board)
+        return guest_goes_on(cpu, board) or not may_leave_at_boundary(cpu, board)
     return cpu.eflags & EFLAGS_IF == 0 or not interrupt_requested(cpu, board)
 
 

@@ -14,7 +14,7 @@ from ..isa.vectors import (
     PF,
     SS_FAULT,
 )
-from .event_exit import NOT_INTERRUPTED, begin_delivery_in_guest, note_interrupted_delivery
+from .event_exit import NOT_INTERRUPTED, begin_delivery_in_guest, may_exit, note_interrupted_delivery
 from .extensions import double_fault_exits, event_exits, triple_fault_exits, vm_exit
 from .fault import raise_fault
 from .gate import (
@@ -236,7 +236,7 @@ def deliver_event(cpu, ram):
 
     OK: a handler is entered, or the host of a guest that one of these events was to leave. SHUTDOWN: triple fault.
     """
-    if cpu.world != ROOT and event_exits(cpu) == 1:
+    if cpu.world != ROOT and may_exit(cpu) and event_exits(cpu) == 1:
         return vm_exit(cpu, ram)
     return inject_event(cpu, ram)
 
@@ -292,6 +292,7 @@ def software_interrupt(cpu, ram, vector, kind):
             note_interrupted_delivery(cpu, vector, kind, 0, 0)
         if outcome != OK or redirected:
             return outcome
-    if cpu.world == VMX_NON_ROOT and event_exits(cpu) == 1:
+    # INT n is no exception: nothing makes it exit but under SVM, which has looked at it before.
+    if cpu.world == VMX_NON_ROOT and kind != KIND_SOFTWARE_INTERRUPT and event_exits(cpu) == 1:
         return VM_EXIT
     return deliver(cpu, ram)

@@ -103,6 +103,17 @@ def in_exception_bitmap(cpu):
 
 
 @inline
+def may_exit(cpu):
+    """Whether the event in `cpu.event_*` may make the guest exit: not where its vector's bit alone decides, and is clear."""
+    bits = cpu.vmx.exception_bitmap
+    if cpu.world == SVM_GUEST:
+        bits = cpu.svm.exception_intercepts
+    elif cpu.event_vector == PF and cpu.vmx.page_fault_mask | cpu.vmx.page_fault_match != 0:
+        return True
+    return (bits >> (cpu.event_vector & 31)) & 1 != 0
+
+
+@inline
 def exception_qualification(cpu):
     """Table 27-1 for a debug exception, the linear address for a page fault, else 0."""
     if cpu.event_vector == PF:

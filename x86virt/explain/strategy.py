@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from ..isa.exits import EXITS
 from ..isa.table import ROWS
 from ..vmm.options import split_options
 from ..vmm.registry import find_strategy, strategy_names
@@ -81,7 +82,8 @@ def hook_lines(strategy: "type[Strategy]") -> dict[str, str]:
     """By exit reason, what its hook says of itself; a technique without a VMM has none."""
     if not strategy.needs_vmm:
         return {}
-    hooks = {reason: getattr(strategy, f"on_{reason}", None) for reason in REASONS}
+    reasons = (*REASONS, *(exit.name for exit in EXITS))
+    hooks = {reason: getattr(strategy, f"on_{reason}", None) for reason in reasons}
     return {reason: first_line(hook) for reason, hook in hooks.items() if hook is not None}
 
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from ..core.entries import all_eflags, set_all_eflags
 from ..isa.registers import EFLAGS_FIXED, EFLAGS_IMPLEMENTED, EFLAGS_TF, EFLAGS_VM, ESP, GENERAL_REGISTERS
-from ..vmm import layout
+from ..vmm import HardwareVm, SoftwareVm, layout
 
 if TYPE_CHECKING:
     from ..machine import Machine
-    from ..vmm.virtual_machine import VirtualMachine
+    from ..processor import Processor
 
 GENERAL = {name: number for number, name in enumerate(GENERAL_REGISTERS)}
+HELD = {"esp": "guest_rsp", "eip": "guest_rip", "cr2": "guest_cr2"}  # by the control structure of a guest that waits
 M32 = 0xFFFFFFFF
 
 
@@ -25,10 +26,12 @@ def write_register(machine: "Machine", name: str, value: int) -> bool:
         write_x87(machine, int(name[2:]), value)
     elif name == "fctrl":
         machine.processor.cpu.fpu_control = value & 0x1F3F | 0x40
-    elif machine.vm is not None:
+    elif isinstance(machine.vm, HardwareVm):
+        return write_hardware(machine.vm, name, value & M32)
+    elif isinstance(machine.vm, SoftwareVm):
         return write_virtual(machine.vm, name, value & M32)
     else:
-        return write_bare(machine, name, value & M32)
+        return write_bare(machine.processor, name, value & M32)
     return True
 
 
@@ -42,17 +45,16 @@ def write_x87(machine: "Machine", place: int, value: int) -> None:
     cpu.fpu_occupied |= 1 << number
 
 
-def write_bare(machine: "Machine", name: str, value: int) -> bool:
-    """A register of the bare machine."""
-    cpu = machine.processor.cpu
+def write_bare(processor: "Processor", name: str, value: int) -> bool:
+    """A register of a processor that executes the guest on the guest's own terms."""
+    cpu = processor.cpu
     if name in GENERAL:
         cpu.gpr[GENERAL[name]] = value
     elif name == "eip":
         cpu.rip, cpu.begun = value, 0
     elif name == "eflags":
-        state = machine.processor.state
-        kept = int(all_eflags(state)) & EFLAGS_VM
-        set_all_eflags(state, value & EFLAGS_IMPLEMENTED & ~EFLAGS_VM | EFLAGS_FIXED | kept)
+        kept = int(all_eflags(processor.state)) & EFLAGS_VM
+        set_all_eflags(processor.state, value & EFLAGS_IMPLEMENTED & ~EFLAGS_VM | EFLAGS_FIXED | kept)
     elif name == "cr2":
         cpu.cr2 = value
     else:
@@ -60,7 +62,25 @@ def write_bare(machine: "Machine", name: str, value: int) -> bool:
     return True
 
 
-def write_virtual(vm: "VirtualMachine", name: str, value: int) -> bool:
+def write_hardware(vm: HardwareVm, name: str, value: int) -> bool:
+    """A register of a guest that a virtualization extension runs: the processor's own while it does."""
+    if vm.is_interpreted:
+        return write_bare(vm.interpreter.processor, name, value)
+    if vm.control.in_guest:
+        return write_bare(vm.processor, name, value)
+    if name in GENERAL and GENERAL[name] != ESP:
+        vm.processor.cpu.gpr[GENERAL[name]] = value
+    elif name in HELD:
+        vm.vcpu.set_field(HELD[name], value)
+    elif name == "eflags":
+        kept = vm.vcpu.peek("guest_rflags") & EFLAGS_VM
+        vm.vcpu.set_field("guest_rflags", value & EFLAGS_IMPLEMENTED & ~EFLAGS_VM | EFLAGS_FIXED | kept)
+    else:
+        return False
+    return True
+
+
+def write_virtual(vm: SoftwareVm, name: str, value: int) -> bool:
     """A register of the guest of a VMM."""
     vm.crossings.take_frame()
     cpu, vcpu = vm.processor.cpu, vm.vcpu
@@ -86,7 +106,7 @@ def write_virtual(vm: "VirtualMachine", name: str, value: int) -> bool:
     return True
 
 
-def renew_frame(vm: "VirtualMachine") -> None:
+def renew_frame(vm: SoftwareVm) -> None:
     """The VMM is about to return to the guest: what its IRET will load follows the frame."""
     if int(vm.processor.cpu.rip) == layout.VMM_BASE + layout.RESUME:
         frame = replace(vm.vcpu.frame, eflags=vm.vcpu.frame.eflags | (EFLAGS_TF if vm.crossings.own_step else 0))

@@ -30,7 +30,7 @@ class View:
         machine = self.machine
         registers, segments = machine.strategy.virtual_registers(machine)
         cpu = machine.processor.cpu
-        debug = cpu.dr if machine.vm is None else machine.vm.vcpu.dr
+        debug = cpu.dr if machine.vm is None else machine.vm.debug_registers()
         registers |= {f"dr{number}": int(debug[number]) & M32 for number in range(4)}
         registers["dr6"] = int(debug[6]) & DR6_WRITABLE | DR6_FIXED
         registers["dr7"] = int(debug[7]) & DR7_WRITABLE | DR7_FIXED
@@ -85,10 +85,11 @@ class View:
         """What the guest's own page walks begin with."""
         registers = self.registers()
         cpu = self.machine.processor.cpu
-        bare = self.machine.vm is None
+        vm = self.machine.vm
+        pointers = cpu.pdpte.tolist() if vm is None else vm.peek_pointers()
         return Tables(
             registers["cr0"], registers["cr3"], registers["cr4"], self.read_physical, registers["efer"],
-            tuple(int(entry) for entry in cpu.pdpte) if bare else (0, 0, 0, 0), int(cpu.a20_closed) if bare else 0,
+            tuple(pointers), int(cpu.a20_closed) if vm is None else 0,
         )  # fmt: skip
 
     def shadow_tables(self) -> Tables:

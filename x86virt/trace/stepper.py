@@ -212,7 +212,7 @@ class Stepper:
         """Let the VMM serve an exit."""
         vm = self.machine.vm
         assert vm is not None, "only a VMM has entries"
-        ring = vm.vcpu.cpl
+        ring = vm.peek_cpl()
         vm.last_exit = vm.last_delivery = None
         self.act(HOOK)
         record = self.record("exit", place, now)
@@ -224,14 +224,14 @@ class Stepper:
         delivered = None
         if vm.last_delivery is not None:
             vector, error, kind = vm.last_delivery
-            delivered = Delivery.of(vector, kind, error, vm.vcpu.cr2)
+            delivered = Delivery.of(vector, kind, error, vm.peek_cr2())
         record.exit = ExitWork(
             reason=exit.reason,
             vector=exit.vector,
             error=exit.qualification if exit.vector in ERROR_CODE_VECTORS else None,
             gla=exit.gla if exit.vector == PAGE_FAULT else None,
             ring_before=ring,
-            ring_after=self.place().ring if vm.is_interpreted else vm.vcpu.cpl,
+            ring_after=self.place().ring if vm.is_interpreted else vm.peek_cpl(),
             address_after=vm.eip(),
             emulated=text if int(self.cpu.retired) > now[0] else "",
             delivered=delivered,
@@ -256,7 +256,7 @@ class Stepper:
         """Where the guest goes on as the VMM's interpreter gives it back: the processor is still on the way there."""
         vm = self.machine.vm
         assert vm is not None, "only a VMM interprets"
-        return replace(self.place(), ring=vm.vcpu.cpl, address=vm.linear_eip(), offset=vm.eip())
+        return replace(self.place(), ring=vm.peek_cpl(), address=vm.linear_eip(), offset=vm.eip())
 
     def record(self, kind: str, place: Place, now: tuple[int, int]) -> Record:
         """A record of what the ledger got since the last one."""

@@ -17,7 +17,7 @@ Instructions that exit have passed the checks of privilege that come before: no 
 from typing import ClassVar
 
 from ..isa.registers import EFLAGS_RF
-from ..isa.vectors import UD
+from ..isa.vectors import PF, UD
 from .emulate.identity import cpuid
 from .emulate.model_specific import read_register, write_register
 from .emulate.ports import perform_in, perform_out
@@ -38,6 +38,7 @@ class HardwareVmm(Strategy):
     kernel_ring = 0
     needs_vmm = True
     paths: ClassVar[tuple[str, ...]] = HARDWARE_PATHS
+    jitted: ClassVar = {"cpuid": "cpuid", "io_instruction": "port", "invd": "skip", "wbinvd": "skip", "pause": "skip"}
 
     @classmethod
     def configure(cls) -> None:
@@ -142,7 +143,13 @@ class HardwareVmm(Strategy):
     # -- events ---------------------------------------------------------------------------------------------------
 
     def on_exception_or_nmi(self, vm: HardwareVm, exit: Exit) -> None:
-        """An exception that the VMM wants to see: the interpreter says what becomes of it."""
+        """A page fault of a guest that walks shadow tables: the shadow is filled, or the fault is the guest's own.
+
+        Of any other exception that the VMM wants to see the interpreter says what becomes of it.
+        """
+        if exit.vector == PF and vm.nested is None:
+            vm.shadow_fault(exit)
+            return
         vm.charge("exit_exception", 1)
         vm.interpret_one()
 

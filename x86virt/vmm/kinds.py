@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from .fast.calls import JittedExits
+from .fast_hardware.calls import JittedHardwareExits
 from .hardware.vm import HardwareVm
 from .virtual_machine import VirtualMachine
 from .vm import SoftwareVm
@@ -18,3 +20,10 @@ def make_vm(machine: "Machine") -> VirtualMachine:
     if strategy.processor in BY_HARDWARE:
         return HardwareVm(machine)
     return SoftwareVm(machine, strategy.kernel_ring)
+
+
+def jitted_exits(machine: "Machine", vm: VirtualMachine | None) -> JittedExits | JittedHardwareExits | None:
+    """What handles the exits of a virtual machine that are always handled alike."""
+    if isinstance(vm, SoftwareVm):
+        return JittedExits(machine, vm)
+    return JittedHardwareExits(machine, vm) if isinstance(vm, HardwareVm) else None

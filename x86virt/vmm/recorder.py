@@ -182,7 +182,14 @@ class Recorder:
         if tick >= self._due:
             self.requested = self._due
             n, rip, left, _ = self.place(vm)
+            if left is not None and (vm.interrupts.at_repeated_string() is None or self.was_delivered(n, rip)):
+                left = None
             self.log.events.append(Clock(n, rip, left, tick))
+
+    def was_delivered(self, n: int, rip: int) -> bool:
+        """Whether the last event is an interrupt at this place, which the processor may be about to deliver."""
+        last = self.log.events[-1] if self.log.events else None
+        return isinstance(last, Delivery) and (last.n, last.rip) == (n, rip)
 
     def on_delivery(self, vm: "VirtualMachine", vector: int) -> None:
         """The VMM is about to deliver an interrupt."""
@@ -198,11 +205,11 @@ class Recorder:
         self.log.events.append(Delivery(place.n, place.rip, place.left, vector, place.tick, self.requested))
 
     def on_resume(self, vm: "VirtualMachine") -> None:
-        """The VMM gives control back: nothing may wait before an open window.
+        """The VMM gives control back to a guest that has not ended: nothing may wait before an open window.
 
         While one instruction is let write a traced frame, it is in the middle of that instruction.
         """
-        if vm.interrupts.is_open() and vm.devices.see():
+        if vm.machine.outcome is None and vm.interrupts.is_open() and vm.devices.see():
             self.log.missed.append((int(vm.processor.cpu.retired), vm.eip()))
 
     # -- from outside -----------------------------------------------------------------------------------------------

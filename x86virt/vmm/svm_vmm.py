@@ -11,7 +11,7 @@ meet a page that the VMM has to fill, as the error code is pushed; then the exce
 from typing import ClassVar
 
 from ..isa.registers import MSR_SYSENTER_CS, MSR_SYSENTER_EIP, MSR_SYSENTER_ESP
-from ..isa.vectors import GP, UD
+from ..isa.vectors import GP, PF, UD
 from .exits import Exit, GuestFault
 from .hardware.decode_svm import address_of_invlpg, qualify_control_register
 from .hardware.vm import HardwareVm
@@ -56,7 +56,10 @@ class SvmVmm(HardwareVmm):
         vm.interpret_one()
 
     def on_exception_or_nmi(self, vm: HardwareVm, exit: Exit) -> None:
-        """#GP is the guest's own, unless it is about SVM."""
+        """#GP is the guest's own, unless it is about SVM; a page fault is the shadow's affair."""
+        if exit.vector == PF:
+            super().on_exception_or_nmi(vm, exit)
+            return
         vm.charge("exit_exception", 1)
         if exit.vector == GP and exit.error == 0 and self.is_about_svm(vm):
             vm.inject_exception(GuestFault(UD))

@@ -242,6 +242,30 @@ class VirtualMachine(ABC):
     def virtual_registers(self) -> tuple[dict[str, int], dict[str, SegmentState]]:
         """The guest's registers and segments, read without any effect."""
 
+    def peek_cpl(self) -> int:
+        """The guest's privilege level, for those who look on."""
+        return self.vcpu.cpl
+
+    def peek_cr2(self) -> int:
+        """CR2, for those who look on."""
+        return self.vcpu.cr2
+
+    def debug_registers(self) -> np.ndarray:
+        """DR0 to DR7, for those who look on."""
+        return self.vcpu.dr
+
+    def peek_pointers(self) -> list[int]:
+        """The page-directory-pointer entries of PAE paging, for those who look on."""
+        if self.is_interpreted:
+            return self.interpreter.cpu.pdpte.tolist()
+        return self.shadow.pointers.tolist()
+
+    def bytes_at(self, gla: int, count: int) -> bytes:
+        """Bytes at a linear address as the processor translates it now, without any effect; fewer at a hole."""
+        if self.is_interpreted:
+            return self.interpreter.bytes_at(gla, count)
+        return self.processor.bytes_at(gla, count)
+
     @abstractmethod
     def describe(self) -> list[str]:
         """What VMM and processor really hold behind the guest's view, as lines of text."""
@@ -251,6 +275,10 @@ class VirtualMachine(ABC):
     def before_interpreting(self) -> None:
         """The interpreter is about to take the state of the virtual processor: what it uses directly is the guest's."""
         return
+
+    def load_pointers(self, cr3: int) -> None:
+        """Load what PAE paging loads with CR3. Raises GuestFault with all as before."""
+        self.shadow.load_pointers(cr3)
 
     def pointers(self) -> np.ndarray:
         """The four page-directory-pointer entries that PAE paging has loaded."""
@@ -302,6 +330,10 @@ class VirtualMachine(ABC):
     def interpret_one(self) -> None:
         """Perform the instruction at which the guest trapped in the VMM's interpreter, its fault included."""
         self.interpreter.one()
+
+    @abstractmethod
+    def complete_instruction(self, stepped: bool) -> None:
+        """Count an emulated guest instruction, and raise the trap that TF before it asks for."""
 
     def simulate_write(self) -> None:
         """Perform the guest's instruction, which may write what is traced, where it stands. Raises GuestFault."""

@@ -155,6 +155,12 @@ class SoftwareVm(VirtualMachine):
         """Perform a sensitive instruction on the virtual processor; False if it is none."""
         return emulate(self, instruction)
 
+    def complete_instruction(self, stepped: bool) -> None:
+        """Count an emulated guest instruction, and raise the trap that TF before it asks for."""
+        self.retire()
+        if stepped:
+            self.events.single_step_trap()
+
     def simulate_write(self) -> None:
         """Perform the guest's instruction, which may write what is traced, where it stands. Raises GuestFault."""
         simulate_write(self, self.instruction())

@@ -28,6 +28,7 @@ from .system_calls import sysenter_of_kernel, sysexit
 from .x87_stores import fxsave, save, store_environment
 
 if TYPE_CHECKING:
+    from ..virtual_machine import VirtualMachine
     from ..vm import SoftwareVm
 
 M32 = 0xFFFFFFFF
@@ -118,7 +119,7 @@ def trapped_as_sensitive(vm: "SoftwareVm", instruction: Instruction) -> None:
         raise GuestFault(GP, 0)
 
 
-def begin_instruction(vm: "SoftwareVm") -> None:
+def begin_instruction(vm: "VirtualMachine") -> None:
     """RF is cleared at the start of every instruction; in the frame it is that of the trap."""
     vm.vcpu.frame.eflags &= ~EFLAGS_RF
     vm.vcpu.own_resume = False

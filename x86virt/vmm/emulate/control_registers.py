@@ -27,6 +27,7 @@ from .operands import source_word
 from .privilege import privileged
 
 if TYPE_CHECKING:
+    from ..virtual_machine import VirtualMachine
     from ..vm import SoftwareVm
 
 M32 = 0xFFFFFFFF
@@ -56,10 +57,10 @@ def write_cr0(vm: "SoftwareVm", value: int) -> None:
     vm.flush_shadow()
 
 
-def load_pointers(vm: "SoftwareVm", cr0: int, cr3: int, cr4: int) -> None:
+def load_pointers(vm: "VirtualMachine", cr0: int, cr3: int, cr4: int) -> None:
     """Load the page-directory-pointer entries if these values mean PAE paging (SDM volume 3, section 4.4.1)."""
     if cr0 & CR0_PG and cr4 & CR4_PAE:
-        vm.shadow.load_pointers(cr3)
+        vm.load_pointers(cr3)
 
 
 def carry_x87_bits(vm: "SoftwareVm", value: int) -> None:
@@ -76,7 +77,7 @@ def write_cr2(vm: "SoftwareVm", value: int) -> None:
     vm.vcpu.cr2 = value
 
 
-def write_cr3(vm: "SoftwareVm", value: int) -> None:
+def write_cr3(vm: "VirtualMachine", value: int) -> None:
     """MOV CR3."""
     load_pointers(vm, vm.vcpu.cr0, value & M32, vm.vcpu.cr4)
     vm.vcpu.cr3 = value & M32

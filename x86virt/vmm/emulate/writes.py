@@ -24,10 +24,9 @@ from ..exits import GuestFault
 from ..guest_events import DR7_ENABLES
 from ..instruction import PREFIXES, Instruction, effective_address
 from ..stops import note_access
-from ..translation.direct import make_general
 
 if TYPE_CHECKING:
-    from ..vm import SoftwareVm
+    from ..virtual_machine import VirtualMachine
 
 M32 = 0xFFFFFFFF
 PAGE = 0x1000
@@ -37,7 +36,7 @@ DESTINATIONS = ("Eb", "Ev", "Ob", "Ov")
 Computation = Callable[[int, int, int, int], tuple[int, int]]  # old, source, width, CF -> new, arithmetic flags
 
 
-def simulate_write(vm: "SoftwareVm", instruction: Instruction | None) -> None:
+def simulate_write(vm: "VirtualMachine", instruction: Instruction | None) -> None:
     """Perform the instruction at which the guest stands, and tell whoever traces what it writes which bytes these were."""
     gpa = None if instruction is None else destination(vm, instruction)
     if instruction is None or gpa is None:
@@ -58,7 +57,7 @@ def is_simple(instruction: Instruction) -> bool:
     return known and (row.lockable or LOCK not in prefixes)
 
 
-def destination(vm: "SoftwareVm", instruction: Instruction) -> int | None:
+def destination(vm: "VirtualMachine", instruction: Instruction) -> int | None:
     """The guest-physical address of the operand that it writes, marked dirty; None if the interpreter has to look at it."""
     vcpu = vm.vcpu
     checks_alignment = vcpu.cpl == 3 and vcpu.frame.eflags & EFLAGS_AC
@@ -83,9 +82,11 @@ def width_of(instruction: Instruction) -> int:
     return 8 if instruction.row.operands[0] in BYTE_OPERANDS else instruction.width
 
 
-def interpret(vm: "SoftwareVm", instruction: Instruction | None) -> None:
+def interpret(vm: "VirtualMachine", instruction: Instruction | None) -> None:
     """Let the interpreter perform it. If its operand in memory is traced, what it changes there is known afterwards."""
     if vm.translation is not None:
+        from ..translation.direct import make_general
+
         make_general(vm.translation)
     if vm.shadow.watched is not None or instruction is None or not instruction.has_memory:
         vm.interpret_one()
@@ -101,7 +102,7 @@ def interpret(vm: "SoftwareVm", instruction: Instruction | None) -> None:
 # -- the instruction ------------------------------------------------------------------------------------------------------
 
 
-def store(vm: "SoftwareVm", instruction: Instruction, gpa: int) -> None:
+def store(vm: "VirtualMachine", instruction: Instruction, gpa: int) -> None:
     """Compute and write the operand, and complete the instruction."""
     from . import begin_instruction
 
@@ -116,9 +117,7 @@ def store(vm: "SoftwareVm", instruction: Instruction, gpa: int) -> None:
     written = flags_written(instruction)
     frame.eflags = frame.eflags & ~written | flags & written
     frame.eip = frame.eip + instruction.length & M32
-    vm.retire()
-    if stepped:
-        vm.events.single_step_trap()
+    vm.complete_instruction(stepped)
 
 
 def flags_written(instruction: Instruction) -> int:
@@ -128,7 +127,7 @@ def flags_written(instruction: Instruction) -> int:
     return EFLAGS_ARITHMETIC if instruction.row.flags_written else 0
 
 
-def source(vm: "SoftwareVm", instruction: Instruction, width: int) -> int:
+def source(vm: "VirtualMachine", instruction: Instruction, width: int) -> int:
     """The other operand: a register, the accumulator or an immediate; 0 for an instruction that has none."""
     operands = instruction.row.operands
     if len(operands) == 1:
@@ -140,14 +139,14 @@ def source(vm: "SoftwareVm", instruction: Instruction, width: int) -> int:
     return instruction.imm & (1 << width) - 1
 
 
-def register(vm: "SoftwareVm", number: int, width: int) -> int:
+def register(vm: "VirtualMachine", number: int, width: int) -> int:
     """A general register, or a part of it; of the byte registers 4 to 7 are the second bytes of 0 to 3."""
     if width == 8:
         return vm.register(number & 3) >> (8 if number & 4 else 0) & 0xFF
     return vm.register(number) & (1 << width) - 1
 
 
-def set_register(vm: "SoftwareVm", number: int, width: int, value: int) -> None:
+def set_register(vm: "VirtualMachine", number: int, width: int, value: int) -> None:
     """Write a general register, or a part of it."""
     if width == 8:
         shift = 8 if number & 4 else 0

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ..vm import SoftwareVm
 
 # What a derived class may override without a say in how exits are handled.
-HARMLESS = {"setup", "save", "restore", "configure", "option", "virtual_state", "virtual_registers"}
+HARMLESS = {"setup", "set_controls", "save", "restore", "configure", "option", "virtual_state", "virtual_registers"}
 USER = 3
 NO_CONTEXT = -1
 DEALT_WITH = -1  # the VMM has done what an outcome of the processor asked for

@@ -56,6 +56,8 @@ class GuestControl(ABC):
     """The control structure of one virtual processor, and the instructions that act on it, each charged as it is used."""
 
     extension: ClassVar[str]  # "vtx" or "svm"
+    vpid = 0  # VT-x: the virtual-processor identifier in use
+    launched: bool = True  # the guest was entered once; under VT-x another instruction does that from then on
     completes_instructions: ClassVar[bool]  # injecting what an INT n raises completes it; else the guest executes it again
 
     def __init__(self, processor: "Processor") -> None:
@@ -154,6 +156,11 @@ class GuestControl(ABC):
 
         Controls may be set before and after. `host_entry`: the linear address at which the VMM goes on behind an exit.
         """
+
+    @property
+    def enters_plainly(self) -> bool:
+        """Whether the next entry is VMRESUME, or VMRUN, and nothing else."""
+        return self.launched
 
     @abstractmethod
     def enter(self) -> int:

@@ -19,12 +19,12 @@ from ...isa.registers import (
     CR4_PSE,
 )
 from ...isa.vectors import GP
+from ..emulate.control_registers import load_pointers, write_cr3
 from ..exits import Exit, GuestFault, NotDirect
 
 if TYPE_CHECKING:
     from .vm import HardwareVm
 
-M32 = 0xFFFFFFFF
 NUMBER, TYPE_SHIFT, REGISTER_SHIFT, SOURCE_SHIFT = 0xF, 4, 8, 16  # of the qualification
 MOV_TO, MOV_FROM, CLTS, LMSW = range(4)
 LMSW_BITS = CR0_MP | CR0_EM | CR0_TS
@@ -63,13 +63,6 @@ def write_cr0(vm: "HardwareVm", value: int) -> None:
         vm.flush_shadow()
 
 
-def write_cr3(vm: "HardwareVm", value: int) -> None:
-    """MOV CR3."""
-    load_pointers(vm, vm.vcpu.cr0, value & M32, vm.vcpu.cr4)
-    vm.vcpu.cr3 = value & M32
-    vm.flush_shadow()
-
-
 def write_cr4(vm: "HardwareVm", value: int) -> None:
     """MOV CR4."""
     if value & ~int(offered_cr4(vm.processor.state)):
@@ -80,10 +73,3 @@ def write_cr4(vm: "HardwareVm", value: int) -> None:
     vm.vcpu.cr4 = value
     if (value ^ old) & PAGING_CR4:
         vm.flush_shadow()
-
-
-def load_pointers(vm: "HardwareVm", cr0: int, cr3: int, cr4: int) -> None:
-    """Load the page-directory-pointer entries if these values mean PAE paging (SDM volume 3, section 4.4.1)."""
-    if cr0 & CR0_PG and cr4 & CR4_PAE:
-        vm.shadow.load_pointers(cr3)
-        vm.vcpu.set_pointers(vm.shadow.pointers.tolist())

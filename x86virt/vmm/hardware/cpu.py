@@ -76,6 +76,7 @@ class HardwareCpu(VirtualCpu):
     def field(self, key: str) -> int:
         """What the guest has in a field."""
         if key not in self.fields:
+            assert not self.guest_state.control.in_guest, "the VMM has control"
             self.fields[key] = self.guest_state.read(key)
         return self.fields[key]
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from ..exits import Unsupported
+from ..exits import VmmError
 from .control import GuestControl
 from .guest_state import GuestState
 from .identity import IdentityTables
@@ -24,14 +24,14 @@ def make_control(vm: "HardwareVm") -> GuestControl:
 
 
 def require_extension(vm: "HardwareVm") -> None:
-    """Raises Unsupported if the processor has not got what the technique needs."""
+    """Raises VmmError if the processor has not got what the technique needs."""
     strategy, profile = vm.machine.strategy, vm.machine.profile
     msr = vm.processor.cpu.msr
     name, has = ("VMX", msr.vmx_capability.any()) if strategy.processor == "vtx" else ("SVM", msr.has_svm)
     if not has:
-        raise Unsupported(f"{profile.name} has no {name}")
+        raise VmmError(f"{profile.name} has no {name}: take a profile that has it")
     if strategy.memory == "nested" and not profile["feature.nested_paging"]:
-        raise Unsupported(f"{profile.name} has no nested paging")
+        raise VmmError(f"{profile.name} has no nested paging: take a profile that has it, or shadow page tables")
 
 
 def make_guest_state(vm: "HardwareVm", control: GuestControl) -> GuestState:

@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from ...core.layout import HOLDS_DEBUG, HOLDS_INTERRUPTS
+from ...core.layout import HOLDS_DEBUG, HOLDS_INTERRUPTS, MAX_INSTRUCTION
 from ...isa.registers import EFLAGS_IF
+from ..instruction import repeats
 from ..virtual_interrupts import VirtualInterrupts
 
 if TYPE_CHECKING:
@@ -38,6 +39,15 @@ class HardwareInterrupts(VirtualInterrupts):
         bit = BY_MOV_SS if shadow == HOLDS_DEBUG else BY_STI if shadow else 0
         blocking = self.vm.vcpu.field(INTERRUPTIBILITY) & ~(BY_STI | BY_MOV_SS)
         self.vm.vcpu.set_field(INTERRUPTIBILITY, blocking | bit)
+
+    def at_repeated_string(self) -> bool | None:
+        """Whether the guest stands at a repeated string instruction, for those who look on."""
+        from ...inspection.view import View
+
+        vm = self.vm
+        if vm.is_interpreted:
+            return vm.interpreter.at_repeated_string()
+        return repeats(View(vm.machine).read(vm.linear_eip(), MAX_INSTRUCTION))
 
     def is_open(self) -> bool:
         """Whether the guest could take an interrupt now, for those who look on."""

@@ -3,17 +3,28 @@
 The control structure, its bitmaps and tables lie in machine RAM, and the processor's part of it in the processor's record.
 """
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..saved_values import within
-from .guest_state import GuestState
 
 if TYPE_CHECKING:
     from .vm import HardwareVm
 
-
 M64 = 2**64 - 1
+SAVED_OF_VM = {"injected", "completed_at", "unpriced", "exits", "p2m", "boards", "model_specific"}
+MADE_OF_VM = {
+    "board", "cluster", "control", "crossings", "devices", "guest", "guest_state", "interrupts", "last_delivery", "last_exit",
+    "m2p", "machine", "made_interpreter", "nested", "physical", "prices", "processor", "recorder", "ring", "segments", "shadow",
+    "vcpu",
+}  # fmt: skip
+SAVED_OF_VCPU = {"fields", "changed"}
+MADE_OF_VCPU = {"eager", "frame", "guest_state", "own_resume", "record", "ring", "shadow_count"}
+SAVED_OF_CROSSINGS, MADE_OF_CROSSINGS = {"own_step"}, {"vm"}
+SAVED_OF_INTERRUPTS, MADE_OF_INTERRUPTS = {"waits", "window_asked"}, {"vm"}
+SAVED_OF_SEGMENTS: set[str] = set()
+MADE_OF_SEGMENTS = {"vm"}
+SAVED_OF_GUEST_STATE = {"own", "pending", "_held", "root", "root_cr4", "unsettled", "most_targets", "targets"}
+MADE_OF_GUEST_STATE = {"control", "hidden", "masks", "note_form", "tables"}
 
 
 def own_state(vm: "HardwareVm") -> dict[str, Any]:
@@ -27,7 +38,7 @@ def own_state(vm: "HardwareVm") -> dict[str, Any]:
         "fields": dict(vcpu.fields),
         "changed": list(vcpu.changed),
         "control": vm.control.save(),
-        "guest_state": guest_state_of(vm.guest_state),
+        "guest_state": vm.guest_state.save(),
     }
 
 
@@ -50,21 +61,6 @@ def restore_own(vm: "HardwareVm", state: dict[str, Any]) -> None:
             raise ValueError(f"{key!r:.40} was changed and has no value")
         vm.vcpu.changed[key] = None
     vm.control.restore(state["control"])
-    restore_guest_state(vm.guest_state, state["guest_state"])
-
-
-def guest_state_of(state: GuestState) -> dict[str, Any]:
-    """What the guest believes where the control structure says something else, and how it is held."""
-    return {
-        "own": dict(state.own), "pending": dict(state.pending), "held": asdict(state.held), "root": state.root,
-        "root_cr4": state.root_cr4, "unsettled": int(state.unsettled),
-    }  # fmt: skip
-
-
-def restore_guest_state(state: GuestState, saved: dict[str, Any]) -> None:
-    """Put it back."""
-    for name in ("own", "pending"):
-        setattr(state, name, {str(key): within(value, 0, M64) for key, value in saved[name].items()})
-    state.held = type(state.held)(**saved["held"])
-    state.root = None if saved["root"] is None else within(saved["root"], 0, M64)
-    state.root_cr4, state.unsettled = within(saved["root_cr4"], 0, M64), within(saved["unsettled"], 0, 1) == 1
+    vm.guest_state.restore(state["guest_state"])
+    if vm.nested is not None:
+        vm.nested.restore()

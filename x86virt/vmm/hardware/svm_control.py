@@ -225,6 +225,12 @@ class SvmControl(GuestControl):
             raise EntryFailed("VMRUN found the VMCB invalid")
         return outcome
 
+    @property
+    def enters_plainly(self) -> bool:
+        """Whether the next entry is VMRUN alone: nothing is to be loaded or dropped first, nor TLB_CONTROL to be written."""
+        usual = svm.TLB_CONTROL_NOTHING if self.tagged else svm.TLB_CONTROL_ALL
+        return not self.to_load and not self.drops_all and not self.eager and self.tlb_command == usual
+
     def command_tlb(self, command: int) -> None:
         """TLB_CONTROL of the next VMRUN, written where it is another; what `flush` asked for goes first."""
         if self.drops_all:

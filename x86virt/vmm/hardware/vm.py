@@ -27,6 +27,7 @@ from ...isa.registers import (
     SEGMENT_REGISTERS,
 )
 from ...isa.vectors import DB, DF, KIND_EXCEPTION, KIND_EXTERNAL, KIND_SOFTWARE_INTERRUPT
+from ..emulate.writes import simulate_write
 from ..exits import FAULT_VECTORS, Exit, GuestFault, VmmError
 from ..guest_events import DR7_ENABLES
 from ..instruction import Instruction
@@ -39,7 +40,7 @@ from ..virtual_machine import VirtualMachine
 from . import saving
 from .accounts import spent
 from .clusters import Clusters
-from .cpu import KEYS, HardwareCpu
+from .cpu import KEYS, POINTER_KEYS, HardwareCpu
 from .crossings import HardwareCrossings
 from .extensions import make_control, make_guest_state, work_of_change
 from .interrupts import HardwareInterrupts
@@ -48,7 +49,7 @@ from .lines import hardware_lines
 from .nested import EPT, NPT_2, NestedMemory
 from .segments import HardwareSegments
 from .transfer import can_hold, give_state
-from .vtx_state import VtxGuestState
+from .vtx_state import VIRTUAL_8086, VtxGuestState
 
 if TYPE_CHECKING:
     from ...machine import Machine
@@ -110,6 +111,17 @@ class HardwareVm(VirtualMachine):
         if self.control.enter() == SHUTDOWN:
             raise VmmError("the processor shut down as the VMM entered the guest")
 
+    @property
+    def holds_plainly(self) -> bool:
+        """Whether the control structure has all registers as the guest believes them to be, but control registers."""
+        state = self.guest_state
+        return not state.unsettled and not state.pending and (not isinstance(state, VtxGuestState) or state.form != VIRTUAL_8086)
+
+    @property
+    def completes(self) -> bool:
+        """Whether the last VM entry was to complete an instruction, which the next exit may have to take back."""
+        return self.completed_at != NOTHING_COMPLETED
+
     # -- memory ---------------------------------------------------------------------------------------------------
 
     def flush_shadow(self) -> None:
@@ -121,8 +133,14 @@ class HardwareVm(VirtualMachine):
 
     def shadow_fault(self, exit: Exit) -> None:
         """A page fault: the shadow's, which lacked an entry, or the guest's own, which it is delivered."""
+        self.charge("exit_exception", 1)
+        self.shadow.begin_fault()
+        self.finish_shadow_fault(exit, None)
+
+    def finish_shadow_fault(self, exit: Exit, outcome: int | None) -> None:
+        """What follows the charge of a page fault, and the walk and fill unless these have come to an outcome already."""
         try:
-            if self.shadow.fault(exit):
+            if self.shadow.end_fault(exit, outcome):
                 self.make_again(exit, not exit.error & PF_W and self.is_fetched(exit.gla))
         except GuestFault as fault:
             self.inject_exception(fault)
@@ -177,6 +195,11 @@ class HardwareVm(VirtualMachine):
         if self.nested is not None:
             self.vcpu.prepare_walk()
 
+    def load_pointers(self, cr3: int) -> None:
+        """Load what PAE paging loads with CR3, where the processor has it for a guest."""
+        super().load_pointers(cr3)
+        self.vcpu.set_pointers(self.shadow.pointers.tolist())
+
     def pointers(self) -> np.ndarray:
         """The four page-directory-pointer entries that PAE paging has loaded."""
         uses = self.vcpu.cr0 & CR0_PG and self.vcpu.cr4 & CR4_PAE
@@ -195,6 +218,30 @@ class HardwareVm(VirtualMachine):
     def peek_cpl(self) -> int:
         """The guest's privilege level, for those who look on."""
         return (self.vcpu.peek("guest_ss_access_rights") & AR_DPL) >> AR_DPL_SHIFT
+
+    def peek_cr2(self) -> int:
+        """CR2, for those who look on."""
+        return self.vcpu.peek("guest_cr2")
+
+    def debug_registers(self) -> np.ndarray:
+        """DR0 to DR7, for those who look on."""
+        if self.is_interpreted:
+            return np.array(self.interpreter.cpu.dr)
+        registers = np.array(self.processor.cpu.dr)
+        registers[6], registers[7] = self.vcpu.peek("guest_dr6"), self.vcpu.peek("guest_dr7")
+        return registers
+
+    def peek_pointers(self) -> list[int]:
+        """The page-directory-pointer entries of PAE paging, for those who look on."""
+        if self.is_interpreted or not self.control.has(POINTER_KEYS[0]) or self.nested is None:
+            return super().peek_pointers()
+        return [self.vcpu.peek(key) for key in POINTER_KEYS]
+
+    def bytes_at(self, gla: int, count: int) -> bytes:
+        """Bytes at a linear address as the processor translates it now, without any effect; none while it is the VMM's."""
+        if self.is_interpreted or self.control.in_guest:
+            return super().bytes_at(gla, count)
+        return b""
 
     # -- what a strategy's hooks call, with `register`, `set_register` and `charge` -------------------------------
 
@@ -217,10 +264,24 @@ class HardwareVm(VirtualMachine):
             length = instruction.length
         frame = self.vcpu.frame
         frame.eip = frame.eip + length
+        self.complete_instruction(self.vcpu.single_stepped)
+
+    def complete_instruction(self, stepped: bool) -> None:
+        """Count an emulated guest instruction, and raise the trap that TF before it asks for: nothing is held off any more."""
         self.interrupts.set_shadow(0)
         self.retire()
-        if self.vcpu.single_stepped:
+        if stepped:
             self.single_step_trap()
+
+    def simulate_write(self) -> None:
+        """Perform the guest's instruction, which may write what is traced, where it stands. Raises GuestFault.
+
+        What an event's delivery writes there, no instruction does.
+        """
+        if self.last_exit is not None and self.last_exit.vectoring is not None:
+            self.interpret_one()
+        else:
+            simulate_write(self, self.instruction())
 
     def single_step_trap(self) -> None:
         """#DB behind an instruction that was performed under the guest's TF."""

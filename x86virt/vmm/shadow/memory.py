@@ -189,9 +189,20 @@ class ShadowMemory:
 
         Whether the entry is there now, so that the guest can make the access again; else it was made for it.
         """
-        write, user = self.access(exit)
-        self.vm.charge("shadow_fill", 1)  # the walk is the larger part of it, also where the guest's tables refuse
-        return self.finish_fault(exit, self.fill(exit.gla, write, user))
+        self.begin_fault()
+        return self.end_fault(exit, None)
+
+    def begin_fault(self) -> None:
+        """Charge a fill: the walk is the larger part of it, also where the guest's tables refuse."""
+        self.vm.charge("shadow_fill", 1)
+
+    def end_fault(self, exit: Exit, outcome: int | None) -> bool:
+        """The rest of `fault`; `outcome`: what the fill has come to, if it was made."""
+        if outcome is None:
+            outcome = self.fill(exit.gla, *self.access(exit))
+        else:
+            self.after_walk()
+        return self.finish_fault(exit, outcome)
 
     def access(self, exit: Exit) -> tuple[int, int]:
         """Of the access that faulted: whether it writes, and whether it was the user's.

@@ -50,6 +50,8 @@ EVENT_TYPE        equ 7 << 8
 EVENT_SOFTWARE    equ 1 << 10           ; the types of INT n, INT1, INT3 and INTO have this bit
 N_REASONS         equ 56
 CR4_VMXE equ 1 << 13
+PLAIN_DATA_MASK   equ 1 << 16 | 1 << 14 | 0x9E     ; unusable, B, present, S, type but for accessed
+PLAIN_DATA        equ 0x92
 V86_ACCESS equ 0xF3                     ; present, DPL 3, writable, accessed
 EXIT_FRAME_BYTES equ 48                 ; what lies below the stack pointer of the host: PUSHAD, and the data segments' room
 
@@ -354,6 +356,8 @@ exit_control_register:
         mov     edx, [ebp + ecx]
         jmp     [.registers + eax * 4]
 .cr3:
+        test    dword [VCPU(cr4)], CR4_PAE
+        jnz     refuse                          ; the page-directory-pointer entries are loaded, and may be refused
         mov     [VCPU(cr3)], edx
         mov     dword [EXIT(space_changed)], 1
         cmp     dword [EXIT(nested)], 0
@@ -387,6 +391,8 @@ exit_control_register:
         je      .refused
         test    edx, CR0_PE
         jz      refuse                          ; real mode
+        test    dword [VCPU(cr4)], CR4_PAE
+        jnz     refuse
         mov     ebx, [VCPU(cr0)]
         xor     ebx, edx                        ; what changes
         mov     [VCPU(cr0)], edx
@@ -411,7 +417,7 @@ exit_control_register:
         call    paging_switch
         jmp     .done
 .cr4:
-        test    edx, ~(CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCE)
+        test    edx, ~(CR4_TSD | CR4_DE | CR4_PSE | CR4_PGE | CR4_PCE)
         jnz     refuse
         mov     ebx, [VCPU(cr4)]
         xor     ebx, edx
@@ -630,11 +636,8 @@ nested_fill:
         mov     edx, ecx
         movzx   ecx, byte [.shifts + edx]
         mov     eax, ebx
-        cmp     ecx, 32
-        jb      .shift
-        xor     eax, eax
-.shift:
         shr     eax, cl
+        shr     eax, 9
         mov     ecx, edx
         and     eax, 511
         lea     edi, [VMM_BASE + edi + eax * 8]
@@ -696,7 +699,7 @@ nested_fill:
         END_PATH nested_table
         jmp     .have
 .shifts:
-        db      0, 12, 21, 30, 39
+        db      0, 12 - 9, 21 - 9, 30 - 9, 39 - 9       ; of what an entry of each level maps, but for the last 9 bits
 
 ; The same frame's entry taken back: EBX the guest-physical address. Uses EAX, ECX, EDX, EDI.
         align 16
@@ -708,11 +711,8 @@ nested_drop:
         mov     edx, ecx
         movzx   ecx, byte [nested_fill.shifts + edx]
         mov     eax, ebx
-        cmp     ecx, 32
-        jb      .shift
-        xor     eax, eax
-.shift:
         shr     eax, cl
+        shr     eax, 9
         mov     ecx, edx
         and     eax, 511
         lea     edi, [VMM_BASE + edi + eax * 8]
@@ -886,6 +886,9 @@ real_mode_enter:
         jne     refuse
         mov     eax, [esi + 12]
         mov     [edi + 12], eax
+        and     eax, PLAIN_DATA_MASK
+        cmp     eax, PLAIN_DATA
+        jne     refuse
         mov     dword [esi + 12], V86_ACCESS
         add     esi, 16
         add     edi, 16
