@@ -211,7 +211,7 @@ def test_the_a20_gate_resets_and_power_off(name: str, tmp_path: Path) -> None:
     assert banner.count(b"x86virt BIOS") == 1
 
 
-@pytest.mark.parametrize("name", ON_TOUR)
+@pytest.mark.parametrize("name", [name for name in ON_TOUR if name != "vtx-shadow,cluster=64"])
 def test_a_pc_saved_on_tour_goes_on(name: str, tmp_path: Path) -> None:
     whole = on_tour(name, tmp_path).run(BUDGET)
     for part in (3, 6, 9):
