@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from ...core.jit import machine_code
 from ...core.run import run as run_processor
 from ...isa.vectors import KIND_EXCEPTION, PF
-from ...isa.vmx import EXIT_REASONS
+from ...isa.vmx import EXIT_EPT_VIOLATION, EXIT_EXCEPTION_OR_NMI, EXIT_REASONS
 from ...records import record_array
 from .. import layout
 from ..exits import Exit, NotDirect, VmmError
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ...machine import Machine
     from ..hardware.vm import HardwareVm
 
+FILLS = (EXIT_EPT_VIOLATION, EXIT_EXCEPTION_OR_NMI)  # after which the guest makes its access again
 NAMES = {reason.number: reason.name for reason in EXIT_REASONS}
 RIP, FLAGS, INTERRUPTIBILITY, CODE_BASE = "guest_rip", "guest_rflags", "guest_interruptibility_state", "guest_cs_base"
 DR7 = "guest_dr7"
@@ -143,6 +144,7 @@ class JittedHardwareExits:
         exits, vm = self.exits, self.vm
         if exits.order_count or resumes:
             vm.injected, vm.interrupts.waits, vm.last_exit = False, False, None
+            vm.accesses_again = int(exits.reason) in FILLS
         if vm.nested is None and exits.switched:
             self.take_guest_state(vm.guest_state)
         for reason in exits.order[: exits.order_count].tolist():

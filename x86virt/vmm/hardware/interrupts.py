@@ -62,8 +62,20 @@ class HardwareInterrupts(VirtualInterrupts):
             return  # the guest has ended, or is about to begin anew: what its devices do now it will not see
         self.waits = vm.devices.see()
         if self.waits and not vm.injected and vm.vcpu.interrupt_flag and not self.held():
-            self.deliver()
+            self.deliver_or_hold()
         self.ask_window(self.waits)
+
+    def deliver_or_hold(self) -> None:
+        """Let the next entry deliver the interrupt that waits.
+
+        Within an access that a fill was made for, it is held off for the instruction: the access has marked the guest's own
+        tables already, and within a repeated string the processor alone knows what RF to push. Under TF it is not, since
+        an entry with TF and an interrupt shadow asks for a debug exception of its own (SDM volume 3, section 26.3.1.5).
+        """
+        if self.vm.accesses_again and not self.vm.vcpu.single_stepped:
+            self.set_shadow(HOLDS_INTERRUPTS)
+        else:
+            self.deliver()
 
     def ask_window(self, wanted: bool) -> None:
         """Set or clear interrupt-window exiting, if it is otherwise."""

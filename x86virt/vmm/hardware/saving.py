@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 M64 = 2**64 - 1
 SAVED_OF_VM = {"injected", "completed_at", "unpriced", "exits", "p2m", "boards", "model_specific"}
 MADE_OF_VM = {
-    "board", "cluster", "control", "crossings", "devices", "guest", "guest_state", "interrupts", "last_delivery", "last_exit",
-    "m2p", "machine", "made_interpreter", "nested", "physical", "prices", "processor", "recorder", "ring", "segments", "shadow",
-    "vcpu",
+    "accesses_again", "board", "cluster", "control", "crossings", "devices", "guest", "guest_state", "interrupts",
+    "last_delivery", "last_exit", "m2p", "machine", "made_interpreter", "nested", "physical", "prices", "processor",
+    "recorder", "ring", "segments", "shadow", "vcpu",
 }  # fmt: skip
 SAVED_OF_VCPU = {"fields", "changed"}
 MADE_OF_VCPU = {"eager", "frame", "guest_state", "own_resume", "record", "ring", "shadow_count"}

@@ -75,6 +75,7 @@ class HardwareVm(VirtualMachine):
         super().__init__(machine, 0)
         self.cluster = int(machine.strategy.option("cluster"))
         self.injected = False
+        self.accesses_again = False  # the guest goes on with an access that the VMM has seen to at this exit
         self.completed_at = NOTHING_COMPLETED  # instructions retired, with one that the last VM entry was to complete
         form = EPT if self.control.extension == "vtx" else NPT_2  # as the VMM's own paging has it
         self.nested = NestedMemory(self, form) if machine.strategy.memory == "nested" else None
@@ -320,6 +321,7 @@ class HardwareVm(VirtualMachine):
 
     def make_again(self, exit: Exit, fetched: bool) -> None:
         """The guest makes an access again that the VMM has seen to: an instruction's fetch, one of an event's delivery."""
+        self.accesses_again = True
         if exit.vectoring is not None:
             self.reinject(exit)
         elif fetched:
