@@ -53,8 +53,11 @@ def test_run_under_several_strategies_gives_a_list(x86virt: Any) -> None:
     assert answer.status == 0
     runs = answer.json()["runs"]
     assert [run["strategy"] for run in runs][:1] == ["native"]
-    assert {run["console"] for run in runs} == {runs[0]["console"]}
-    assert {run["instructions"] for run in runs} == {runs[0]["instructions"]}
+    there = [run for run in runs if not run["outcome"].startswith("unsupported: p4_prescott has no ")]
+    assert {run["strategy"] for run in runs} - {run["strategy"] for run in there} == {"vtx-ept", "svm-npt", "svm-shadow"}
+    assert {run["console"] for run in there} == {runs[0]["console"]}
+    assert {run["instructions"] for run in there} == {runs[0]["instructions"]}
+    assert x86virt("run", "hello", "-s", "vtx-ept").status == 5
 
 
 def test_json_goes_to_a_file(x86virt: Any, tmp_path: Path) -> None:
@@ -84,7 +87,8 @@ def test_compare_says_that_the_states_are_the_same(x86virt: Any) -> None:
     assert answer.status == 0
     comparison = answer.json()
     assert comparison["equal"] is True
-    assert [run["strategy"] for run in comparison["runs"]] == ["native", "binary-translation", "trap-and-emulate"]
+    there = [run["strategy"] for run in comparison["runs"] if not run["outcome"].startswith("unsupported")]
+    assert there == ["native", "binary-translation", "trap-and-emulate", "vtx-shadow"]
     assert comparison["differences"]["trap-and-emulate"]["checkpoints"] > 0
     assert "the same as native" in x86virt("compare", "hello").out
 

@@ -182,7 +182,7 @@ def run_without_truncation(under: str, *steps: Step) -> Machine:
 DATA_SEGMENTS = {"trap-and-emulate": (0, 2, 3, 4, 5), "binary-translation": (0, 2, 3, 4)}
 
 
-@pytest.mark.parametrize("under", VMMS)
+@pytest.mark.parametrize("under", DATA_SEGMENTS)
 def test_an_untruncated_segment_is_caught_at_the_access(under: str) -> None:
     """The implicit accesses of the processor to the VMM's tables stay allowed."""
     access = Step(load(EAX, layout.VMM_BASE + layout.IDT))

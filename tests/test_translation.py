@@ -47,7 +47,7 @@ def test_a_loop_of_calls_and_returns_needs_the_vmm_once() -> None:
     """In steady state nothing leaves the cache: the counts of callouts do not grow with the iterations."""
     calls = machine_of("callret").run().regions[1]
     assert calls.iterations == 100
-    assert sum(count for count, _ in calls.exits.values()) <= 4
+    assert sum(row.number for row in calls.exits.values()) <= 4
     assert calls.ledger.event_count("translator.lookup_hit") >= 98
     chained, unchained = counts("callret"), counts("callret", ",chaining=off")
     assert chained["exit unchained_jump"] == chained["translator.chain"]
@@ -101,7 +101,7 @@ def test_a_callout_for_a_port_changes_no_privilege() -> None:
     """What ring 1 may do is done there: no gate and no IRET in the loop but those of its first jumps."""
     for options, called in (("", "port_access"), (",direct_callouts=off", "sensitive_instruction")):
         loop = machine_of("portio", options).run().regions[0]
-        crossings = sum(count for reason, (count, _) in loop.exits.items() if reason != called)
+        crossings = sum(row.number for reason, row in loop.exits.items() if reason != called)
         assert loop.exits[called][0] == loop.iterations == 100
         assert crossings == loop.ledger.event_count("sys.iret_cpl0_to_cpl3") <= 4
 

@@ -11,6 +11,7 @@ from .options import NATIVE, OutputFile, machine_options, refuse_given, strategy
 from .output import (
     SCHEMA_VERSION,
     STATUS_DONE,
+    STATUS_UNSUPPORTED,
     get_ready,
     run_object,
     say,
@@ -95,7 +96,9 @@ def run_command(
                 raise
             say(str(error))
             continue
-        statuses.append(status_of_run(result, conversation))
+        status = status_of_run(result, conversation)
+        if status != STATUS_UNSUPPORTED or len(setups) == 1:  # of several, one that cannot run here is only a row
+            statuses.append(status)
         objects.append(run_object(image.name, setup, result))
         if json_file is None:
             show_result(image.name, setup, result, conversation)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .vm import HardwareVm
 
 M64 = 2**64 - 1
-SAVED_OF_VM = {"injected", "completed_at", "unpriced", "exits", "p2m", "boards", "model_specific"}
+SAVED_OF_VM = {"clusters", "injected", "completed_at", "unpriced", "exits", "p2m", "boards", "model_specific"}
 MADE_OF_VM = {
     "accesses_again", "board", "cluster", "control", "crossings", "devices", "guest", "guest_state", "interrupts",
     "last_delivery", "last_exit", "m2p", "machine", "made_interpreter", "nested", "physical", "prices", "processor",
