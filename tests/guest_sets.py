@@ -6,6 +6,10 @@ BARE_ONLY = frozenset({"hypervisor", "tasks"})
 """Guests whose subject no VMM here emulates: virtual-machine extensions, hardware task switches."""
 
 
+TIMED_GUESTS = ("clock", "exits", "irq")
+"""Guests that read the time or wait for interrupts: how many instructions they need is the processor's and the VMM's."""
+
+
 def portable_guests() -> list[str]:
     """The guests that run under every strategy."""
     return [name for name in guests() if name not in BARE_ONLY]

@@ -7,7 +7,7 @@ import random
 
 import numpy as np
 import pytest
-from guest_sets import portable_guests, short_line
+from guest_sets import TIMED_GUESTS, portable_guests, short_line
 from naive_twin import NaiveTwin
 from small_kernel import CODE_0, Kernel, Step, far_jump, load, set_cr, start, strategy
 
@@ -25,7 +25,6 @@ STRATEGIES = ("native", "trap-and-emulate")
 PROFILES = profile_names()
 ITERATIONS = {"mix": 1, "irq": 1, "speed": 1}
 CUTS = 12
-READ_TIME = ("clock", "irq")
 CHEAP = ("hello_pse", "divzero", "pgfault")
 
 
@@ -160,7 +159,7 @@ def test_recording_changes_nothing(guest: str, name: str) -> None:
     result = machine.run(MAX_CYCLES)
     recorder.drain()
     assert signature(machine, result) == unbroken(guest, name)[0]
-    assert bool(recorder.log.reads) == (guest in READ_TIME)
+    assert bool(recorder.log.reads) == (guest in TIMED_GUESTS)
 
 
 @pytest.mark.parametrize("step", [1, 613])

@@ -68,6 +68,18 @@ def test_until_ends_the_run_with_success(x86virt: Any, tmp_path: Path) -> None:
         assert answer.err == ""
 
 
+def test_a_run_that_a_text_ends_is_recorded_and_accepted(x86virt: Any, tmp_path: Path) -> None:
+    log = str(tmp_path / "log.json")
+    script = script_file(tmp_path, SCRIPT)
+    first = x86virt("run", parrot(tmp_path), *AT, *script, "--until", "1E 9E", "--record", log, "--json", "-")
+    again = x86virt("run", parrot(tmp_path), *AT, "--replay", log, "--json", "-")
+    assert (first.status, again.status) == (0, 0), first.err + again.err
+    assert "accepted" in again.err
+    for name in ("outcome", "instructions", "console", "serial", "screen"):
+        assert first.json()[name] == again.json()[name], name
+    assert first.json()["outcome"] == "until"
+
+
 @pytest.mark.parametrize(
     ("last", "status", "words"),
     [("Q", 1, "--until: the run ended without"), ("F", 3, "did not end well"), ("H", 3, "halted"), ("x", 4, "budget")],
@@ -126,7 +138,8 @@ def test_bad_conversations_are_refused_in_one_line(x86virt: Any, tmp_path: Path)
         (("--screen",), ("--screen", "needs a terminal")),
         (("--screen", "--serial", "-"), ("both want the terminal",)),
         (("--json", "-", "--serial", "-"), ("both want standard output",)),
-        (("--record", str(tmp_path / "log"), "--until", "x"), ("--record",)),
+        (("--replay", str(tmp_path / "log"), "--until", "x"), ("--replay takes no", "stands in the record")),
+        (("--replay", str(tmp_path / "log"), "--serial", str(tmp_path / "serial")), ("--replay takes no",)),
         (("-s", "all", "--serial", "-"), ("take one strategy",)),
     ):
         assert_refused(x86virt("run", guest, *AT, *options), *words)

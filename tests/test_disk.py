@@ -354,12 +354,23 @@ def test_bad_disks_on_the_command_line(x86virt, tmp_path):
     five = [word for _ in range(5) for word in ("--disk", str(good))]
     assert_refused(x86virt("run", "hello", *five), "is the fifth disk")
     assert_refused(x86virt("run", "hello", *five[:4], "--disk-write"), "by another machine")
-    log = str(tmp_path / "log.json")
-    assert_refused(x86virt("run", "hello", *five[:2], "--record", log), "cannot be recorded yet; run it without --record")
     for path in (odd, good):
         before = digest(path)
         assert x86virt("run", "hello", "--disk", str(path)).status == 0
         assert digest(path) == before
+
+
+def test_a_record_with_disks_is_accepted_with_the_same_disks_alone(x86virt, tmp_path):
+    good, other = image(tmp_path, pattern(4)), image(tmp_path, pattern(5), "other.img")
+    log = str(tmp_path / "log.json")
+    recorded = x86virt("run", "hello", "--disk", str(good), "--record", log)
+    assert recorded.status == 0 and recorded.err.startswith(f"{log}: "), recorded.err
+    accepted = x86virt("run", "hello", "--disk", str(good), "--replay", log)
+    assert accepted.status == 0 and "accepted" in accepted.err, accepted.err
+    for disks in ((), ("--disk", str(other)), ("--disk", str(good), "--disk", str(other))):
+        refused = x86virt("run", "hello", *disks, "--replay", log)
+        assert (refused.status, refused.out) == (1, ""), refused.err
+        assert "the bare machine refuses it: the log is of a machine with other disks" in refused.err
 
 
 # -- a host that refuses ------------------------------------------------------------------------------------------------------

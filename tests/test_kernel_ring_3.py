@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from guest_sets import portable_guests, short_line
+from guest_sets import TIMED_GUESTS, portable_guests, short_line
 from hypothesis import HealthCheck, assume, given, settings
 from random_kernels import kernels
 from segment_kernels import segment_kernels
@@ -28,7 +28,6 @@ from x86virt.equivalence import compare_runs
 
 NAME = "trap-and-emulate,ring=3"
 NOT_EQUAL = ("stealth",)  # it asks for what x86 does not hide
-TIMED = ("clock", "irq")
 PAGE = 0x88000
 MAX_CYCLES, MEMORY = 200_000_000, 8 << 20
 
@@ -41,7 +40,7 @@ def test_every_guest_is_equal(name: str) -> None:
     comparison = compare_runs(image, under, strategy("native"), profile, MEMORY, line, MAX_CYCLES, 1 << 14)
     assert comparison.equal, "\n".join(comparison.report)
     assert comparison.divergences == []
-    assert (comparison.deliveries > 0) == (name in TIMED)  # of a log that the bare machine followed (E2)
+    assert (comparison.deliveries > 0) == (name in TIMED_GUESTS)  # of a log that the bare machine followed (E2)
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])

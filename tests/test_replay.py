@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 import pytest
+from guest_sets import TIMED_GUESTS
 from small_kernel import strategy
 
 from x86virt.api import Setup, make_setup
@@ -24,7 +25,7 @@ from x86virt.vmm import VirtualMachine
 from x86virt.vmm.recorder import Delivery, InputLog
 
 MEMORY = 8 << 20
-GUESTS = {"irq": "iterations=2", "clock": "iterations=20", "hello": "", "pgfault": "iterations=3"}
+GUESTS = {"irq": "iterations=2", "clock": "iterations=20", "exits": "iterations=2", "hello": "", "pgfault": "iterations=3"}
 TrapAndEmulate: type = type(strategy("trap-and-emulate"))
 
 
@@ -55,7 +56,7 @@ def test_the_bare_machine_accepts_the_log_and_ends_in_the_same_state(guest: str)
     assert machine.strategy.virtual_state(machine).differences(other.strategy.virtual_state(other)) == []
     assert (machine.result().outcome, machine.result().instructions) == (result.outcome, result.instructions)
     assert log.missed == []
-    assert bool(log.deliveries) == (guest in ("irq", "clock"))
+    assert bool(log.deliveries) == (guest in TIMED_GUESTS)
 
 
 @pytest.mark.parametrize("guest", GUESTS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import Phase, given, seed, settings
 from profile_for import profile_for
-from small_kernel import DATA, EAX, EBX, TABLE, Kernel, Step, invlpg, load, push, store, strategy
+from small_kernel import DATA, EAX, EBX, EDI, EDX, TABLE, Kernel, Step, invlpg, load, mov, push, store, strategy
 from timed_kernels import timed, timed_kernels
 from vmm_judge import EQUAL, PLANNED, RULELESS, VARIANTS, VMMS, judge
 from vmm_pieces import CLASSES, GLOBALS, PTE_G, UP, furnished, index, kernels_of
@@ -21,6 +21,8 @@ EXAMPLES, OF_VARIANTS, TIMED = 8, 4, 6
 KERNEL_IN_RING_3 = "trap-and-emulate,ring=3"
 ALLOWED = {EQUAL, PLANNED, RULELESS}
 RAM_BYTES = 1 << 20
+SOFTWARE_VMMS = [name for name in VMMS if find_strategy(name).processor not in ("vtx", "svm")]
+NO_PORT = 0x3DB  # no device is there: it reads as ones
 
 
 def run_class(name: str, under: str, examples: int, number: int = 0) -> list:
@@ -111,14 +113,28 @@ def test_a_forgotten_invalidation_is_found_by_a_kernel_of_the_class() -> None:
         judge(kernel, ForgetsGlobal)
 
 
-def test_a_kernel_that_relies_on_its_tlb_is_not_judged() -> None:
-    """A program's store takes the mapping of the kernel's descriptors away, and nobody tells the TLB."""
+@pytest.mark.parametrize("under", VMMS)
+def test_a_kernel_that_relies_on_its_tlb_is_not_judged(under: str) -> None:
+    """INS to a page that was mapped anew: the bare machine's TLB has the old frame, a VMM that performs INS walks the tables."""
+    page = 0x80000
+    remap = store(page, 0) + store(TABLE + index(page), DATA | UP)
+    insb = mov(EDX, NO_PORT) + mov(EDI, page) + b"\x6c"
+    forgets, tells = furnished([Step(remap + insb)]), furnished([Step(remap + invlpg(page) + insb)])
+    assert judge(forgets, under).kind == RULELESS
+    assert judge(tells, under).kind == EQUAL
+
+
+@pytest.mark.parametrize("under", SOFTWARE_VMMS)
+def test_a_kernel_whose_descriptors_are_in_its_tlb_alone_is_not_judged(under: str) -> None:
+    """A program's store takes the mapping of the kernel's descriptors away, and nobody tells the TLB.
+
+    A software VMM reads them by a walk. Under VT-x and SVM the processor itself does, by what its own TLB holds.
+    """
     page, gdt = 0x80000, 0x1000
     forgets = [Step(store(TABLE + index(page), TABLE | UP)), Step(store(page + index(gdt), 0), 3)]
     tells = [Step(store(TABLE + index(page), TABLE | UP)), Step(store(page + index(page), 0) + b"\x90", 3), Step(invlpg(page))]
-    for under in VMMS:
-        assert judge(furnished(forgets), under).kind == RULELESS
-        assert judge(furnished(tells), under).kind == EQUAL
+    assert judge(furnished(forgets), under).kind == RULELESS
+    assert judge(furnished(tells), under).kind == EQUAL
 
 
 @pytest.mark.parametrize("under", ("binary-translation", "binary-translation,translate_user=on"))
