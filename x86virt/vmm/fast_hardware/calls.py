@@ -127,7 +127,7 @@ class JittedHardwareExits:
     def copy_guest_state(self, state: GuestState) -> None:
         """How the guest's control registers are held while memory is shadowed."""
         exits = self.exits
-        exits.has_vpid = int(self.vm.control.vpid != 0)
+        exits.vpid = self.vm.control.vpid
         exits.mask_cr0, exits.mask_cr4 = state.held.cr0_mask, state.held.cr4_mask
         exits.own_cr0, exits.own_cr3, exits.own_cr4 = state.own[CR0], state.own[CR3], state.own[CR4]
         exits.root, exits.switched = state.root, 0

@@ -10,7 +10,7 @@ from ..fast.apics import advance_devices, next_deadline
 from ..nested.records import STALE
 from .handlers import handle
 from .records import ATTENTION, DONE, ENTRY_FAILED, FILL_BEGUN, NOT_FAST, REST, RESUME, STEPPED
-from .shadowed import must_flush, settle
+from .shadowed import settle
 from .structure import count_exit, end_account, write
 
 
@@ -27,13 +27,11 @@ def write_back(cpu, ram, exits):
 
 
 @kernel
-def must_leave_to_python(ram, exits, control, board):
+def must_leave_to_python(ram, exits, board):
     """Whether something comes before the guest that Python sees to: a device's request, the A20 gate, a flush."""
     if board.attention != 0 or board.a20_closed != 0:
         return True
-    if exits.nests == 1:
-        return load_32(ram, STALE) != 0
-    return must_flush(exits, control)
+    return exits.nests == 1 and load_32(ram, STALE) != 0
 
 
 @kernel
@@ -56,7 +54,7 @@ def see_to_time(cpu, exits, board, apics):
 @kernel
 def resume(cpu, ram, exits, control, board, apics):
     """Enter the guest again (HardwareCrossings.resume): DONE; RESUME if Python must, for an event or a flush comes first."""
-    if must_leave_to_python(ram, exits, control, board):
+    if must_leave_to_python(ram, exits, board):
         return RESUME
     write_back(cpu, ram, exits)
     if exits.nests == 0:

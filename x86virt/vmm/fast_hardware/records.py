@@ -44,7 +44,7 @@ HARDWARE_EXITS = np.dtype(
         ("base_price", "i8", len(PATHS)),  # ticks: of a path, and of an item of it
         ("item_price", "i8", len(PATHS)),
         # the guest's control registers where memory is shadowed (hardware/guest_state.py), copied back too if `switched`
-        ("has_vpid", "i8"),
+        ("vpid", "i8"),  # under which its translations are kept; 0: each transition flushes them
         ("mask_cr0", "i8"),
         ("mask_cr4", "i8"),
         ("own_cr0", "i8"),

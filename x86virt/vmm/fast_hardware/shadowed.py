@@ -1,6 +1,9 @@
 """What a VMM with shadow page tables does under VT-x: page faults, INVLPG, MOV to CR3, and the VMCS before an entry."""
 
+from ...core.address_space import INVVPID_ADDRESS, INVVPID_SINGLE, invvpid
+from ...core.charge import charge
 from ...core.jit import inline, kernel, store_32
+from ...isa.events import EVENT_VMX_INVVPID
 from ...isa.registers import CR0_PG, CR4_PAE, EFLAGS_RF, ESP, PF_U, PF_W
 from ...isa.vectors import PF
 from ...isa.vmx import (
@@ -167,10 +170,18 @@ def load_cr3(cpu, ram, exits, links, control, qualification):
 # -- before an entry ----------------------------------------------------------------------------------------------------
 
 
-@inline
-def must_flush(exits, control):
-    """Whether the processor must be told to forget translations: without a VPID each transition makes it."""
-    return exits.has_vpid == 1 and (control.flush != FLUSH_NOTHING or control.flush_count != 0)
+@kernel
+def flush_stale(cpu, exits, control):
+    """Tell the processor what translations to forget (ShadowMemory.before_entry): without a VPID each transition makes it."""
+    if exits.vpid != 0 and control.flush != FLUSH_NOTHING:
+        charge(cpu, EVENT_VMX_INVVPID, 1)
+        invvpid(cpu, INVVPID_SINGLE, exits.vpid, 0)
+    elif exits.vpid != 0:
+        for place in range(control.flush_count):
+            charge(cpu, EVENT_VMX_INVVPID, 1)
+            invvpid(cpu, INVVPID_ADDRESS, exits.vpid, control.flush_pages[place] & M32)
+    control.flush = FLUSH_NOTHING
+    control.flush_count = 0
 
 
 @inline
@@ -183,8 +194,7 @@ def put(cpu, ram, slot, value):
 @kernel
 def settle(cpu, ram, exits, control):
     """Let the VMCS hold what the processor is to walk (ShadowMemory.before_entry, GuestState.settle)."""
-    control.flush = FLUSH_NOTHING
-    control.flush_count = 0
+    flush_stale(cpu, exits, control)
     if exits.loads_cr3 == 0 and exits.drops_flag == 0 and control.cr3 == exits.root:
         return
     if exits.loads_cr3 == 1:

@@ -8,6 +8,7 @@ from ...isa.events import (
     EVENT_SVM_VMCB_WRITE,
     EVENT_SVM_VMRUN,
     EVENT_VMX_ENTRY,
+    EVENT_VMX_INVVPID,
     EVENT_VMX_VMREAD,
     EVENT_VMX_VMWRITE,
     MODE_VMM,
@@ -48,6 +49,7 @@ def charge_path(cpu, exits, path, items):
 def control_ticks(cpu):
     """The ticks of all accesses to the control structure so far, VMCS or VMCB."""
     ticks = cpu.ledger_ticks[EVENT_VMX_VMREAD, MODE_VMM] + cpu.ledger_ticks[EVENT_VMX_VMWRITE, MODE_VMM]
+    ticks += cpu.ledger_ticks[EVENT_VMX_INVVPID, MODE_VMM]
     return ticks + cpu.ledger_ticks[EVENT_SVM_VMCB_READ, MODE_VMM] + cpu.ledger_ticks[EVENT_SVM_VMCB_WRITE, MODE_VMM]
 
 

@@ -26,9 +26,9 @@ def svm_write_back(cpu, ram, exits):
 
 
 @kernel
-def svm_resume(cpu, ram, exits, control, board, apics):
+def svm_resume(cpu, ram, exits, board, apics):
     """Enter the guest again (HardwareCrossings.resume, SvmControl.enter): DONE; RESUME if Python must."""
-    if must_leave_to_python(ram, exits, control, board):
+    if must_leave_to_python(ram, exits, board):
         return RESUME
     svm_write_back(cpu, ram, exits)
     if waits(cpu, exits, board, apics):
@@ -54,7 +54,7 @@ def run_svm_exits(state, ram, boards, codes, blocks, uops, details, shared, chai
         outcome = call_machine_code(run, state, ram, boards, codes, blocks, uops, details, 0)
         if outcome != HOOK or svm_handle(cpu, ram, exits, board) == NOT_FAST:
             return outcome
-        what = svm_resume(cpu, ram, exits, controls[0], board, apics[0])
+        what = svm_resume(cpu, ram, exits, board, apics[0])
         if what != DONE:
             end_account(cpu, exits)
             return what
