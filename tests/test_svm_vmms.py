@@ -14,6 +14,7 @@ from small_kernel import (
     EAX,
     EBX,
     ECX,
+    EDI,
     EDX,
     STEPS,
     Kernel,
@@ -29,6 +30,8 @@ from small_kernel import (
     store,
     to_cr,
 )
+from timed_kernels import timed
+from vmm_judge import EQUAL, judge
 
 from x86virt import Machine, find_guest, find_strategy, load_profile
 from x86virt.saved import machine_bytes, machine_of
@@ -94,6 +97,28 @@ def test_a_delivery_through_pages_that_were_never_touched(code: bytes, name: str
     """IDT, TSS and handler are met for the first time by the event itself, from either ring: it pushes what it should."""
     for ring in (0, 3):
         assert_equal(Kernel([Step(b"\x04\x7f\x04\x7f" + code + b"\x90", ring), Step(code + b"\x90" + code, ring)]), name)
+
+
+# -- interrupts amid a repeated string whose pages the VMM fills ----------------------------------------------------------------
+
+
+def fill_of_eight_pages(ring: int, period: int) -> Kernel:
+    """REP STOSB through pages that were never touched, which a timer interrupts; both handler and stack are new to it too."""
+    code = mov(ECX, 0x8000) + mov(EDI, 0x70000) + b"\xfc\xf3\xaa\x90"
+    return timed([Step(b"\xfb" + code) if ring == 0 else Step(code, 3, 0x202)], period)
+
+
+@pytest.mark.parametrize("period", (2, 3, 4, 5, 6, 10))
+@pytest.mark.parametrize("ring", (0, 3))
+@pytest.mark.parametrize("name", (*UNDER, "vtx-ept", "vtx-shadow"))
+def test_an_interrupt_waits_for_the_access_that_a_page_was_filled_for(name: str, ring: int, period: int) -> None:
+    """Also if the guest was entered for it in vain; and RF is pushed as the string has it, however often delivery is begun.
+
+    With the shortest periods the VMM sees its devices act, again and again, while an interrupt is being delivered.
+    """
+    verdict = judge(fill_of_eight_pages(ring, period), name, 512, True)
+    assert verdict.kind == EQUAL
+    assert period > 5 or verdict.deliveries
 
 
 # -- CR0 ------------------------------------------------------------------------------------------------------------------------

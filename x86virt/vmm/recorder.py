@@ -187,8 +187,9 @@ class Recorder:
             self.log.events.append(Clock(n, rip, left, tick))
 
     def was_delivered(self, n: int, rip: int) -> bool:
-        """Whether the last event is an interrupt at this place, which the processor may be about to deliver."""
-        last = self.log.events[-1] if self.log.events else None
+        """Whether an interrupt was the last event at this place but for looks at the devices: it may still be being delivered."""
+        events = reversed(self.log.events)
+        last = next((event for event in events if not isinstance(event, Clock) or (event.n, event.rip) != (n, rip)), None)
         return isinstance(last, Delivery) and (last.n, last.rip) == (n, rip)
 
     def on_delivery(self, vm: "VirtualMachine", vector: int) -> None:

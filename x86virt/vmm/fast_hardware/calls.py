@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from ...core.jit import machine_code
 from ...core.run import run as run_processor
 from ...isa.vectors import KIND_EXCEPTION, PF
-from ...isa.vmx import EXIT_EPT_VIOLATION, EXIT_EXCEPTION_OR_NMI, EXIT_REASONS
+from ...isa.vmx import EXIT_REASONS
 from ...records import record_array
 from .. import layout
 from ..exits import Exit, NotDirect, VmmError
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from ...machine import Machine
     from ..hardware.vm import HardwareVm
 
-FILLS = (EXIT_EPT_VIOLATION, EXIT_EXCEPTION_OR_NMI)  # after which the guest makes its access again
 NAMES = {reason.number: reason.name for reason in EXIT_REASONS}
 RIP, FLAGS, INTERRUPTIBILITY, CODE_BASE = "guest_rip", "guest_rflags", "guest_interruptibility_state", "guest_cs_base"
 DR7 = "guest_dr7"
@@ -120,6 +119,7 @@ class JittedHardwareExits:
         exits.retired_limit = self.machine.retired_limit
         exits.nests = int(self.vm.nested is not None)
         exits.window_asked = int(self.vm.interrupts.window_asked)
+        exits.filled_at[:] = self.vm.filled_at
         exits.order_count = 0
         if self.vm.nested is None:
             self.copy_guest_state(self.vm.guest_state)
@@ -142,9 +142,9 @@ class JittedHardwareExits:
     def copy_back(self, resumes: bool) -> None:
         """What the exits have changed, to where Python keeps it; `resumes`: Python has the way back to the guest before it."""
         exits, vm = self.exits, self.vm
+        vm.filled_at = int(exits.filled_at[0]), int(exits.filled_at[1])
         if exits.order_count or resumes:
             vm.injected, vm.interrupts.waits, vm.last_exit = False, False, None
-            vm.accesses_again = int(exits.reason) in FILLS
         if vm.nested is None and exits.switched:
             self.take_guest_state(vm.guest_state)
         for reason in exits.order[: exits.order_count].tolist():

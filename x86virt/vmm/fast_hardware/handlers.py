@@ -48,7 +48,7 @@ from .records import (
     STEPPED,
 )
 from .shadowed import fill_shadow, invalidate, is_plain_load_of_cr3, is_plain_page_fault, load_cr3
-from .structure import begin_account, charge_path, peek, read
+from .structure import begin_account, charge_path, note_fill, peek, read
 
 M32 = 0xFFFFFFFF
 BLOCKING = BLOCKING_BY_STI | BLOCKING_BY_MOV_SS
@@ -209,6 +209,7 @@ def fill_nested(cpu, ram, exits):
     visited = fill(cpu, ram, gpa, int(qualification & EPT_WRITE != 0))
     charge_path(cpu, exits, NESTED_FILL, visited)
     charge_nested_work(cpu, ram, exits)
+    note_fill(cpu, exits)
     if qualification & EPT_FETCH != 0:
         exits.rflags = read(cpu, ram, VMCS_GUEST_RFLAGS)
         exits.knows = KNOWS_FLAGS

@@ -39,6 +39,7 @@ HARDWARE_EXITS = np.dtype(
         ("retired_limit", "i8"),
         ("nests", "i8"),  # 1: the guest's memory is nested tables'; else it is a shadow's
         ("window_asked", "i8"),  # 1: interrupt-window exiting is set
+        ("filled_at", "i8", 2),  # HardwareVm.filled_at
         ("actions", "i8", N_EXIT_REASONS),  # by reason: of ACTIONS
         ("event", "i8", len(PATHS)),
         ("base_price", "i8", len(PATHS)),  # ticks: of a path, and of an item of it

@@ -45,7 +45,7 @@ from .records import (
     SHADOW_SYNC,
     SHADOW_TABLE,
 )
-from .structure import charge_path, peek, read, write
+from .structure import charge_path, note_fill, peek, read, write
 
 M32 = 0xFFFFFFFF
 MAX_INSTRUCTION = 15  # bytes
@@ -98,6 +98,7 @@ def fill_shadow(cpu, ram, exits, links, control):
     if exits.outcome != FILLED or control.violation != 0 or control.touched != 0:
         return REST
     charge_work(cpu, exits, control)
+    note_fill(cpu, exits)
     if write_access == 1:
         return DONE
     exits.cs_base = read(cpu, ram, CODE_BASE)

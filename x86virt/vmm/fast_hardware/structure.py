@@ -13,6 +13,7 @@ from ...isa.events import (
     EVENT_VMX_VMWRITE,
     MODE_VMM,
 )
+from ...isa.registers import ECX
 from ..fast.exits import charge_items
 
 TICKS, CONTROL_TICKS, ENTRY_TICKS = range(3)
@@ -86,3 +87,10 @@ def count_exit(cpu, exits):
     exits.count[reason] += 1
     for part in range(3):
         exits.ticks[reason, part] += exits.spent[part]
+
+
+@kernel
+def note_fill(cpu, exits):
+    """The guest goes on with the access that was filled for (HardwareVm.progress)."""
+    exits.filled_at[0] = cpu.retired
+    exits.filled_at[1] = cpu.gpr[ECX]

@@ -36,7 +36,7 @@ from .records import (
     NOT_FAST,
     STEPPED,
 )
-from .structure import begin_account, charge_path
+from .structure import begin_account, charge_path, note_fill
 from .svm_structure import peek, read
 
 HIGH = 4  # of a quadword
@@ -125,6 +125,7 @@ def svm_fill_nested(cpu, ram, exits):
     visited = fill(cpu, ram, gpa, int(information & PF_W != 0))
     charge_path(cpu, exits, NESTED_FILL, visited)
     charge_nested_work(cpu, ram, exits)
+    note_fill(cpu, exits)
     if is_fetch(information):
         exits.rflags = read(cpu, ram, VMCB_RFLAGS)
         exits.knows = KNOWS_FLAGS

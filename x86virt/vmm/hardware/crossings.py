@@ -31,7 +31,7 @@ class HardwareCrossings(Ways):
         if entry != EXIT_ENTRY:
             return Exit("host_timer", (entry - layout.ENTRIES) // layout.ENTRY_BYTES)
         vm.vcpu.begin()
-        vm.injected = vm.accesses_again = False
+        vm.injected = False
         exit = vm.control.read_exit()
         vm.take_back_completion(exit)
         exit.rip, exit.cpl = vm.vcpu.peek("guest_rip"), vm.peek_cpl()

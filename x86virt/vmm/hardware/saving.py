@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from .vm import HardwareVm
 
 M64 = 2**64 - 1
-SAVED_OF_VM = {"clusters", "injected", "completed_at", "unpriced", "exits", "p2m", "boards", "model_specific"}
+SAVED_OF_VM = {
+    "clusters", "injected", "completed_at", "filled_at", "interrupts_string", "unpriced", "exits", "p2m", "boards", "model_specific",
+}  # fmt: skip
 MADE_OF_VM = {
-    "accesses_again", "board", "cluster", "control", "crossings", "devices", "guest", "guest_state", "interrupts",
+    "board", "cluster", "control", "crossings", "devices", "guest", "guest_state", "interrupts",
     "last_delivery", "last_exit", "m2p", "machine", "made_interpreter", "nested", "physical", "prices", "processor",
     "recorder", "ring", "segments", "shadow", "vcpu",
 }  # fmt: skip
@@ -34,6 +36,8 @@ def own_state(vm: "HardwareVm") -> dict[str, Any]:
         "injected": int(vm.injected),
         "clusters": [[place, length] for place, length in vm.clusters.known.items()],
         "completed_at": vm.completed_at,
+        "filled_at": list(vm.filled_at),
+        "interrupts_string": int(vm.interrupts_string),
         "window_asked": int(vm.interrupts.window_asked),
         "fields": dict(vcpu.fields),
         "changed": list(vcpu.changed),
@@ -49,6 +53,9 @@ def restore_own(vm: "HardwareVm", state: dict[str, Any]) -> None:
         within(place, 0, 2**32 - 1): within(length, 0, vm.clusters.most) for place, length in state["clusters"]
     }
     vm.completed_at = within(state["completed_at"], -1, 1 << 62)
+    vm.interrupts_string = within(state["interrupts_string"], 0, 1) == 1
+    retired, count = state["filled_at"]
+    vm.filled_at = within(retired, -1, 1 << 62), within(count, -1, 2**32 - 1)
     vm.interrupts.window_asked = within(state["window_asked"], 0, 1) == 1
     vm.vcpu.fields.clear()
     vm.vcpu.changed.clear()

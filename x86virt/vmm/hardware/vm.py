@@ -20,6 +20,7 @@ from ...isa.registers import (
     CR0_PG,
     CR4_PAE,
     CS,
+    ECX,
     EFLAGS_RF,
     ESP,
     GENERAL_REGISTERS,
@@ -60,6 +61,7 @@ DR6_BS = 1 << 14
 DR7_GD = 1 << 13
 EPT_FETCH = 1 << 2  # of the qualification
 NOTHING_COMPLETED = -1
+NOTHING_FILLED = (-1, -1)
 
 
 class HardwareVm(VirtualMachine):
@@ -75,7 +77,8 @@ class HardwareVm(VirtualMachine):
         super().__init__(machine, 0)
         self.cluster = int(machine.strategy.option("cluster"))
         self.injected = False
-        self.accesses_again = False  # the guest goes on with an access that the VMM has seen to at this exit
+        self.filled_at = NOTHING_FILLED  # instructions retired, and ECX, as the guest last went on with an access seen to
+        self.interrupts_string = False  # the last interrupt that was injected pushes RF, as amid a repeated string
         self.completed_at = NOTHING_COMPLETED  # instructions retired, with one that the last VM entry was to complete
         form = EPT if self.control.extension == "vtx" else NPT_2  # as the VMM's own paging has it
         self.nested = NestedMemory(self, form) if machine.strategy.memory == "nested" else None
@@ -321,11 +324,25 @@ class HardwareVm(VirtualMachine):
 
     def make_again(self, exit: Exit, fetched: bool) -> None:
         """The guest makes an access again that the VMM has seen to: an instruction's fetch, one of an event's delivery."""
-        self.accesses_again = True
+        self.filled_at = self.progress
         if exit.vectoring is not None:
             self.reinject(exit)
         elif fetched:
             self.drop_resume_flag()
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """How far the guest has come: instructions retired, and ECX, which counts the iterations of a repeated string."""
+        cpu = self.processor.cpu
+        return int(cpu.retired), int(cpu.gpr[ECX])
+
+    @property
+    def accesses_again(self) -> bool:
+        """Whether the guest has yet to make an access that the VMM has seen to.
+
+        It may have been entered for it in vain: an interrupt of the host that waits then makes it exit at once.
+        """
+        return self.filled_at == self.progress
 
     def is_fetched(self, gla: int) -> bool:
         """Whether a linear address may be that of the guest's next instruction."""
@@ -337,7 +354,8 @@ class HardwareVm(VirtualMachine):
             return
         vector, kind, error = exit.vectoring
         self.count("hardware.reinjection")
-        if kind != KIND_EXCEPTION or vector not in FAULT_VECTORS:
+        keeps = self.interrupts_string if kind == KIND_EXTERNAL else kind == KIND_EXCEPTION and vector in FAULT_VECTORS
+        if not keeps:
             self.drop_resume_flag()
         if kind >= KIND_SOFTWARE_INTERRUPT and self.control.completes_instructions:
             self.retire()
@@ -362,6 +380,7 @@ class HardwareVm(VirtualMachine):
     def deliver_interrupt(self, vector: int) -> None:
         """Deliver an external interrupt that was acknowledged."""
         if self.can_inject:
+            self.interrupts_string = bool(self.vcpu.frame.eflags & EFLAGS_RF)
             self.inject(vector, KIND_EXTERNAL)
         else:
             self.interpreter.deliver_external(vector)
