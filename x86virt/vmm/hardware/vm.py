@@ -336,6 +336,10 @@ class HardwareVm(VirtualMachine):
         if exit.vectoring is None:
             return
         vector, kind, error = exit.vectoring
+        if error is not None and error > self.control.largest_error:
+            self.drop_resume_flag()
+            self.interpreter.deliver_exception(vector, error)
+            return
         self.count("hardware.reinjection")
         if kind != KIND_EXCEPTION or vector not in FAULT_VECTORS:
             self.drop_resume_flag()
