@@ -131,6 +131,7 @@ FAR = TABLES - GDT + 8  # one of a descriptor in a page that nothing else touche
 # What raises an event, the gates that it is to go through, and what is logged: vector and error code.
 INTERRUPTED = {
     "page fault without a gate": (load(EAX, 0x500000), {14: 0}, (8, 0)),
+    "page fault through an absent gate": (load(EAX, 0x500000), {14: gate(CODE_0, 0, 14, present=0)}, (8, 0)),
     "INT n through a gate to nowhere": (b"\xcd\x85", {0x85: gate(BEYOND, 0, 14, dpl=3), 13: 0}, (8, 0)),
     "INT n through a gate to no code": (b"\xcd\x85", {0x85: gate(FAR, 0, 14, dpl=3), 13: 0}, (8, 0)),
     "INT n to a selector of all ones": (b"\xcd\x85", {0x85: gate(BEYOND, 0, 14, dpl=3)}, (13, BEYOND)),
