@@ -6,7 +6,7 @@ Every kernel also runs with the check of isolation at every access: none reaches
 from __future__ import annotations
 
 import pytest
-from descriptor_machine import descriptor
+from descriptor_machine import descriptor, gate
 from small_kernel import (
     CODE_0,
     CODE_3,
@@ -24,6 +24,7 @@ from small_kernel import (
     HANDLERS,
     IDT,
     TABLE,
+    TABLES,
     TSS,
     Kernel,
     Step,
@@ -42,6 +43,7 @@ from small_kernel import (
 from vmm_judge import EQUAL, VARIANTS, VMMS, isolated, judge
 from vmm_pieces import CALL_EBX, ROUTINES, UP, furnished, index
 
+from x86virt.isa.registers import EFLAGS_RF
 from x86virt.vmm import layout
 
 TOP = layout.VMM_BASE
@@ -122,6 +124,35 @@ def test_the_vmms_selectors_are_none_of_the_guests(ring: int, under: str) -> Non
         assert attack(Kernel([Step(b"\x90", 3), *selector_steps(own, ring)]), under) == EQUAL, hex(own)
     machine, _ = run(Kernel(selector_steps(OWN_SELECTORS[0], ring)), under)
     assert log(machine)[0][:2] == (13, layout.FIRST_VMM_SELECTOR)
+
+
+BEYOND = 0xFFF8  # a selector beyond any table, which is no error code that VM entry may inject
+FAR = TABLES - GDT + 8  # one of a descriptor in a page that nothing else touches
+# What raises an event, the gates that it is to go through, and what is logged: vector and error code.
+INTERRUPTED = {
+    "page fault without a gate": (load(EAX, 0x500000), {14: 0}, (8, 0)),
+    "page fault through an absent gate": (load(EAX, 0x500000), {14: gate(CODE_0, 0, 14, present=0)}, (8, 0)),
+    "INT n through a gate to nowhere": (b"\xcd\x85", {0x85: gate(BEYOND, 0, 14, dpl=3), 13: 0}, (8, 0)),
+    "INT n through a gate to no code": (b"\xcd\x85", {0x85: gate(FAR, 0, 14, dpl=3), 13: 0}, (8, 0)),
+    "INT n to a selector of all ones": (b"\xcd\x85", {0x85: gate(BEYOND, 0, 14, dpl=3)}, (13, BEYOND)),
+    "#UD to a selector of all ones": (b"\x0f\x0b", {6: gate(BEYOND, 0, 14)}, (13, BEYOND | 1)),
+}
+
+
+@pytest.mark.parametrize("under", VMMS)
+@pytest.mark.parametrize("ring", (0, 3))
+@pytest.mark.parametrize("name", INTERRUPTED)
+def test_what_arises_as_an_event_is_delivered(name: str, ring: int, under: str) -> None:
+    """With tables that no nested or shadow table maps yet, and again. A double fault pushes the guest's own RF."""
+    code, gates, (vector, error) = INTERRUPTED[name]
+    attempts = [Step(code, ring), Step(code, ring)]
+    for steps in (attempts, [Step(b"\x90", 3), *attempts]):
+        kernel = Kernel([*steps, Step(b"\x90", 3)], gates=gates, gdt_bytes=FAR + 8)
+        assert attack(kernel, under, 1) == EQUAL
+        machine, _ = run(kernel, under)
+        found = [entry for entry in log(machine) if entry[0] in (8, 13)]
+        assert [entry[:2] for entry in found] == [(vector, error)] * 2
+        assert {bool(entry[4] & EFLAGS_RF) for entry in found} == {vector == 13}
 
 
 @pytest.mark.parametrize("under", VMMS)

@@ -16,8 +16,7 @@ Instructions that exit have passed the checks of privilege that come before: no 
 
 from typing import ClassVar
 
-from ..isa.registers import EFLAGS_RF
-from ..isa.vectors import PF, UD
+from ..isa.vectors import DF, PF, UD
 from .emulate.identity import cpuid
 from .emulate.model_specific import read_register, write_register
 from .emulate.ports import perform_in, perform_out
@@ -25,7 +24,6 @@ from .exits import Exit, GuestFault
 from .hardware.control_registers import access_control_register
 from .hardware.vm import HardwareVm
 from .options import HARDWARE_PATHS
-from .reflect import TripleFault
 from .strategy import Strategy
 
 IO_INPUT, IO_STRING, IO_PORT_SHIFT, IO_SIZE = 1 << 3, 1 << 4, 16, 7  # of the qualification of an I/O instruction
@@ -145,13 +143,17 @@ class HardwareVmm(Strategy):
     def on_exception_or_nmi(self, vm: HardwareVm, exit: Exit) -> None:
         """A page fault of a guest that walks shadow tables: the shadow is filled, or the fault is the guest's own.
 
-        Of any other exception that the VMM wants to see the interpreter says what becomes of it.
+        A double fault is the guest's. If it arose from a fault that was injected, RF was set for that one's image; a double
+        fault's own has the guest's. Of any other exception that the VMM wants to see the interpreter says what becomes of it.
         """
         if exit.vector == PF and vm.nested is None:
             vm.shadow_fault(exit)
             return
         vm.charge("exit_exception", 1)
-        vm.interpret_one()
+        if exit.vector == DF:
+            vm.inject_exception(GuestFault(DF, exit.error))
+        else:
+            vm.interpret_one()
 
     def on_ferr_freeze(self, vm: HardwareVm, exit: Exit) -> None:
         """An x87 exception with CR0.NE clear, which a PC is told of by IRQ 13."""
@@ -173,6 +175,5 @@ class HardwareVmm(Strategy):
         vm.interpret_one()
 
     def on_triple_fault(self, vm: HardwareVm, exit: Exit) -> None:
-        """The guest's processor shuts down; RF was the VMM's or the processor's, for the image of an exception."""
-        vm.vcpu.frame.eflags &= ~EFLAGS_RF
-        raise TripleFault
+        """The guest's processor shuts down."""
+        vm.shut_down()

@@ -10,7 +10,8 @@ Every instruction that it performs, and every delivery, is charged as `vmm.inter
 `vmm.interpreter_switch`. What the guest wrote is made known to whoever derived something from it: decoded code, shadows.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,6 +44,7 @@ from ..processor import PAGE_BYTES, debugger_bytes
 from ..start.boot import Boot
 from ..start.enter import enter
 from .instruction import repeats
+from .interpreter_calls import deliver_exception
 from .interpreter_processor import InterpreterProcessor
 from .reflect import TripleFault
 from .state import SegmentState, segment_state
@@ -114,9 +116,17 @@ class Interpreter:
 
     def deliver_external(self, vector: int) -> None:
         """Deliver an external interrupt that was acknowledged, through whatever gate the guest has for it."""
+        self.deliver(lambda state, memory: deliver_external(state, memory, vector))
+
+    def deliver_exception(self, vector: int, error: int) -> None:
+        """Deliver an exception with an error code that was raised at the instruction where the guest stands."""
+        self.deliver(lambda state, memory: deliver_exception(state, memory, vector, error))
+
+    def deliver(self, how: Callable[[Any, np.ndarray], int]) -> None:
+        """Deliver an event at the boundary where the guest stands."""
         self.load()
         generation = int(self.cpu.tlb_generation)
-        outcome = deliver_external(self.processor.state, self.processor.memory, vector)
+        outcome = how(self.processor.state, self.processor.memory)
         self.settle()
         self.finish(outcome, int(self.cpu.tlb_generation) != generation)
 

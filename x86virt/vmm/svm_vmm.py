@@ -11,7 +11,7 @@ meet a page that the VMM has to fill, as the error code is pushed; then the exce
 from typing import ClassVar
 
 from ..isa.registers import MSR_SYSENTER_CS, MSR_SYSENTER_EIP, MSR_SYSENTER_ESP
-from ..isa.vectors import GP, PF, UD
+from ..isa.vectors import DF, GP, PF, UD
 from .exits import Exit, GuestFault
 from .hardware.decode_svm import address_of_invlpg, qualify_control_register
 from .hardware.vm import HardwareVm
@@ -34,8 +34,8 @@ class SvmVmm(HardwareVmm):
     )  # fmt: skip
 
     # EFER.SVME is set while the guest runs: outside ring 0 its attempts at SVM's instructions are #GP, where its own processor,
-    # which has SVM disabled, would raise #UD.
-    EXCEPTIONS: ClassVar[int] = 1 << GP
+    # which has SVM disabled, would raise #UD. A #DF that arises from an injected fault pushes the RF of that.
+    EXCEPTIONS: ClassVar[int] = 1 << GP | 1 << DF
 
     def set_controls(self, vm: HardwareVm) -> None:
         """What makes the guest exit, whatever becomes of its memory."""
@@ -56,7 +56,7 @@ class SvmVmm(HardwareVmm):
         vm.interpret_one()
 
     def on_exception_or_nmi(self, vm: HardwareVm, exit: Exit) -> None:
-        """#GP is the guest's own, unless it is about SVM; a page fault is the shadow's affair."""
+        """#GP is the guest's own, unless it is about SVM, and #DF always; a page fault is the shadow's affair."""
         if exit.vector == PF:
             super().on_exception_or_nmi(vm, exit)
             return

@@ -59,6 +59,7 @@ class GuestControl(ABC):
     vpid = 0  # VT-x: the virtual-processor identifier in use
     launched: bool = True  # the guest was entered once; under VT-x another instruction does that from then on
     completes_instructions: ClassVar[bool]  # injecting what an INT n raises completes it; else the guest executes it again
+    largest_error: ClassVar[int] = 0xFFFFFFFF  # code that an injected exception may push
 
     def __init__(self, processor: "Processor") -> None:
         self.processor = processor

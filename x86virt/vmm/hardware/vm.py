@@ -8,7 +8,7 @@ is not the guest's own is a matter of controls, not of rings: its kernel runs in
 VMM's cache of that.
 """
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 
@@ -313,7 +313,7 @@ class HardwareVm(VirtualMachine):
         first = None if self.last_exit is None else self.last_exit.vectoring
         if first is not None and first[1] == KIND_EXCEPTION:
             if first[0] == DF:
-                raise TripleFault from fault
+                self.shut_down()
             if doubles(first[0], vector):
                 vector, error = DF, 0
         if vector in FAULT_VECTORS:
@@ -321,6 +321,11 @@ class HardwareVm(VirtualMachine):
         else:
             self.drop_resume_flag()
         self.inject(vector, KIND_EXCEPTION, error)
+
+    def shut_down(self) -> NoReturn:
+        """A triple fault: the guest's processor shuts down. RF was set for the image of an exception, by VMM or processor."""
+        self.vcpu.frame.eflags &= ~EFLAGS_RF
+        raise TripleFault
 
     def make_again(self, exit: Exit, fetched: bool) -> None:
         """The guest makes an access again that the VMM has seen to: an instruction's fetch, one of an event's delivery."""
@@ -353,6 +358,10 @@ class HardwareVm(VirtualMachine):
         if exit.vectoring is None:
             return
         vector, kind, error = exit.vectoring
+        if error is not None and error > self.control.largest_error:
+            self.drop_resume_flag()
+            self.interpreter.deliver_exception(vector, error)
+            return
         self.count("hardware.reinjection")
         keeps = self.interrupts_string if kind == KIND_EXTERNAL else kind == KIND_EXCEPTION and vector in FAULT_VECTORS
         if not keeps:
@@ -364,9 +373,16 @@ class HardwareVm(VirtualMachine):
 
     def take_back_completion(self, exit: Exit) -> None:
         """The instruction that VM entry was to complete, by delivering its event, has not completed: that exited too."""
-        if self.completed_at == int(self.processor.cpu.retired) and (exit.vectoring is not None or exit.reason == "triple_fault"):
+        if self.completed_at == int(self.processor.cpu.retired) and self.interrupts_delivery(exit):
             self.processor.cpu.retired -= 1
         self.completed_at = NOTHING_COMPLETED
+
+    def interrupts_delivery(self, exit: Exit) -> bool:
+        """Whether the event that the last VM entry delivered came to nothing: of a double or triple fault the hardware does not
+        tell what led to it, but the guest stands where it stood."""
+        if exit.reason == "triple_fault" or (exit.reason == "exception_or_nmi" and exit.vector == DF):
+            return self.last_exit is None or exit.rip == self.last_exit.rip
+        return exit.vectoring is not None
 
     def drop_resume_flag(self) -> None:
         """RF is not the guest's, which has what it saves of it in images: the processor set it for an exit in place of a fault.

@@ -62,6 +62,7 @@ class VtxControl(GuestControl):
 
     extension: ClassVar[str] = "vtx"
     completes_instructions: ClassVar[bool] = True
+    largest_error: ClassVar[int] = 0x7FFF  # VM entry checks that bits 31:15 are 0 (SDM volume 3, section 26.2.1.3)
 
     def __init__(self, processor: "Processor") -> None:
         super().__init__(processor)

@@ -27,7 +27,7 @@ from ...isa.registers import (
     EFLAGS_VM,
     N_SEGMENTS,
 )
-from ...isa.vectors import MF
+from ...isa.vectors import DF, MF
 from ..state import SegmentState
 from .control import SEGMENT_KEYS, TABLE_KEYS
 from .guest_state import CR0, CR3, CR4, SHADOW_CR0, SHADOW_CR4, GuestState, Held, Situation, register
@@ -180,11 +180,12 @@ class VtxGuestState(GuestState):
             self.choose_targets()
 
     def exceptions_to_see(self) -> int:
-        """All in real mode, which has no descriptor table to deliver them through. #MF while the guest's CR0.NE is clear, which
-        the processor's cannot be: a PC is told of it by IRQ 13."""
+        """All in real mode, which has no descriptor table to deliver them through. #DF, since one that arises from an injected
+        fault pushes the RF which that was injected with. #MF while the guest's CR0.NE is clear, which the processor's cannot
+        be: a PC is told of it by IRQ 13."""
         if self.form == VIRTUAL_8086:
             return M32
-        return 0 if self.own[CR0] & CR0_NE else 1 << MF
+        return 1 << DF if self.own[CR0] & CR0_NE else 1 << DF | 1 << MF
 
     def watch_cr3(self, most_targets: int) -> None:
         """Let MOV to CR3 exit though the guest's CR3 is its own, but for the values loaded last: as many as are wanted and
