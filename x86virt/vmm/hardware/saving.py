@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 M64 = 2**64 - 1
 SAVED_OF_VM = {
-    "clusters", "injected", "completed_at", "filled_at", "interrupts_string", "unpriced", "exits", "p2m", "boards", "model_specific",
+    "clusters", "injected", "completed_at", "filled_at", "interrupts_string", "unpriced", "exits", "p2m", "boards",
+    "model_specific",
 }  # fmt: skip
 MADE_OF_VM = {
     "board", "cluster", "control", "crossings", "devices", "guest", "guest_state", "interrupts",
