@@ -16,7 +16,7 @@ from x86virt.guests import guests
 from x86virt.profile import FOLDER as PROFILES
 
 HELLO = guests()["hello"].path
-MODES = {"guest_user", "guest_kernel", "vmm", "idle"}
+MODES = {"guest_user", "guest_kernel", "vmm", "idle", "domain_0"}
 
 
 # -- results ----------------------------------------------------------------------------------------------------------

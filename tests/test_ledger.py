@@ -59,7 +59,7 @@ def test_the_levels_of_a_reference_follow_one_another():
 
 
 def test_modes_are_numbered_in_the_order_of_their_names():
-    numbers = (events.MODE_GUEST_USER, events.MODE_GUEST_KERNEL, events.MODE_VMM, events.MODE_IDLE)
+    numbers = (events.MODE_GUEST_USER, events.MODE_GUEST_KERNEL, events.MODE_VMM, events.MODE_IDLE, events.MODE_DOMAIN_0)
     assert numbers == tuple(range(N_MODES)) and len(MODE_NAMES) == N_MODES
 
 
@@ -124,7 +124,7 @@ def test_cycles_are_integers_where_they_are_whole():
 def test_totals_do_not_wrap():
     ledger = Ledger.empty()
     ledger.ticks[:2, :] = np.iinfo(np.int64).max
-    assert ledger.total_ticks() == 8 * (2**63 - 1)
+    assert ledger.total_ticks() == 2 * N_MODES * (2**63 - 1)
 
 
 def test_the_conservation_error_names_the_largest_events_and_the_difference():

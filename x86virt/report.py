@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .ledger import Ledger
     from .machine import RunResult
 
-MODE_LABELS = {"guest_user": "guest user", "guest_kernel": "guest kernel", "vmm": "VMM", "idle": "idle"}
+MODE_LABELS = {"guest_user": "guest user", "guest_kernel": "guest kernel", "vmm": "VMM", "idle": "idle", "domain_0": "domain 0"}
 MOST_EVENTS = 40
 PART_LABELS = {"exit": "exit", "handler": "handler", "control": "control reads, writes", "entry": "entry"}
 TRANSLATOR_ROWS = {

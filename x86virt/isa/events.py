@@ -17,8 +17,9 @@ MODE_GUEST_USER = 0
 MODE_GUEST_KERNEL = 1
 MODE_VMM = 2
 MODE_IDLE = 3
-N_MODES = 4
-MODE_NAMES = ("guest_user", "guest_kernel", "vmm", "idle")
+MODE_DOMAIN_0 = 4  # the domain that drives the devices for a paravirtual guest
+N_MODES = 5
+MODE_NAMES = ("guest_user", "guest_kernel", "vmm", "idle", "domain_0")
 
 DOMAINS = {
     "instruction": "instructions and the latency of their own data",
@@ -385,6 +386,58 @@ _HARDWARE_COUNTS = {
     "hardware.reinjection": ("event", "An event injected anew whose delivery had been cut short by an exit."),
 }
 
+# Paths of a VMM whose guest is ported to Xen's interface, priced by witnesses as those above. What they cause in the hardware
+# (ring crossings, table writes, loads of CR3, INVLPG) are events of their own.
+_PARAVIRTUAL_PATHS = {
+    "vmm.hypercall": "From the gate of int $0x82 through the table of hypercalls to the handler, and its result to EAX.",
+    "vmm.multicall": "A multicall: each of its calls fetched, dispatched and answered.",
+    "vmm.small_hypercall": "A hypercall that reads or sets a few words of the domain's.",
+    "vmm.set_trap_table": "Entries of a virtual trap table taken.",
+    "vmm.set_gdt": "Frames of a descriptor table validated and mapped.",
+    "vmm.update_descriptor": "A descriptor checked and written.",
+    "vmm.stack_switch": "The kernel's stack for traps from ring 3 set.",
+    "vmm.fpu_taskswitch": "CR0.TS set or cleared for the guest.",
+    "vmm.bounce": "An exception delivered on the guest kernel's own stack.",
+    "vmm.upcall": "Pending events found and the guest's callback entered.",
+    "vmm.hypercall_iret": "The iret hypercall: the guest's frame taken from its stack.",
+    "vmm.forced_cpuid": "CPUID by the forced emulation of the interface.",
+    "vmm.table_update": "Requests of mmu_update for entries of a page table: checked, counted and written.",
+    "vmm.directory_update": "Requests of mmu_update for entries of a directory: checked, counted and written.",
+    "vmm.machphys_update": "Requests of mmu_update for the machine-to-physical table.",
+    "vmm.mapping_update": "update_va_mapping: an entry found by its linear address, checked, counted and written.",
+    "vmm.table_scan": "Entries of a frame looked at as it becomes a table of some level, or ceases to be one.",
+    "vmm.entry_reference": "References and types of frames taken, or given back, for entries of such a table.",
+    "vmm.extended_operation": "Operations of mmuext_op decoded and performed.",
+    "vmm.base_switch": "A new base of the page tables: its type taken, the old one given back.",
+    "vmm.writable_table": "A guest's store to a page table, emulated and checked (the assist of writable page tables).",
+    "vmm.memory_op": "Frames given back or asked for by memory_op.",
+    "vmm.event_channel_op": "An operation on event channels other than a notification.",
+    "vmm.event_send": "A notification through an event channel, up to the bits in shared memory.",
+    "vmm.grant_map": "Grants checked and mapped.",
+    "vmm.grant_unmap": "Mapped grants given back.",
+    "vmm.grant_copy": "Words copied between frames by grants.",
+    "vmm.set_timer": "The one-shot timer of a virtual processor set.",
+    "vmm.time_update": "The time record of a virtual processor written.",
+    "vmm.timer_interrupt": "The host's timer: the virtual timers that are due.",
+    "vmm.physical_interrupt": "An interrupt of a device taken from its controller and made an event of domain 0.",
+    "vmm.schedule": "The scheduler: who runs next.",
+    "vmm.domain_switch": "The state of one domain put away and that of another taken up, up to the load of CR3.",
+    "vmm.console_write": "Characters written by console_io.",
+    "vmm.store_request": "A request to the store served.",
+}
+
+# What happens at that interface: counts only.
+_PARAVIRTUAL_COUNTS = {
+    "xen.frame_validated": ("frame", "A frame of the guest's validated as a table of some level, or for descriptors."),
+    "xen.frame_released": ("frame", "Such a frame given back to other uses."),
+    "xen.entry_refused": ("entry", "An entry of a page table that the guest asked for and did not get."),
+    "xen.hypercall_refused": ("hypercall", "A hypercall that ended with an error."),
+    "xen.hypercall_missing": ("hypercall", "A hypercall that this VMM does not know; it ends with -ENOSYS."),
+    "xen.event": ("event", "An event made pending."),
+    "xen.event_merged": ("event", "An event that was pending already."),
+    "xen.domain_switch": ("switch", "The processor given to another domain."),
+}
+
 
 def _own_key(domain: str, unit: str, sentences: dict[str, str]) -> tuple[Event, ...]:
     return tuple(Event(name, domain, unit, sentence, name) for name, sentence in sentences.items())
@@ -555,6 +608,8 @@ EVENTS: tuple[Event, ...] = (
     ),
     *(Event(name, "vmm", "path", sentence, None, "dynamic") for name, sentence in _HARDWARE_PATHS.items()),
     *(Event(name, "vmm", unit, sentence, None, "free") for name, (unit, sentence) in _HARDWARE_COUNTS.items()),
+    *(Event(name, "vmm", "path", sentence, None, "dynamic") for name, sentence in _PARAVIRTUAL_PATHS.items()),
+    *(Event(name, "vmm", unit, sentence, None, "free") for name, (unit, sentence) in _PARAVIRTUAL_COUNTS.items()),
 )
 
 
@@ -908,3 +963,46 @@ EVENT_NESTED_HOLE = 337
 EVENT_HARDWARE_IDENTITY_PAGING = 338
 EVENT_HARDWARE_REAL_MODE = 339
 EVENT_HARDWARE_REINJECTION = 340
+EVENT_VMM_HYPERCALL = 341
+EVENT_VMM_MULTICALL = 342
+EVENT_VMM_SMALL_HYPERCALL = 343
+EVENT_VMM_SET_TRAP_TABLE = 344
+EVENT_VMM_SET_GDT = 345
+EVENT_VMM_UPDATE_DESCRIPTOR = 346
+EVENT_VMM_STACK_SWITCH = 347
+EVENT_VMM_FPU_TASKSWITCH = 348
+EVENT_VMM_BOUNCE = 349
+EVENT_VMM_UPCALL = 350
+EVENT_VMM_HYPERCALL_IRET = 351
+EVENT_VMM_FORCED_CPUID = 352
+EVENT_VMM_TABLE_UPDATE = 353
+EVENT_VMM_DIRECTORY_UPDATE = 354
+EVENT_VMM_MACHPHYS_UPDATE = 355
+EVENT_VMM_MAPPING_UPDATE = 356
+EVENT_VMM_TABLE_SCAN = 357
+EVENT_VMM_ENTRY_REFERENCE = 358
+EVENT_VMM_EXTENDED_OPERATION = 359
+EVENT_VMM_BASE_SWITCH = 360
+EVENT_VMM_WRITABLE_TABLE = 361
+EVENT_VMM_MEMORY_OP = 362
+EVENT_VMM_EVENT_CHANNEL_OP = 363
+EVENT_VMM_EVENT_SEND = 364
+EVENT_VMM_GRANT_MAP = 365
+EVENT_VMM_GRANT_UNMAP = 366
+EVENT_VMM_GRANT_COPY = 367
+EVENT_VMM_SET_TIMER = 368
+EVENT_VMM_TIME_UPDATE = 369
+EVENT_VMM_TIMER_INTERRUPT = 370
+EVENT_VMM_PHYSICAL_INTERRUPT = 371
+EVENT_VMM_SCHEDULE = 372
+EVENT_VMM_DOMAIN_SWITCH = 373
+EVENT_VMM_CONSOLE_WRITE = 374
+EVENT_VMM_STORE_REQUEST = 375
+EVENT_XEN_FRAME_VALIDATED = 376
+EVENT_XEN_FRAME_RELEASED = 377
+EVENT_XEN_ENTRY_REFUSED = 378
+EVENT_XEN_HYPERCALL_REFUSED = 379
+EVENT_XEN_HYPERCALL_MISSING = 380
+EVENT_XEN_EVENT = 381
+EVENT_XEN_EVENT_MERGED = 382
+EVENT_XEN_DOMAIN_SWITCH = 383

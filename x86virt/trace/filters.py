@@ -12,6 +12,7 @@ from .record import Record
 
 RINGS: dict[str, int | str] = {
     "0": 0, "1": 1, "2": 2, "3": 3, "kernel": "guest_kernel", "user": "guest_user", "vmm": "vmm", "idle": "idle",
+    "domain-0": "domain_0",
 }  # fmt: skip
 LAST_ADDRESS = 0xFFFFFFFF
 ALWAYS_SHOWN = ("before", "end")

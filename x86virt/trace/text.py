@@ -11,7 +11,7 @@ from .record import Charge, ExitWork, Record, Transition
 
 NARROW = 110  # below that many columns symbols stand on lines of their own
 INDENT = " " * 15
-MODES = {"guest_user": "user", "guest_kernel": "kernel", "vmm": "vmm", "idle": "idle"}
+MODES = {"guest_user": "user", "guest_kernel": "kernel", "vmm": "vmm", "idle": "idle", "domain_0": "domain 0"}
 SHORT_MODES = {"real": "real", "virtual-8086": "v86"}
 
 
