@@ -57,7 +57,12 @@ def test_run_under_several_strategies_gives_a_list(x86virt: Any) -> None:
     assert {run["strategy"] for run in runs} - {run["strategy"] for run in there} == {"vtx-ept", "svm-npt", "svm-shadow"}
     assert {run["console"] for run in there} == {runs[0]["console"]}
     assert {run["instructions"] for run in there} == {runs[0]["instructions"]}
-    assert x86virt("run", "hello", "-s", "vtx-ept").status == 5
+
+
+def test_what_is_unsupported_is_said_without_blaming_the_guest(x86virt: Any) -> None:
+    answer = x86virt("run", "hello", "-s", "vtx-ept", "--json", "-")
+    assert (answer.status, answer.err) == (5, answer.json()["outcome"] + "\n")
+    assert answer.err.startswith("unsupported: p4_prescott has no nested paging") and "did not end well" not in answer.err
 
 
 def test_json_goes_to_a_file(x86virt: Any, tmp_path: Path) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from jitted_exits import BUDGET, GUESTS, MEMORY_BYTES, differing, everything, run_in_slices
 from random_kernels import kernels
 from small_kernel import Kernel, start
 
 from x86virt.api import make_setup
 from x86virt.guests import find_guest
 from x86virt.vmm import Strategy
-from x86virt.vmm.fast.calls import JittedExits, declared_actions, reason_of_entry
+from x86virt.vmm.fast.base import declared_actions
+from x86virt.vmm.fast.calls import JittedExits, reason_of_entry
 from x86virt.vmm.fast.records import ACTIONS, N_ENTRIES, PATHS, SYSTEM_CALL
 from x86virt.vmm.registry import find_strategy
 
@@ -19,12 +20,6 @@ TRAP_AND_EMULATE = find_strategy("trap-and-emulate")
 TRANSLATION = "binary-translation"
 OF_A_TRANSLATOR = ("light_dispatch", "callout", "recover", "enter_cache", "direct_port", "direct_store")
 TECHNIQUES = ("trap-and-emulate", TRANSLATION)
-GUESTS = {
-    "alu": "2", "callret": "20", "clock": "10", "cr3switch": "10", "divzero": "30", "exits": "5", "hello": "1", "hello_pse": "1",
-    "irq": "2", "pgfault": "20", "portio": "30", "ptemod": "20", "stealth": "1", "syscall": "30", "tasks": "3", "truefault": "30",
-}  # fmt: skip
-BUDGET = 400_000_000
-MEMORY_BYTES = 8 << 20
 
 
 def loaded(guest: str, iterations: str = "1", jitted: bool = True, strategy: type[Strategy] = TRAP_AND_EMULATE):
@@ -33,28 +28,6 @@ def loaded(guest: str, iterations: str = "1", jitted: bool = True, strategy: typ
     assert machine.exits_in_code is not None
     machine.exits_in_code.wanted = jitted
     return machine
-
-
-def everything(machine) -> dict[str, object]:
-    """What a run came to, in an order that shows the order of exits too."""
-    result = machine.result()
-    return {
-        "outcome": result.outcome,
-        "instructions": result.instructions,
-        "ticks": result.ticks,
-        "counts": result.ledger.count.tolist(),
-        "ledger": result.ledger.ticks.tolist(),
-        "exits": list(result.exits.items()),
-        "state": machine.strategy.virtual_state(machine).digest(),
-        "region": machine.processor.ram[: 4 << 20].tobytes(),
-        "cache": machine.processor.cpu.cache_lines.tobytes(),
-        "regions": [(region.number, region.ticks, list(region.exits.items())) for region in result.regions],
-    }
-
-
-def differing(one: dict[str, object], other: dict[str, object]) -> list[str]:
-    """The names of what differs."""
-    return [name for name in one if one[name] != other[name]]
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES)
@@ -103,13 +76,7 @@ def test_slices_do_not_show(guest: str, technique: str) -> None:
     whole = loaded(guest, "4", strategy=find_strategy(technique))
     whole.run(BUDGET)
     cut = loaded(guest, "4", strategy=find_strategy(technique))
-    steps = np.random.default_rng(7)
-    while cut.outcome is None:
-        cut.exits_in_code.wanted = not cut.exits_in_code.wanted
-        if steps.integers(2):
-            cut.advance(int(cut.processor.cpu.retired) + int(steps.integers(1, 400)), BUDGET)
-        else:
-            cut.advance(1 << 62, BUDGET, int(cut.processor.cpu.ticks) // 64 + int(steps.integers(1, 20_000)))
+    run_in_slices(cut)
     assert differing(everything(whole), everything(cut)) == []
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from jitted_exits import BUDGET, GUESTS, MEMORY_BYTES, differing, everything, run_in_slices
 from nested_vmm import MAX_CYCLES
 from profile_for import profile_for
 from random_kernels import kernels
 from small_kernel import DIRECTORY, EBX, Kernel, Step, mov, start, word
-from test_fast_exits import BUDGET, MEMORY_BYTES, differing, everything
 
 from x86virt import Machine, find_strategy, load_profile
 from x86virt.api import make_setup
@@ -17,10 +16,6 @@ from x86virt.guests import find_guest
 from x86virt.vmm import Strategy
 
 TECHNIQUES = ("vtx-ept", "vtx-shadow", "svm-npt", "svm-shadow")
-GUESTS = {
-    "alu": "2", "callret": "20", "clock": "10", "cr3switch": "10", "divzero": "30", "exits": "5", "hello": "1", "hello_pse": "1",
-    "irq": "2", "pgfault": "20", "portio": "30", "ptemod": "20", "stealth": "1", "syscall": "30", "tasks": "3", "truefault": "30",
-}  # fmt: skip
 VARIANTS = (
     "vtx-ept,p2m=contiguous", "vtx-ept,large_pages=off,vpid=off", "vtx-ept,state=eager", "vtx-ept,cluster=4",
     "svm-npt,p2m=contiguous", "svm-npt,vpid=off", "svm-npt,nested_size=128K", "svm-npt,state=eager",
@@ -92,14 +87,7 @@ def test_slices_do_not_show(guest: str, technique: str) -> None:
     whole = loaded(guest, "4", strategy=technique)
     whole.run(BUDGET)
     cut = loaded(guest, "4", strategy=technique)
-    assert cut.exits_in_code is not None
-    steps = np.random.default_rng(7)
-    while cut.outcome is None:
-        cut.exits_in_code.wanted = not cut.exits_in_code.wanted
-        if steps.integers(2):
-            cut.advance(int(cut.processor.cpu.retired) + int(steps.integers(1, 400)), BUDGET)
-        else:
-            cut.advance(1 << 62, BUDGET, int(cut.processor.cpu.ticks) // 64 + int(steps.integers(1, 20_000)))
+    run_in_slices(cut)
     assert differing(everything(whole), everything(cut)) == []
 
 

@@ -11,6 +11,7 @@ import pytest
 from command_line import Answer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jitted_exits import differing, everything
 from small_kernel import (
     CR0_ET,
     CR0_PE,
@@ -42,7 +43,6 @@ from small_kernel import (
     store,
     word,
 )
-from test_fast_exits import differing, everything
 
 from x86virt import Machine, find_guest, find_strategy, load_profile, restore_machine, save_machine
 from x86virt.vmm import layout

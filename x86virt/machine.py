@@ -29,7 +29,7 @@ from .start.enter import enter
 from .start.mp_table import mp_tables
 from .vmm import layout as vmm_layout
 from .vmm.exits import IsolationViolation, Unsupported, VmmError
-from .vmm.fast.calls import DEALT_WITH
+from .vmm.fast.base import DEALT_WITH
 from .vmm.interpreter_processor import spare_bytes
 from .vmm.kinds import jitted_exits, make_vm
 from .vmm.probe import Divergence, Probe

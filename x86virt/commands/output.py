@@ -143,6 +143,8 @@ def say_outcome(result: "RunResult", conversation: "Conversation | None" = None)
     outcome = result.outcome
     if outcome in advice:
         say(f"{outcome}: {advice[outcome]}")
+    elif outcome.startswith("unsupported"):
+        say(outcome)  # it says itself what is not there; the guest did nothing wrong
     elif not passed(outcome, result.exit_code):
         say(f"{outcome}: the guest did not end well")
     if result.script_waits_for and outcome not in ("until", "left"):

@@ -14,6 +14,7 @@ space, nested tables need not. What an exit means, once it has come, is the same
 Instructions that exit have passed the checks of privilege that come before: no handler checks CPL.
 """
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from ..isa.vectors import DF, PF, UD
@@ -27,6 +28,15 @@ from .options import HARDWARE_PATHS
 from .strategy import Strategy
 
 IO_INPUT, IO_STRING, IO_PORT_SHIFT, IO_SIZE = 1 << 3, 1 << 4, 16, 7  # of the qualification of an I/O instruction
+
+
+def perform(vm: HardwareVm, exit: Exit, instruction: Callable[[HardwareVm], None]) -> None:
+    """Perform an instruction on the virtual processor; if it faults there, the fault is the guest's."""
+    try:
+        instruction(vm)
+        vm.skip(exit)
+    except GuestFault as fault:
+        vm.inject_exception(fault)
 
 
 class HardwareVmm(Strategy):
@@ -66,36 +76,24 @@ class HardwareVmm(Strategy):
             return
         vm.charge("exit_port", 1)
         port, n = exit.qualification >> IO_PORT_SHIFT & 0xFFFF, (exit.qualification & IO_SIZE) + 1
-        perform = perform_in if exit.qualification & IO_INPUT else perform_out
-        perform(vm, port, n)
+        access = perform_in if exit.qualification & IO_INPUT else perform_out
+        access(vm, port, n)
         vm.skip(exit)
 
     def on_msr_read(self, vm: HardwareVm, exit: Exit) -> None:
         """RDMSR of a virtual register."""
         vm.charge("exit_msr", 1)
-        try:
-            read_register(vm)
-            vm.skip(exit)
-        except GuestFault as fault:
-            vm.inject_exception(fault)
+        perform(vm, exit, read_register)
 
     def on_msr_write(self, vm: HardwareVm, exit: Exit) -> None:
         """WRMSR of a virtual register."""
         vm.charge("exit_msr", 1)
-        try:
-            write_register(vm)
-            vm.skip(exit)
-        except GuestFault as fault:
-            vm.inject_exception(fault)
+        perform(vm, exit, write_register)
 
     def on_cr_access(self, vm: HardwareVm, exit: Exit) -> None:
         """MOV to or from a control register, CLTS or LMSW, that meets a bit of the VMM's."""
         vm.charge("exit_control_register", 1)
-        try:
-            access_control_register(vm, exit)
-            vm.skip(exit)
-        except GuestFault as fault:
-            vm.inject_exception(fault)
+        perform(vm, exit, lambda vm: access_control_register(vm, exit))
 
     def on_invd(self, vm: HardwareVm, exit: Exit) -> None:
         """The guest's caches are the machine's, which stay coherent."""
@@ -103,7 +101,11 @@ class HardwareVmm(Strategy):
         vm.skip(exit)
 
     on_wbinvd = on_invd
-    on_pause = on_invd
+
+    def on_pause(self, vm: HardwareVm, exit: Exit) -> None:
+        """A hint to the processor, where the strategy wants to see it."""
+        vm.charge("exit_skip", 1)
+        vm.skip(exit)
 
     def on_vmcall(self, vm: HardwareVm, exit: Exit) -> None:
         """The guest has no extension of its own, nor a hypervisor to call."""

@@ -1,22 +1,23 @@
-"""What a machine calls: runs the processor with jitted exits where the VMM's state lets it, plainly otherwise."""
+"""What a machine calls under a software VMM: jitted exits, and what Python keeps of the state that they work on."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ...core.jit import machine_code
-from ...core.run import run as run_processor
+import numpy as np
+
 from ...isa.vectors import PF
 from ...records import record_array
 from .. import layout
 from ..descriptor import dpl_of
 from ..exits import REASON_OF_VECTOR, Exit, GuestFault, NotDirect
 from ..guest_events import DR7_ENABLES
-from ..prices import fixed_prices
 from ..shadow_descriptors import key_of
 from ..translation import Translator
 from ..translation.common import COME_BACK, COME_BACK_DIRECTLY
 from ..translation.index import INDEX, SITE_KINDS
 from ..translation.sequences import INNERMOST_RING, Context
 from ..vcpu import Frame
+from .base import ExitsInCode
 from .loop import run_exits
 from .records import (
     ACTIONS,
@@ -38,14 +39,10 @@ from .records import (
 
 if TYPE_CHECKING:
     from ...machine import Machine
-    from ..strategy import Strategy
     from ..vm import SoftwareVm
 
-# What a derived class may override without a say in how exits are handled.
-HARMLESS = {"setup", "set_controls", "save", "restore", "configure", "option", "virtual_state", "virtual_registers"}
 USER = 3
 NO_CONTEXT = -1
-DEALT_WITH = -1  # the VMM has done what an outcome of the processor asked for
 
 
 def reason_of_entry(entry: int) -> str:
@@ -59,79 +56,42 @@ def reason_of_entry(entry: int) -> str:
     return REASON_OF_VECTOR.get(entry, "software_interrupt")
 
 
-def declared_actions(strategy: "type[Strategy]") -> dict[str, str]:
-    """What a strategy lets the toolkit do by reason; where a class derived from the one that says so has a hook, it is that."""
-    classes = strategy.__mro__
-    declares = next(one for one in classes if "jitted" in vars(one))
+class JittedExits(ExitsInCode):
+    """The jitted exits of a software VMM."""
 
-    derived = {name for one in classes[: classes.index(declares)] for name in vars(one)}
-    helpers = {name for name in derived if callable(getattr(declares, name, None))} - HARMLESS
-    if any(not name.startswith(("on_", "__")) for name in helpers):
-        return {}
-    return {reason: action for reason, action in strategy.jitted.items() if f"on_{reason}" not in derived}
-
-
-class JittedExits:
-    """The jitted exits of one virtual machine. Set `wanted` to False to have Python handle all of them."""
+    paths = PATHS
+    vm: "SoftwareVm"
 
     def __init__(self, machine: "Machine", vm: "SoftwareVm") -> None:
-        self.machine, self.vm, self.processor = machine, vm, machine.processor
-        self.wanted = True
-        self.handled = 0  # exits
-        self.shared = record_array(EXITS)
-        self.exits = self.shared[0]
-        declared = declared_actions(type(machine.strategy))
-        self.declares = bool(declared)
+        super().__init__(machine, record_array(EXITS), run_exits)
+        self.vm = vm
         for entry in range(N_ENTRIES):
-            self.exits.actions[entry] = ACTIONS.index(declared.get(reason_of_entry(entry), ""))
+            self.exits.actions[entry] = ACTIONS.index(self.declared.get(reason_of_entry(entry), ""))
         self.exits.event[:] = PATH_EVENTS
         self.indices = record_array(INDEX) if vm.translation is None else vm.translation.cache.index.records
-        self.prices: dict[str, tuple[int, int]] | None = None
-        self.priced = False
-        self.code: int | None = None
 
-    def run(self) -> int:
-        """Run until an outcome of the processor that is not dealt with here, or DEALT_WITH."""
-        if not self.usable():
-            return self.machine.run_guest()
-        self.copy_in()
-        outcome = int(self.run_jitted())
+    def take_outcome(self, outcome: int) -> bool:
+        """What the exits have changed; a fault that they began, and the way back to the guest, are Python's."""
         self.copy_back()
         if outcome == FAULT_BEGUN:
             self.finish_fault()
         if outcome in (RESUME, FAULT_BEGUN):
             self.finish()
-        if outcome in (RESUME, ATTENTION, FAULT_BEGUN):
-            if self.vm.board.attention:
-                self.machine.on_board()
-            return DEALT_WITH
-        return outcome
+        return outcome in (RESUME, ATTENTION, FAULT_BEGUN)
 
-    def run_jitted(self) -> int:
-        """The jitted loop."""
-        processor = self.processor
-        processors = (
-            processor.state, processor.memory, processor.boards, processor.codes, processor.blocks, processor.uops,
-            processor.details,
-        )  # fmt: skip
-        if self.code is None:
-            self.code = machine_code(run_processor, *processors, 0)
+    def own_records(self) -> tuple[np.ndarray, ...]:
+        """Of shadow memory, of the translator's index, and the virtual devices."""
         shadow = self.vm.shadow
-        own = self.shared, shadow.links, shadow.controls, self.indices, self.vm.boards, self.vm.devices.apics
-        return run_exits(*processors, *own, self.code)
+        return shadow.links, shadow.controls, self.indices, self.vm.boards, self.vm.devices.apics
 
-    def usable(self) -> bool:
-        """Whether nothing is on that the jitted exits know nothing of: a recorder, stops, checks, steps of the VMM's own."""
-        vm, cpu = self.vm, self.processor.cpu
-        if not self.declares or not self.wanted or vm.recorder is not None or self.processor.checks_isolation:
+    def is_usual(self) -> bool:
+        """Whether the VMM takes no steps of its own, and its tables fit."""
+        vm = self.vm
+        if vm.ring != 1 or self.processor.cpu.sensitive_trap:
             return False
-        if vm.is_interpreted or vm.ring != 1 or cpu.sensitive_trap:
+        if vm.crossings.own_step or vm.descriptors.table_written or not self.translator_is_usual():
             return False
-        if vm.crossings.own_step or vm.descriptors.table_written or vm.vcpu.halted:
-            return False
-        if cpu.stop_count or cpu.stop_deliveries or cpu.watch or not self.translator_is_usual():
-            return False
-        return self.have_prices() and len(self.hidden()) <= MAX_HIDDEN and len(self.table_pages()) <= MAX_PAGES
+        return len(self.hidden()) <= MAX_HIDDEN and len(self.table_pages()) <= MAX_PAGES
 
     def translator_is_usual(self) -> bool:
         """Whether a translator, if there is one, has nothing in hand that Python alone knows."""
@@ -153,17 +113,13 @@ class JittedExits:
         tables = (layout.GDT, layout.LDT)
         return [tables[key >> 2 & 1] + (key & 0xFFF8) + 4 for key, at in shown if at[0] != at[3]]
 
-    def have_prices(self) -> bool:
-        """Whether every path has a price, by the item alone; they are copied when the table is another."""
-        table = self.vm.prices.table
-        if table is not self.prices:
-            self.prices = table
-            prices = table | fixed_prices(self.processor, PATHS)
-            self.priced = all(path in prices for path in PATHS)
-            if self.priced:
-                self.exits.base_price[:], self.exits.item_price[:] = zip(*(prices[path] for path in PATHS), strict=True)
-                self.exits.price[:] = self.exits.base_price + self.exits.item_price
-        return self.priced
+    def copy_prices(self, prices: Mapping[str, tuple[int, int]]) -> bool:
+        """All paths, and the price of each by the item alone."""
+        if any(path not in prices for path in PATHS):
+            return False
+        self.exits.base_price[:], self.exits.item_price[:] = zip(*(prices[path] for path in PATHS), strict=True)
+        self.exits.price[:] = self.exits.base_price + self.exits.item_price
+        return True
 
     def copy_in(self) -> None:
         """What the exits depend on, from where Python keeps it."""

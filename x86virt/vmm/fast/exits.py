@@ -6,7 +6,7 @@ from ...core.jit import inline, kernel
 from ...isa.events import MODE_VMM
 from ...isa.registers import EFLAGS_TF
 from .descriptors import is_detached
-from .records import MAX_REFERENCES, PATHS, SHADOW_CHECK, SHADOW_SYNC, SHADOW_TABLE
+from .records import MAX_REFERENCES, PATHS
 
 N_PATHS = len(PATHS)
 RING = 1  # that the guest's kernel runs in
@@ -46,13 +46,13 @@ def charge_items(cpu, exits, path, items):
 def charge_work(cpu, exits, control):
     """The time for shadow tables that were allocated, and entries that were compared (ShadowMemory.charge_work)."""
     if control.tables_made > 0:
-        charge_items(cpu, exits, SHADOW_TABLE, control.tables_made)
+        charge_items(cpu, exits, exits.table_path, control.tables_made)
     if control.scans > 0:
-        charge_items(cpu, exits, SHADOW_SYNC, control.scanned)
+        charge_items(cpu, exits, exits.sync_path, control.scanned)
         for _ in range(control.scans - 1):
-            charge_items(cpu, exits, SHADOW_SYNC, 0)
+            charge_items(cpu, exits, exits.sync_path, 0)
     if control.checked > 0:
-        charge_items(cpu, exits, SHADOW_CHECK, control.checked)
+        charge_items(cpu, exits, exits.check_path, control.checked)
     control.tables_made = 0
     control.scans = 0
     control.scanned = 0

@@ -67,6 +67,9 @@ EXITS = np.dtype(
         ("price", "i8", len(PATHS)),  # ticks of one item of a path
         ("base_price", "i8", len(PATHS)),  # its parts: of the path, and of the item
         ("item_price", "i8", len(PATHS)),
+        ("table_path", "i8"),  # numbers of paths, where other VMMs have others: shadow_table, shadow_sync, shadow_check
+        ("sync_path", "i8"),
+        ("check_path", "i8"),
         ("page_count", "i8"),
         ("pages", "i8", MAX_PAGES),  # linear pages with descriptors that are shadowed
         # of a binary translator

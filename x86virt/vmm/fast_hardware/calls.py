@@ -1,19 +1,19 @@
-"""What a machine calls: runs the guest with jitted exits where the VMM's state lets it, plainly otherwise."""
+"""What a machine calls under VT-x or SVM: jitted exits, and what Python keeps of the state that they work on."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ...core.jit import machine_code
-from ...core.run import run as run_processor
+import numpy as np
+
 from ...isa.vectors import KIND_EXCEPTION, PF
 from ...isa.vmx import EXIT_REASONS
 from ...records import record_array
 from .. import layout
 from ..exits import Exit, NotDirect, VmmError
-from ..fast.calls import DEALT_WITH, declared_actions
+from ..fast.base import ExitsInCode
 from ..hardware.guest_state import CR0, CR3, CR4, GuestState
 from ..hardware.layout import EXIT_ENTRY
-from ..prices import fixed_prices
 from .loop import run_hardware_exits
 from .records import (
     ACTIONS,
@@ -40,77 +40,47 @@ RIP, FLAGS, INTERRUPTIBILITY, CODE_BASE = "guest_rip", "guest_rflags", "guest_in
 DR7 = "guest_dr7"
 
 
-class JittedHardwareExits:
-    """The jitted exits of one virtual machine under VT-x or SVM. Set `wanted` to False to have Python handle all of them."""
+class JittedHardwareExits(ExitsInCode):
+    """The jitted exits of a VMM on VT-x or SVM."""
+
+    paths = PATHS
+    vm: "HardwareVm"
 
     def __init__(self, machine: "Machine", vm: "HardwareVm") -> None:
-        self.machine, self.vm, self.processor = machine, vm, machine.processor
-        self.wanted = True
-        self.handled = 0  # exits
-        self.shared = record_array(HARDWARE_EXITS)
-        self.exits = self.shared[0]
-        declared = declared_actions(type(machine.strategy))
-        self.declares = bool(declared)
-        self.run_exits = run_hardware_exits if vm.control.extension == "vtx" else run_svm_exits
+        super().__init__(
+            machine, record_array(HARDWARE_EXITS), run_hardware_exits if vm.control.extension == "vtx" else run_svm_exits
+        )
+        self.vm = vm
         for number, name in NAMES.items():
-            self.exits.actions[number] = ACTIONS.index(declared.get(name, ""))
+            self.exits.actions[number] = ACTIONS.index(self.declared.get(name, ""))
         self.exits.event[:] = PATH_EVENTS
-        self.prices: dict[str, tuple[int, int]] | None = None
-        self.priced = False
-        self.code: int | None = None
 
-    def run(self) -> int:
-        """Run until an outcome of the processor that is not dealt with here, or DEALT_WITH."""
-        if not self.usable():
-            return self.machine.run_guest()
-        self.copy_in()
-        outcome = int(self.run_jitted())
+    def take_outcome(self, outcome: int) -> bool:
+        """What the exits have changed; a fill that they began, and the way back to the guest, are Python's."""
         self.copy_back(outcome in (RESUME, FILL_BEGUN))
         if outcome == ENTRY_FAILED:
             raise VmmError("the processor refused to enter the guest again")
         if outcome in (RESUME, FILL_BEGUN):
             self.finish(outcome == FILL_BEGUN)
-        if outcome in (RESUME, FILL_BEGUN, ATTENTION):
-            if self.vm.board.attention:
-                self.machine.on_board()
-            return DEALT_WITH
-        return outcome
+        return outcome in (RESUME, FILL_BEGUN, ATTENTION)
 
-    def run_jitted(self) -> int:
-        """The jitted loop."""
-        processor = self.processor
-        processors = (
-            processor.state, processor.memory, processor.boards, processor.codes, processor.blocks, processor.uops,
-            processor.details,
-        )  # fmt: skip
-        if self.code is None:
-            self.code = machine_code(run_processor, *processors, 0)
+    def own_records(self) -> tuple[np.ndarray, ...]:
+        """Of shadow memory, and the virtual devices."""
         shadow = self.vm.shadow
-        own = self.shared, shadow.links, shadow.controls, self.vm.boards, self.vm.devices.apics
-        return self.run_exits(*processors, *own, self.code)
+        return shadow.links, shadow.controls, self.vm.boards, self.vm.devices.apics
 
-    def usable(self) -> bool:
-        """Whether nothing is on that the jitted exits know nothing of: a recorder, stops, checks, another form of guest."""
-        vm, cpu = self.vm, self.processor.cpu
-        if not self.declares or not self.wanted or vm.recorder is not None or self.processor.checks_isolation:
+    def is_usual(self) -> bool:
+        """Whether the guest is entered as it stands, and its registers are moved as they are asked for."""
+        vm = self.vm
+        if vm.vcpu.eager or vm.cluster or not vm.control.enters_plainly:
             return False
-        if vm.is_interpreted or vm.vcpu.halted or vm.vcpu.eager or vm.cluster or not vm.control.enters_plainly:
-            return False
-        if cpu.stop_count or cpu.stop_deliveries or cpu.watch or not vm.holds_plainly or vm.completes:
-            return False
-        return self.have_prices()
+        return vm.holds_plainly and not vm.completes
 
-    def have_prices(self) -> bool:
-        """Whether every path that the technique goes has a price; they are copied when the table is another."""
-        table = self.vm.prices.table
-        if table is not self.prices:
-            self.prices = table
-            prices = table | fixed_prices(self.processor, PATHS)
-            wanted = [path for path in PATHS if path in self.machine.strategy.paths]
-            self.priced = all(path in prices for path in wanted)
-            for number, path in enumerate(PATHS):
-                self.exits.base_price[number], self.exits.item_price[number] = prices.get(path, (0, 0))
-        return self.priced
+    def copy_prices(self, prices: Mapping[str, tuple[int, int]]) -> bool:
+        """The paths that the technique goes."""
+        for number, path in enumerate(PATHS):
+            self.exits.base_price[number], self.exits.item_price[number] = prices.get(path, (0, 0))
+        return all(path in prices for path in PATHS if path in self.machine.strategy.paths)
 
     def copy_in(self) -> None:
         """What the exits depend on, from where Python keeps it."""

@@ -21,6 +21,7 @@ from ...isa.vmx import (
     VMCS_QUALIFICATION,
     VMCS_VECTORING,
 )
+from ..fast.exits import charge_items
 from ..fast.ports import may_move_memory
 from ..nested.entries import EPT_FETCH, EPT_WRITE
 from ..nested.fill import fill, is_hole
@@ -48,7 +49,7 @@ from .records import (
     STEPPED,
 )
 from .shadowed import fill_shadow, invalidate, is_plain_load_of_cr3, is_plain_page_fault, load_cr3
-from .structure import begin_account, charge_path, note_fill, peek, read
+from .structure import begin_account, note_fill, peek, read
 
 M32 = 0xFFFFFFFF
 BLOCKING = BLOCKING_BY_STI | BLOCKING_BY_MOV_SS
@@ -149,8 +150,8 @@ def answer_cpuid(cpu, apics):
 @kernel
 def access_port(cpu, exits, board, qualification):
     """IN or OUT of a virtual device."""
-    charge_path(cpu, exits, EXIT_PORT, 1)
-    charge_path(cpu, exits, DEVICE_REQUEST, 1)
+    charge_items(cpu, exits, EXIT_PORT, 1)
+    charge_items(cpu, exits, DEVICE_REQUEST, 1)
     port = port_of(qualification)
     n = port_bytes(qualification)
     mask = (1 << (8 * n)) - 1
@@ -168,9 +169,9 @@ def instruction(cpu, ram, exits, links, control, action, board, apics):
     qualification = 0
     if action == ACCESS_PORT or action == INVALIDATE or action == LOAD_CR3:
         qualification = read(cpu, ram, VMCS_QUALIFICATION)
-    charge_path(cpu, exits, EXIT_DISPATCH, 1)
+    charge_items(cpu, exits, EXIT_DISPATCH, 1)
     if action == EMULATE_CPUID:
-        charge_path(cpu, exits, EXIT_CPUID, 1)
+        charge_items(cpu, exits, EXIT_CPUID, 1)
         answer_cpuid(cpu, apics)
     elif action == ACCESS_PORT:
         access_port(cpu, exits, board, qualification)
@@ -179,7 +180,7 @@ def instruction(cpu, ram, exits, links, control, action, board, apics):
     elif action == LOAD_CR3:
         load_cr3(cpu, ram, exits, links, control, qualification)
     else:
-        charge_path(cpu, exits, EXIT_SKIP, 1)
+        charge_items(cpu, exits, EXIT_SKIP, 1)
     skip(cpu, ram, exits, length)
 
 
@@ -190,10 +191,10 @@ def instruction(cpu, ram, exits, links, control, action, board, apics):
 def charge_nested_work(cpu, ram, exits):
     """The time for tables that were allocated and entries that were taken back (NestedMemory.charge_work)."""
     for _ in range(load_32(ram, TABLES_MADE)):
-        charge_path(cpu, exits, NESTED_TABLE, 1)
+        charge_items(cpu, exits, NESTED_TABLE, 1)
     dropped = load_32(ram, DROPPED)
     if dropped != 0:
-        charge_path(cpu, exits, NESTED_DROP, dropped)
+        charge_items(cpu, exits, NESTED_DROP, dropped)
     store_32(ram, TABLES_MADE, 0)
     store_32(ram, DROPPED, 0)
 
@@ -205,9 +206,9 @@ def fill_nested(cpu, ram, exits):
     charge(cpu, EVENT_VMX_VMREAD, 1)  # the address has 64 bits
     gpa = read(cpu, ram, VMCS_GUEST_PHYSICAL_ADDRESS)
     read(cpu, ram, VMCS_VECTORING)
-    charge_path(cpu, exits, EXIT_DISPATCH, 1)
+    charge_items(cpu, exits, EXIT_DISPATCH, 1)
     visited = fill(cpu, ram, gpa, int(qualification & EPT_WRITE != 0))
-    charge_path(cpu, exits, NESTED_FILL, visited)
+    charge_items(cpu, exits, NESTED_FILL, visited)
     charge_nested_work(cpu, ram, exits)
     note_fill(cpu, exits)
     if qualification & EPT_FETCH != 0:

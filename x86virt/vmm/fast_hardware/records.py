@@ -44,6 +44,9 @@ HARDWARE_EXITS = np.dtype(
         ("event", "i8", len(PATHS)),
         ("base_price", "i8", len(PATHS)),  # ticks: of a path, and of an item of it
         ("item_price", "i8", len(PATHS)),
+        ("table_path", "i8"),  # numbers of paths, where other VMMs have others: shadow_table, shadow_sync, shadow_check
+        ("sync_path", "i8"),
+        ("check_path", "i8"),
         # the guest's control registers where memory is shadowed (hardware/guest_state.py), copied back too if `switched`
         ("vpid", "i8"),  # under which its translations are kept; 0: each transition flushes them
         ("mask_cr0", "i8"),

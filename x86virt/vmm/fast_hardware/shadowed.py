@@ -25,6 +25,7 @@ from ...isa.vmx import (
     VMCS_QUALIFICATION,
     VMCS_VECTORING,
 )
+from ..fast.exits import charge_items, charge_work
 from ..fast.records import CR0, CR3, CR4
 from ..shadow.fill import fill
 from ..shadow.follow import change_space, invalidate_page, is_loose
@@ -38,14 +39,11 @@ from .records import (
     KNOWS_PLACE,
     KNOWS_PLACE_AND_FLAGS,
     REST,
-    SHADOW_CHECK,
     SHADOW_FILL,
     SHADOW_FLUSH,
     SHADOW_SWITCH,
-    SHADOW_SYNC,
-    SHADOW_TABLE,
 )
-from .structure import charge_path, note_fill, peek, read, write
+from .structure import note_fill, peek, read, write
 
 M32 = 0xFFFFFFFF
 MAX_INSTRUCTION = 15  # bytes
@@ -53,23 +51,6 @@ PAGE_FAULT = INTERRUPTION_VALID | INTERRUPTION_ERROR_CODE | TYPE_HARDWARE_EXCEPT
 CODE_BASE = VMCS_GUEST_BASES + 1
 BREAKPOINTS = 0xFF  # of DR7, those that are enabled
 LOAD_OF_CR3, ACCESS_MASK, REGISTER_SHIFT = 3, 0x3F, 8  # of the qualification: MOV to CR3; the register
-
-
-@kernel
-def charge_work(cpu, exits, control):
-    """The time for shadow tables that were allocated, and entries that were compared (ShadowMemory.charge_work)."""
-    if control.tables_made > 0:
-        charge_path(cpu, exits, SHADOW_TABLE, control.tables_made)
-    if control.scans > 0:
-        charge_path(cpu, exits, SHADOW_SYNC, control.scanned)
-        for _ in range(control.scans - 1):
-            charge_path(cpu, exits, SHADOW_SYNC, 0)
-    if control.checked > 0:
-        charge_path(cpu, exits, SHADOW_CHECK, control.checked)
-    control.tables_made = 0
-    control.scans = 0
-    control.scanned = 0
-    control.checked = 0
 
 
 # -- page faults --------------------------------------------------------------------------------------------------------
@@ -90,9 +71,9 @@ def fill_shadow(cpu, ram, exits, links, control):
     exits.error = read(cpu, ram, VMCS_EXIT_ERROR_CODE)
     exits.gla = read(cpu, ram, VMCS_QUALIFICATION)
     read(cpu, ram, VMCS_VECTORING)
-    charge_path(cpu, exits, EXIT_DISPATCH, 1)
-    charge_path(cpu, exits, EXIT_EXCEPTION, 1)
-    charge_path(cpu, exits, SHADOW_FILL, 1)
+    charge_items(cpu, exits, EXIT_DISPATCH, 1)
+    charge_items(cpu, exits, EXIT_EXCEPTION, 1)
+    charge_items(cpu, exits, SHADOW_FILL, 1)
     write_access = int(exits.error & PF_W != 0)
     exits.outcome = fill(cpu, ram, control, links, exits.gla, write_access, int(exits.error & PF_U != 0))
     if exits.outcome != FILLED or control.violation != 0 or control.touched != 0:
@@ -129,7 +110,7 @@ def drop_resume_flag(cpu, ram, exits):
 @kernel
 def invalidate(cpu, ram, exits, links, control, gla):
     """INVLPG."""
-    charge_path(cpu, exits, EXIT_INVLPG, 1)
+    charge_items(cpu, exits, EXIT_INVLPG, 1)
     invalidate_page(cpu, ram, control, links, gla)
     charge_work(cpu, exits, control)
 
@@ -152,7 +133,7 @@ def is_plain_load_of_cr3(cpu, ram, exits, qualification):
 @kernel
 def load_cr3(cpu, ram, exits, links, control, qualification):
     """MOV to CR3."""
-    charge_path(cpu, exits, EXIT_CONTROL_REGISTER, 1)
+    charge_items(cpu, exits, EXIT_CONTROL_REGISTER, 1)
     exits.cr0 = (read(cpu, ram, VMCS_GUEST_CR0) & ~exits.mask_cr0) | (exits.own_cr0 & exits.mask_cr0)
     exits.cr4 = (read(cpu, ram, VMCS_GUEST_CR4) & ~exits.mask_cr4) | (exits.own_cr4 & exits.mask_cr4)
     exits.cr3 = cpu.gpr[(qualification >> REGISTER_SHIFT) & 0xF] & M32
@@ -163,7 +144,7 @@ def load_cr3(cpu, ram, exits, links, control, qualification):
     path = SHADOW_SWITCH
     if is_loose(control):
         path = SHADOW_FLUSH
-    charge_path(cpu, exits, path, 1)
+    charge_items(cpu, exits, path, 1)
     change_space(cpu, ram, control, links)
     charge_work(cpu, exits, control)
 

@@ -14,7 +14,6 @@ from ...isa.events import (
     MODE_VMM,
 )
 from ...isa.registers import ECX
-from ..fast.exits import charge_items
 
 TICKS, CONTROL_TICKS, ENTRY_TICKS = range(3)
 
@@ -38,12 +37,6 @@ def write(cpu, ram, slot, value):
 def peek(cpu, ram, slot):
     """A field of up to 32 bits, at no cost."""
     return vmcs_read(cpu, ram, slot)
-
-
-@kernel
-def charge_path(cpu, exits, path, items):
-    """Charge a path of the VMM by its items (vm.charge)."""
-    charge_items(cpu, exits, path, items)
 
 
 @inline

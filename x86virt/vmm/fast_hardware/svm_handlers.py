@@ -23,6 +23,7 @@ from ...isa.svm import (
     VMCB_RIP,
 )
 from ...isa.vmx import EXIT_EPT_VIOLATION, EXIT_IO_INSTRUCTION
+from ..fast.exits import charge_items
 from ..nested.fill import fill, is_hole
 from .handlers import access_port, charge_nested_work, port_is_handled
 from .records import (
@@ -36,7 +37,7 @@ from .records import (
     NOT_FAST,
     STEPPED,
 )
-from .structure import begin_account, charge_path, note_fill
+from .structure import begin_account, note_fill
 from .svm_structure import peek, read
 
 HIGH = 4  # of a quadword
@@ -102,7 +103,7 @@ def svm_port(cpu, ram, exits, board):
     behind = read(cpu, ram, VMCB_EXIT_INFO_2)
     read(cpu, ram, VMCB_RIP)  # the length is the difference
     cpu.gpr[EAX] = read(cpu, ram, VMCB_RAX)
-    charge_path(cpu, exits, EXIT_DISPATCH, 1)
+    charge_items(cpu, exits, EXIT_DISPATCH, 1)
     access_port(cpu, exits, board, qualification)
     read(cpu, ram, VMCB_RIP)
     exits.rip = behind
@@ -121,9 +122,9 @@ def svm_fill_nested(cpu, ram, exits):
     read(cpu, ram, VMCB_EXIT_INFO_2 + HIGH)
     read(cpu, ram, VMCB_EXIT_INFO_1 + HIGH)
     cpu.gpr[EAX] = read(cpu, ram, VMCB_RAX)
-    charge_path(cpu, exits, EXIT_DISPATCH, 1)
+    charge_items(cpu, exits, EXIT_DISPATCH, 1)
     visited = fill(cpu, ram, gpa, int(information & PF_W != 0))
-    charge_path(cpu, exits, NESTED_FILL, visited)
+    charge_items(cpu, exits, NESTED_FILL, visited)
     charge_nested_work(cpu, ram, exits)
     note_fill(cpu, exits)
     if is_fetch(information):

@@ -22,11 +22,11 @@ from ...isa.registers import (
     TYPE_TSS_32_BUSY,
     TYPE_WRITABLE,
 )
+from ...isa.vmx import ACCESS_RESERVED
 from ..state import SegmentState as Register
 
 REAL_MODE_LIMIT, VIRTUAL_8086_RIGHTS = 0xFFFF, 0xF3
 TI, RPL = 4, 3
-RESERVED = 0xFFFE0F00
 WRITABLE_DATA = TYPE_WRITABLE | TYPE_ACCESSED
 
 
@@ -37,7 +37,7 @@ def level(register: Register) -> int:
 
 def is_proper(register: Register) -> bool:
     """Present, no reserved bits, a granularity that the limit allows."""
-    if not register.access & AR_P or register.access & RESERVED:
+    if not register.access & AR_P or register.access & ACCESS_RESERVED:
         return False
     if register.access & AR_G:
         return register.limit & 0xFFF == 0xFFF
