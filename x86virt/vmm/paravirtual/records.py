@@ -104,6 +104,7 @@ ASK_SCHEDULE = 2
 ASK_CRASH = 4  # of the domain: `crash` says why
 ASK_EVENTS = 8  # pending events are to be looked for
 ASK_TIMER = 16  # a timer's deadline has changed
+N_WORDS = 64
 LEFT_TO_PYTHON = 1 << 40  # a handler's result: the Python handler of the same name is to do it
 
 XEN = np.dtype(
@@ -113,6 +114,7 @@ XEN = np.dtype(
         ("crash", "<i8"),
         ("flush_clock", "<i8"),
         ("unpriced", "<i8"),
+        ("words", "<i8", N_WORDS),  # what a handler reads of the guest's memory, or writes there, in one piece
         ("calls", "<i8", N_HYPERCALLS),  # by number
         ("refused", "<i8", N_HYPERCALLS),
         ("base_ticks", "<i8", len(EVENTS)),  # of the VMM's paths, by event; -1: no price
