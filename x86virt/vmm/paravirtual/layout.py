@@ -16,6 +16,7 @@ The region:
     +0x080000    grants that are mapped
     +0x0A0000    the shared information page of each domain, and behind them the frames of each domain's grant table
     +0x0C0000    TSS, with the I/O permission map that is open to domain 0
+    +0x0D0000    the VMM's entries of a directory, as each domain's directories have them
     +0x100000    the frame table: a FRAME for each machine frame
     +0x300000    the machine-to-physical table
 """
@@ -40,6 +41,8 @@ IO_MAP_BYTES = 0x2000
 TSS_BYTES = IO_MAP + IO_MAP_BYTES + 1
 CLOSED_IO_MAP = 0x8000  # beyond the TSS's limit
 IRQ_VECTOR = 0xE0  # of line 0 of the machine's interrupt controllers
+N_IRQS = 16
+DIRECTORY_TEMPLATES = 0xD0000  # a page for each domain
 FRAME_TABLE = layout.P2M
 MACHPHYS = layout.SHADOW
 MAX_FRAMES = 1 << 17  # of the machine: 512 MB
