@@ -20,7 +20,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 if str(HERE) not in sys.path:
     sys.path.insert(0, str(HERE))
-import port_size  # noqa: E402  (beside this script)
+import port_size  # type: ignore[import-not-found]  # noqa: E402
 
 IMAGES = HERE / "images"
 MANIFEST = IMAGES / "manifest.json"

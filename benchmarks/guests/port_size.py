@@ -1,8 +1,8 @@
 """How much of a guest's source a port to Xen's interface changes, in lines, as the paper on Xen counts it (part of the manifest).
 
-A line counts if it holds code: no blank line, no comment. Of these a line is changed if only the ported build has it (inside of
-``ifdef XEN``, or in a folder ``xen``), or if it uses a name that ``lib/native/machine.inc`` and ``lib/xen/machine.inc`` both declare: each
-such line was an instruction or two of ring 0 before.
+A line counts if it holds code: no blank line, no comment. Of these a line is changed if only the ported build has it (inside
+of ``ifdef XEN``, or in a folder ``xen``), or if it uses a macro that ``lib/native`` and ``lib/xen`` both declare: each such line
+was an instruction or two of ring 0 before.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 APART = frozenset({"xen.inc", "vmx.inc", "svm.inc"})  # generated from the interface's numbers; of a guest that is not ported
 CONDITION = re.compile(r"^[%#]\s*(ifdef|ifndef|if|else|elif|endif)\b\s*(\w*)")
+MACRO = re.compile(r"^%(?:macro|define) (\w+)", re.MULTILINE)
 C_COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 
 
@@ -63,12 +64,11 @@ def words(line: str) -> list[str]:
 
 def common_names() -> set[str]:
     """The macros that both halves of the library declare."""
-    halves = [HERE / "lib" / half for half in ("native", "xen")]
-    found = [
-        {name for file in half.glob("*.inc") for name in re.findall(r"^%macro (\w+)|^%define (KERNEL_\w+)", file.read_text(), re.M)}
-        for half in halves
-    ]
-    return {name for pair in found[0] & found[1] for name in pair if name}
+    native, xen = (
+        {name for file in (HERE / "lib" / half).glob("*.inc") for name in MACRO.findall(file.read_text(encoding="utf-8"))}
+        for half in ("native", "xen")
+    )
+    return native & xen
 
 
 def ported_lines(path: Path) -> Iterator[tuple[str, bool]]:
