@@ -10,13 +10,13 @@ from ...isa.registers import EAX, EFLAGS_FIXED, ESP
 from ..exits import ERROR_CODE_VECTORS
 from ..layout import ENTRIES, ENTRY_BYTES, IDLE, STACK_TOP, VMM_BASE
 from .bounce import deliver_upcall
-from .shared_info import upcall_due
 from .exits import CRASHED, DONE, ENDED, FIRST_HYPERCALL, UNKNOWN_HYPERCALL
 from .interface import HYPERCALL_VECTOR, N_HYPERCALLS
 from .mmu import load_base
 from .records import ASK_CRASH, ASK_FLUSH
 from .schedule import IDLE as NOBODY_RUNS
 from .schedule import NOTHING_LEFT, way_out
+from .shared_info import upcall_due
 from .traps import put_frame, take_frame
 
 FIRST_ENTRY = VMM_BASE + ENTRIES

@@ -188,7 +188,7 @@ def do_multicall(cpu, ram, xen, domains, frames, channels):
 
 @kernel
 def hypercall(cpu, ram, xen, domains, frames, channels):
-    """int $0x82: the handler of the number in EAX, and its result there. Returns it, or LEFT_TO_PYTHON.
+    """Int $0x82: the handler of the number in EAX, and its result there. Returns it, or LEFT_TO_PYTHON.
 
     The iret hypercall gives EAX another value: it returns what is in it.
     """

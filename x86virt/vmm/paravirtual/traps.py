@@ -45,7 +45,7 @@ def do_stack_switch(cpu, ram, xen, domains, frames, channels):
 
 @kernel
 def do_iret(cpu, ram, xen, domains, frames, channels):
-    """iret (stub)."""
+    """Iret (stub)."""
     return -ENOSYS
 
 
