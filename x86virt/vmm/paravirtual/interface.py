@@ -67,6 +67,55 @@ HYPERCALLS = {
 NUMBER_OF = {name: number for number, name in HYPERCALLS.items()}
 N_HYPERCALLS = 64
 
+# How a kernel says what it is (elfnote.h): notes of the name "Xen", by type.
+XEN_ELFNOTE_INFO, XEN_ELFNOTE_ENTRY, XEN_ELFNOTE_HYPERCALL_PAGE, XEN_ELFNOTE_VIRT_BASE = range(4)
+XEN_ELFNOTE_PADDR_OFFSET, XEN_ELFNOTE_XEN_VERSION, XEN_ELFNOTE_GUEST_OS, XEN_ELFNOTE_GUEST_VERSION = range(4, 8)
+XEN_ELFNOTE_LOADER, XEN_ELFNOTE_PAE_MODE, XEN_ELFNOTE_FEATURES, XEN_ELFNOTE_BSD_SYMTAB = range(8, 12)
+XEN_ELFNOTE_HV_START_LOW, XEN_ELFNOTE_L1_MFN_VALID, XEN_ELFNOTE_SUSPEND_CANCEL = range(12, 15)
+XEN_ELFNOTE_INIT_P2M, XEN_ELFNOTE_MOD_START_PFN, XEN_ELFNOTE_SUPPORTED_FEATURES = range(15, 18)
+SIF_PRIVILEGED, SIF_INITDOMAIN = 1, 2  # start_info.flags
+
+# Page tables and what else changes mappings (xen.h).
+MMU_NORMAL_PT_UPDATE, MMU_MACHPHYS_UPDATE, MMU_PT_UPDATE_PRESERVE_AD = range(3)  # low bits of mmu_update.ptr
+MMUEXT_PIN_L1_TABLE, MMUEXT_PIN_L2_TABLE, MMUEXT_PIN_L3_TABLE, MMUEXT_PIN_L4_TABLE, MMUEXT_UNPIN_TABLE = range(5)
+MMUEXT_NEW_BASEPTR, MMUEXT_TLB_FLUSH_LOCAL, MMUEXT_INVLPG_LOCAL, MMUEXT_TLB_FLUSH_MULTI, MMUEXT_INVLPG_MULTI = range(5, 10)
+MMUEXT_TLB_FLUSH_ALL, MMUEXT_INVLPG_ALL, MMUEXT_FLUSH_CACHE, MMUEXT_SET_LDT = range(10, 14)
+MMUEXT_NEW_USER_BASEPTR, MMUEXT_CLEAR_PAGE, MMUEXT_COPY_PAGE, MMUEXT_FLUSH_CACHE_GLOBAL = range(15, 19)
+MMUEXT_MARK_SUPER, MMUEXT_UNMARK_SUPER = 19, 20
+UVMF_NONE, UVMF_TLB_FLUSH, UVMF_INVLPG, UVMF_FLUSHTYPE_MASK = range(4)
+UVMF_MULTI, UVMF_LOCAL, UVMF_ALL = 0, 0, 4
+VMASST_CMD_enable, VMASST_CMD_disable = 0, 1
+VMASST_TYPE_4gb_segments, VMASST_TYPE_4gb_segments_notify = 0, 1
+VMASST_TYPE_writable_pagetables, VMASST_TYPE_pae_extended_cr3 = 2, 3
+XENMEM_increase_reservation, XENMEM_decrease_reservation, XENMEM_maximum_ram_page = 0, 1, 2
+XENMEM_current_reservation, XENMEM_maximum_reservation, XENMEM_machphys_mfn_list = 3, 4, 5
+XENMEM_populate_physmap, XENMEM_add_to_physmap, XENMEM_translate_gpfn_list, XENMEM_memory_map = 6, 7, 8, 9
+XENMEM_machine_memory_map, XENMEM_exchange, XENMEM_machphys_mapping, XENMEM_set_memory_map = 10, 11, 12, 13
+
+# Traps and callbacks (arch-x86/xen.h, callback.h, nmi.h).
+TI_DPL_MASK, TI_MASK_EVENTS = 3, 4  # trap_info.flags: who may come by INT n; whether events are masked on the way in
+CALLBACKOP_register, CALLBACKOP_unregister = 0, 1
+CALLBACKTYPE_event, CALLBACKTYPE_failsafe, CALLBACKTYPE_syscall, CALLBACKTYPE_sysenter_deprecated = range(4)
+CALLBACKTYPE_nmi, CALLBACKTYPE_sysenter, CALLBACKTYPE_syscall32 = 4, 5, 7
+CALLBACKF_mask_events = 1
+XENNMI_register_callback, XENNMI_unregister_callback = 0, 1
+
+# Split drivers (io/ring.h, io/console.h, io/blkif.h, io/xenbus.h, io/xs_wire.h).
+RING_HEADER_BYTES = 64  # of a page of requests and responses
+CONSOLE_IN_BYTES, CONSOLE_OUT_BYTES = 1024, 2048
+XENSTORE_RING_SIZE, XENSTORE_PAYLOAD_MAX = 1024, 4096
+BLKIF_OP_READ, BLKIF_OP_WRITE, BLKIF_OP_WRITE_BARRIER, BLKIF_OP_FLUSH_DISKCACHE = range(4)
+BLKIF_MAX_SEGMENTS_PER_REQUEST = 11
+BLKIF_RING_ENTRIES = 32  # as many 108-byte requests as fit into a page, rounded down to a power of two
+BLKIF_RSP_OKAY, BLKIF_RSP_ERROR, BLKIF_RSP_EOPNOTSUPP = 0, -1, -2
+VDISK_CDROM, VDISK_REMOVABLE, VDISK_READONLY = 1, 2, 4
+XenbusStateUnknown, XenbusStateInitialising, XenbusStateInitWait, XenbusStateInitialised = range(4)
+XenbusStateConnected, XenbusStateClosing, XenbusStateClosed = range(4, 7)
+XenbusStateReconfiguring, XenbusStateReconfigured = 7, 8
+XS_DEBUG, XS_DIRECTORY, XS_READ, XS_GET_PERMS, XS_WATCH, XS_UNWATCH, XS_TRANSACTION_START, XS_TRANSACTION_END = range(8)
+XS_INTRODUCE, XS_RELEASE, XS_GET_DOMAIN_PATH, XS_WRITE, XS_MKDIR, XS_RM, XS_SET_PERMS, XS_WATCH_EVENT = range(8, 16)
+XS_ERROR, XS_IS_DOMAIN_INTRODUCED, XS_RESUME, XS_SET_TARGET = range(16, 20)
+
 # Errors (errno.h), returned negated.
 EPERM, ENOENT, ESRCH, E2BIG, EAGAIN, ENOMEM, EACCES, EFAULT, EBUSY, EEXIST = 1, 2, 3, 7, 11, 12, 13, 14, 16, 17
 EINVAL, ENOSPC, ENOSYS, ENXIO, ENODEV, EOPNOTSUPP, ETIME = 22, 28, 38, 6, 19, 95, 62
