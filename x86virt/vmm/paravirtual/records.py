@@ -115,12 +115,18 @@ XEN = np.dtype(
         ("crash", "<i8"),
         ("flush_clock", "<i8"),
         ("unpriced", "<i8"),
+        ("n_frames", "<i8"),  # of the machine
         ("free_frames", "<i8"),  # the first frame that is nobody's, plus 1; the next is in its type_info
         ("flush_due", "<i8"),  # 1: the TLB at the end of a batch
         ("in_multicall", "<i8"),  # 1: a list of hypercalls is being gone through
         ("updates", "<i8", 3),  # requests of a batch: for page tables, directories, the machine-to-physical table
         ("releasing", "<i8"),  # the first L2 whose entries are to be given back, plus 1; the next is in its flush
         ("words", "<i8", N_WORDS),  # what a handler reads of the guest's memory, or writes there, in one piece
+        # the event that brought control here
+        ("vector", "<i8"),
+        ("error", "<i8"),  # its error code, 0 if it has none
+        ("from_guest", "<i8"),  # 0: it interrupted the VMM itself, which was idle or about to resume a domain
+        ("fault_eip", "<i8"),  # and where
         ("calls", "<i8", N_HYPERCALLS),  # by number
         ("refused", "<i8", N_HYPERCALLS),
         ("base_ticks", "<i8", len(EVENTS)),  # of the VMM's paths, by event; -1: no price
