@@ -8,14 +8,16 @@ asks for in xen.asked. LEFT_TO_PYTHON instead: the virtual machine's own method 
 from ...core.jit import kernel
 from ...isa.events import EVENT_VMM_HYPERCALL, EVENT_XEN_HYPERCALL_MISSING, EVENT_XEN_HYPERCALL_REFUSED
 from ...isa.registers import EAX
+from .assist import do_vm_assist
 from .charge import charge, count
 from .debug_registers import do_get_debugreg, do_set_debugreg
 from .descriptor_tables import do_set_gdt, do_update_descriptor
 from .events import do_event_channel_op, do_event_channel_op_compat
+from .extended import do_mmuext_op
 from .grants import do_grant_table_op
 from .interface import ENOSYS, N_HYPERCALLS, NUMBER_OF
-from .memory import do_memory_op, do_vm_assist
-from .mmu import do_mmu_update, do_mmuext_op, do_update_va_mapping, do_update_va_mapping_otherdomain
+from .memory_op import do_memory_op
+from .mmu import do_mmu_update, do_update_va_mapping, do_update_va_mapping_otherdomain
 from .multicall import answer_call, begin_calls, end_calls, next_call
 from .physical import do_physdev_op, do_physdev_op_compat
 from .schedule import do_sched_op, do_sched_op_compat
