@@ -6,8 +6,8 @@ from . import layout
 from .fast.calls import JittedExits
 from .fast_hardware.calls import JittedHardwareExits
 from .hardware.vm import HardwareVm
-from .paravirtual.turns import JittedDomains
 from .paravirtual.layout import DOMAIN_0_BYTES
+from .paravirtual.turns import JittedDomains
 from .paravirtual.vm import ParavirtualVm
 from .virtual_machine import VirtualMachine
 from .vm import SoftwareVm
