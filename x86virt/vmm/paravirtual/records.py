@@ -17,7 +17,7 @@ FRAME = np.dtype(
         ("owner", "<u4"),  # a domain's number, DOMID_XEN, or NOBODY
         ("count_info", "<u4"),  # references; PGC_ALLOCATED: the domain's own
         ("type_info", "<u4"),  # PGT_*, and how often the frame is used as that
-        ("flush", "<u4"),  # the flush clock when the frame was last given up as what it was
+        ("flush", "<u4"),  # the flush clock, plus 1, when the frame was last given up as what it was; 0: never
     ]
 )
 NOBODY = 0x7FF4
@@ -77,11 +77,16 @@ TRAP_FIELDS = [
     ("gdt_entries", "<u4"),
     ("ldt_base", "<u4"),
     ("ldt_entries", "<u4"),
+    ("ldt_frames", "<u4", 16),  # those of its pages that are mapped; 0: not yet
+    ("cr2", "<u4"),
+    ("cr4", "<u4"),  # the bits of it that are the guest's own: TSD, DE
+    ("iopl", "<u4"),  # as it asked for it; the processor's is always 0
 ]
 
 MEMORY_FIELDS = [
     ("base_frame", "<u4"),  # of the top table that CR3 names
     ("assists", "<u4"),  # VMASST_TYPE_*, one bit each
+    ("max_frames", "<u4"),  # as many as memory_op lets it have
 ]
 
 EVENT_FIELDS = [
@@ -214,12 +219,26 @@ XEN = np.dtype(
         ("flush_clock", "<i8"),
         ("unpriced", "<i8"),
         ("n_frames", "<i8"),  # of the machine
+        ("free_frames", "<i8"),  # the first frame that is nobody's, plus 1; the next is in its type_info
+        ("flush_due", "<i8"),  # 1: the TLB at the end of a batch
+        ("in_multicall", "<i8"),  # 1: a list of hypercalls is being gone through
+        ("updates", "<i8", 3),  # requests of a batch: for page tables, directories, the machine-to-physical table
+        ("releasing", "<i8"),  # the first L2 whose entries are to be given back, plus 1; the next is in its flush
         ("words", "<i8", N_WORDS),  # what a handler reads of the guest's memory, or writes there, in one piece
         # the event that brought control here
         ("vector", "<i8"),
         ("error", "<i8"),  # its error code, 0 if it has none
         ("from_guest", "<i8"),  # 0: it interrupted the VMM itself, which was idle or about to resume a domain
         ("fault_eip", "<i8"),  # and where
+        # an instruction that the VMM performs: its code segment, and what is decoded of it
+        ("code_base", "<i8"),
+        ("code_limit", "<i8"),
+        ("next_eip", "<i8"),
+        ("operand_bytes", "<i8"),
+        ("address_bytes", "<i8"),
+        ("data_segment", "<i8"),  # of its memory operand
+        ("lock", "<i8"),
+        ("repeat", "<i8"),
         *SCHEDULER_FIELDS,
         ("calls", "<i8", N_HYPERCALLS),  # by number
         ("refused", "<i8", N_HYPERCALLS),
