@@ -145,6 +145,7 @@ profiles: $(VENV)/installed
 	@$(BIN)/python benchmarks/reference/make_profiles.py
 
 guests: $(VENV)/installed
+	@$(BIN)/python -m x86virt.vmm.paravirtual.include
 	@$(BIN)/python benchmarks/guests/build.py
 	@$(BIN)/python -m x86virt.vmm.witness_build
 	@$(BIN)/python -m x86virt.firmware.build
