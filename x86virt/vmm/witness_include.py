@@ -8,7 +8,7 @@ import numpy as np
 from .paravirtual import interface, layout, records
 
 INCLUDE = pathlib.Path(__file__).with_name("witness") / "paravirtual.inc"
-MODULES = (layout, records, interface)
+MODULES = (("PV_", layout), ("", records), ("", interface))  # places have a prefix: others are in vmm.inc
 
 
 def record_names() -> dict[str, np.dtype]:
@@ -24,8 +24,8 @@ def words_used() -> set[str]:
 def include_text() -> str:
     """The NASM include file: the whole numbers of layout, records and interface, and the offsets of the records."""
     rows: dict[str, int] = {}
-    for module in MODULES:
-        rows |= {name: value for name, value in vars(module).items() if isinstance(value, int)}
+    for prefix, module in MODULES:
+        rows |= {prefix + name: value for name, value in vars(module).items() if isinstance(value, int)}
     for prefix, record in record_names().items():
         rows[f"{prefix}_RECORD_BYTES"] = record.itemsize
         rows |= {f"{prefix}_{name}": field[1] for name, field in (record.fields or {}).items()}

@@ -13,7 +13,7 @@
 
 %include "paravirtual.inc"
 
-%define XEN(field) (VMM_BASE + XEN_RECORD + XEN_ %+ field)
+%define XEN(field) (VMM_BASE + PV_XEN_RECORD + XEN_ %+ field)
 
 P_GS     equ -16
 P_FS     equ -12
@@ -89,7 +89,6 @@ BOUNCE_MASK  equ 2              ; events are masked while its handler runs
 
         align 16
 pv_hypercall:
-        BEGIN
         BEGIN
         push    byte 0
         push    dword HYPERCALL_VECTOR
@@ -313,8 +312,8 @@ pv_stack_switch:
 .outer:
         mov     [edx + DOMAIN_kernel_ss], eax
         mov     [edx + DOMAIN_kernel_esp], ecx
-        mov     [pv_tss + TSS_SS1], eax
-        mov     [pv_tss + TSS_ESP1], ecx
+        mov     [VMM_BASE + PV_TSS + TSS_SS1], eax
+        mov     [VMM_BASE + PV_TSS + TSS_ESP1], ecx
         xor     eax, eax
         END_PATH stack_switch
         ret
@@ -344,7 +343,6 @@ pv_fpu_taskswitch:
 ; An exception of the guest's that the VMM has no part in: the vector's stub has pushed error code and vector.
         align 16
 pv_exception:
-        BEGIN
         BEGIN
         TAKE_FRAME
         mov     edx, [pv_domain]

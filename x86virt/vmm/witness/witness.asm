@@ -1,5 +1,5 @@
-; The software of a VMM that traps and emulates, or translates, or runs its guest under VMX or SVM, as far as its time is
-; charged by a path of x86virt.
+; The software of a VMM that traps and emulates, or translates, or runs its guest under VMX or SVM, or serves one that is ported
+; to it, as far as its time is charged by a path of x86virt.
 ;
 ; The simulator's VMM is written in Python; what its work would cost on the simulated processor is measured by running
 ; this one, which does the same work on the same records in machine RAM (tests/test_witness.py compares the two, exit
@@ -17,6 +17,7 @@
 ;   debug.asm        debug registers, the time-stamp counter and the performance counters
 ;   devices.asm      virtual devices
 ;   hardware.asm     VM exits, for a VMM on VMX or SVM
+;   paravirtual*.asm hypercalls and events, for guests that are ported to Xen's interface
 ;
 ; Assembled to a flat image for one linear address; `python -m x86virt.vmm.witness_build` does it.
 
@@ -74,4 +75,15 @@ load_popped:         dd 0       ; bytes by which the stack pointer moves with a 
 load_value:          dd 0       ; 1: LDS and the like, which load another register too
         align 64
 x87_buffer:          times 512 db 0
+
+; -- paravirtual guests -------------------------------------------------------------------------------------------------
+        align 128
+%include "paravirtual.asm"
+%include "paravirtual_memory.asm"
+%include "paravirtual_events.asm"
+        align 128
+pv_domain:           dd 0       ; linear address of the record of the domain that runs
+pv_vcpu_info:        dd 0       ; and of what that domain shares of its processor
+pv_in_multicall:     dd 0
+pv_arguments:        times 6 dd 0
 image_end:
