@@ -80,7 +80,7 @@ TRAP_FIELDS = [
 ]
 
 MEMORY_FIELDS = [
-    ("base", "<u4"),  # frame of the top table that CR3 names
+    ("base_frame", "<u4"),  # of the top table that CR3 names
     ("assists", "<u4"),  # VMASST_TYPE_*, one bit each
 ]
 
@@ -114,7 +114,13 @@ XEN = np.dtype(
         ("crash", "<i8"),
         ("flush_clock", "<i8"),
         ("unpriced", "<i8"),
+        ("n_frames", "<i8"),  # of the machine
         ("words", "<i8", N_WORDS),  # what a handler reads of the guest's memory, or writes there, in one piece
+        # the event that brought control here
+        ("vector", "<i8"),
+        ("error", "<i8"),  # its error code, 0 if it has none
+        ("from_guest", "<i8"),  # 0: it interrupted the VMM itself, which was idle or about to resume a domain
+        ("fault_eip", "<i8"),  # and where
         ("calls", "<i8", N_HYPERCALLS),  # by number
         ("refused", "<i8", N_HYPERCALLS),
         ("base_ticks", "<i8", len(EVENTS)),  # of the VMM's paths, by event; -1: no price
