@@ -52,7 +52,7 @@ pv_set_pending:
 
 ; EDX a blocked domain's record: it may run. Its accounts are the scheduler's.
 pv_wake:
-        jmp     pv_wake_domain
+        jmp     refuse
 
 ; event_channel_op(command, structure).
         align 16

@@ -86,4 +86,23 @@ pv_domain:           dd 0       ; linear address of the record of the domain tha
 pv_vcpu_info:        dd 0       ; and of what that domain shares of its processor
 pv_in_multicall:     dd 0
 pv_arguments:        times 6 dd 0
+pv_channels:         dd 0       ; the event channels of the domain that runs
+pv_end:              dd 0       ; of the guest's list of requests
+        align 64
+pv_hypercalls:
+        dd      pv_set_trap_table, pv_mmu_update, pv_missing, pv_stack_switch, pv_set_callbacks, pv_fpu_taskswitch
+        times   13 - 6 dd pv_missing
+        dd      pv_multicall, pv_update_va_mapping
+        times   21 - 15 dd pv_missing
+        dd      pv_vm_assist, pv_missing, pv_iret
+        times   26 - 24 dd pv_missing
+        dd      pv_mmuext_op
+        times   32 - 27 dd pv_missing
+        dd      pv_event_channel_op
+        times   N_HYPERCALLS - 33 dd pv_missing
+N_OPERATIONS equ 14
+pv_operations:
+        dd      pv_pin_l1, pv_pin_l2, pv_refuse_operation, pv_refuse_operation, pv_unpin, pv_new_base, pv_flush_tlb
+        dd      pv_flush_tlb
+        times   N_OPERATIONS - 8 dd pv_refuse_operation
 image_end:
