@@ -531,6 +531,7 @@ def measure(profile: "Profile") -> Prices:
     from .registry import find_strategy
     from .witness_hardware import measure_hardware
     from .witness_made import measure_made
+    from .witness_paravirtual import measure_paravirtual
     from .witness_shadow import measure_shadow_cache
 
     prices: Prices = {}
@@ -548,6 +549,7 @@ def measure(profile: "Profile") -> Prices:
     prices.update(measure_shadow_cache(profile))
     prices.update(measure_made(profile))
     prices.update(measure_hardware(profile))
+    prices.update(measure_paravirtual(profile))
     return dict(sorted(prices.items()))
 
 

@@ -59,8 +59,9 @@ BOUNCE_MASK  equ 2              ; events are masked while its handler runs
 
 ; Out of the VMM: what was asked for meanwhile, an event for the guest, and the frame. The path's name is the argument.
 %macro LEAVE_BY 1
-        cmp     dword [XEN(asked)], 0
-        jne     refuse                  ; a flush, the scheduler: paths and events of their own
+        test    dword [XEN(asked)], ~ASK_EVENTS
+        jnz     refuse                  ; a flush, the scheduler: paths and events of their own
+        mov     dword [XEN(asked)], 0
         mov     esi, [pv_vcpu_info]
         cmp     byte [esi + VCPU_UPCALL_MASK], 0
         jne     %%restore
@@ -511,3 +512,27 @@ pv_forced_cpuid:
 pv_cpuid:
         cpuid
         ret
+
+; -- each by itself -------------------------------------------------------------------------------------------------------
+
+; A routine of the VMM's, behind the entry of a trap: the label, and the routine.
+%macro ALONE 2
+%1:
+        push    byte 0
+        push    byte 0
+        TAKE_FRAME
+        mov     edx, [pv_domain]
+        call    %2
+        END_PATH exit_dispatch
+%endmacro
+
+ALONE pv_forced_cpuid_alone, pv_forced_cpuid
+
+; Those whose arguments are in ESI and EDI.
+pv_scan_alone:
+        mov     ecx, VMM_DATA_SELECTOR
+        mov     ds, ecx
+        mov     es, ecx
+        mov     edx, [pv_domain]
+        call    pv_scan_l1
+        END_PATH exit_dispatch
