@@ -17,7 +17,7 @@ FRAME = np.dtype(
         ("owner", "<u4"),  # a domain's number, DOMID_XEN, or NOBODY
         ("count_info", "<u4"),  # references; PGC_ALLOCATED: the domain's own
         ("type_info", "<u4"),  # PGT_*, and how often the frame is used as that
-        ("flush", "<u4"),  # the flush clock when the frame was last given up as what it was
+        ("flush", "<u4"),  # the flush clock, plus 1, when the frame was last given up as what it was; 0: never
     ]
 )
 NOBODY = 0x7FF4
@@ -82,6 +82,7 @@ TRAP_FIELDS = [
 MEMORY_FIELDS = [
     ("base_frame", "<u4"),  # of the top table that CR3 names
     ("assists", "<u4"),  # VMASST_TYPE_*, one bit each
+    ("max_frames", "<u4"),  # as many as memory_op lets it have
 ]
 
 EVENT_FIELDS = [
@@ -186,6 +187,11 @@ XEN = np.dtype(
         ("flush_clock", "<i8"),
         ("unpriced", "<i8"),
         ("n_frames", "<i8"),  # of the machine
+        ("free_frames", "<i8"),  # the first frame that is nobody's, plus 1; the next is in its type_info
+        ("flush_due", "<i8"),  # 1: the TLB at the end of a batch
+        ("in_multicall", "<i8"),  # 1: a list of hypercalls is being gone through
+        ("updates", "<i8", 3),  # requests of a batch: for page tables, directories, the machine-to-physical table
+        ("releasing", "<i8"),  # the first L2 whose entries are to be given back, plus 1; the next is in its flush
         ("words", "<i8", N_WORDS),  # what a handler reads of the guest's memory, or writes there, in one piece
         # the event that brought control here
         ("vector", "<i8"),
