@@ -9,15 +9,15 @@ from ...core.jit import kernel, load_32
 from ...isa.registers import EAX, EFLAGS_FIXED, ESP
 from ..exits import ERROR_CODE_VECTORS
 from ..layout import ENTRIES, ENTRY_BYTES, IDLE, STACK_TOP, VMM_BASE
-from .bounce import deliver_upcall
+from .bounce import deliver_upcall, failsafe
 from .events import upcall_due
 from .exits import CRASHED, DONE, ENDED, FIRST_HYPERCALL, UNKNOWN_HYPERCALL
+from .frames import load_data_segments, put_frame, take_frame
 from .interface import HYPERCALL_VECTOR, N_HYPERCALLS
 from .mmu import load_base
 from .records import ASK_CRASH, ASK_FLUSH
 from .schedule import IDLE as NOBODY_RUNS
 from .schedule import NOTHING_LEFT, way_out
-from .traps import put_frame, take_frame
 
 FIRST_ENTRY = VMM_BASE + ENTRIES
 WITH_ERROR_CODE = sum(1 << vector for vector in ERROR_CODE_VECTORS)
@@ -73,6 +73,18 @@ def count_exit(cpu, exits):
 
 
 @kernel
+def prepare_return(cpu, ram, xen, domains, frames, channels):
+    """Make a domain ready to go on: pending events are delivered, and its data segments loaded, if it has such."""
+    ready = False
+    while not ready:
+        if upcall_due(ram, domains, xen.current) != 0:
+            deliver_upcall(cpu, ram, xen, domains, frames, channels)
+        ready = xen.asked & ASK_CRASH != 0 or load_data_segments(cpu, ram, xen, domains, frames, channels)
+        if not ready:
+            failsafe(cpu, ram, xen, domains, frames, channels)
+
+
+@kernel
 def leave(cpu, ram, xen, domains, frames, channels, board, exits):
     """What was asked for, then the domain that runs next: DONE, ENDED if there is none any more, or CRASHED."""
     if xen.asked & ASK_CRASH != 0:
@@ -86,8 +98,7 @@ def leave(cpu, ram, xen, domains, frames, channels, board, exits):
     if next_one == NOBODY_RUNS:
         idle(cpu)
     else:
-        if upcall_due(ram, domains, xen.current) != 0:
-            deliver_upcall(cpu, ram, xen, domains, frames, channels)
+        prepare_return(cpu, ram, xen, domains, frames, channels)
         if xen.asked & ASK_CRASH != 0:
             return CRASHED
         put_frame(cpu, ram, domains[xen.current])

@@ -15,7 +15,7 @@ from ...isa.events import (
 )
 from ...isa.registers import EBX, ECX, EDX, ESI
 from .charge import charge
-from .descriptors import forget_ldt, set_ldt
+from .local_table import forget_ldt_pages, set_ldt
 from .frame_counts import GOT, REFUSED, flush_now, get_page, load_tables, put_page, type_info
 from .guest_access import FAULTED, is_within, load_guest, load_words
 from .interface import (
@@ -165,7 +165,7 @@ def switch_base(cpu, ram, xen, domains, frames, frame):
     kind = top_kind(domains, xen.current)
     if get_page_and_type(cpu, ram, xen, domains, frames, frame, xen.current, kind) == REFUSED:
         return -EINVAL
-    forget_ldt(cpu, ram, xen, domains, frames)
+    forget_ldt_pages(cpu, ram, xen, domains, frames)
     before = np.int64(domain.base_frame)
     domain.base_frame = frame
     load_tables(cpu, ram, xen, frame)

@@ -8,20 +8,22 @@ asks for in xen.asked. LEFT_TO_PYTHON instead: the virtual machine's own method 
 from ...core.jit import kernel
 from ...isa.events import EVENT_VMM_HYPERCALL, EVENT_XEN_HYPERCALL_MISSING, EVENT_XEN_HYPERCALL_REFUSED
 from ...isa.registers import EAX
+from .assist import do_vm_assist
 from .charge import charge, count
 from .debug_registers import do_get_debugreg, do_set_debugreg
-from .descriptors import do_set_gdt, do_update_descriptor
+from .descriptor_tables import do_set_gdt, do_update_descriptor
 from .events import do_event_channel_op, do_event_channel_op_compat
+from .extended import do_mmuext_op
 from .grants import do_grant_table_op
 from .interface import ENOSYS, N_HYPERCALLS, NUMBER_OF
-from .memory import do_memory_op, do_vm_assist
-from .mmu import do_mmu_update, do_mmuext_op, do_update_va_mapping, do_update_va_mapping_otherdomain
+from .memory_op import do_memory_op
+from .mmu import do_mmu_update, do_update_va_mapping, do_update_va_mapping_otherdomain
 from .multicall import answer_call, begin_calls, end_calls, next_call
 from .physical import do_physdev_op, do_physdev_op_compat
 from .schedule import do_sched_op, do_sched_op_compat
 from .small import do_console_io, do_xen_version
 from .time import do_set_timer_op, do_vcpu_op
-from .traps import (
+from .trap_table import (
     do_callback_op,
     do_fpu_taskswitch,
     do_iret,
@@ -37,7 +39,15 @@ MISSING = -ENOSYS
 
 SET_TRAP_TABLE, MMU_UPDATE, SET_GDT, STACK_SWITCH, SET_CALLBACKS, FPU_TASKSWITCH, SCHED_OP_COMPAT = (
     NUMBER_OF[name]
-    for name in ("set_trap_table", "mmu_update", "set_gdt", "stack_switch", "set_callbacks", "fpu_taskswitch", "sched_op_compat")
+    for name in (
+        "set_trap_table",
+        "mmu_update",
+        "set_gdt",
+        "stack_switch",
+        "set_callbacks",
+        "fpu_taskswitch",
+        "sched_op_compat",
+    )
 )
 SET_DEBUGREG, GET_DEBUGREG, UPDATE_DESCRIPTOR, MEMORY_OP, MULTICALL, UPDATE_VA_MAPPING, SET_TIMER_OP = (
     NUMBER_OF[name]
@@ -188,7 +198,7 @@ def do_multicall(cpu, ram, xen, domains, frames, channels):
 
 @kernel
 def hypercall(cpu, ram, xen, domains, frames, channels):
-    """int $0x82: the handler of the number in EAX, and its result there. Returns it, or LEFT_TO_PYTHON.
+    """Int $0x82: the handler of the number in EAX, and its result there. Returns it, or LEFT_TO_PYTHON.
 
     The iret hypercall gives EAX another value: it returns what is in it.
     """

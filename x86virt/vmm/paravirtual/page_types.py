@@ -4,6 +4,8 @@ A type is taken beside a reference. Taking one looks into the frame if it must; 
 the frame held.
 """
 
+import numpy as np
+
 from ...core.cache import VMM, reference
 from ...core.jit import inline, kernel, load_32
 from ...core.physical import write_physical
@@ -19,6 +21,7 @@ from .frame_counts import (
     drop_type,
     end_validation,
     get_page,
+    owner_of,
     put_page,
     type_info,
 )
@@ -30,7 +33,7 @@ DESCRIPTORS = 512  # in a page
 
 
 @kernel
-def validate_descriptors(cpu, ram, xen, frame):
+def validate_descriptors(cpu, ram, xen, frame, last_page):
     """Look at the descriptors of a page, and bring them into the form that the processor may see: 1, or 0."""
     place = frame << PAGE_SHIFT
     charge(cpu, xen, EVENT_VMM_TABLE_SCAN, DESCRIPTORS)
@@ -38,7 +41,7 @@ def validate_descriptors(cpu, ram, xen, frame):
         if place & (LINE_BYTES - 1) == 0:
             reference(cpu, place, VMM)
         before_low, before_high = load_32(ram, place), load_32(ram, place + 4)
-        valid, low, high = checked_descriptor(before_low, before_high)
+        valid, low, high = checked_descriptor(before_low, before_high, last_page)
         if valid == 0:
             return REFUSED
         if low != before_low or high != before_high:
@@ -49,12 +52,13 @@ def validate_descriptors(cpu, ram, xen, frame):
 
 
 @kernel
-def get_descriptors(cpu, ram, xen, frames, frame):
+def get_descriptors(cpu, ram, xen, domains, frames, frame):
     """Use a frame for descriptors: 1, or 0."""
     got = begin_type(cpu, ram, xen, frames, frame, PGT_SEG_DESC)
     if got != TO_VALIDATE:
         return got
-    got = validate_descriptors(cpu, ram, xen, frame)
+    last_page = np.int64(domains[owner_of(frames, frame)].segment_limit)
+    got = validate_descriptors(cpu, ram, xen, frame, last_page)
     end_validation(frames, frame, got)
     count(cpu, EVENT_XEN_FRAME_VALIDATED, got)
     return got
@@ -83,7 +87,7 @@ def get_page_type(cpu, ram, xen, domains, frames, frame, kind):
     if table == PGT_L3:
         return get_l3(cpu, ram, xen, domains, frames, frame)
     if table == PGT_SEG_DESC:
-        return get_descriptors(cpu, ram, xen, frames, frame)
+        return get_descriptors(cpu, ram, xen, domains, frames, frame)
     return begin_type(cpu, ram, xen, frames, frame, kind)
 
 

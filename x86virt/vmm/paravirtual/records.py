@@ -77,6 +77,10 @@ TRAP_FIELDS = [
     ("gdt_entries", "<u4"),
     ("ldt_base", "<u4"),
     ("ldt_entries", "<u4"),
+    ("ldt_frames", "<u4", 16),  # those of its pages that are mapped; 0: not yet
+    ("cr2", "<u4"),
+    ("cr4", "<u4"),  # the bits of it that are the guest's own: TSD, DE
+    ("iopl", "<u4"),  # as it asked for it; the processor's is always 0
 ]
 
 MEMORY_FIELDS = [
@@ -198,6 +202,15 @@ XEN = np.dtype(
         ("error", "<i8"),  # its error code, 0 if it has none
         ("from_guest", "<i8"),  # 0: it interrupted the VMM itself, which was idle or about to resume a domain
         ("fault_eip", "<i8"),  # and where
+        # an instruction that the VMM performs: its code segment, and what is decoded of it
+        ("code_base", "<i8"),
+        ("code_limit", "<i8"),
+        ("next_eip", "<i8"),
+        ("operand_bytes", "<i8"),
+        ("address_bytes", "<i8"),
+        ("data_segment", "<i8"),  # of its memory operand
+        ("lock", "<i8"),
+        ("repeat", "<i8"),
         *SCHEDULER_FIELDS,
         ("calls", "<i8", N_HYPERCALLS),  # by number
         ("refused", "<i8", N_HYPERCALLS),
