@@ -41,7 +41,7 @@ class Paravirtual(Strategy):
     )  # fmt: skip
 
     def on_hypercall(self, vm: ParavirtualVm, exit: Exit) -> None:
-        """int $0x82: the number is in EAX, the arguments are in EBX, ECX, EDX, ESI and EDI."""
+        """Int $0x82: the number is in EAX, the arguments are in EBX, ECX, EDX, ESI and EDI."""
         vm.serve()
 
     # -- exceptions: bounced to the guest's own handlers, unless they are the interface's business -----------------------------

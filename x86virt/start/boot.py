@@ -25,7 +25,8 @@ class Boot:
     `writes` go to RAM that is zero elsewhere. In mode `protected` the processor is in flat protected mode, ring 0, without
     paging and with interrupts off, at the linear address `entry`; in mode `real` it is in real-address mode at
     CS:IP = `code_selector`:`entry`; in mode `reset` it is as after power on, and executes the firmware (`entry` has no
-    meaning); in mode `paravirtual` a VMM builds the domain of a kernel that is ported to it, and `domain` alone counts. `registers` are the general registers that are not zero, by number.
+    meaning); in mode `paravirtual` a VMM builds the domain of a kernel that is ported to it, and `domain` alone counts.
+    `registers` are the general registers that are not zero, by number.
     """
 
     entry: int

@@ -151,9 +151,8 @@ def old_text(content: bytes) -> str | None:
 
 def from_text(text: str, where: object) -> Notes:
     """What the text says: KEY=value, KEY=value, ..."""
-    values = dict(
-        (key.strip(), value.strip()) for key, separator, value in (part.partition("=") for part in text.split(",")) if separator
-    )
+    parts = (part.partition("=") for part in text.split(","))
+    values = {key.strip(): value.strip() for key, separator, value in parts if separator}
     numbers: dict[str, int] = {}
     for key, name in (("VIRT_BASE", "VIRT_BASE"), ("ELF_PADDR_OFFSET", "PADDR_OFFSET"), ("VIRT_ENTRY", "ENTRY")):
         if key in values:

@@ -26,7 +26,8 @@ from .virtual_machine import VirtualMachine
 from .vm import SoftwareVm
 
 __all__ = [
-    "HARDWARE_PATHS", "NESTED_PATHS", "PARAVIRTUAL_PATHS", "SEEN_BY_PROGRAMS", "SHADOW_PATHS", "Choice", "Count", "Exit", "GuestFault",
-    "HardwareVm", "HardwareVmm", "ParavirtualVm", "Size", "SoftwareVm", "SoftwareVmm", "Strategy", "SvmVmm", "Switch", "Unsupported", "VirtualMachine",
-    "VmmError", "hardware_options", "hardware_shadow_options", "nested_options", "shadow_options", "translation_options",
+    "HARDWARE_PATHS", "NESTED_PATHS", "PARAVIRTUAL_PATHS", "SEEN_BY_PROGRAMS", "SHADOW_PATHS", "Choice", "Count", "Exit",
+    "GuestFault", "HardwareVm", "HardwareVmm", "ParavirtualVm", "Size", "SoftwareVm", "SoftwareVmm", "Strategy", "SvmVmm",
+    "Switch", "Unsupported", "VirtualMachine", "VmmError", "hardware_options", "hardware_shadow_options", "nested_options",
+    "shadow_options", "translation_options",
 ]  # fmt: skip

@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING
 
+from . import layout
 from .fast.calls import JittedExits
 from .fast_hardware.calls import JittedHardwareExits
 from .hardware.vm import HardwareVm
-from .paravirtual.calls import JittedDomains
-from .paravirtual.vm import ParavirtualVm
-from . import layout
 from .paravirtual.layout import DOMAIN_0_BYTES
+from .paravirtual.turns import JittedDomains
+from .paravirtual.vm import ParavirtualVm
 from .virtual_machine import VirtualMachine
 from .vm import SoftwareVm
 

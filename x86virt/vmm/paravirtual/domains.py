@@ -4,16 +4,37 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...isa.registers import CR0_ET, CR0_NE, CR0_PE, CR0_PG, CR0_WP, CR4_PAE, CR4_PGE, CR4_PSE, DS, EFLAGS_FIXED, EFLAGS_IF, ESI
-from ...isa.registers import ES, ESP, FS, GS, LDTR, SS, TR, AR_UNUSABLE, CS
 from ...core.entries import enter_level
 from ...isa.events import MODE_GUEST_KERNEL, MODE_GUEST_USER, MODE_VMM
+from ...isa.registers import (
+    AR_UNUSABLE,
+    CR0_ET,
+    CR0_NE,
+    CR0_PE,
+    CR0_PG,
+    CR0_WP,
+    CR4_PAE,
+    CR4_PGE,
+    CR4_PSE,
+    CS,
+    DS,
+    EFLAGS_FIXED,
+    EFLAGS_IF,
+    ES,
+    ESI,
+    ESP,
+    FS,
+    GS,
+    LDTR,
+    SS,
+    TR,
+)
 from ...processor import FLAT_CODE, FLAT_DATA
 from ...start.xen import XenImage
 from .. import layout as region
 from . import layout
 from .builder import Builder
-from .host import build_own_area, flat_descriptor, segment_limit, share_own_frames, virt_start, DATA_OF_RING
+from .host import DATA_OF_RING, build_own_area, flat_descriptor, segment_limit, share_own_frames, virt_start
 from .interface import FLAT_RING1_CS, FLAT_RING1_DS, FLAT_RING1_SS
 from .records import PGC_ALLOCATED
 

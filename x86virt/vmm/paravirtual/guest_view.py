@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from ...core.entries import all_eflags
 from ...isa.registers import CS, DS, ES, FS, GENERAL_REGISTERS, GS, SEGMENT_REGISTERS, SS
 from ..segment_operands import SegmentOperands
-from ..state import SYSTEM_REGISTERS, SegmentState, processor_registers, segment_state, x87_state
+from ..state import SegmentState, processor_registers, segment_state
 
 if TYPE_CHECKING:
     from .vm import ParavirtualVm

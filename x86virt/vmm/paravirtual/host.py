@@ -1,4 +1,4 @@
-"""What the VMM has in machine RAM before a domain starts: descriptors, gates, a TSS, the tables that it puts in every address space.
+"""What the VMM has in machine RAM before a domain starts: descriptors, gates, a TSS, its tables in every address space.
 
 The region's own page tables are those of every VMM of ours, in both formats (shadow/memory.py).
 """
@@ -10,7 +10,7 @@ import numpy as np
 from ...isa.registers import PTE_A, PTE_D, PTE_G, PTE_P, PTE_RW, TYPE_TSS_32_BUSY
 from .. import layout as region
 from ..descriptor import Descriptor
-from ..region import IRETD, STI, HLT, write_gate
+from ..region import HLT, IRETD, STI, write_gate
 from . import layout
 from .interface import (
     DOMID_XEN,

@@ -32,7 +32,16 @@ from .domains import create, take_processor
 from .exits import ATTENTION, CRASHED, DONE, ENDED, LEFT, make_exits, reason_of_entry
 from .guest_view import DomainSegments, describe, virtual_registers
 from .host import build_host
-from .interface import EFAULT, ENOSYS, NUMBER_OF, CONSOLEIO_write, SHUTDOWN_crash, SHUTDOWN_poweroff, SHUTDOWN_reboot, SHUTDOWN_suspend
+from .interface import (
+    EFAULT,
+    ENOSYS,
+    NUMBER_OF,
+    CONSOLEIO_write,
+    SHUTDOWN_crash,
+    SHUTDOWN_poweroff,
+    SHUTDOWN_reboot,
+    SHUTDOWN_suspend,
+)
 from .loop import LEAVE, SERVE, run_domains
 from .records import CHANNEL, DOMAIN, FRAME, N_CHANNELS, XEN
 
