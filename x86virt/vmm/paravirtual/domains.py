@@ -81,6 +81,7 @@ def set_first_state(domain: np.record, image: XenImage, builder: Builder) -> Non
     domain.gpr[:] = 0
     domain.gpr[ESI] = builder.linear(plan.start_info)
     domain.selectors[:] = FLAT_RING1_DS
+    domain.iopl = 1  # as the kernel could ask for: it may use the ports that are granted to it
 
 
 # -- the processor --------------------------------------------------------------------------------------------------------
