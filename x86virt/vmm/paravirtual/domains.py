@@ -34,6 +34,7 @@ from ...start.xen import XenImage
 from .. import layout as region
 from . import layout
 from .builder import Builder
+from .domain_start import start_domain
 from .host import DATA_OF_RING, build_own_area, flat_descriptor, segment_limit, share_own_frames, virt_start
 from .interface import FLAT_RING1_CS, FLAT_RING1_DS, FLAT_RING1_SS
 from .records import PGC_ALLOCATED
@@ -54,6 +55,7 @@ def create(vm: "ParavirtualVm", index: int, image: XenImage, frames: np.ndarray)
     domain.shared_info = (layout.SHARED_INFO >> 12) + index
     build_own_area(vm, index, image.is_pae)
     share_own_frames(vm, index)
+    start_domain(vm, index)
     give_frames(vm, index, frames)
     builder = Builder(vm, index, image, frames)
     builder.load()

@@ -28,6 +28,7 @@ from ..virtual_machine import VirtualMachine
 from . import layout
 from .crashes import CRASHES
 from .crossings import DomainCrossings
+from .domain_start import run_first, start_clock
 from .domains import create, take_processor
 from .exits import ATTENTION, CRASHED, DONE, ENDED, LEFT, make_exits, reason_of_entry
 from .guest_view import DomainSegments, describe, virtual_registers
@@ -109,9 +110,10 @@ class ParavirtualVm(VirtualMachine):
         """Build the domains, put the processor under the VMM, and let the first go on."""
         assert boot.domain is not None, "the machine has checked it"
         build_host(self)
-        self.xen.current = GUEST
+        start_clock(self)
         create(self, GUEST, boot.domain, self.p2m)
         take_processor(self, GUEST)
+        run_first(self, GUEST)
         self.before_running()
         self.shared[0].entry = NO_EXIT
         self.go_on(self.part(LEAVE))
