@@ -16,7 +16,7 @@ import struct
 from dataclasses import dataclass, field
 
 from profile_for import profile_for
-from small_kernel import DATA_0, EAX, EBX, ECX, EDI, EDX, ESI, ESP, jump, load, mov, push, save, store, word
+from small_kernel import DATA_0, EAX, EBX, ECX, EDI, EDX, ESI, ESP, jump, load, load_segment, mov, push, save, store, word
 
 from x86virt import Machine, RunResult, Strategy, find_strategy, load_profile
 from x86virt.start.elf import Segment
@@ -111,7 +111,7 @@ class Kernel:
 
     def start(self) -> bytes:
         """From the domain's first instruction to the first step."""
-        code = mov(ESP, KERNEL_STACK)
+        code = mov(ESP, KERNEL_STACK) + b"".join(load_segment(segment, FLAT_RING3_DS) for segment in (0, 3, 4, 5))
         code += hypercall("set_trap_table", TRAPS)
         code += hypercall("stack_switch", FLAT_RING1_DS, KERNEL_STACK)
         code += hypercall("set_callbacks", FLAT_RING1_CS, entry_of(EVENT), FLAT_RING1_CS, entry_of(FAILSAFE))
