@@ -9,11 +9,13 @@ import numpy as np
 from ...core.alu import borrows_of_subtract, sign_extend_32
 from ...core.flags import arithmetic_flags
 from ...core.jit import inline, kernel, load_32
+from ...core.layout import OK
+from ...core.segment import access_of, base_of, read_descriptor
 from ...isa.events import EVENT_VMM_WRITABLE_TABLE
-from ...isa.registers import EAX, EBX, ECX, EDX, EFLAGS_ARITHMETIC, EFLAGS_RF, ESP, PTE_P, PTE_RW
+from ...isa.registers import AR_DB, EAX, EBX, ECX, EDX, EFLAGS_ARITHMETIC, EFLAGS_RF, ESP, PTE_P, PTE_RW
 from .charge import charge
 from .frame_counts import GOT, owner_of
-from .guest_access import FAULTED, load_guest
+from .guest_access import FAULTED, fault, load_guest
 from .interface import (
     EINVAL,
     ENOSYS,
@@ -25,12 +27,13 @@ from .interface import (
 from .page_types import is_used_as
 from .records import PGT_L1
 from .table_entries import PAGE_SHIFT, frame_in, high_at
-from .table_updates import l1_place, update_l1_entry
+from .table_updates import leaf_place, update_l1_entry
 
 M32 = 0xFFFFFFFF
 WRITE_REFUSED = 3  # the error code of a page fault by a write of the kernel's to a page that is there
 LAST_ASSIST = VMASST_TYPE_pae_extended_cr3
-NOT_KNOWN = 0  # bytes of an instruction that is not performed here
+NOT_KNOWN = 0  # an instruction that is not performed here
+NO_ADDRESS = -1
 
 # Instructions that write one doubleword, by what they make of it.
 STORE, EXCHANGE, OR, AND, XOR, SET_BIT, CLEAR_BIT, FLIP_BIT, COMPARE, COMPARE_8 = range(1, 11)
@@ -58,14 +61,14 @@ def do_vm_assist(cpu, ram, xen, domains, frames, channels):
 
 
 @kernel
-def emulate_table_write(cpu, ram, xen, domains, frames, code, error):
-    """Perform the store at linear address `code` that has met a page table of the guest's: 1, or 0 if it is none."""
+def emulate_table_write(cpu, ram, xen, domains, frames, error):
+    """Perform the store that has met a page table of the domain's: 1, or 0 if it is none, or may not be."""
     domain = domains[xen.current]
     if error != WRITE_REFUSED or (np.int64(domain.assists) >> VMASST_TYPE_writable_pagetables) & 1 == 0:
         return 0
     # 1. The entry: of a page table that the guest maps read-only where it writes.
     gla = cpu.cr2
-    place = l1_place(cpu, ram, xen, domains, frames, gla)
+    place = leaf_place(cpu, ram, xen, domains, gla)
     if place < 0:
         return 0
     low = load_32(ram, place)
@@ -75,7 +78,7 @@ def emulate_table_write(cpu, ram, xen, domains, frames, code, error):
     if owner_of(frames, table) != xen.current or not is_used_as(frames, table, PGT_L1):
         return 0
     # 2. The instruction.
-    kind, length, source, number = instruction_at(cpu, ram, domain, code)
+    kind, length, source, number = instruction_at(cpu, ram, domain, code_address(cpu, ram, domain))
     target = table << PAGE_SHIFT | gla & 0xFFF
     octets = 4
     if kind == COMPARE_8:
@@ -96,7 +99,19 @@ def emulate_table_write(cpu, ram, xen, domains, frames, code, error):
     return done
 
 
-# -- the instruction --------------------------------------------------------------------------------------------------------------
+@kernel
+def code_address(cpu, ram, domain):
+    """The linear address of the instruction at which a domain stands, by its descriptor of CS; -1: it is not of 32 bits."""
+    outcome, low, high = read_descriptor(cpu, ram, np.int64(domain.cs))
+    if outcome != OK:
+        fault(cpu)
+        return NO_ADDRESS
+    if access_of(high) & AR_DB == 0:
+        return NO_ADDRESS
+    return (base_of(low, high) + np.int64(domain.eip)) & M32
+
+
+# -- the instruction ---------------------------------------------------------------------------------------------------
 
 
 @inline
@@ -199,7 +214,7 @@ def kind_of_two_bytes(opcode, number):
     return NOT_KNOWN
 
 
-# -- what it writes -----------------------------------------------------------------------------------------------------------------
+# -- what it writes ----------------------------------------------------------------------------------------------------
 
 
 @kernel

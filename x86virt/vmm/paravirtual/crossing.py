@@ -10,7 +10,6 @@ from ...isa.registers import EAX, EFLAGS_FIXED, ESP
 from ..exits import ERROR_CODE_VECTORS
 from ..layout import ENTRIES, ENTRY_BYTES, IDLE, STACK_TOP, VMM_BASE
 from .bounce import deliver_upcall, failsafe
-from .events import upcall_due
 from .exits import CRASHED, DONE, ENDED, FIRST_HYPERCALL, UNKNOWN_HYPERCALL
 from .frames import load_data_segments, put_frame, take_frame
 from .interface import HYPERCALL_VECTOR, N_HYPERCALLS
@@ -18,6 +17,7 @@ from .mmu import load_base
 from .records import ASK_CRASH, ASK_FLUSH
 from .schedule import IDLE as NOBODY_RUNS
 from .schedule import NOTHING_LEFT, way_out
+from .shared_info import upcall_due
 
 FIRST_ENTRY = VMM_BASE + ENTRIES
 WITH_ERROR_CODE = sum(1 << vector for vector in ERROR_CODE_VECTORS)
@@ -63,8 +63,10 @@ def idle(cpu):
 
 @kernel
 def count_exit(cpu, exits):
-    """Count the exit and its ticks."""
+    """Count the exit and its ticks; the start of the first domain is none."""
     entry = exits.entry
+    if entry < 0:
+        return
     if exits.count[entry] == 0:
         exits.order[exits.order_count] = entry
         exits.order_count += 1
@@ -85,7 +87,7 @@ def prepare_return(cpu, ram, xen, domains, frames, channels):
 
 
 @kernel
-def leave(cpu, ram, xen, domains, frames, channels, board, exits):
+def go_on(cpu, ram, xen, domains, frames, channels, board):
     """What was asked for, then the domain that runs next: DONE, ENDED if there is none any more, or CRASHED."""
     if xen.asked & ASK_CRASH != 0:
         return CRASHED
@@ -103,6 +105,13 @@ def leave(cpu, ram, xen, domains, frames, channels, board, exits):
             return CRASHED
         put_frame(cpu, ram, domains[xen.current])
     xen.asked = 0
+    return DONE
+
+
+@kernel
+def leave(cpu, ram, xen, domains, frames, channels, board, exits):
+    """The way out of the VMM, and the end of the exit's account."""
+    outcome = go_on(cpu, ram, xen, domains, frames, channels, board)
     cpu.retired_limit = exits.retired_limit
     count_exit(cpu, exits)
-    return DONE
+    return outcome

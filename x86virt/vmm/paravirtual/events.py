@@ -33,6 +33,9 @@ from .interface import (
     N_EVENT_CHANNELS,
     N_PIRQS,
     NR_VIRQS,
+    VIRQ_DEBUG,
+    VIRQ_TIMER,
+    VIRQ_XENOPROF,
     EVTCHNOP_alloc_unbound,
     EVTCHNOP_bind_interdomain,
     EVTCHNOP_bind_ipi,
@@ -50,9 +53,6 @@ from .interface import (
     EVTCHNSTAT_pirq,
     EVTCHNSTAT_unbound,
     EVTCHNSTAT_virq,
-    VIRQ_DEBUG,
-    VIRQ_TIMER,
-    VIRQ_XENOPROF,
 )
 from .lines import bind_line, is_own_line, unbind_line
 from .records import ASK_EVENTS, CHANNEL

@@ -15,7 +15,6 @@ from ...isa.events import (
 )
 from ...isa.registers import EBX, ECX, EDX, ESI
 from .charge import charge
-from .local_table import forget_ldt_pages, set_ldt
 from .frame_counts import GOT, REFUSED, flush_now, get_page, load_tables, put_page, type_info
 from .guest_access import FAULTED, is_within, load_guest, load_words
 from .interface import (
@@ -28,10 +27,8 @@ from .interface import (
     MMUEXT_FLUSH_CACHE,
     MMUEXT_FLUSH_CACHE_GLOBAL,
     MMUEXT_INVLPG_ALL,
-    MMUEXT_INVLPG_LOCAL,
     MMUEXT_INVLPG_MULTI,
     MMUEXT_NEW_BASEPTR,
-    MMUEXT_PIN_L1_TABLE,
     MMUEXT_PIN_L2_TABLE,
     MMUEXT_PIN_L3_TABLE,
     MMUEXT_PIN_L4_TABLE,
@@ -42,6 +39,7 @@ from .interface import (
     MMUEXT_UNPIN_TABLE,
     NUMBER_OF,
 )
+from .local_table import forget_ldt_pages, set_ldt
 from .mmu import M32, NOBODY_FOREIGN, PREEMPTED, done_before, foreign_domain, is_to_be_left, leave_batch, tell_done
 from .page_types import get_page_and_type, put_page_and_type
 from .records import PGT_L1, PGT_L2, PGT_L3, PGT_PINNED, PGT_WRITABLE
@@ -119,7 +117,7 @@ def perform(cpu, ram, xen, domains, frames, command, first, second, foreign):
     return -ENOSYS
 
 
-# -- tables -----------------------------------------------------------------------------------------------------------------------
+# -- tables ------------------------------------------------------------------------------------------------------------
 
 
 @kernel
@@ -187,7 +185,7 @@ def adopt(cpu, ram, xen, domains, frames, index, frame):
     return GOT
 
 
-# -- the TLB, the caches, the LDT ---------------------------------------------------------------------------------------------------
+# -- the TLB, the caches, the LDT --------------------------------------------------------------------------------------
 
 
 @kernel
@@ -228,7 +226,7 @@ def choose_ldt(cpu, ram, xen, domains, frames, gla, entries):
     return set_ldt(cpu, ram, xen, domains, frames, gla, entries)
 
 
-# -- whole pages ----------------------------------------------------------------------------------------------------------------------
+# -- whole pages -------------------------------------------------------------------------------------------------------
 
 
 @kernel

@@ -7,8 +7,7 @@ left from time to time, as an interrupted one: the hypercall begins anew where i
 import numpy as np
 
 from ...core.cache import VMM, reference
-from ...core.jit import inline, kernel, load_32, store_32
-from ...core.physical import write_physical
+from ...core.jit import inline, kernel, store_32
 from ...isa.events import (
     EVENT_VMM_DIRECTORY_UPDATE,
     EVENT_VMM_MACHPHYS_UPDATE,
@@ -19,7 +18,7 @@ from ...isa.registers import EBX, ECX, EDI, EDX, ESI
 from . import layout
 from .assist import emulate_table_write
 from .charge import charge
-from .frame_counts import GOT, REFUSED, flush_now, get_page, load_tables, put_page, type_info
+from .frame_counts import GOT, REFUSED, flush_now, get_page, load_tables, put_page
 from .guest_access import FAULTED, is_within, load_guest, load_words, store_guest
 from .interface import (
     DOMID_IO,
@@ -79,7 +78,7 @@ def foreign_domain(xen, domains, domid):
     return NOBODY_FOREIGN
 
 
-# -- batches ------------------------------------------------------------------------------------------------------------------
+# -- batches -----------------------------------------------------------------------------------------------------------
 
 
 @kernel
@@ -117,7 +116,7 @@ def leave_batch(cpu, domain, call, number, request_bytes):
     return call
 
 
-# -- mmu_update ---------------------------------------------------------------------------------------------------------------
+# -- mmu_update --------------------------------------------------------------------------------------------------------
 
 
 @kernel
@@ -231,7 +230,7 @@ def write_machphys(cpu, ram, xen, domains, frames, frame, number, foreign):
     return 0
 
 
-# -- update_va_mapping ----------------------------------------------------------------------------------------------------------
+# -- update_va_mapping -------------------------------------------------------------------------------------------------
 
 
 @kernel
@@ -288,7 +287,7 @@ def flush_mapping(cpu, ram, xen, domain, gla, how, result):
     return result
 
 
-# -- page faults ------------------------------------------------------------------------------------------------------------------
+# -- page faults -------------------------------------------------------------------------------------------------------
 
 
 @kernel

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...isa.events import EVENTS
 from . import layout
-from .interface import N_EVENT_CHANNELS, N_HYPERCALLS, N_PIRQS, NR_VIRQS
+from .interface import GRANT_ENTRY_BYTES, N_EVENT_CHANNELS, N_HYPERCALLS, N_PIRQS, NR_VIRQS
 
 # -- the frame table ----------------------------------------------------------------------------------------------------
 
@@ -107,6 +107,10 @@ SCHEDULE_FIELDS = [
     ("grant_frames", "<u4"),  # of its table that it has set up
 ]
 
+DEVICE_FIELDS = [
+    ("io_ports", "<u4"),  # that its permission map says something of
+]
+
 X87_FIELDS = [
     ("fpu_sign", "<u4", 8),
     ("fpu_exponent", "<u4", 8),
@@ -122,7 +126,7 @@ X87_FIELDS = [
     ("fpu_opcode", "<u4"),
 ]
 
-DOMAIN = np.dtype([*IDENTITY_FIELDS, *STATE_FIELDS, *TRAP_FIELDS, *MEMORY_FIELDS, *EVENT_FIELDS, *SCHEDULE_FIELDS, *X87_FIELDS])
+DOMAIN = np.dtype([*IDENTITY_FIELDS, *STATE_FIELDS, *TRAP_FIELDS, *MEMORY_FIELDS, *EVENT_FIELDS, *SCHEDULE_FIELDS, *DEVICE_FIELDS, *X87_FIELDS])
 assert layout.DOMAINS + layout.N_DOMAINS * DOMAIN.itemsize <= layout.CHANNELS
 
 # -- event channels and grants --------------------------------------------------------------------------------------------
@@ -148,7 +152,16 @@ MAPPING = np.dtype(
         ("address", "<u4"),  # linear, or machine address of the entry of a page table
     ]
 )
-N_MAPPINGS = layout.GRANT_TRACK_BYTES // MAPPING.itemsize
+# How an entry of a grant table is in use; a domain's at its index * those of a whole table.
+ACTIVE = np.dtype(
+    [
+        ("pins", "<u4"),  # a byte for each kind of use
+        ("frame", "<u4"),
+    ]
+)
+ACTIVE_ENTRIES = layout.GRANT_TRACK
+MAPPINGS = ACTIVE_ENTRIES + ACTIVE.itemsize * layout.N_DOMAINS * layout.N_GRANT_FRAMES * (0x1000 // GRANT_ENTRY_BYTES)
+N_MAPPINGS = (layout.GRANT_TRACK + layout.GRANT_TRACK_BYTES - MAPPINGS) // MAPPING.itemsize
 
 # -- the VMM itself -----------------------------------------------------------------------------------------------------
 
@@ -161,6 +174,8 @@ ASK_TIMER = 16  # a timer's deadline has changed
 ASK_BOARD = 32  # lines of the interrupt controllers are to be masked or unmasked
 N_WORDS = 64
 LEFT_TO_PYTHON = 1 << 40  # a handler's result: the Python handler of the same name is to do it
+
+CONSOLE_BYTES = 512  # of a call of console_io that are taken at a time
 
 # Times are nanoseconds of system time, or NEVER.
 SCHEDULER_FIELDS = [
@@ -180,7 +195,19 @@ SCHEDULER_FIELDS = [
     ("fpu_owner", "<i8"),  # index of the domain whose x87 state the processor holds, -1: none
     ("masked_lines", "<i8"),  # of the interrupt controllers, one bit each
     ("waiting_lines", "<i8"),  # those masked until domain 0 says that it has served them
+    ("level_lines", "<i8"),  # those that are level-triggered, as the last interrupt found them
     ("mapping_hint", "<i8"),  # where the search for a free handle begins
+    ("arrived", "<i8"),  # tick of the last exit
+    ("quantum", "<i8"),  # ticks after which a long hypercall lets others have the processor
+    # a multicall
+    ("continues", "<i8"),  # 1: the call at hand is to be gone on with
+    ("call_entry", "<i8"),  # linear address of its entry
+    ("calls_left", "<i8"),
+    ("calls_done", "<i8"),
+    ("call_error", "<i8"),  # 1: the list could not be read or written
+    ("caller", "<i8", 6),  # EBX, ECX, EDX, ESI, EDI, EBP
+    ("console_length", "<i8"),  # of the text that console_io has taken, until the way out
+    ("console", "u1", CONSOLE_BYTES),
 ]
 
 XEN = np.dtype(
@@ -193,7 +220,6 @@ XEN = np.dtype(
         ("n_frames", "<i8"),  # of the machine
         ("free_frames", "<i8"),  # the first frame that is nobody's, plus 1; the next is in its type_info
         ("flush_due", "<i8"),  # 1: the TLB at the end of a batch
-        ("in_multicall", "<i8"),  # 1: a list of hypercalls is being gone through
         ("updates", "<i8", 3),  # requests of a batch: for page tables, directories, the machine-to-physical table
         ("releasing", "<i8"),  # the first L2 whose entries are to be given back, plus 1; the next is in its flush
         ("words", "<i8", N_WORDS),  # what a handler reads of the guest's memory, or writes there, in one piece

@@ -9,7 +9,12 @@ import numpy as np
 
 from ...core.cache import VMM, reference
 from ...core.jit import inline, kernel, load_32, store_32
-from ...isa.events import EVENT_VMM_ENTRY_REFERENCE, EVENT_VMM_TABLE_SCAN, EVENT_XEN_FRAME_RELEASED, EVENT_XEN_FRAME_VALIDATED
+from ...isa.events import (
+    EVENT_VMM_ENTRY_REFERENCE,
+    EVENT_VMM_TABLE_SCAN,
+    EVENT_XEN_FRAME_RELEASED,
+    EVENT_XEN_FRAME_VALIDATED,
+)
 from . import layout
 from .charge import charge, count
 from .frame_counts import (
@@ -30,7 +35,6 @@ from .records import PGT_COUNT, PGT_L1, PGT_L2, PGT_PAE_XEN_L2, PGT_TYPE, PGT_VA
 from .table_entries import (
     LINE_BYTES,
     PAGE_SHIFT,
-    entries_of,
     entry_shift,
     frame_in,
     high_at,
@@ -67,7 +71,7 @@ def charge_scan(cpu, xen, entries, references):
         charge(cpu, xen, EVENT_VMM_ENTRY_REFERENCE, references)
 
 
-# -- L1: pages ------------------------------------------------------------------------------------------------------------
+# -- L1: pages ---------------------------------------------------------------------------------------------------------
 
 
 @kernel
@@ -157,7 +161,7 @@ def put_l1(cpu, ram, xen, domains, frames, table):
         put_l1_entries(cpu, ram, xen, domains, frames, begin, begin + (1 << PAGE_SHIFT), pae)
 
 
-# -- L2: page tables, and L2s in linear page tables -------------------------------------------------------------------------
+# -- L2: page tables, and L2s in linear page tables --------------------------------------------------------------------
 
 
 @inline
@@ -309,7 +313,7 @@ def release_waiting(cpu, ram, xen, domains, frames):
         put_page(cpu, xen, domains, frames, table)
 
 
-# -- L3: four L2s -----------------------------------------------------------------------------------------------------------
+# -- L3: four L2s ------------------------------------------------------------------------------------------------------
 
 
 @inline

@@ -6,7 +6,7 @@ pages, memory types, and bits that the processor reserves.
 
 from ...core.jit import inline, kernel, load_32
 from ...core.physical import write_physical
-from ...isa.registers import EFER_NXE, PTE_A, PTE_D, PTE_G, PTE_HIGH_NX, PTE_P, PTE_PS, PTE_PWT, PTE_PCD, PTE_RW, PTE_US
+from ...isa.registers import EFER_NXE, PTE_A, PTE_D, PTE_G, PTE_HIGH_NX, PTE_P, PTE_PCD, PTE_PS, PTE_PWT, PTE_RW, PTE_US
 
 DISALLOWED = PTE_PWT | PTE_PCD | PTE_PS | PTE_G
 DISALLOWED_HIGH = 0xFFFFF000  # of a frame's number there is room for 44 bits of address

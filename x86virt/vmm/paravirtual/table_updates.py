@@ -30,11 +30,11 @@ from .table_checks import (
 from .table_entries import (
     MARKS,
     PAGE_SHIFT,
+    entries_of,
     entry_shift,
     frame_in,
     high_at,
     is_allowed,
-    is_allowed_pointer,
     is_present,
     write_entry,
 )
@@ -126,12 +126,12 @@ def update_l3_entry(cpu, ram, xen, domains, frames, place, low, high, preserve):
     return GOT
 
 
-# -- entries found by what they map --------------------------------------------------------------------------------------------
+# -- entries found by what they map ------------------------------------------------------------------------------------
 
 
 @kernel
-def l1_place(cpu, ram, xen, domains, frames, gla):
-    """The machine address of the page-table entry for a linear address of the current domain's; -1 if there is none."""
+def leaf_place(cpu, ram, xen, domains, gla):
+    """The machine address of what maps a linear address of the current domain's, whatever table it is in; -1: nothing does."""
     domain = domains[xen.current]
     if gla < 0 or gla >= np.int64(domain.virt_start):
         return UNKNOWN
@@ -151,11 +151,17 @@ def l1_place(cpu, ram, xen, domains, frames, gla):
     entry = load_32(ram, place)
     if not is_present(entry):
         return UNKNOWN
-    table = frame_in(entry, high_at(ram, place, pae))
-    if not is_used_as(frames, table, PGT_L1):
+    index = (gla >> PAGE_SHIFT) & (entries_of(pae) - 1)
+    return frame_in(entry, high_at(ram, place, pae)) << PAGE_SHIFT | index << entry_shift(pae)
+
+
+@kernel
+def l1_place(cpu, ram, xen, domains, frames, gla):
+    """The machine address of the page-table entry for a linear address of the current domain's; -1 if there is none."""
+    place = leaf_place(cpu, ram, xen, domains, gla)
+    if place >= 0 and not is_used_as(frames, place >> PAGE_SHIFT, PGT_L1):
         return UNKNOWN
-    index = (gla >> PAGE_SHIFT) & ((1024 >> pae) - 1)
-    return table << PAGE_SHIFT | index << entry_shift(pae)
+    return place
 
 
 @kernel
