@@ -116,6 +116,11 @@ UNIX = tuple(
             ("signal", "a signal sent to oneself, its handler, its return"),
             ("protection", "a write to a protected page, the signal's handler, its return"),
             ("read", "4 KB read from a file of the RAM disk"),
+            ("null_read", "one byte read from the device of zeros"),
+            ("null_write", "one byte written to the device of nothing"),
+            ("stat", "the status of a file, by its name"),
+            ("open_close", "a file opened by its name, and closed"),
+            ("signal_set", "a signal's handler set"),
         )
     )
 )

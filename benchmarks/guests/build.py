@@ -113,6 +113,11 @@ GUESTS: dict[str, Guest] = {
             "signal sent to oneself, handler, return",
             "write to a protected page, handler, return",
             "4 KB read from a file of the RAM disk",
+            "one byte read from the device of zeros",
+            "one byte written to the device of nothing",
+            "stat of a file",
+            "open and close of a file",
+            "signal handler set",
         ),
     ),
 }
@@ -177,31 +182,40 @@ def is_in_c(source: str) -> bool:
     return not source.endswith(".asm")
 
 
-def build_kernel(source: str, folder: Path, target: Path) -> None:
+NATIVE, XEN = "native", "xen"
+"""The two builds of a kernel in C: the folder that stands behind its machine.h."""
+
+
+def build_kernel(source: str, folder: Path, target: Path, machine: str = NATIVE) -> None:
     """Build a kernel in C with its RAM disk, with ``folder`` for what lies between. Raises :class:`BuildError`."""
-    link_kernel(source, kernel_objects(source, folder), target)
+    link_kernel(source, kernel_objects(source, folder, machine), target, machine)
 
 
-def kernel_objects(source: str, folder: Path) -> dict[str, str]:
+def kernel_objects(source: str, folder: Path, machine: str = NATIVE) -> dict[str, str]:
     """Compile a kernel in C into ``folder``; its objects by the files' names in its folder. Raises :class:`BuildError`."""
     disk = folder / "disk.tar"
     disk.write_bytes(archive(source, folder))
-    parts = [path for part in ("kernel", "native") for path in sorted((HERE / source / part).glob("*.[ca]*"))]
-    return {f"{path.parent.name}/{path.name}": object_of(path, folder, f'-DRAM_DISK="{disk}"') for path in parts}
+    parts = [path for part in ("kernel", machine) for path in sorted((HERE / source / part).glob("*.[ca]*"))]
+    return {
+        f"{path.parent.name}/{path.name}": object_of(path, folder, f'-DRAM_DISK="{disk}"', machine=machine) for path in parts
+    }
 
 
-def link_kernel(source: str, objects: dict[str, str], target: Path) -> None:
+def link_kernel(source: str, objects: dict[str, str], target: Path, machine: str = NATIVE) -> None:
     """Link the objects of a kernel in C. Raises :class:`BuildError`."""
-    run_tool(*LINKER, "-T", f"{source}/link.ld", "-o", str(target), *objects.values())
+    own = HERE / source / machine / "link.ld"
+    script = own if own.exists() else HERE / source / "link.ld"
+    run_tool(*LINKER, "-T", str(script.relative_to(HERE)), "-o", str(target), *objects.values())
 
 
-def object_of(source: Path, folder: Path, *defines: str) -> str:
+def object_of(source: Path, folder: Path, *defines: str, machine: str = NATIVE) -> str:
     """Assemble or compile one file of a kernel in C; the object's path. Raises :class:`BuildError`."""
     target = str(folder / f"{source.parent.name}_{source.name}.o")
     if source.suffix == ".asm":
         run_tool(*ASSEMBLER, "-I", "lib/", *defines, "-o", target, str(source.relative_to(HERE)))
     else:
-        run_tool(*COMPILER, "-c", "-o", target, str(source.relative_to(HERE)))
+        here = source.parent.parent.relative_to(HERE) / machine
+        run_tool(*COMPILER, "-I", str(here), "-c", "-o", target, str(source.relative_to(HERE)))
     return target
 
 
