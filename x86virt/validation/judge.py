@@ -144,7 +144,7 @@ def verdict_of(row: Published, plan: Plan, predictor: Predictor, freezes: Mappin
         prediction = predictor.predict(entry)
     except NotPredicted as why:
         return replace(blank, note=str(why))
-    return with_freeze(of_run(blank, entry, prediction, predictor), entry, predictor, freezes)
+    return with_freeze(of_run(blank, entry, prediction, predictor), prediction.cycles, entry, predictor, freezes)
 
 
 def why_hidden(run: Run, predictor: Predictor) -> str:
@@ -243,13 +243,15 @@ def with_reason(verdict: Verdict, entry: Run) -> Verdict:
     return replace(verdict, kind=kind, note=note, problem=problem)
 
 
-def with_freeze(verdict: Verdict, entry: Run, predictor: Predictor, freezes: Mapping[str, Freeze]) -> Verdict:
+def with_freeze(
+    verdict: Verdict, cycles: Fraction, entry: Run, predictor: Predictor, freezes: Mapping[str, Freeze]
+) -> Verdict:
     """A prediction that changed since its column was frozen wants a mechanism. A stand-in's may differ."""
     own = technique(entry.strategy) in predictor.strategies or entry.host.profile in predictor.profiles
-    if not entry.column or own or verdict.predicted is None:
+    if not entry.column or own:
         return verdict
     before = freezes[entry.column].predicted.get(verdict.published.id)
-    if before is not None and abs(float(verdict.predicted) - before) <= LEAST_CHANGE:
+    if before is not None and abs(float(cycles) - before) <= LEAST_CHANGE:
         return verdict
     what = "not there" if before is None else f"{before:,.2f}"
     problem = f"changed since it was frozen (then {what}): name the mechanism by make freeze COLUMN={entry.column}"
