@@ -19,19 +19,20 @@ from .core.device_entries import (
 )
 from .core.entries import reset_devices
 from .disk_service import DiskService
+from .errors import GuestError, UnsupportedError, show
 from .exit_counts import ExitCount, subtract
+from .guests import build_for
 from .isa.registers import EAX, EDX, FEATURE_APIC
 from .ledger import Ledger
 from .processor import Processor
 from .profile import Profile
-from .start.boot import RESET, Bootable
+from .start.boot import PARAVIRTUAL, RESET, Boot, Bootable
 from .start.enter import enter
 from .start.mp_table import mp_tables
-from .vmm import layout as vmm_layout
 from .vmm.exits import IsolationViolation, Unsupported, VmmError
 from .vmm.fast.base import DEALT_WITH
 from .vmm.interpreter_processor import spare_bytes
-from .vmm.kinds import jitted_exits, make_vm
+from .vmm.kinds import jitted_exits, make_vm, vmm_bytes
 from .vmm.probe import Divergence, Probe
 from .vmm.reflect import TripleFault
 from .vmm.strategy import Strategy
@@ -92,6 +93,18 @@ class RunResult:
     script_waits_for: str = ""  # what an input script that was not played to its end waited for
 
 
+def check_start(strategy: Strategy, boot: Boot, name: str) -> None:
+    """A kernel that is ported to a VMM goes with that kind of VMM, and no other does. Raises UnsupportedError."""
+    ported, wanted = boot.mode == PARAVIRTUAL, strategy.processor == "paravirtual"
+    where = f"strategy {strategy.name}"
+    if ported and not wanted:
+        what = f"{show(name)} is a kernel for Xen's paravirtual interface"
+        raise UnsupportedError(where, what, "run it with --strategy paravirtual")
+    if wanted and not ported:
+        what = f"{show(name)} is no kernel for Xen's paravirtual interface"
+        raise UnsupportedError(where, what, "give a build that is ported to it, or run this one under another strategy")
+
+
 class Machine:
     """One host with one guest.
 
@@ -110,8 +123,7 @@ class Machine:
     ) -> None:
         self.strategy, self.profile, self.memory_bytes = strategy, profile, memory_bytes
         self.cache_model = cache_model
-        vmm_bytes = vmm_layout.VMM_BYTES + vmm_layout.GUEST_ROM_BYTES if strategy.needs_vmm else 0
-        host_bytes = memory_bytes + vmm_bytes
+        host_bytes = memory_bytes + vmm_bytes(strategy)
         spare = spare_bytes(host_bytes) if strategy.needs_vmm else 0
         self.processor = Processor(profile, host_bytes, cache_model, spare)
         self.retired_limit = core.NEVER
@@ -156,9 +168,17 @@ class Machine:
     # -- loading --------------------------------------------------------------------------------------------------
 
     def load(self, image: Bootable, command_line: str = "") -> None:
-        """Put a guest into RAM as its boot loader does, and start the strategy."""
+        """Put a guest into RAM as its boot loader does, and start the strategy.
+
+        Of a shipped guest with two builds it is the one that the strategy runs. Raises Unsupported if there is none.
+        """
+        try:
+            image = build_for(self.strategy.processor, image)
+        except GuestError as error:
+            raise Unsupported(f"{error.where}: {error.what}") from error
         boot = image.boot(self.memory_bytes, command_line)
         self.guest = (image.name, image.sha256)
+        check_start(self.strategy, boot, image.name)
         self.has_firmware = boot.mode == RESET
         for address, octets in (*self.mp_tables(), *boot.writes):
             self.write_guest(address, octets)

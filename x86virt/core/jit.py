@@ -41,6 +41,7 @@ HARDWARE = ("isa", "core")
 RECORDS = ("vmm/translation/index.py", "vmm/translation/record.py")
 # What the VMM has jitted, beside the hardware that it calls.
 TOOLKIT = ("vmm/layout.py", "vmm/fast", "vmm/fast_hardware", "vmm/nested", "vmm/shadow", *RECORDS)
+PARAVIRTUAL = ("vmm/paravirtual",)  # which the rest of the toolkit does not call
 
 JIT_DISABLED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 BOUNDSCHECK = os.environ.get("X86VIRT_BOUNDSCHECK", "0") not in ("", "0")
@@ -66,6 +67,8 @@ def sources_of(place: pathlib.Path) -> list[pathlib.Path]:
 def compiled_folder(module: str) -> str:
     """Where the machine code of a module's entries is kept."""
     places = HARDWARE if module.startswith("x86virt.core.") else HARDWARE + TOOLKIT
+    if module.startswith("x86virt.vmm.paravirtual."):
+        places += PARAVIRTUAL
     return str(cache_folder() / f"numba-{source_hash(places)}")
 
 

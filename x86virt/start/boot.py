@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import ImageError
+
+if TYPE_CHECKING:
+    from .xen import XenImage
 
 PAGE_BYTES = 4096
 LOW_END = 0x9FC00  # conventional memory below the extended BIOS data area
@@ -12,7 +15,7 @@ LOW_TOP = 0xA0000
 HIGH_START = 0x100000
 ADDRESS_SPACE = 1 << 32
 
-PROTECTED, REAL, RESET = "protected", "real", "reset"
+PROTECTED, REAL, RESET, PARAVIRTUAL = "protected", "real", "reset", "paravirtual"
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,8 @@ class Boot:
     `writes` go to RAM that is zero elsewhere. In mode `protected` the processor is in flat protected mode, ring 0, without
     paging and with interrupts off, at the linear address `entry`; in mode `real` it is in real-address mode at
     CS:IP = `code_selector`:`entry`; in mode `reset` it is as after power on, and executes the firmware (`entry` has no
-    meaning). `registers` are the general registers that are not zero, by number.
+    meaning); in mode `paravirtual` a VMM builds the domain of a kernel that is ported to it, and `domain` alone counts.
+    `registers` are the general registers that are not zero, by number.
     """
 
     entry: int
@@ -34,6 +38,7 @@ class Boot:
     gdt: tuple[int, int] = (0, 0)  # base and limit
     firmware: bytes = field(default=b"", repr=False)  # ROM that ends at 4 GB, whose last 128 KB lie below 1 MB too
     vga_rom: bytes = field(default=b"", repr=False)
+    domain: "XenImage | None" = None
 
 
 class Bootable(Protocol):

@@ -43,9 +43,20 @@ class Segment:
 def read_executable(content: bytes, where: object) -> tuple[int, tuple[Segment, ...]]:
     """The physical entry point and the segments of an executable; `where` is named in errors. Raises ImageError."""
     entry, program_headers = _read_headers(content, where)
+    return _physical_entry(entry, program_headers, where), _checked_segments(content, program_headers, where)
+
+
+def read_loadable(content: bytes, where: object) -> tuple[int, tuple[Segment, ...]]:
+    """The entry point as the file has it and the segments of an executable. Raises ImageError."""
+    entry, program_headers = _read_headers(content, where)
+    return entry, _checked_segments(content, program_headers, where)
+
+
+def _checked_segments(content: bytes, program_headers: list[tuple[int, ...]], where: object) -> tuple[Segment, ...]:
+    """The segments, no two of which share a byte. Raises ImageError."""
     segments = tuple(_segments(content, program_headers, where))
     check_overlap(segments, where)
-    return _physical_entry(entry, program_headers, where), segments
+    return segments
 
 
 def _read_headers(content: bytes, where: object) -> tuple[int, list[tuple[int, ...]]]:

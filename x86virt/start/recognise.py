@@ -13,6 +13,8 @@ from .firmware import looks_like_bios, open_firmware, parse_firmware
 from .flat import parse_flat
 from .linux import is_linux, parse_linux
 from .multiboot import Image, Module, find_header, parse_image, with_modules
+from .xen import parse_xen
+from .xen_notes import is_xen
 
 Path = str | os.PathLike[str]
 
@@ -20,8 +22,8 @@ WANTED = "a kernel image, a disk image, or the name of a guest"
 HEAD_BYTES = 1024
 SIGNATURE_AT, BOOT_SIGNATURE = 510, b"\x55\xaa"
 LOOKED_FOR = (
-    "an ELF or Multiboot kernel, a Linux kernel ('HdrS' at 0x202), a boot disk (55 AA at 0x1FE), a BIOS image (a multiple of "
-    "64 KB, a jump 16 bytes before its end)"
+    "an ELF, Multiboot or Xen PV kernel, a Linux kernel ('HdrS' at 0x202), a boot disk (55 AA at 0x1FE), a BIOS image "
+    "(a multiple of 64 KB, a jump 16 bytes before its end)"
 )
 
 
@@ -72,7 +74,10 @@ def _open_kernel(path: Path, options: StartOptions) -> Bootable:
         return parse_flat(content, name, options.at, options.entry, path)
     if is_linux(content):
         _refuse(options, path, "initrd")
-        return parse_linux(content, name, path, joined([read_start_file(file, "an initial RAM disk") for file in options.initrd]))
+        return parse_linux(content, name, path, ram_disks(options))
+    if content.startswith(ELF_MAGIC) and find_header(content) is None and is_xen(content):
+        _refuse(options, path, "initrd")
+        return parse_xen(content, name, path, ram_disks(options))
     if content.startswith(ELF_MAGIC) or find_header(content) is not None:
         _refuse(options, path, "initrd")
         return _with_files(parse_image(content, name, path), options.initrd)
@@ -96,6 +101,11 @@ def is_boot_disk(head: bytes) -> bool:
     """Whether a first sector is one that a BIOS boots, and not the beginning of a kernel."""
     signed = head[SIGNATURE_AT : SIGNATURE_AT + 2] == BOOT_SIGNATURE
     return signed and not head.startswith(ELF_MAGIC) and head[0x202:0x206] != b"HdrS"
+
+
+def ram_disks(options: StartOptions) -> bytes:
+    """The initial RAM disks that the user gave, as one. Raises ImageError."""
+    return joined([read_start_file(file, "an initial RAM disk") for file in options.initrd])
 
 
 def joined(disks: Sequence[bytes]) -> bytes:

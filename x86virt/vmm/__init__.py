@@ -6,6 +6,7 @@ from .hardware_vmm import HardwareVmm
 from .options import (
     HARDWARE_PATHS,
     NESTED_PATHS,
+    PARAVIRTUAL_PATHS,
     SHADOW_PATHS,
     Choice,
     Count,
@@ -17,6 +18,7 @@ from .options import (
     shadow_options,
     translation_options,
 )
+from .paravirtual.vm import ParavirtualVm
 from .software_vmm import SEEN_BY_PROGRAMS, SoftwareVmm
 from .strategy import Strategy
 from .svm_vmm import SvmVmm
@@ -24,7 +26,8 @@ from .virtual_machine import VirtualMachine
 from .vm import SoftwareVm
 
 __all__ = [
-    "HARDWARE_PATHS", "NESTED_PATHS", "SEEN_BY_PROGRAMS", "SHADOW_PATHS", "Choice", "Count", "Exit", "GuestFault", "HardwareVm",
-    "HardwareVmm", "Size", "SoftwareVm", "SoftwareVmm", "Strategy", "SvmVmm", "Switch", "Unsupported", "VirtualMachine",
-    "VmmError", "hardware_options", "hardware_shadow_options", "nested_options", "shadow_options", "translation_options",
+    "HARDWARE_PATHS", "NESTED_PATHS", "PARAVIRTUAL_PATHS", "SEEN_BY_PROGRAMS", "SHADOW_PATHS", "Choice", "Count", "Exit",
+    "GuestFault", "HardwareVm", "HardwareVmm", "ParavirtualVm", "Size", "SoftwareVm", "SoftwareVmm", "Strategy", "SvmVmm",
+    "Switch", "Unsupported", "VirtualMachine", "VmmError", "hardware_options", "hardware_shadow_options", "nested_options",
+    "shadow_options", "translation_options",
 ]  # fmt: skip

@@ -132,6 +132,14 @@ MOST_WRITES = 3
 VPID = Switch("vpid", "The processor tells the guest's translations from the VMM's, if it can, and keeps them.", True)
 P2M = Choice("p2m", "Which machine frames the guest has.", ("scattered", "contiguous"), "scattered")
 
+PARAVIRTUAL_PATHS = (
+    "trap_dispatch", "hypercall", "multicall", "small_hypercall", "set_trap_table", "set_gdt", "update_descriptor",
+    "stack_switch", "fpu_taskswitch", "bounce", "upcall", "hypercall_iret", "forced_cpuid", "table_update",
+    "directory_update", "machphys_update", "mapping_update", "table_scan", "entry_reference", "extended_operation",
+    "base_switch", "writable_table", "memory_op", "event_channel_op", "event_send", "grant_map", "grant_unmap",
+    "grant_copy", "set_timer", "time_update", "timer_interrupt", "physical_interrupt", "schedule", "domain_switch",
+    "console_write", "store_request",
+)  # fmt: skip
 SHADOW_PATHS = (
     "shadow_fill", "shadow_table", "shadow_flush", "shadow_switch", "shadow_sync", "shadow_check", "traced_write",
 )  # fmt: skip

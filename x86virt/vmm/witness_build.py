@@ -10,7 +10,7 @@ import pathlib
 import sys
 
 from ..assembler import BuildError, assemble_flat, by_address, nasm_version
-from . import layout
+from . import layout, witness_include
 
 HERE = pathlib.Path(__file__).resolve().parent / "witness"
 IMAGE, MANIFEST = HERE / "witness.bin", HERE / "manifest.json"
@@ -22,8 +22,9 @@ def assemble(target: pathlib.Path) -> dict[str, int]:
 
 
 def build() -> None:
-    """Write the include file, the image and its manifest. Raises BuildError."""
+    """Write the include files, the image and its manifest. Raises BuildError."""
     layout.INCLUDE.write_text(layout.include_text(), encoding="utf-8")
+    witness_include.INCLUDE.write_text(witness_include.include_text(), encoding="utf-8")
     symbols = assemble(IMAGE)
     image = IMAGE.read_bytes()
     manifest = {

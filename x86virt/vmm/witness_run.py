@@ -34,6 +34,7 @@ from .witness_translation import publish_translation
 
 if TYPE_CHECKING:
     from ..machine import Machine
+    from ..processor import Processor
     from ..profile import Profile
 
 FOLDER = pathlib.Path(__file__).resolve().parent / "witness"
@@ -222,21 +223,11 @@ def open_windows(vm: "SoftwareVm", gla: int) -> None:
 # -- running ------------------------------------------------------------------------------------------------------------
 
 
-class Witness:
-    """The image in the region of one virtual machine whose guest has just exited."""
+class Image:
+    """The image in the VMM's region of a processor's RAM: runs of it from one state."""
 
-    def __init__(self, vm: "SoftwareVm") -> None:
-        self.vm, self.processor, self.cpu = vm, vm.processor, vm.processor.cpu
-        vm.write_region(layout.WITNESS, image())
-        self.entry = int(self.cpu.rip)
-        self.publish()
-        self.save()
-
-    def publish(self) -> None:
-        """Lay down the VMM's state. A routine in ring 1 cannot open windows (INVLPG): it finds those that it needs open."""
-        publish(self.vm)
-        if self.entry == layout.VMM_BASE + layout.STORE_ENTRY:
-            open_windows(self.vm, stored_gla(self.vm))
+    def __init__(self, processor: "Processor") -> None:
+        self.processor, self.cpu = processor, processor.cpu
 
     def save(self) -> None:
         """Remember the state from which every run starts."""
@@ -253,21 +244,10 @@ class Witness:
             refresh_segment(self.processor.state, segment)
         enter_level(self.processor.state, self.level)
 
-    def stub(self) -> int:
-        """Where the gate of this exit leads in the image."""
-        offset = self.entry - layout.VMM_BASE - layout.ENTRIES
-        if offset == layout.SYSENTER_ENTRY:
-            return symbols()["sysenter_stub"]
-        if offset == layout.CALLOUT_ENTRY:
-            return symbols()["light_entry"]
-        if offset in DIRECT_CALLOUTS:
-            return symbols()[DIRECT[DIRECT_CALLOUTS[offset]]]
-        return symbols()["stubs"] + offset // layout.ENTRY_BYTES * 16
-
-    def run(self, address: int | None = None) -> Measured:
-        """One run from the saved state, or from `address` with EAX items. Raises MissingPage, WitnessError."""
+    def run_at(self, address: int) -> Measured:
+        """One run from an address, in the present state. Raises MissingPage, WitnessError."""
         cpu = self.cpu
-        cpu.rip = self.stub() if address is None else address
+        cpu.rip = address
         cpu.retired_limit = cpu.budget = core.NEVER
         cpu.probe_on = 0
         cpu.mark = 0
@@ -310,6 +290,39 @@ class Witness:
             f"the witness image stopped with outcome {outcome}, vector {vector}, eip {int(cpu.rip):#x}, "
             f"error code or eip {pushed[0]:#x}, {pushed[1]:#x}"
         )
+
+
+class Witness(Image):
+    """The image in the region of one virtual machine whose guest has just exited."""
+
+    def __init__(self, vm: "SoftwareVm") -> None:
+        super().__init__(vm.processor)
+        self.vm = vm
+        vm.write_region(layout.WITNESS, image())
+        self.entry = int(self.cpu.rip)
+        self.publish()
+        self.save()
+
+    def publish(self) -> None:
+        """Lay down the VMM's state. A routine in ring 1 cannot open windows (INVLPG): it finds those that it needs open."""
+        publish(self.vm)
+        if self.entry == layout.VMM_BASE + layout.STORE_ENTRY:
+            open_windows(self.vm, stored_gla(self.vm))
+
+    def stub(self) -> int:
+        """Where the gate of this exit leads in the image."""
+        offset = self.entry - layout.VMM_BASE - layout.ENTRIES
+        if offset == layout.SYSENTER_ENTRY:
+            return symbols()["sysenter_stub"]
+        if offset == layout.CALLOUT_ENTRY:
+            return symbols()["light_entry"]
+        if offset in DIRECT_CALLOUTS:
+            return symbols()[DIRECT[DIRECT_CALLOUTS[offset]]]
+        return symbols()["stubs"] + offset // layout.ENTRY_BYTES * 16
+
+    def run(self, address: int | None = None) -> Measured:
+        """One run from the saved state, or from `address` with EAX items. Raises MissingPage, WitnessError."""
+        return self.run_at(self.stub() if address is None else address)
 
     def effect(self) -> Measured:
         """A run from the saved state. Guest pages that it finds missing are mapped first, as the VMM's own page-fault
@@ -518,6 +531,7 @@ def measure(profile: "Profile") -> Prices:
     from .registry import find_strategy
     from .witness_hardware import measure_hardware
     from .witness_made import measure_made
+    from .witness_paravirtual import measure_paravirtual
     from .witness_shadow import measure_shadow_cache
 
     prices: Prices = {}
@@ -535,6 +549,7 @@ def measure(profile: "Profile") -> Prices:
     prices.update(measure_shadow_cache(profile))
     prices.update(measure_made(profile))
     prices.update(measure_hardware(profile))
+    prices.update(measure_paravirtual(profile))
     return dict(sorted(prices.items()))
 
 

@@ -78,7 +78,9 @@ SIF_PRIVILEGED, SIF_INITDOMAIN = 1, 2  # start_info.flags
 # Page tables and what else changes mappings (xen.h).
 MMU_NORMAL_PT_UPDATE, MMU_MACHPHYS_UPDATE, MMU_PT_UPDATE_PRESERVE_AD = range(3)  # low bits of mmu_update.ptr
 MMUEXT_PIN_L1_TABLE, MMUEXT_PIN_L2_TABLE, MMUEXT_PIN_L3_TABLE, MMUEXT_PIN_L4_TABLE, MMUEXT_UNPIN_TABLE = range(5)
-MMUEXT_NEW_BASEPTR, MMUEXT_TLB_FLUSH_LOCAL, MMUEXT_INVLPG_LOCAL, MMUEXT_TLB_FLUSH_MULTI, MMUEXT_INVLPG_MULTI = range(5, 10)
+MMUEXT_NEW_BASEPTR, MMUEXT_TLB_FLUSH_LOCAL, MMUEXT_INVLPG_LOCAL, MMUEXT_TLB_FLUSH_MULTI, MMUEXT_INVLPG_MULTI = range(
+    5, 10
+)
 MMUEXT_TLB_FLUSH_ALL, MMUEXT_INVLPG_ALL, MMUEXT_FLUSH_CACHE, MMUEXT_SET_LDT = range(10, 14)
 MMUEXT_NEW_USER_BASEPTR, MMUEXT_CLEAR_PAGE, MMUEXT_COPY_PAGE, MMUEXT_FLUSH_CACHE_GLOBAL = range(15, 19)
 MMUEXT_MARK_SUPER, MMUEXT_UNMARK_SUPER = 19, 20
@@ -143,7 +145,9 @@ N_EVENT_CHANNELS = 1024
 EVTCHNOP_bind_interdomain, EVTCHNOP_bind_virq, EVTCHNOP_bind_pirq, EVTCHNOP_close, EVTCHNOP_send = range(5)
 EVTCHNOP_status, EVTCHNOP_alloc_unbound, EVTCHNOP_bind_ipi, EVTCHNOP_bind_vcpu, EVTCHNOP_unmask = range(5, 10)
 EVTCHNOP_reset = 10
-EVTCHNSTAT_closed, EVTCHNSTAT_unbound, EVTCHNSTAT_interdomain, EVTCHNSTAT_pirq, EVTCHNSTAT_virq, EVTCHNSTAT_ipi = range(6)
+EVTCHNSTAT_closed, EVTCHNSTAT_unbound, EVTCHNSTAT_interdomain, EVTCHNSTAT_pirq, EVTCHNSTAT_virq, EVTCHNSTAT_ipi = range(
+    6
+)
 VIRQ_TIMER, VIRQ_DEBUG, VIRQ_CONSOLE, VIRQ_DOM_EXC, VIRQ_DEBUGGER, VIRQ_XENOPROF = 0, 1, 2, 3, 6, 7
 NR_VIRQS = 24
 
@@ -159,7 +163,9 @@ VCPU_SSHOTTMR_future = 1
 RUNSTATE_running, RUNSTATE_runnable, RUNSTATE_blocked, RUNSTATE_offline = range(4)
 
 # Grants (grant_table.h), version 1.
-GNTTABOP_map_grant_ref, GNTTABOP_unmap_grant_ref, GNTTABOP_setup_table, GNTTABOP_dump_table, GNTTABOP_transfer = range(5)
+GNTTABOP_map_grant_ref, GNTTABOP_unmap_grant_ref, GNTTABOP_setup_table, GNTTABOP_dump_table, GNTTABOP_transfer = range(
+    5
+)
 GNTTABOP_copy, GNTTABOP_query_size, GNTTABOP_unmap_and_replace, GNTTABOP_set_version = 5, 6, 7, 8
 GNTTABOP_get_status_frames, GNTTABOP_get_version, GNTTABOP_swap_grant_ref, GNTTABOP_cache_flush = 9, 10, 11, 12
 GNTMAP_device_map, GNTMAP_host_map, GNTMAP_readonly, GNTMAP_application_map, GNTMAP_contains_pte = 1, 2, 4, 8, 16
@@ -173,6 +179,7 @@ GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE = 0, 1
 GRANT_ENTRY_BYTES = 8  # flags (16 bits), domain (16 bits), frame
 
 # What a guest asks about the VMM (version.h).
+XEN_MAJOR_VERSION, XEN_MINOR_VERSION = 3, 4
 XENVER_version, XENVER_extraversion, XENVER_compile_info, XENVER_capabilities, XENVER_changeset = range(5)
 XENVER_platform_parameters, XENVER_get_features, XENVER_pagesize, XENVER_guest_handle = 5, 6, 7, 8
 XENVER_commandline, XENVER_build_id = 9, 10

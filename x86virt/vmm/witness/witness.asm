@@ -1,5 +1,5 @@
-; The software of a VMM that traps and emulates, or translates, or runs its guest under VMX or SVM, as far as its time is
-; charged by a path of x86virt.
+; The software of a VMM that traps and emulates, or translates, or runs its guest under VMX or SVM, or serves one that is ported
+; to it, as far as its time is charged by a path of x86virt.
 ;
 ; The simulator's VMM is written in Python; what its work would cost on the simulated processor is measured by running
 ; this one, which does the same work on the same records in machine RAM (tests/test_witness.py compares the two, exit
@@ -17,6 +17,7 @@
 ;   debug.asm        debug registers, the time-stamp counter and the performance counters
 ;   devices.asm      virtual devices
 ;   hardware.asm     VM exits, for a VMM on VMX or SVM
+;   paravirtual*.asm hypercalls and events, for guests that are ported to Xen's interface
 ;
 ; Assembled to a flat image for one linear address; `python -m x86virt.vmm.witness_build` does it.
 
@@ -74,4 +75,34 @@ load_popped:         dd 0       ; bytes by which the stack pointer moves with a 
 load_value:          dd 0       ; 1: LDS and the like, which load another register too
         align 64
 x87_buffer:          times 512 db 0
+
+; -- paravirtual guests -------------------------------------------------------------------------------------------------
+        align 128
+%include "paravirtual.asm"
+%include "paravirtual_memory.asm"
+%include "paravirtual_events.asm"
+        align 128
+pv_domain:           dd 0       ; linear address of the record of the domain that runs
+pv_vcpu_info:        dd 0       ; and of what that domain shares of its processor
+pv_in_multicall:     dd 0
+pv_arguments:        times 6 dd 0
+pv_channels:         dd 0       ; the event channels of the domain that runs
+pv_end:              dd 0       ; of the guest's list of requests
+        align 64
+pv_hypercalls:
+        dd      pv_set_trap_table, pv_mmu_update, pv_missing, pv_stack_switch, pv_set_callbacks, pv_fpu_taskswitch
+        times   13 - 6 dd pv_missing
+        dd      pv_multicall, pv_update_va_mapping
+        times   21 - 15 dd pv_missing
+        dd      pv_vm_assist, pv_missing, pv_iret
+        times   26 - 24 dd pv_missing
+        dd      pv_mmuext_op
+        times   32 - 27 dd pv_missing
+        dd      pv_event_channel_op
+        times   N_HYPERCALLS - 33 dd pv_missing
+N_OPERATIONS equ 14
+pv_operations:
+        dd      pv_pin_l1, pv_pin_l2, pv_refuse_operation, pv_refuse_operation, pv_unpin, pv_new_base, pv_flush_tlb
+        dd      pv_flush_tlb
+        times   N_OPERATIONS - 8 dd pv_refuse_operation
 image_end:

@@ -2,20 +2,9 @@
         bits    32
         cpu     686
 %include "../lib/xen.inc"
+%include "../lib/xen/note.inc"
 
         extern  kernel_main
-
-%define NAME_BYTES 4
-
-; NOTE type, data: one note of this name in an ELF file.
-%macro NOTE 2+
-        dd      NAME_BYTES, %%end - %%start, %1
-        db      "Xen", 0
-%%start:
-        %2
-%%end:
-        align   4, db 0
-%endmacro
 
         section .note.Xen note alloc noexec nowrite align=4
         NOTE    XEN_ELFNOTE_GUEST_OS, db "unix", 0

@@ -1,0 +1,121 @@
+"""Domains come to be: their records, their frames, and the processor's state at a kernel's first instruction."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...core.entries import enter_level
+from ...isa.events import MODE_GUEST_KERNEL, MODE_GUEST_USER, MODE_VMM
+from ...isa.registers import (
+    AR_UNUSABLE,
+    CR0_ET,
+    CR0_NE,
+    CR0_PE,
+    CR0_PG,
+    CR0_WP,
+    CR4_PAE,
+    CR4_PGE,
+    CR4_PSE,
+    CS,
+    DS,
+    EFLAGS_FIXED,
+    EFLAGS_IF,
+    ES,
+    ESI,
+    ESP,
+    FS,
+    GS,
+    LDTR,
+    SS,
+    TR,
+)
+from ...processor import FLAT_CODE, FLAT_DATA
+from ...start.xen import XenImage
+from .. import layout as region
+from . import layout
+from .builder import Builder
+from .host import DATA_OF_RING, build_own_area, flat_descriptor, segment_limit, share_own_frames, virt_start
+from .interface import FLAT_RING1_CS, FLAT_RING1_DS, FLAT_RING1_SS
+from .records import PGC_ALLOCATED
+
+if TYPE_CHECKING:
+    from .vm import ParavirtualVm
+
+PAGE_BYTES = 4096
+M32 = 0xFFFFFFFF
+
+
+def create(vm: "ParavirtualVm", index: int, image: XenImage, frames: np.ndarray) -> None:
+    """A domain with these machine frames, its kernel at its first instruction."""
+    domain = vm.domains[index]
+    domain.domid, domain.exists, domain.is_pae = index, 1, int(image.is_pae)
+    domain.virt_start, domain.segment_limit = virt_start(image.is_pae), segment_limit(image.is_pae)
+    domain.total_frames = len(frames)
+    domain.shared_info = (layout.SHARED_INFO >> 12) + index
+    build_own_area(vm, index, image.is_pae)
+    share_own_frames(vm, index)
+    give_frames(vm, index, frames)
+    builder = Builder(vm, index, image, frames)
+    builder.load()
+    store_port, console_port = vm.connect(index)
+    builder.write_start_info(store_port, console_port, vm.flags_of(index))
+    vm.adopt_base(index, builder.build_tables())
+    set_first_state(domain, image, builder)
+
+
+def give_frames(vm: "ParavirtualVm", index: int, frames: np.ndarray) -> None:
+    """Machine frames become a domain's, in the order of its pseudo-physical pages."""
+    rows = vm.frames
+    rows["owner"][frames] = index
+    rows["count_info"][frames] = PGC_ALLOCATED | 1
+    rows["type_info"][frames] = 0
+    vm.machphys[frames] = np.arange(len(frames))
+
+
+def set_first_state(domain: np.record, image: XenImage, builder: Builder) -> None:
+    """What the domain's processor begins with: flat segments of ring 1, ESI at start_info, ESP at the end of the stack."""
+    plan = builder.plan
+    domain.eip, domain.cs, domain.ss = image.entry, FLAT_RING1_CS, FLAT_RING1_SS
+    domain.eflags = EFLAGS_FIXED | EFLAGS_IF
+    domain.esp = builder.linear(plan.stack) + PAGE_BYTES & M32
+    domain.gpr[:] = 0
+    domain.gpr[ESI] = builder.linear(plan.start_info)
+    domain.selectors[:] = FLAT_RING1_DS
+
+
+# -- the processor --------------------------------------------------------------------------------------------------------
+
+
+def take_processor(vm: "ParavirtualVm", index: int) -> None:
+    """The processor is the VMM's, in the address space of a domain, with the domain's registers: it is about to resume it."""
+    cpu, domain = vm.processor.cpu, vm.domains[index]
+    cpu.cr0 = CR0_ET | CR0_PE | CR0_PG | CR0_WP | CR0_NE
+    cpu.cr4 = CR4_PSE | CR4_PGE | (CR4_PAE if domain.is_pae else 0)
+    cpu.cr3 = int(domain.base_frame) << 12
+    if domain.is_pae:
+        entries = np.frombuffer(vm.processor.read_physical(int(cpu.cr3), 32), "<i8")
+        cpu.pdpte[:] = np.where(entries & 1, entries, 0)
+    vm.processor.empty_tlbs()
+    cpu.gdtr_base, cpu.gdtr_limit = layout.PER_DOMAIN_GDT, 0xFFFF
+    cpu.idtr_base, cpu.idtr_limit = region.VMM_BASE + region.IDT, 256 * 8 - 1
+    cpu.hook_first = region.VMM_BASE + region.ENTRIES
+    cpu.hook_last = region.VMM_BASE + region.RESUME - 1
+    cpu.timer_vector = region.HOST_TIMER_VECTOR
+    cpu.mode_table[0:4] = (MODE_VMM, MODE_GUEST_KERNEL, MODE_GUEST_KERNEL, MODE_GUEST_USER)
+    load_segments(vm, domain)
+    for number, value in enumerate(domain.gpr.tolist()):
+        cpu.gpr[number] = value
+    cpu.gpr[ESP] = region.VMM_BASE + region.STACK_TOP
+    enter_level(vm.processor.state, 0)
+
+
+def load_segments(vm: "ParavirtualVm", domain: np.record) -> None:
+    """The VMM's CS, SS and TR; the domain's flat data segments in the others."""
+    set_segment = vm.processor.set_segment
+    set_segment(CS, region.VMM_CODE_SELECTOR, 0, M32, FLAT_CODE)
+    set_segment(SS, region.VMM_DATA_SELECTOR, 0, M32, FLAT_DATA)
+    set_segment(LDTR, 0, 0, 0, AR_UNUSABLE)
+    set_segment(TR, region.VMM_TSS_SELECTOR, region.VMM_BASE + layout.TSS, layout.TSS_BYTES - 1, 0x8B)
+    flat = flat_descriptor(DATA_OF_RING, 1, int(domain.segment_limit)).loaded(FLAT_RING1_DS)
+    for segment in (DS, ES, FS, GS):
+        set_segment(segment, FLAT_RING1_DS, flat.base, flat.limit, flat.access)

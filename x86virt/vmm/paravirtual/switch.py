@@ -1,0 +1,100 @@
+"""The domain switch: all that the processor holds of one domain is put away, and that of another taken up.
+
+The frame of the last trap, data segments included, is in the domain's record whenever the VMM has control, and the x87 state has
+an owner of its own (x87_owner.py). An address space's own tables hold the VMM's entries, so that the load of CR3 brings the
+domain's own GDT and LDT too.
+"""
+
+import numpy as np
+
+from ...core.jit import kernel, store_16
+from ...core.segment import set_null_segment
+from ...isa.events import (
+    EVENT_VMM_DOMAIN_SWITCH,
+    EVENT_XEN_DOMAIN_SWITCH,
+    MODE_DOMAIN_0,
+    MODE_GUEST_KERNEL,
+    MODE_GUEST_USER,
+)
+from ..layout import TSS_IO_MAP
+from . import layout
+from .bounce import failsafe
+from .charge import charge, count
+from .debug_registers import load_debug_registers
+from .frames import DATA_SEGMENTS, load_data_segments
+from .local_table import load_local_table
+from .mmu import load_base
+from .trap_table import install_fast_trap, load_kernel_stack
+from .x87_owner import follow_task_switched
+
+FIRST_GUEST = 1
+
+
+# -- registers ------------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def put_registers_away(cpu, domain):
+    """Keep what a trap leaves in the processor, and take_frame has not kept: the general registers."""
+    for number in range(8):
+        domain.gpr[number] = cpu.gpr[number]
+
+
+@kernel
+def take_registers_up(cpu, ram, xen, domains, frames, channels):
+    """General registers and data segments; one that cannot be loaded any more leads to the failsafe callback."""
+    domain = domains[xen.current]
+    for number in range(8):
+        cpu.gpr[number] = np.int64(domain.gpr[number])
+    if not load_data_segments(cpu, ram, xen, domains, frames, channels):
+        for segment in DATA_SEGMENTS:
+            set_null_segment(cpu, segment, 0)
+        failsafe(cpu, ram, xen, domains, frames, channels)
+
+
+# -- what is written for whoever runs -------------------------------------------------------------------------------------
+
+
+@kernel
+def set_io_map(ram, domains, index):
+    """The I/O permission map in the TSS: it is domain 0's, nobody else reaches a port of the machine."""
+    offset = layout.CLOSED_IO_MAP
+    if np.int64(domains[index].is_privileged) != 0:
+        offset = layout.IO_MAP
+    store_16(ram, layout.TSS + TSS_IO_MAP, offset)
+
+
+@kernel
+def set_modes(cpu, index):
+    """The modes of the ledger that the rings of a domain count to."""
+    kernel_mode, user_mode = MODE_GUEST_KERNEL, MODE_GUEST_USER
+    if index < FIRST_GUEST:
+        kernel_mode = user_mode = MODE_DOMAIN_0
+    cpu.mode_table[1] = kernel_mode
+    cpu.mode_table[2] = kernel_mode
+    cpu.mode_table[3] = user_mode
+
+
+@kernel
+def take_up(cpu, ram, xen, domains, frames, channels):
+    """Let the processor hold the current domain, whose record has all of it."""
+    index = xen.current
+    load_kernel_stack(ram, domains, index)
+    set_io_map(ram, domains, index)
+    install_fast_trap(ram, domains, index)
+    set_modes(cpu, index)
+    load_base(cpu, ram, xen, domains)
+    load_local_table(cpu, ram, domains, index)
+    load_debug_registers(cpu, domains, index)
+    follow_task_switched(cpu, xen, domains)
+    take_registers_up(cpu, ram, xen, domains, frames, channels)
+
+
+@kernel
+def switch_to(cpu, ram, xen, domains, frames, channels, index):
+    """Put the current domain away, and take another up."""
+    charge(cpu, xen, EVENT_VMM_DOMAIN_SWITCH, 1)
+    count(cpu, EVENT_XEN_DOMAIN_SWITCH, 1)
+    put_registers_away(cpu, domains[xen.current])
+    xen.current = index
+    take_up(cpu, ram, xen, domains, frames, channels)

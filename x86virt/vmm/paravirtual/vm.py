@@ -1,0 +1,307 @@
+"""A virtual machine whose guest is ported to its VMM: domains on Xen's interface.
+
+The guest is domain 1: its kernel runs in ring 1 on its own page tables, which the VMM has validated, and calls the VMM where
+others trap. What the machine's devices do is the business of domain 0, which runs on the same processor in an address space of
+its own. The VMM's part is code that handles an exit as a whole (loop.py); a strategy's hook calls it by `serve`.
+
+All that the VMM keeps of its domains is in records in machine RAM. `xens`, `domains`, `frames` and `channels` are views of them.
+"""
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from ...core.entries import device_write
+from ...core.jit import machine_code
+from ...core.run import run as run_processor
+from ...isa.events import EVENT_ID, EVENTS
+from ...isa.registers import CS, EAX, EBX, ECX, EDX, ESP
+from ...records import with_attributes
+from ...start.boot import Boot
+from ..exits import GuestFault, Unsupported, VmmError
+from ..interpreter import Interpreter
+from ..prices import fixed_prices
+from ..state import SegmentState
+from ..vcpu import VirtualCpu
+from ..virtual_interrupts import VirtualInterrupts
+from ..virtual_machine import VirtualMachine
+from . import layout
+from .crashes import CRASHES
+from .crossings import DomainCrossings
+from .domains import create, take_processor
+from .exits import ATTENTION, CRASHED, DONE, ENDED, LEFT, make_exits, reason_of_entry
+from .guest_view import DomainSegments, describe, virtual_registers
+from .host import build_host
+from .interface import (
+    EFAULT,
+    ENOSYS,
+    NUMBER_OF,
+    CONSOLEIO_write,
+    SHUTDOWN_crash,
+    SHUTDOWN_poweroff,
+    SHUTDOWN_reboot,
+    SHUTDOWN_suspend,
+)
+from .loop import LEAVE, SERVE, run_domains
+from .records import CHANNEL, DOMAIN, FRAME, N_CHANNELS, XEN
+
+if TYPE_CHECKING:
+    from ...machine import Machine
+
+PAGE_BYTES = 4096
+M32 = 0xFFFFFFFF
+DOMAIN_0, GUEST = 0, 1
+NO_PRICE = -1
+NO_EXIT = -1
+CONSOLE_PORT = 0xE9
+MOST_TEXT = 1024  # characters of one call of console_io, before others get a chance
+INT_BYTES = 2
+SHUTDOWNS = {SHUTDOWN_poweroff: "halted", SHUTDOWN_reboot: "reset", SHUTDOWN_suspend: "unsupported: the guest suspends itself"}
+
+
+class ParavirtualVm(VirtualMachine):
+    """Domains under a VMM of Xen's interface, of which domain 1 is the guest."""
+
+    segments: DomainSegments
+    crossings: DomainCrossings
+    runs_every_mode: ClassVar[bool] = False
+
+    def __init__(self, machine: "Machine") -> None:
+        super().__init__(machine, 1)
+        self.machine_frames = self.processor.ram_bytes // PAGE_BYTES
+        if self.machine_frames > layout.MAX_FRAMES:
+            raise Unsupported(f"a machine with more than {layout.MAX_FRAMES >> 8} MB in all: give less memory (--memory)")
+        self.boards = self.processor.boards  # the machine's own devices, which domain 0 drives
+        self.board = self.boards[0]
+        self.xens = self.records(layout.XEN_RECORD, XEN, 1)
+        self.domains = self.records(layout.DOMAINS, DOMAIN, layout.N_DOMAINS)
+        self.frames = self.records(layout.FRAME_TABLE, FRAME, layout.MAX_FRAMES)
+        self.channels = self.records(layout.CHANNELS, CHANNEL, N_CHANNELS)
+        self.machphys = self.processor.memory[layout.MACHPHYS :][: 4 * layout.MAX_FRAMES].view("<u4")
+        self.shared = make_exits()
+        self.priced: object = None  # the table of prices that the record has
+        self.code: int | None = None
+        self.segments = DomainSegments(self)
+        self.crossings = DomainCrossings(self)
+        self.interrupts = VirtualInterrupts(self)
+
+    def records(self, address: int, dtype: np.dtype, count: int) -> np.ndarray:
+        """Records in machine RAM."""
+        return self.processor.memory[address : address + count * dtype.itemsize].view(with_attributes(dtype))
+
+    def make_vcpu(self, record: np.ndarray) -> VirtualCpu:
+        """The record that every virtual machine has; what is known of a domain's processor is in the domain's."""
+        return VirtualCpu(record, 1)
+
+    @property
+    def xen(self) -> np.record:
+        """The VMM's own record."""
+        return self.xens[0]
+
+    @property
+    def domain(self) -> np.record:
+        """The record of the domain that runs."""
+        return self.domains[int(self.xen.current)]
+
+    # -- starting ---------------------------------------------------------------------------------------------------
+
+    def launch(self, boot: Boot) -> None:
+        """Build the domains, put the processor under the VMM, and let the first go on."""
+        assert boot.domain is not None, "the machine has checked it"
+        build_host(self)
+        self.xen.current = GUEST
+        create(self, GUEST, boot.domain, self.p2m)
+        take_processor(self, GUEST)
+        self.before_running()
+        self.shared[0].entry = NO_EXIT
+        self.go_on(self.part(LEAVE))
+
+    def connect(self, index: int) -> tuple[int, int]:
+        """The ports of the store's and the console's event channels of a new domain."""
+        return 0, 0
+
+    def flags_of(self, index: int) -> int:
+        """SIF_* of a domain's start_info."""
+        return 0
+
+    def adopt_base(self, index: int, frame: int) -> None:
+        """Page tables that the builder made become a domain's: validated, pinned, the base of its address space."""
+        domain = self.domains[index]
+        domain.base_frame = frame
+        template = layout.DIRECTORY_TEMPLATES + PAGE_BYTES * index
+        octets = bytearray(self.processor.read_physical(frame << 12, PAGE_BYTES))
+        first = (int(domain.virt_start) >> 22) * 4
+        octets[first:] = self.processor.read_physical(template + first, PAGE_BYTES - first)
+        self.processor.write_physical(frame << 12, bytes(octets))
+
+    def follow_prices(self) -> None:
+        """The prices of the VMM's paths, to where its handlers read them."""
+        table = self.prices.table
+        if table is self.priced:
+            return
+        self.priced = table
+        names = [event.name.removeprefix("vmm.") for event in EVENTS if event.name.startswith("vmm.")]
+        prices = table | fixed_prices(self.processor, names)
+        for name in names:
+            base, item = prices.get(name, (NO_PRICE, 0))
+            self.xen.base_ticks[EVENT_ID[f"vmm.{name}"]], self.xen.item_ticks[EVENT_ID[f"vmm.{name}"]] = base, item
+
+    # -- running ----------------------------------------------------------------------------------------------------
+
+    def run(self, single: bool = False) -> int:
+        """Run the domain that has the processor."""
+        return self.processor.run(single)
+
+    def before_running(self) -> None:
+        """The run's limit and prices, to where the handlers read them."""
+        self.shared[0].retired_limit = self.machine.retired_limit
+        self.follow_prices()
+
+    def part(self, part: int) -> int:
+        """The VMM's code, or one part of it for a single exit."""
+        processor = self.processor
+        processors = (
+            processor.state, processor.memory, processor.boards, processor.codes, processor.blocks, processor.uops,
+            processor.details,
+        )  # fmt: skip
+        if self.code is None:
+            self.code = machine_code(run_processor, *processors, 0)
+        records = (self.shared, self.xens, self.domains, self.frames, self.channels)
+        return int(run_domains(*processors, *records, part, self.code))
+
+    def handle_hook(self) -> None:
+        """One exit by way of the strategy's hook, which calls `serve`."""
+        self.machine.strategy.handle(self, self.crossings.read_exit())
+        if self.board.attention:
+            self.machine.on_board()
+        self.crossings.resume()
+        self.copy_counts()
+
+    def serve(self) -> None:
+        """Do what the exit at hand asks for."""
+        outcome = self.part(SERVE)
+        if outcome != DONE:
+            self.serve_in_python()
+
+    def serve_in_python(self) -> None:
+        """A hypercall whose handler is a method of this class."""
+        number = int(self.processor.cpu.gpr[EAX])
+        name = next(name for name, its in NUMBER_OF.items() if its == number)
+        self.processor.cpu.gpr[EAX] = getattr(self, f"do_{name}")() & M32
+
+    def do_console_io(self) -> int:
+        """console_io: text of the guest's for the machine's console, so much at a time; the rest by the same call again."""
+        gpr, domain = self.processor.cpu.gpr, self.domain
+        count, gla = int(gpr[ECX]), int(gpr[EDX])
+        if int(gpr[EBX]) != CONSOLEIO_write:
+            return -ENOSYS
+        most = min(count, MOST_TEXT, max(0, int(domain.virt_start) - gla))
+        text = self.bytes_at(gla, most)
+        if count and (not text or len(text) < most):
+            return -EFAULT
+        self.charge("console_write", len(text))
+        for character in text:
+            device_write(self.boards, CONSOLE_PORT, 1, character, self.processor.cpu.ticks)
+        self.machine.dialogue.drain()
+        if len(text) == count:
+            return 0
+        gpr[ECX], gpr[EDX] = count - len(text), gla + len(text)
+        domain.eip = int(domain.eip) - INT_BYTES & M32
+        return int(gpr[EAX])
+
+    def go_on(self, outcome: int) -> bool:
+        """What the way out came to; False: the processor is to act on the outcome."""
+        if outcome == LEFT:
+            self.serve_in_python()
+            outcome = self.part(LEAVE)
+        if outcome == CRASHED:
+            self.machine.stop(f"crashed: {CRASHES[int(self.xen.crash)]}")
+        elif outcome == ENDED:
+            self.machine.stop(self.how_it_ended())
+        return outcome in (DONE, ATTENTION, CRASHED, ENDED)
+
+    def how_it_ended(self) -> str:
+        """The outcome of a run in which no domain can go on."""
+        guest = self.domains[GUEST]
+        if not guest.shut_down:
+            return "halted_forever"
+        if int(guest.shutdown_code) == SHUTDOWN_crash:
+            return "crashed: it shut itself down as crashed"
+        return SHUTDOWNS.get(int(guest.shutdown_code), f"shut_down {int(guest.shutdown_code)}")
+
+    def copy_counts(self) -> int:
+        """Exits that came since the last time, to where Python keeps them; how many."""
+        exits = self.shared[0]
+        handled = 0
+        for entry in exits.order[: exits.order_count].tolist():
+            handled += int(exits.count[entry])
+            self.count_exits(reason_of_entry(entry), int(exits.count[entry]), (int(exits.ticks[entry]), 0, 0))
+            exits.count[entry] = exits.ticks[entry] = 0
+        exits.order_count = 0
+        self.unpriced = int(self.xen.unpriced)
+        return handled
+
+    def charge_dispatch(self) -> None:
+        """The handlers charge it themselves."""
+
+    # -- memory -----------------------------------------------------------------------------------------------------
+
+    def flush_shadow(self) -> None:
+        """There is none."""
+
+    def guest_ram(self, into: np.ndarray | None = None) -> np.ndarray:
+        """The memory that the guest was started with, in pseudo-physical order, a copy."""
+        return super().guest_ram(into)
+
+    # -- what is saved, and shown to a debugger -----------------------------------------------------------------------
+
+    def own_state(self) -> dict[str, Any]:
+        """Nothing: all is in machine RAM."""
+        return {}
+
+    def restore_own(self, state: dict[str, Any]) -> None:
+        """Put it back."""
+
+    def virtual_registers(self) -> tuple[dict[str, int], dict[str, SegmentState]]:
+        """The guest's registers and segments, read from what the VMM and the hardware hold."""
+        return virtual_registers(self)
+
+    def describe(self) -> list[str]:
+        """What VMM and processor really hold."""
+        return describe(self)
+
+    def eip(self) -> int:
+        """The EIP of the domain that runs."""
+        cpu = self.processor.cpu
+        return int(self.domain.eip) if cpu.cpl == 0 else int(cpu.rip)
+
+    def linear_eip(self) -> int:
+        """Where its next instruction is."""
+        return self.segments.base(CS) + self.eip() & M32
+
+    def register(self, number: int) -> int:
+        """A general register of the domain that runs."""
+        cpu = self.processor.cpu
+        return int(self.domain.esp) if number == ESP and cpu.cpl == 0 else int(cpu.gpr[number])
+
+    # -- the interpreter has no part in this ----------------------------------------------------------------------------
+
+    def can_hold(self, interpreter: Interpreter) -> bool:
+        """No state of an interpreter's is a domain's."""
+        return False
+
+    def give_state(self, interpreter: Interpreter, invalidates: bool) -> None:
+        """There is none to be taken back."""
+        raise VmmError("a domain is never interpreted")
+
+    def complete_instruction(self, stepped: bool) -> None:
+        """Count an emulated guest instruction."""
+        self.retire()
+
+    def inject_exception(self, fault: GuestFault) -> None:
+        """The handlers bounce exceptions themselves."""
+        raise VmmError("a domain's exceptions are delivered by the VMM's own code")
+
+    def deliver_interrupt(self, vector: int) -> None:
+        """A domain has events in the place of interrupts."""
+        raise VmmError("a domain has events in the place of interrupts")
