@@ -200,7 +200,6 @@ SCHEDULER_FIELDS = [
     ("arrived", "<i8"),  # tick of the last exit
     ("quantum", "<i8"),  # ticks after which a long hypercall lets others have the processor
     # a multicall
-    ("in_multicall", "<i8"),
     ("continues", "<i8"),  # 1: the call at hand is to be gone on with
     ("call_entry", "<i8"),  # linear address of its entry
     ("calls_left", "<i8"),

@@ -8,7 +8,6 @@ domain's own GDT and LDT too.
 import numpy as np
 
 from ...core.jit import kernel, store_16
-from ...core.segment import set_null_segment
 from ...isa.events import (
     EVENT_VMM_DOMAIN_SWITCH,
     EVENT_XEN_DOMAIN_SWITCH,
@@ -18,12 +17,11 @@ from ...isa.events import (
 )
 from ..layout import TSS_IO_MAP
 from . import layout
-from .bounce import failsafe
 from .charge import charge, count
 from .debug_registers import load_debug_registers
-from .frames import DATA_SEGMENTS, load_data_segments
 from .local_table import load_local_table
 from .mmu import load_base
+from .owners import follow_domain
 from .trap_table import install_fast_trap, load_kernel_stack
 from .x87_owner import follow_task_switched
 
@@ -41,15 +39,10 @@ def put_registers_away(cpu, domain):
 
 
 @kernel
-def take_registers_up(cpu, ram, xen, domains, frames, channels):
-    """General registers and data segments; one that cannot be loaded any more leads to the failsafe callback."""
-    domain = domains[xen.current]
+def take_registers_up(cpu, domain):
+    """The other way round. The way back to the domain loads its data segments."""
     for number in range(8):
         cpu.gpr[number] = np.int64(domain.gpr[number])
-    if not load_data_segments(cpu, ram, xen, domains, frames, channels):
-        for segment in DATA_SEGMENTS:
-            set_null_segment(cpu, segment, 0)
-        failsafe(cpu, ram, xen, domains, frames, channels)
 
 
 # -- what is written for whoever runs -------------------------------------------------------------------------------------
@@ -76,7 +69,7 @@ def set_modes(cpu, index):
 
 
 @kernel
-def take_up(cpu, ram, xen, domains, frames, channels):
+def take_up(cpu, ram, xen, domains, frames):
     """Let the processor hold the current domain, whose record has all of it."""
     index = xen.current
     load_kernel_stack(ram, domains, index)
@@ -84,17 +77,18 @@ def take_up(cpu, ram, xen, domains, frames, channels):
     install_fast_trap(ram, domains, index)
     set_modes(cpu, index)
     load_base(cpu, ram, xen, domains)
+    follow_domain(cpu, ram, xen, domains, frames)
     load_local_table(cpu, ram, domains, index)
     load_debug_registers(cpu, domains, index)
     follow_task_switched(cpu, xen, domains)
-    take_registers_up(cpu, ram, xen, domains, frames, channels)
+    take_registers_up(cpu, domains[index])
 
 
 @kernel
-def switch_to(cpu, ram, xen, domains, frames, channels, index):
+def switch_to(cpu, ram, xen, domains, frames, index):
     """Put the current domain away, and take another up."""
     charge(cpu, xen, EVENT_VMM_DOMAIN_SWITCH, 1)
     count(cpu, EVENT_XEN_DOMAIN_SWITCH, 1)
     put_registers_away(cpu, domains[xen.current])
     xen.current = index
-    take_up(cpu, ram, xen, domains, frames, channels)
+    take_up(cpu, ram, xen, domains, frames)
