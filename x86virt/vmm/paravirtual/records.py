@@ -126,7 +126,10 @@ X87_FIELDS = [
     ("fpu_opcode", "<u4"),
 ]
 
-DOMAIN = np.dtype([*IDENTITY_FIELDS, *STATE_FIELDS, *TRAP_FIELDS, *MEMORY_FIELDS, *EVENT_FIELDS, *SCHEDULE_FIELDS, *DEVICE_FIELDS, *X87_FIELDS])
+ALL_FIELDS = (
+    IDENTITY_FIELDS, STATE_FIELDS, TRAP_FIELDS, MEMORY_FIELDS, EVENT_FIELDS, SCHEDULE_FIELDS, DEVICE_FIELDS, X87_FIELDS,
+)  # fmt: skip
+DOMAIN = np.dtype([field for fields in ALL_FIELDS for field in fields])
 assert layout.DOMAINS + layout.N_DOMAINS * DOMAIN.itemsize <= layout.CHANNELS
 
 # -- event channels and grants --------------------------------------------------------------------------------------------
