@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .errors import StrategyError, UnsupportedError
-from .guests import find_guest, open_guest
+from .guests import PARAVIRTUAL, find_guest, open_guest
 from .start.recognise import NO_OPTIONS, Opened, StartOptions
 
 if TYPE_CHECKING:  # the command line must answer --help without NumPy and Numba
@@ -216,12 +216,16 @@ def compare(
 
 
 def compare_setup(setup: Setup, image: "Bootable", command_line: str = "") -> "Comparison":
-    """The bare machine and a setup in lock step."""
+    """The bare machine and a setup in lock step; under a VMM whose guests are ported to it, the ends of both builds (E3)."""
     from .equivalence import compare_runs
     from .vmm.registry import find_strategy
 
     native = find_strategy("native")
     with strategy_errors(setup.name):
+        if setup.strategy.processor == PARAVIRTUAL:
+            from .ported import compare_builds
+
+            return compare_builds(setup, replace(setup, strategy=native), image, command_line)
         return compare_runs(
             image,
             setup.strategy(),

@@ -53,8 +53,16 @@ def _events() -> Table:
     return ("event", "domain", "unit", "price", "meaning"), list(rows)
 
 
+def _ports() -> Table:
+    from .guests import port_sizes
+
+    rows = [(name, changed, lines, f"{100 * changed / lines:.1f} %") for name, changed, lines in port_sizes()]
+    return ("ported", "changed_lines", "lines", "part"), list(rows)
+
+
 LISTS: dict[str, Callable[[], Table]] = {
     "guests": _guests,
+    "ports": _ports,
     "strategies": _strategies,
     "profiles": _profiles,
     "suites": _suites,

@@ -38,6 +38,7 @@ class Comparison:
     divergences: list[Divergence] = field(default_factory=list)
     deliveries: int = 0  # interrupts that the bare machine was given, for a guest of E2
     time_reads: int = 0  # and values of time
+    held_to: str = ""  # what two builds of a guest agree on (E3, ported.py); nothing where every state was compared
 
 
 class Pair:

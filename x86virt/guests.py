@@ -4,13 +4,36 @@ import functools
 import json
 import os
 import pathlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from .errors import GuestError, ImageError, near_matches
+from .errors import GuestError, ImageError, UnsupportedError, near_matches
 from .start.boot import Bootable
 from .start.recognise import NO_OPTIONS, Opened, StartOptions, open_start
 
+if TYPE_CHECKING:
+    from .vmm.strategy import Strategy
+
+PARAVIRTUAL = "paravirtual"  # what Strategy.processor says of a VMM whose guests are ported to it
+NOT_PORTED = "is about what only ring 0 has, so that there is no build of it for a paravirtual VMM"
 PACKAGE = pathlib.Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Port:
+    """The build of a guest for Xen's paravirtual interface, and the size of the port: of `lines` of code, so many changed.
+
+    Both builds must agree on the dwords at the symbols of `results`, and on the console but for what the patterns of
+    `own_lines` match.
+    """
+
+    path: pathlib.Path
+    changed_lines: int
+    lines: int
+    results: tuple[str, ...]
+    own_lines: tuple[str, ...]
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -22,6 +45,7 @@ class Guest:
     regions: tuple[str, ...]
     default_iterations: int
     sha256: str
+    port: Port | None = None
 
 
 def benchmarks_folder() -> pathlib.Path:
@@ -30,17 +54,57 @@ def benchmarks_folder() -> pathlib.Path:
     return inside if inside.is_dir() else PACKAGE.parent / "benchmarks"
 
 
+def images_folder() -> pathlib.Path:
+    """Where the images of the shipped guests are, and the manifest that describes them."""
+    return benchmarks_folder() / "guests" / "images"
+
+
+@functools.cache
+def manifest() -> dict[str, Any]:
+    """The manifest of the shipped guests."""
+    found: dict[str, Any] = json.loads((images_folder() / "manifest.json").read_text(encoding="utf-8"))
+    return found
+
+
 @functools.cache
 def guests() -> dict[str, Guest]:
     """All shipped guests by name, from `benchmarks/guests/images/manifest.json`."""
-    images = benchmarks_folder() / "guests" / "images"
-    manifest = json.loads((images / "manifest.json").read_text(encoding="utf-8"))
     return {
         name: Guest(
-            name, images / entry["image"], tuple(entry["regions"]), entry["default_iterations"], entry["sha256"]
+            name, images_folder() / entry["image"], tuple(entry["regions"]), entry["default_iterations"], entry["sha256"],
+            port_of(entry),
         )
-        for name, entry in sorted(manifest["guests"].items())
-    }
+        for name, entry in sorted(manifest()["guests"].items())
+    }  # fmt: skip
+
+
+def port_of(entry: Mapping[str, Any]) -> Port | None:
+    """The ported build of a guest, from its entry in the manifest."""
+    port = entry.get("port")
+    if port is None:
+        return None
+    lines = port["changed_lines"], port["lines"]
+    return Port(images_folder() / port["image"], *lines, tuple(port["results"]), tuple(port["own_lines"]), port["sha256"])
+
+
+def port_sizes() -> list[tuple[str, int, int]]:
+    """Of the kernel library and of each ported guest: name, lines of code that the port changes or adds, all of its lines."""
+    library = manifest()["library_port"]
+    ported = [(guest.name, guest.port.changed_lines, guest.port.lines) for guest in guests().values() if guest.port]
+    return [("the kernel library", library["changed_lines"], library["lines"]), *ported]
+
+
+def build_for(strategy: "Strategy", image: Bootable) -> Bootable:
+    """The build of a guest that suits a strategy: where its guests are ported to it, the ported one.
+
+    What is no shipped guest's native image stays as it is. Raises UnsupportedError for a guest that has no ported build.
+    """
+    guest = next((guest for guest in guests().values() if guest.sha256 == image.sha256), None)
+    if strategy.processor != PARAVIRTUAL or guest is None:
+        return image
+    if guest.port is None:
+        raise UnsupportedError(f"strategy {strategy.name}", f"guest {guest.name} {NOT_PORTED}", "run it under another strategy")
+    return replace(open_start(guest.port.path).bootable, name=image.name)  # type: ignore[type-var]
 
 
 def find_guest(name_or_path: str | os.PathLike[str]) -> Bootable:

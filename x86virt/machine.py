@@ -21,6 +21,7 @@ from .core.entries import reset_devices
 from .disk_service import DiskService
 from .errors import UnsupportedError, show
 from .exit_counts import ExitCount, subtract
+from .guests import build_for
 from .isa.registers import EAX, EDX, FEATURE_APIC
 from .ledger import Ledger
 from .processor import Processor
@@ -167,7 +168,11 @@ class Machine:
     # -- loading --------------------------------------------------------------------------------------------------
 
     def load(self, image: Bootable, command_line: str = "") -> None:
-        """Put a guest into RAM as its boot loader does, and start the strategy."""
+        """Put a guest into RAM as its boot loader does, and start the strategy.
+
+        Of a shipped guest with two builds it is the one that the strategy runs. Raises UnsupportedError if there is none.
+        """
+        image = build_for(self.strategy, image)
         boot = image.boot(self.memory_bytes, command_line)
         self.guest = (image.name, image.sha256)
         check_start(self.strategy, boot, image.name)

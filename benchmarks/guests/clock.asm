@@ -21,8 +21,20 @@ PORT_CONTROL    equ 0x61
 LATCH_0         equ 0
 BLOCK_BYTES     equ 16384
 USER_READS      equ 100
-DIVISOR         equ PIT_HZ / 20000
 CR4_TSD         equ 1 << 2
+
+; FORBID_TIME_STAMPS 0 or 1: to ring 3. A VMM that owns CR4 has no such thing for a kernel that is not in ring 0. Clobbers EAX.
+%macro FORBID_TIME_STAMPS 1
+%ifndef XEN
+        mov     eax, cr4
+%if %1
+        or      eax, CR4_TSD
+%else
+        and     eax, ~CR4_TSD
+%endif
+        mov     cr4, eax
+%endif
+%endmacro
 
 ; Add EAX to the sum at %1. Clobbers EDX.
 %macro MIX 1
@@ -38,13 +50,8 @@ guest_main:
         mov     dword [trap_handlers + (VECTOR_IRQ0 + 7) * 4], spurious
         call    fill_block
         call    timer_start
-        mov     al, PIT_MODE_2              ; faster than the library's rate
-        out     PIT_CONTROL, al
-        mov     al, DIVISOR & 0xFF
-        out     PIT_CHANNEL_0, al
-        mov     al, DIVISOR >> 8
-        out     PIT_CHANNEL_0, al
-        sti
+        TIMER_RATE 20000                    ; faster than the library's
+        ENABLE_INTERRUPTS
         mov     ecx, [iterations]
 .turn:
         push    ecx
@@ -56,10 +63,10 @@ guest_main:
         dec     ecx
         jnz     .turn
 .await:
-        hlt                                 ; at least one tick, however short the turns were
+        HALT                                ; at least one tick, however short the turns were
         cmp     dword [ticks], 0
         je      .await
-        cli
+        DISABLE_INTERRUPTS
         call    timer_stop
         PRINT   "read "
         mov     eax, [read_sum]
@@ -98,13 +105,21 @@ check_stamp:
 read_stamps:
         rdtsc
         call    check_stamp
+%ifndef XEN
         mov     ecx, MSR_TSC
         rdmsr                               ; some emulators answer 0: it is only added to the sum
         MIX     read_sum
+%endif
         ret
 
+%ifdef XEN
 read_timer:
-        cli                                 ; a tick between the two halves would do no harm, but a latch would
+        call    system_time
+        MIX     read_sum
+        ret
+%else
+read_timer:
+        DISABLE_INTERRUPTS                  ; a tick between the two halves would do no harm, but a latch would
         mov     al, LATCH_0
         out     PIT_CONTROL, al
         xor     eax, eax
@@ -112,14 +127,15 @@ read_timer:
         mov     ah, al
         in      al, PIT_CHANNEL_0
         xchg    al, ah
-        sti
-        cmp     eax, DIVISOR
+        ENABLE_INTERRUPTS
+        cmp     eax, PIT_HZ / 20000
         FAIL_IF a, 2, "the timer's count is beyond its period"
         MIX     read_sum
         xor     eax, eax
         in      al, PORT_CONTROL
         MIX     read_sum
         ret
+%endif
 
 fill_block:
         mov     edi, block
@@ -151,18 +167,14 @@ copy_block:
 
 ; Ring 3 with RDTSC allowed, then once more with CR4.TSD set and cleared around it, so that both ways are taken.
 read_in_user:
-        mov     eax, cr4
-        and     eax, ~CR4_TSD
-        mov     cr4, eax
+        FORBID_TIME_STAMPS 0
         mov     eax, user_read
         call    enter_user
         MIX     read_sum
-        mov     eax, cr4
-        or      eax, CR4_TSD
-        mov     cr4, eax
-        rdtsc                               ; in ring 0 CR4.TSD forbids nothing
+        FORBID_TIME_STAMPS 1
+        rdtsc                               ; in the kernel CR4.TSD forbids nothing
         call    check_stamp
-        sti
+        ENABLE_INTERRUPTS
         ret
 
         section .data

@@ -32,11 +32,11 @@ switch_alone:
         REGION_BEGIN 0
 .switch:
         xor     ecx, ebx                    ; the first switch is to B
-        mov     cr3, ecx
+        LOAD_CR3 ecx
         dec     esi
         jnz     .switch
         REGION_END
-        mov     edx, cr3
+        READ_CR3 edx
         cmp     edx, ecx
         FAIL_IF ne, 1, "CR3 does not hold what was written"
         mov     edx, SUM_A
@@ -64,7 +64,7 @@ switch_and_touch:
         REGION_BEGIN 1                      ; EDX starts at 1
 .switch:
         xor     ecx, ebx
-        mov     cr3, ecx
+        LOAD_CR3 ecx
         TOUCH_ALL
         dec     esi
         jnz     .switch

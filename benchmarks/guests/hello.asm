@@ -10,5 +10,5 @@
 
         section .text
 guest_main:
-        PRINT   "Hello from ring 0, paging on.", 10
+        PRINT   "Hello from ring ", KERNEL_RING, ", paging on.", 10
         jmp     pass

@@ -14,19 +14,19 @@
 
         section .text
 guest_main:
-        cli                             ; one pair before the region, so that code and tables are warm
-        sti
+        DISABLE_INTERRUPTS              ; one pair before the region, so that code and tables are warm
+        ENABLE_INTERRUPTS
         mov     esi, [iterations]
         xor     eax, eax
         REGION_BEGIN 0
 .again:
-        cli
-        sti
+        DISABLE_INTERRUPTS
+        ENABLE_INTERRUPTS
         inc     eax
         dec     esi
         jnz     .again
         REGION_END
-        cli
+        DISABLE_INTERRUPTS
         cmp     eax, [iterations]
         FAIL_IF ne, 1, "pairs went missing"
         jmp     pass

@@ -30,11 +30,10 @@ VECTOR_SPURIOUS equ VECTOR_IRQ0 + 7
 ; Wait in HLT until [ticks] is EBX. Race free: STI takes effect after HLT has begun. Interrupts are off afterwards.
 %macro HALT_UNTIL_EBX 0
 %%wait:
-        cli
+        DISABLE_INTERRUPTS
         cmp     [ticks], ebx
         jae     %%done
-        sti
-        hlt
+        ENABLE_AND_HALT
         jmp     %%wait
 %%done:
 %endmacro
@@ -128,23 +127,23 @@ masked_section:
         call    await_request
         cmp     dword [ticks], 0
         FAIL_IF ne, 2, "a tick was taken while interrupts were off"
-        sti
+        ENABLE_INTERRUPTS
         call    await_ticks
-        cli
+        DISABLE_INTERRUPTS
         test    eax, eax
         FAIL_IF z, 3, "STI does not let a waiting tick in"
-        sti                                 ; the line is masked now: the next request waits at the 8259 for good
+        ENABLE_INTERRUPTS                   ; the line is masked now: the next request waits at the 8259 for good
         call    await_request
-        cli
+        DISABLE_INTERRUPTS
         jmp     phase_end
 
 ; EAX ticks, one STI.
 kernel_busy:
         mov     edx, KERNEL_CS
         call    phase_begin
-        sti
+        ENABLE_INTERRUPTS
         call    await_ticks
-        cli
+        DISABLE_INTERRUPTS
         test    eax, eax
         FAIL_IF z, 4, "IRET to the kernel does not restore IF"
         jmp     phase_end
@@ -160,11 +159,11 @@ user_busy:
         jmp     phase_end
 
 iret_by_hand:
-        sti                                 ; every line is masked: nothing comes
+        ENABLE_INTERRUPTS                   ; every line is masked: nothing comes
         push    dword EFLAGS_FIXED
         push    dword KERNEL_CS
         push    dword .off
-        iretd
+        FRAME_RETURN
 .off:
         mov     eax, 1
         mov     edx, KERNEL_CS
@@ -175,10 +174,10 @@ iret_by_hand:
         push    dword EFLAGS_FIXED | EFLAGS_IF
         push    dword KERNEL_CS
         push    dword .on
-        iretd
+        FRAME_RETURN
 .on:
         call    await_ticks
-        cli
+        DISABLE_INTERRUPTS
         test    eax, eax
         FAIL_IF z, 9, "IRET with IF=1 left interrupts off"
         jmp     phase_end

@@ -28,7 +28,7 @@ SENSITIVE_MNEMONICS = frozenset("sgdt sidt sldt str smsw pushf pushfd popf popfd
 CONDITIONS = "o no b ae e ne be a s ns p np l ge le g".split()
 INNOCUOUS_MNEMONICS = frozenset(
     """mov movzx movsx lea push pop pushal popal xchg add adc sub sbb inc dec neg cmp and or xor not test
-    shl shr sar rol ror mul imul div idiv cdq bt bts btr bsf bsr bswap xadd cmpxchg
+    shl shr sar shld shrd rol ror mul imul div idiv cdq bt bts btr bsf bsr bswap xadd cmpxchg
     jmp call ret leave loop jecxz nop cld std stc clc cmc
     movsb movsd stosb stosd lodsb lodsd scasb cmpsb cpuid rdtsc int3 ud2 vmcall vmmcall sysenter""".split()
 ) | {f"{prefix}{condition}" for prefix in ("j", "set", "cmov") for condition in CONDITIONS}
@@ -36,6 +36,10 @@ TRAPPING_MNEMONICS = frozenset(
     "cli sti hlt in out lgdt lidt lldt ltr lmsw clts invlpg wbinvd rdmsr wrmsr sysexit ljmp int iretd".split()
 )
 """Instructions that fault outside of ring 0 (or do the same there, as a far jump and INT through an open gate do)."""
+PORTED_MNEMONICS = frozenset("in out int iretd ud2".split())
+"""What a kernel that is ported to hypercalls still has of these: ports that were granted to it, and the roads of traps."""
+PORTED_SUFFIX = ".xen.elf"
+MOV_FROM_CONTROL, MOV_TO_CONTROL, CR3 = 0x20, 0x22, 3
 MOV_FROM_SEGMENT = 0x8C
 PUSH_SEGMENT = frozenset({(0x06, 0), (0x0E, 0), (0x16, 0), (0x1E, 0), (0x0F, 0xA0), (0x0F, 0xA8)})
 POP_SEGMENT = frozenset({(0x07, 0), (0x17, 0), (0x1F, 0), (0x0F, 0xA1), (0x0F, 0xA9)})
@@ -77,7 +81,19 @@ def why_forbidden(instruction: capstone.CsInsn) -> str | None:
     return None
 
 
-def lint_bytes(code: bytes, address: int, symbol: str = "") -> Iterator[Finding]:
+def why_not_ported(instruction: capstone.CsInsn) -> str | None:
+    """The rule for kernels in ring 1 of a VMM that this instruction breaks, or None: what would trap is a hypercall there."""
+    mnemonic = instruction.mnemonic.split()[-1]
+    if mnemonic in TRAPPING_MNEMONICS - PORTED_MNEMONICS:
+        return "privileged: a hypercall or a store to shared memory stands in its place"
+    if instruction.opcode[0] == 0x0F and instruction.opcode[1] == MOV_TO_CONTROL:
+        return "a control register is written by hypercalls"
+    if instruction.opcode[0] == 0x0F and instruction.opcode[1] == MOV_FROM_CONTROL and instruction.modrm >> 3 & 7 != CR3:
+        return "of the control registers only CR3 is read"
+    return None
+
+
+def lint_bytes(code: bytes, address: int, symbol: str = "", ported: bool = False) -> Iterator[Finding]:
     """Disassemble ``code``, which lies at linear ``address``; yield what breaks a rule, undecodable bytes included."""
     disassembler = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32)
     disassembler.detail = True
@@ -85,7 +101,7 @@ def lint_bytes(code: bytes, address: int, symbol: str = "") -> Iterator[Finding]
     reached = address
     for instruction in disassembler.disasm(code, address):
         reached = instruction.address + instruction.size
-        why = why_forbidden(instruction)
+        why = why_forbidden(instruction) or (why_not_ported(instruction) if ported else None)
         if why:
             yield Finding(instruction.address, symbol, f"{instruction.mnemonic} {instruction.op_str}".strip(), why)
     if reached != end:
@@ -110,11 +126,13 @@ def symbol_ranges(elf: ELFFile, section: Section, index: int) -> list[tuple[int,
 def lint_image(image: Path) -> tuple[int, list[Finding]]:
     """Lint every executable section of an ELF32 ``image``.
 
+    An image whose name ends with :data:`PORTED_SUFFIX` is held to the rules of a kernel in ring 1, too.
     Returns the number of bytes of code seen and the findings.
     Raises ``elftools.common.exceptions.ELFError`` if it is no ELF.
     """
     seen = 0
     findings: list[Finding] = []
+    ported = image.name.endswith(PORTED_SUFFIX)
     with image.open("rb") as stream:
         elf = ELFFile(stream)
         for index, section in enumerate(elf.iter_sections()):
@@ -123,7 +141,7 @@ def lint_image(image: Path) -> tuple[int, list[Finding]]:
             code = section.data()
             for start, end, symbol in symbol_ranges(elf, section, index):
                 offset = start - section["sh_addr"]
-                findings.extend(lint_bytes(code[offset : offset + end - start], start, symbol))
+                findings.extend(lint_bytes(code[offset : offset + end - start], start, symbol, ported))
                 seen += end - start
     return seen, findings
 

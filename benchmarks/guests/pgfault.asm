@@ -57,8 +57,7 @@ frames_fill:
 
 ; Before the start: the window and the warming page are not present. No page of them was ever touched, yet INVLPG is the rule.
 window_close:
-        mov     dword [WINDOW_PTES + POOL_PAGES * 4], 0
-        invlpg  [WARM_PAGE]
+        CHANGE_PTE WARM_PAGE, WINDOW_PTES + POOL_PAGES * 4, 0
         call    window_unmap
         ret
 
@@ -67,19 +66,10 @@ window_empty:
         pushad
         call    window_unmap
         popad
-        iretd
+        TRAP_RETURN
 
 window_unmap:
-        mov     edi, WINDOW_PTES
-        mov     edx, WINDOW
-        mov     ecx, POOL_PAGES
-.page:
-        mov     dword [edi], 0
-        invlpg  [edx]
-        add     edi, 4
-        add     edx, PAGE
-        dec     ecx
-        jnz     .page
+        UNMAP_PAGES WINDOW, WINDOW_PTES, POOL_PAGES
         mov     dword [next_page], WINDOW
         ret
 
@@ -87,7 +77,7 @@ window_unmap:
 page_fault:
         cmp     dword [ebp + FRAME_ERROR], PF_USER_READ
         FAIL_IF ne, 4, "wrong error code of a page fault"
-        mov     eax, cr2
+        READ_CR2 eax
         cmp     eax, WARM_PAGE
         je      .warm
         cmp     eax, [next_page]
@@ -96,11 +86,11 @@ page_fault:
         inc     dword [fault_count]
         mov     edx, FRAMES + (WINDOW_END - PAGE) + (PTE_P | PTE_W | PTE_U)
         sub     edx, eax                    ; page n shows frame 255 - n
-        shr     eax, 12
-        mov     [WINDOW_PTES - (WINDOW >> 12) * 4 + eax * 4], edx
+        PTE_INDEX eax
+        MAP_PAGE eax, edx, WINDOW_PTES - (WINDOW >> 12) * 4
         ret
 .warm:
-        mov     dword [WINDOW_PTES + POOL_PAGES * 4], FRAMES + (PTE_P | PTE_W | PTE_U)
+        SET_PTE WARM_PAGE, WINDOW_PTES + POOL_PAGES * 4, FRAMES + (PTE_P | PTE_W | PTE_U)
         ret
 
 ; EAX = the sum of the words that the user program must have read: frames 255, 254, ... 0, 255, ...

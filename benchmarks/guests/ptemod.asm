@@ -26,8 +26,7 @@ ENTRY_FLAGS equ PTE_P | PTE_W | PTE_A       ; accessed from the start: hardware 
 guest_main:
         mov     dword [FRAME_A], WORD_A
         mov     dword [FRAME_B], WORD_B
-        mov     dword [VIEW_PTE], FRAME_A + ENTRY_FLAGS
-        invlpg  [VIEW]
+        CHANGE_PTE VIEW, VIEW_PTE, FRAME_A + ENTRY_FLAGS
         mov     eax, [VIEW]
         cmp     eax, WORD_A
         FAIL_IF ne, 1, "the page does not show frame A"
@@ -42,7 +41,7 @@ toggle_bit:
         REGION_BEGIN 0
 .store:
         xor     ecx, PTE_AVL
-        mov     [VIEW_PTE], ecx
+        STORE_PTE VIEW_PTE, ecx
         dec     esi
         jnz     .store
         REGION_END
@@ -51,7 +50,7 @@ toggle_bit:
         jz      .even
         or      edx, PTE_AVL
 .even:
-        cmp     [VIEW_PTE], edx
+        COMPARE_PTE VIEW_PTE, edx
         FAIL_IF ne, 2, "the entry is not what was stored last"
         mov     eax, [VIEW]
         cmp     eax, WORD_A
@@ -67,13 +66,12 @@ change_frame:
         REGION_BEGIN 1
 .change:
         xor     ecx, FRAME_A ^ FRAME_B      ; the first change is to frame B
-        mov     [VIEW_PTE], ecx
-        invlpg  [VIEW]
+        CHANGE_PTE VIEW, VIEW_PTE, ecx
         add     ebx, [VIEW]
         dec     esi
         jnz     .change
         REGION_END
-        cmp     [VIEW_PTE], ecx
+        COMPARE_PTE VIEW_PTE, ecx
         FAIL_IF ne, 4, "the entry of the last change is not what was stored"
         mov     ecx, eax
         shr     eax, 1                      ; reads of A; B was read as often, once more if the number is odd

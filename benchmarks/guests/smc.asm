@@ -172,8 +172,7 @@ remap:
         REGION_BEGIN 4
 .change:
         xor     edi, FRAME_A ^ FRAME_B
-        mov     [VIEW_PTE], edi
-        invlpg  [VIEW]
+        CHANGE_PTE VIEW, VIEW_PTE, edi
         call    ebp
         add     ebx, eax
         dec     esi
@@ -219,8 +218,7 @@ change_opcode:
 
 ; The code at KERNEL_CODE runs; the view onto its frame is written.
 change_through_alias:
-        mov     dword [VIEW_PTE], KERNEL_CODE + ENTRY_FLAGS
-        invlpg  [VIEW]
+        CHANGE_PTE VIEW, VIEW_PTE, KERNEL_CODE + ENTRY_FLAGS
         mov     edi, KERNEL_CODE
         mov     ecx, 11
         call    routine_write

@@ -174,33 +174,28 @@ fault_phase:
 page_fault:
         push    eax
         push    edx
-        mov     eax, cr2
+        READ_CR2 eax
         mov     edx, eax
-        shr     edx, 12
+        PTE_INDEX edx
         add     eax, FRAMES - WINDOW + (PTE_P | PTE_W | PTE_U)
-        mov     [WINDOW_PTES - (WINDOW >> 12) * 4 + edx * 4], eax
+        MAP_PAGE edx, eax, WINDOW_PTES - (WINDOW >> 12) * 4
         inc     dword [fault_count]
         pop     edx
         pop     eax
         add     esp, 4
-        iretd
+        TRAP_RETURN
 
 ; Gate 0x82, from the user program: it has touched the last page of the window.
 window_empty:
         pushad
         call    window_unmap
         popad
-        iretd
+        TRAP_RETURN
 
 ; The entries of the window to zero, and the TLB emptied.
 window_unmap:
-        mov     edi, WINDOW_PTES
-        mov     ecx, WINDOW_PAGES
-        xor     eax, eax
-        cld
-        rep stosd
-        mov     eax, cr3
-        mov     cr3, eax
+        CLEAR_PTES WINDOW, WINDOW_PTES, WINDOW_PAGES
+        FLUSH_TLB
         ret
 
 switch_phase:
@@ -213,13 +208,13 @@ switch_phase:
         REGION_BEGIN 4                      ; EDX starts at 4
 .switch:
         xor     ecx, ebx                    ; the first switch is to B
-        mov     cr3, ecx
+        LOAD_CR3 ecx
         TOUCH_ALL
         dec     esi
         jnz     .switch
         REGION_END
         mov     ecx, page_directory
-        mov     cr3, ecx
+        LOAD_CR3 ecx
         call    phase_end
         sub     edx, 4
         mov     ecx, eax
@@ -242,8 +237,7 @@ entry_phase:
         REGION_BEGIN 5
 .change:
         xor     ecx, FRAME_X ^ FRAME_Y      ; the first change is to frame Y
-        mov     [LOOK_PTE], ecx
-        invlpg  [LOOK]
+        CHANGE_PTE LOOK, LOOK_PTE, ecx
         add     ebx, [LOOK]
         dec     esi
         jnz     .change

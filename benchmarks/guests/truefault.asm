@@ -20,8 +20,7 @@ READ_LENGTH   equ 2                         ; MOV EAX, [EDI]
 
         section .text
 guest_main:
-        mov     dword [ABSENT_PTE], 0
-        invlpg  [ABSENT]
+        CHANGE_PTE ABSENT, ABSENT_PTE, 0
         mov     dword [trap_handlers + VECTOR_PF * 4], page_fault
         mov     dword [fault_count], -1     ; the warming fault makes it 0
         mov     eax, user_read
@@ -38,7 +37,7 @@ page_fault:
         inc     dword [fault_count]
         cmp     dword [ebp + FRAME_ERROR], PF_USER_READ
         FAIL_IF ne, 3, "wrong error code of a page fault"
-        mov     eax, cr2
+        READ_CR2 eax
         cmp     eax, ABSENT
         FAIL_IF ne, 4, "CR2 is not the page read"
         cmp     word [ebp + FRAME_CS], USER_CS

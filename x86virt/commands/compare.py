@@ -38,7 +38,8 @@ def compare_command(
 ) -> int:
     """Run GUEST on the bare machine and under each strategy, in lock step; status 1 if their states differ.
 
-    A guest of interrupts and time: the bare machine is given those of the strategy, and must accept them.
+    A guest of interrupts and time: the bare machine is given those of the strategy, and must accept them. Under a VMM whose
+    guests are ported to it two builds run, which must agree on the end, the console, the disks and the guest's results.
     """
     from ..guests import find_guest
 
@@ -68,6 +69,7 @@ def compare_command(
         differences[setup.name] = {
             "equal": comparison.equal,
             "checkpoints": comparison.checkpoints,
+            "held_to": comparison.held_to or "every state",
             "interrupts_replayed": comparison.deliveries,
             "time_reads_replayed": comparison.time_reads,
             "report": list(comparison.report),
@@ -127,6 +129,8 @@ def show_comparison(setup: Setup, comparison: "Comparison") -> None:
     """What a comparison found."""
     verdict = "the same as native" if comparison.equal else "DIFFERENT"
     where = f"at {comparison.checkpoints} checkpoints and the end" if comparison.equal else "from native"
+    if comparison.equal and comparison.held_to:
+        where = f"in {comparison.held_to}; the builds differ"
     if comparison.equal and (comparison.deliveries or comparison.time_reads):
         where += f", given its {comparison.deliveries} interrupts and {comparison.time_reads} reads of time"
     click.echo(f"{setup.name}, {setup.profile.name}: {verdict} {where}")

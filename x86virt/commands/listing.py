@@ -5,14 +5,14 @@ import click
 from .options import JsonFile
 from .output import SCHEMA_VERSION, STATUS_DONE, show, write_json
 
-LISTS = ("guests", "strategies", "profiles", "suites", "events")
+LISTS = ("guests", "ports", "strategies", "profiles", "suites", "events")
 
 
 @click.command("list")
 @click.argument("what", type=click.Choice(LISTS), metavar="|".join(LISTS))
 @click.option("--json", "json_file", type=JsonFile(), help="Write JSON there instead of a table to stdout.")
 def list_command(what: str, json_file: str | None) -> int:
-    """List the guests, strategies, profiles, benchmark suites or events that there are."""
+    """List the guests, strategies, profiles, benchmark suites or events that there are, or how much of each guest is ported."""
     from ..catalogue import catalogue
     from ..report import plain_table
 

@@ -74,6 +74,7 @@ from .interface import (
     GNTTABOP_unmap_grant_ref,
 )
 from .multicall import continue_call, must_pause
+from .owners import follow_mapping
 from .records import ASK_FLUSH, N_MAPPINGS
 from .table_updates import l1_place, l1_place_at, write_l1_entry
 
@@ -97,11 +98,14 @@ VERSION_BYTES, GET_VERSION_BYTES = 4, 8
 @kernel
 def pins_of(how):
     """What a mapping adds to the pins of its entry."""
+    device, host = DEVICE_WRITE, HOST_WRITE
+    if how & GNTMAP_readonly != 0:
+        device, host = DEVICE_READ, HOST_READ
     pins = 0
     if how & GNTMAP_device_map != 0:
-        pins += DEVICE_READ if how & GNTMAP_readonly != 0 else DEVICE_WRITE
+        pins += device
     if how & GNTMAP_host_map != 0:
-        pins += HOST_READ if how & GNTMAP_readonly != 0 else HOST_WRITE
+        pins += host
     return pins
 
 
@@ -140,6 +144,7 @@ def map_frame(cpu, ram, xen, domains, frames, frame, owner, how, low, high):
             if load_32(ram, place) & PTE_P != 0:
                 xen.asked |= ASK_FLUSH
             write_l1_entry(cpu, ram, xen, domains, frames, place, map_entry(frame, how), frame >> 20)
+            follow_mapping(cpu, ram, frames, frame)
             status = GNTST_okay
     if status != GNTST_okay and how & GNTMAP_device_map != 0:
         put_frame_back(cpu, ram, xen, domains, frames, frame, readonly)
@@ -224,7 +229,8 @@ def unmap_host(cpu, ram, xen, domains, frames, handle, low, high):
 def forget_use(cpu, ram, handle, use):
     """One use of a mapping, by the host or by devices, has ended; with the last the handle is free."""
     how = load_field(ram, handle, HOW)
-    drop_pins(cpu, ram, load_field(ram, handle, GRANTER), load_field(ram, handle, REFERENCE), pins_of(how & (use | GNTMAP_readonly)))
+    granter, ref = load_field(ram, handle, GRANTER), load_field(ram, handle, REFERENCE)
+    drop_pins(cpu, ram, granter, ref, pins_of(how & (use | GNTMAP_readonly)))
     how &= ~use
     store_field(ram, handle, HOW, how)
     if how & (GNTMAP_device_map | GNTMAP_host_map) == 0:

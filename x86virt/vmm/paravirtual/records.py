@@ -200,7 +200,6 @@ SCHEDULER_FIELDS = [
     ("arrived", "<i8"),  # tick of the last exit
     ("quantum", "<i8"),  # ticks after which a long hypercall lets others have the processor
     # a multicall
-    ("in_multicall", "<i8"),
     ("continues", "<i8"),  # 1: the call at hand is to be gone on with
     ("call_entry", "<i8"),  # linear address of its entry
     ("calls_left", "<i8"),
@@ -220,6 +219,7 @@ XEN = np.dtype(
         ("unpriced", "<i8"),
         ("n_frames", "<i8"),  # of the machine
         ("free_frames", "<i8"),  # the first frame that is nobody's, plus 1; the next is in its type_info
+        ("in_multicall", "<i8"),  # 1: a list of hypercalls is being gone through
         ("flush_due", "<i8"),  # 1: the TLB at the end of a batch
         ("updates", "<i8", 3),  # requests of a batch: for page tables, directories, the machine-to-physical table
         ("releasing", "<i8"),  # the first L2 whose entries are to be given back, plus 1; the next is in its flush

@@ -27,6 +27,7 @@ from .interface import (
     EPERM,
     ESRCH,
     N_EVENT_CHANNELS,
+    VIRQ_DOM_EXC,
     RUNSTATE_runnable,
     RUNSTATE_running,
     SCHEDOP_block,
@@ -36,7 +37,6 @@ from .interface import (
     SCHEDOP_shutdown_code,
     SCHEDOP_yield,
     SHUTDOWN_crash,
-    VIRQ_DOM_EXC,
 )
 from .physical import follow_lines, show_console
 from .records import ASK_BOARD, ASK_CRASH, ASK_SCHEDULE, ASK_TIMER
@@ -122,14 +122,14 @@ def begin_slice(cpu, xen):
 
 
 @kernel
-def give_processor(cpu, ram, xen, domains, frames, channels, index):
+def give_processor(cpu, ram, xen, domains, frames, index):
     """Let a domain run: the switch, if it is another, its time, and timers of its that wait for it to run."""
     before = xen.current
     if run_state_of(domains, before) == RUNSTATE_running and index != before:
         set_run_state(cpu, xen, domains, before, RUNSTATE_runnable)
         domains[before].boosted = 0
     if index != before:
-        switch_to(cpu, ram, xen, domains, frames, channels, index)
+        switch_to(cpu, ram, xen, domains, frames, index)
         begin_slice(cpu, xen)
     elif system_time(xen, cpu.ticks) >= xen.slice_end:
         domains[index].boosted = 0
@@ -142,7 +142,7 @@ def give_processor(cpu, ram, xen, domains, frames, channels, index):
 
 
 @kernel
-def schedule(cpu, ram, xen, domains, frames, channels):
+def schedule(cpu, ram, xen, domains, frames):
     """Choose, and switch or go idle."""
     charge(cpu, xen, EVENT_VMM_SCHEDULE, 1)
     chosen = choose(cpu, xen, domains)
@@ -151,7 +151,7 @@ def schedule(cpu, ram, xen, domains, frames, channels):
         xen.idle = 1
     else:
         xen.idle = 0
-        give_processor(cpu, ram, xen, domains, frames, channels, chosen)
+        give_processor(cpu, ram, xen, domains, frames, chosen)
 
 
 # -- the host's timer -----------------------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ def way_out(cpu, ram, xen, domains, frames, channels, board):
     if all_ended(domains):
         return NOTHING_LEFT
     if xen.asked & ASK_SCHEDULE != 0:
-        schedule(cpu, ram, xen, domains, frames, channels)
+        schedule(cpu, ram, xen, domains, frames)
     if xen.asked & (ASK_SCHEDULE | ASK_TIMER) != 0:
         program_timer(cpu, xen, domains)
     if xen.idle == 1:

@@ -12,6 +12,8 @@ from .interface import (
     ENOSYS,
     EPERM,
     NUMBER_OF,
+    XEN_MAJOR_VERSION,
+    XEN_MINOR_VERSION,
     CONSOLEIO_read,
     CONSOLEIO_write,
     XENFEAT_mmu_pt_update_preserve_ad,
@@ -30,7 +32,6 @@ from .multicall import continue_call
 from .records import CONSOLE_BYTES
 
 CONSOLE_IO = NUMBER_OF["console_io"]
-MAJOR, MINOR = 3, 4
 FEATURES = 1 << XENFEAT_mmu_pt_update_preserve_ad
 PAGE_BYTES = 0x1000
 
@@ -88,7 +89,7 @@ def do_xen_version(cpu, ram, xen, domains, frames, channels):
     domain = domains[xen.current]
     command, argument = cpu.gpr[EBX], cpu.gpr[ECX]
     if command == XENVER_version:
-        return MAJOR << 16 | MINOR
+        return XEN_MAJOR_VERSION << 16 | XEN_MINOR_VERSION
     if command == XENVER_pagesize:
         return PAGE_BYTES
     if command == XENVER_platform_parameters:

@@ -7,23 +7,27 @@ domain's own GDT and LDT too.
 
 import numpy as np
 
+from ...core.charge import charge as charge_processor
 from ...core.jit import kernel, store_16
-from ...core.segment import set_null_segment
+from ...core.page_directory_pointers import set_large_page_size
+from ...core.tlb import flush_tlb
 from ...isa.events import (
+    EVENT_SYS_MOV_CR0_WRITE,
+    EVENT_SYS_MOV_CR4_WRITE,
     EVENT_VMM_DOMAIN_SWITCH,
     EVENT_XEN_DOMAIN_SWITCH,
     MODE_DOMAIN_0,
     MODE_GUEST_KERNEL,
     MODE_GUEST_USER,
 )
+from ...isa.registers import CR4_PAE
 from ..layout import TSS_IO_MAP
 from . import layout
-from .bounce import failsafe
 from .charge import charge, count
 from .debug_registers import load_debug_registers
-from .frames import DATA_SEGMENTS, load_data_segments
 from .local_table import load_local_table
 from .mmu import load_base
+from .owners import follow_domain
 from .trap_table import install_fast_trap, load_kernel_stack
 from .x87_owner import follow_task_switched
 
@@ -41,15 +45,10 @@ def put_registers_away(cpu, domain):
 
 
 @kernel
-def take_registers_up(cpu, ram, xen, domains, frames, channels):
-    """General registers and data segments; one that cannot be loaded any more leads to the failsafe callback."""
-    domain = domains[xen.current]
+def take_registers_up(cpu, domain):
+    """The other way round. The way back to the domain loads its data segments."""
     for number in range(8):
         cpu.gpr[number] = np.int64(domain.gpr[number])
-    if not load_data_segments(cpu, ram, xen, domains, frames, channels):
-        for segment in DATA_SEGMENTS:
-            set_null_segment(cpu, segment, 0)
-        failsafe(cpu, ram, xen, domains, frames, channels)
 
 
 # -- what is written for whoever runs -------------------------------------------------------------------------------------
@@ -76,25 +75,38 @@ def set_modes(cpu, index):
 
 
 @kernel
-def take_up(cpu, ram, xen, domains, frames, channels):
+def take_address_space(cpu, ram, xen, domains):
+    """Load the current domain's base. Where its tables have the other format, paging is off while CR4.PAE changes."""
+    if (cpu.cr4 & CR4_PAE != 0) != (np.int64(domains[xen.current].is_pae) != 0):
+        charge_processor(cpu, EVENT_SYS_MOV_CR0_WRITE, 2)
+        charge_processor(cpu, EVENT_SYS_MOV_CR4_WRITE, 1)
+        cpu.cr4 ^= CR4_PAE
+        flush_tlb(cpu, 0)
+        set_large_page_size(cpu)
+    load_base(cpu, ram, xen, domains)
+
+
+@kernel
+def take_up(cpu, ram, xen, domains, frames):
     """Let the processor hold the current domain, whose record has all of it."""
     index = xen.current
     load_kernel_stack(ram, domains, index)
     set_io_map(ram, domains, index)
     install_fast_trap(ram, domains, index)
     set_modes(cpu, index)
-    load_base(cpu, ram, xen, domains)
+    take_address_space(cpu, ram, xen, domains)
+    follow_domain(cpu, ram, xen, domains, frames)
     load_local_table(cpu, ram, domains, index)
     load_debug_registers(cpu, domains, index)
     follow_task_switched(cpu, xen, domains)
-    take_registers_up(cpu, ram, xen, domains, frames, channels)
+    take_registers_up(cpu, domains[index])
 
 
 @kernel
-def switch_to(cpu, ram, xen, domains, frames, channels, index):
+def switch_to(cpu, ram, xen, domains, frames, index):
     """Put the current domain away, and take another up."""
     charge(cpu, xen, EVENT_VMM_DOMAIN_SWITCH, 1)
     count(cpu, EVENT_XEN_DOMAIN_SWITCH, 1)
     put_registers_away(cpu, domains[xen.current])
     xen.current = index
-    take_up(cpu, ram, xen, domains, frames, channels)
+    take_up(cpu, ram, xen, domains, frames)

@@ -33,9 +33,6 @@ from .interface import (
     ENOSYS,
     ETIME,
     MAX_VIRT_CPUS,
-    SHARED_WC_NANOSECONDS,
-    SHARED_WC_SECONDS,
-    SHARED_WC_VERSION,
     TIME_BYTES,
     TIME_MULTIPLIER,
     TIME_SHIFT,
@@ -44,8 +41,10 @@ from .interface import (
     TIME_VERSION,
     VCPU_INFO_BYTES,
     VCPU_PENDING_SELECTOR,
-    VCPU_SSHOTTMR_future,
     VCPU_TIME,
+    VIRQ_TIMER,
+    SHUTDOWN_poweroff,
+    VCPU_SSHOTTMR_future,
     VCPUOP_down,
     VCPUOP_get_physid,
     VCPUOP_get_runstate_info,
@@ -59,8 +58,6 @@ from .interface import (
     VCPUOP_stop_periodic_timer,
     VCPUOP_stop_singleshot_timer,
     VCPUOP_up,
-    SHUTDOWN_poweroff,
-    VIRQ_TIMER,
 )
 from .page_types import get_page_and_type
 from .records import ASK_EVENTS, ASK_SCHEDULE, ASK_TIMER, PGT_WRITABLE
@@ -111,17 +108,6 @@ def update_time(cpu, ram, xen, domains, index):
         for number in range(TIME_BYTES // 4):
             xen.words[number] = load_32(ram, record + 4 * number)
         store_words(cpu, ram, xen, domains[index], area, TIME_BYTES // 4)
-
-
-@kernel
-def write_wall_clock(cpu, ram, xen, domains, index):
-    """Tell a domain when system time was 0, by the calendar."""
-    page = shared_page(domains, index)
-    version = load_32(ram, page + SHARED_WC_VERSION)
-    write_physical(cpu, ram, page + SHARED_WC_VERSION, 4, (version + 1) & M32)
-    write_physical(cpu, ram, page + SHARED_WC_SECONDS, 4, xen.wall_seconds & M32)
-    write_physical(cpu, ram, page + SHARED_WC_NANOSECONDS, 4, xen.wall_nanoseconds)
-    write_physical(cpu, ram, page + SHARED_WC_VERSION, 4, (version + 2) & M32)
 
 
 # -- run states -----------------------------------------------------------------------------------------------------------
