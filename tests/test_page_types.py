@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -72,7 +73,7 @@ def model_of(here: World) -> Model:
     """The model of a world at its beginning."""
     model = Model(here.pae, int(here.domains[GUEST].virt_start), {FIRST + n: GUEST for n in range(N_GUEST)}, GUEST, N_GUEST)
     for frame in model.words:
-        model.words[frame] = [int(word) for word in here.entries(frame)]
+        model.words[frame][:] = here.entries(frame)
     base = BASE_L3 if here.pae else BASE_L2
     model.pin(base, 2 if here.pae else 1)
     model.change_base(base)
@@ -94,7 +95,7 @@ def check(here: World, model: Model) -> None:
         assert int(record.count_info) & PGC_COUNT == len(model.users[frame]), (hex(frame), model.users[frame])
         assert bool(int(record.count_info) & PGC_ALLOCATED) == (OWN in model.users[frame])
         if frame != ARGUMENTS:
-            assert here.entries(frame).tolist() == model.words[frame], hex(frame)
+            assert np.array_equal(here.entries(frame), model.words[frame]), hex(frame)
     assert here.faults() == []
 
 
@@ -141,8 +142,8 @@ class Player:
         """Whether the base maps the page of arguments."""
         table = self.model.base
         if self.here.pae:
-            table = self.model.frame_of(self.model.words[table][3])
-        return self.model.words[table][ARGUMENT_SLOT] == BASE_L1 << 12 | UP
+            table = self.model.frame_of(self.model.word(table, 3))
+        return self.model.word(table, ARGUMENT_SLOT) == BASE_L1 << 12 | UP
 
     def play(self, name: str, *arguments) -> None:
         """One operation; both must answer alike."""
