@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from page_type_model import DESCRIPTORS, EFAULT, L1, L2, L3, LAST_L2, NOTHING, OWN, WRITABLE, Model
