@@ -21,6 +21,8 @@ from small_kernel import EAX, EBX, ECX, EDI, EDX, ESI, ESP, jump, load, load_seg
 from x86virt import Machine, RunResult, Strategy, find_strategy, load_profile
 from x86virt.start.elf import Segment
 from x86virt.start.xen import XenImage
+from x86virt.vmm.layout import VMM_BYTES
+from x86virt.vmm.paravirtual import layout
 from x86virt.vmm.paravirtual.interface import (
     FLAT_RING1_CS,
     FLAT_RING1_DS,
@@ -29,6 +31,8 @@ from x86virt.vmm.paravirtual.interface import (
     NUMBER_OF,
     TI_MASK_EVENTS,
 )
+from x86virt.vmm.paravirtual.records import PGT_SEG_DESC, PGT_WRITABLE
+from x86virt.vmm.paravirtual.recount import Hold, recount
 
 RAM_BYTES = 8 << 20
 IMAGE_BYTES = 0x20000
@@ -54,6 +58,11 @@ IF = 0x200
 M32 = 0xFFFFFFFF
 LEAVE = b"\xb0\x01\xe6\xf4\xeb\xfe"  # MOV AL, 1; OUT 0xF4, AL; JMP $
 ARGUMENTS = (EBX, ECX, EDX, ESI, EDI)
+
+
+def frame_of(address: int) -> int:
+    """The machine frame of a page of the guest's memory, which lies behind the VMM's region as a whole."""
+    return (VMM_BYTES + address) >> 12
 
 
 def hypercall(name: str | int, *arguments: int) -> bytes:
@@ -174,7 +183,7 @@ COMMON_HANDLER = common_handler()
 
 def start(kernel: Kernel, strategy: Strategy | None = None) -> Machine:
     """A machine with the kernel loaded."""
-    which = strategy or find_strategy("paravirtual,domain_0=off")()
+    which = strategy or find_strategy("paravirtual,domain_0=off,p2m=contiguous")()
     machine = Machine(which, load_profile(profile_for(which)), RAM_BYTES)
     machine.load(kernel.image())
     return machine
@@ -188,9 +197,8 @@ def run(kernel: Kernel, strategy: Strategy | None = None) -> tuple[Machine, RunR
 
 def memory_of(machine: Machine, address: int, count: int) -> bytes:
     """Bytes of the domain's memory; all of it lies at its pseudo-physical place."""
-    vm = machine.vm
-    frame = int(vm.p2m[address >> 12])
-    return vm.processor.read_physical((frame << 12) + (address & 0xFFF), count)
+    assert int(machine.vm.p2m[address >> 12]) == frame_of(address)
+    return machine.vm.processor.read_physical(VMM_BYTES + address, count)
 
 
 def words_of(machine: Machine, address: int, count: int) -> list[int]:
@@ -201,6 +209,21 @@ def words_of(machine: Machine, address: int, count: int) -> list[int]:
 def results(machine: Machine, count: int) -> list[int]:
     """What `calls` kept, as signed numbers."""
     return list(struct.unpack(f"<{count}i", memory_of(machine, DATA, 4 * count)))
+
+
+def frame_faults(machine: Machine) -> list[str]:
+    """What a recount of all frames finds wrong: types and references, by the page tables and what the VMM holds besides."""
+    vm = machine.vm
+    holds = []
+    for index in range(layout.N_DOMAINS):
+        domain = vm.domains[index]
+        if domain.exists:
+            for name in ("gdt_frames", "ldt_frames"):
+                holds += [Hold(int(frame), PGT_SEG_DESC, name) for frame in domain[name] if frame]
+            grants = (layout.GRANT_FRAMES >> 12) + layout.N_GRANT_FRAMES * index
+            own = {int(domain.shared_info), int(domain.vcpu_info) >> 12, *range(grants, grants + layout.N_GRANT_FRAMES)}
+            holds += [Hold(frame, PGT_WRITABLE, "shared") for frame in own]
+    return recount(vm.processor.memory, vm.domains, vm.frames[: vm.machine_frames], holds)
 
 
 def log(machine: Machine) -> list[list[int]]:

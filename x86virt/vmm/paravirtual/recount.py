@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..layout import VMM_BYTES
 from . import layout
 from .records import (
     NOBODY,
@@ -134,6 +135,7 @@ class Recount:
             self.expect(kept, self.uses[kind], f"uses as {name}")
         self.note(np.flatnonzero(self.in_use & (self.type_info & PGT_VALIDATED == 0)), "in use and not validated: frame")
         owned = self.count_info & PGC_COUNT != 0
+        owned[: VMM_BYTES // PAGE] = False  # pages of the VMM's region that a domain shares are none of its own
         for index in range(layout.N_DOMAINS):
             total = int(np.count_nonzero(owned & (self.owner == index)))
             if self.domains[index].exists and int(self.domains[index].total_frames) != total:
