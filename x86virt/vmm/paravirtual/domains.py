@@ -36,6 +36,7 @@ from ...start.xen import XenImage
 from .. import layout as region
 from . import layout
 from .builder import Builder
+from .calls import adopt_base
 from .domain_start import open_to, permit, start_domain
 from .host import DATA_OF_RING, build_own_area, flat_descriptor, segment_limit, share_own_frames, virt_start
 from .interface import (
@@ -47,7 +48,6 @@ from .interface import (
     SIF_INITDOMAIN,
     SIF_PRIVILEGED,
 )
-from .memory_calls import adopt_base
 from .records import PGC_ALLOCATED
 
 if TYPE_CHECKING:
