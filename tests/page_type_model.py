@@ -12,9 +12,9 @@ import numpy as np
 
 P, RW = 1, 2
 BAD = 8 | 16 | 128 | 256  # write-through, no cache, large, global
-BAD_POINTER = BAD | 2 | 4 | 32 | 64
+
 MARKS = 32 | 64
-NOTHING, L1, L2, LAST_L2, L3, DESCRIPTORS, WRITABLE = "nothing", "L1", "L2", "L2 of the last quarter", "L3", "descriptors", "writable"
+NOTHING, L1, L2, LAST_L2, L3, WRITABLE = "nothing", "L1", "L2", "L2 of the last quarter", "L3", "writable"
 TABLES = (L1, L2, LAST_L2, L3)
 SELF, IO = 0x7FF0, 0x7FF1
 EINVAL, ESRCH, ENOSYS, EFAULT = -22, -3, -38, -14
@@ -137,7 +137,7 @@ class Model:
         """Refer to what an entry names, as its table's level has it."""
         word, kind = self.word(table, index), self.kind[table]
         frame, who = self.frame_of(word), (table, index)
-        if word & (BAD_POINTER if kind == L3 else BAD) or word >> 44:
+        if word & BAD or word >> 44:
             raise Refused
         domain = self.owner[table] if domain is None else domain
         if kind == L1:

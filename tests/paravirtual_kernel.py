@@ -22,7 +22,6 @@ from x86virt import Machine, RunResult, Strategy, find_strategy, load_profile
 from x86virt.start.elf import Segment
 from x86virt.start.xen import XenImage
 from x86virt.vmm.layout import VMM_BYTES
-from x86virt.vmm.paravirtual import layout
 from x86virt.vmm.paravirtual.interface import (
     FLAT_RING1_CS,
     FLAT_RING1_DS,
@@ -31,8 +30,6 @@ from x86virt.vmm.paravirtual.interface import (
     NUMBER_OF,
     TI_MASK_EVENTS,
 )
-from x86virt.vmm.paravirtual.records import PGT_SEG_DESC, PGT_WRITABLE
-from x86virt.vmm.paravirtual.recount import Hold, recount
 
 RAM_BYTES = 8 << 20
 IMAGE_BYTES = 0x20000
@@ -213,17 +210,7 @@ def results(machine: Machine, count: int) -> list[int]:
 
 def frame_faults(machine: Machine) -> list[str]:
     """What a recount of all frames finds wrong: types and references, by the page tables and what the VMM holds besides."""
-    vm = machine.vm
-    holds = []
-    for index in range(layout.N_DOMAINS):
-        domain = vm.domains[index]
-        if domain.exists:
-            for name in ("gdt_frames", "ldt_frames"):
-                holds += [Hold(int(frame), PGT_SEG_DESC, name) for frame in domain[name] if frame]
-            grants = (layout.GRANT_FRAMES >> 12) + layout.N_GRANT_FRAMES * index
-            own = {int(domain.shared_info), int(domain.vcpu_info) >> 12, *range(grants, grants + layout.N_GRANT_FRAMES)}
-            holds += [Hold(frame, PGT_WRITABLE, "shared") for frame in own]
-    return recount(vm.processor.memory, vm.domains, vm.frames[: vm.machine_frames], holds)
+    return machine.vm.faults()
 
 
 def log(machine: Machine) -> list[list[int]]:

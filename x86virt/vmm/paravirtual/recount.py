@@ -29,7 +29,7 @@ from .records import (
 
 PAGE = 4096
 PRESENT, WRITABLE = 1, 2
-DISALLOWED, POINTER_DISALLOWED = 0x198, 0x1FE
+DISALLOWED = 0x198
 BEYOND = 0x7FFFF << 44  # bits of an entry that no frame has, but for the execute-disable bit
 NAMES = {PGT_L1: "L1", PGT_L2: "L2", PGT_L3: "L3", PGT_SEG_DESC: "descriptors", PGT_WRITABLE: "writable"}
 MOST_FAULTS = 20  # that are told
@@ -101,7 +101,7 @@ class Recount:
         """Count what the entries of a table hold, and note those that may not stand there."""
         values = self.entries(table, kind)
         named = values >> 12 & 0xFFFFFFFF
-        bad = values & (POINTER_DISALLOWED if kind == PGT_L3 else DISALLOWED) != 0
+        bad = values & DISALLOWED != 0
         bad |= (named >= len(self.owner)) | (values & BEYOND != 0)
         self.note(values[bad], f"{NAMES[kind]} {table:#x} has the entry")
         values, named = values[~bad], named[~bad]

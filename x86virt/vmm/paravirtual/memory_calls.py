@@ -2,6 +2,7 @@
 
 from ...core.jit import entry
 from .extended import adopt, switch_base
+from .frame_counts import root_of
 from .guest_access import load_guest, load_words, store_guest, store_words
 from .hypercalls import call_of_memory
 from .owners import follow_domain
@@ -12,6 +13,12 @@ from .page_types import get_page_and_type, put_page_and_type
 def adopt_base(state, memory, xen, domains, frames, channels, index, frame):
     """Take the first page tables of a domain as its base: 1, or 0."""
     return adopt(state[0], memory, xen[0], domains, frames, index, frame)
+
+
+@entry
+def root_address(state, memory, domains, index):
+    """What CR3 is to name for a domain."""
+    return root_of(state[0], memory, domains, index)
 
 
 @entry
