@@ -24,6 +24,7 @@ import port_size  # type: ignore[import-not-found]  # noqa: E402
 
 IMAGES = HERE / "images"
 MANIFEST = IMAGES / "manifest.json"
+DOMAIN_0 = IMAGES / "domain_0.elf"
 BOOT_PROGRAMS = {"sector.asm": IMAGES / "boot_sector.bin", "bios_probe.asm": IMAGES / "bios_probe.bin"}
 """What a BIOS boots: the sector of :mod:`disk`, and the probe of a BIOS (source -> image)."""
 
@@ -271,6 +272,20 @@ def build_boot_program(source: str, target: Path) -> None:
     run_tool("nasm", "-f", "bin", "-w+error", "-o", str(target), f"boot/{source}")
 
 
+def build_domain_0(target: Path) -> None:
+    """Build the kernel of domain 0, which serves the guests of the paravirtual VMM. Raises :class:`BuildError`."""
+    with tempfile.TemporaryDirectory() as folder:
+        objects = [object_of(path, Path(folder)) for path in domain_0_sources()]
+        run_tool(*LINKER, "-T", "domain0/link.ld", "-o", str(target), *objects)
+    target.chmod(0o644)
+
+
+def domain_0_sources() -> list[Path]:
+    """The files of domain 0's kernel: its own, and what it shares with other kernels in C."""
+    shared = ("xen/events.c", "xen/grants.c", "xen/text.c", "ide/ide.c", "unix/kernel/bytes.c")
+    return [*sorted((HERE / "domain0").glob("*.[ca]*")), *(HERE / name for name in shared)]
+
+
 def default_iterations(source: str) -> int:
     """What a guest does without ``iterations=N`` on its command line, read from the text of its source."""
     path = HERE / source
@@ -323,6 +338,7 @@ def build_all() -> None:
         for half in halves_of(name):
             build_image(name, IMAGES / image_name(name, half), half)
         guests[name] = manifest_entry(name, IMAGES)
+    build_domain_0(DOMAIN_0)
     for source, target in BOOT_PROGRAMS.items():
         build_boot_program(source, target)
     library = port_size.of_library()
