@@ -130,8 +130,8 @@ def test_another_end_is_a_difference(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     image = tmp_path / "wrong.xen.elf"
     content = port_of("syscall").path.read_bytes()
     wanted = b"\x3b\x05" + struct.pack("<I", symbols_of("syscall")["syscall_count"])  # CMP EAX, [syscall_count]
-    assert content.count(wanted) == 1
-    image.write_bytes(content.replace(wanted, b"\x39\xe0" + b"\x90" * 4))  # CMP EAX, ESP
+    assert content.count(wanted) >= 1
+    image.write_bytes(content.replace(wanted, b"\x39\xe0" + b"\x90" * 4, 1))  # CMP EAX, ESP
     with_port(monkeypatch, "syscall", path=image)
     comparison = compare("syscall")
     assert not comparison.equal and comparison.other.exit_code == 2
