@@ -12,10 +12,12 @@ import mmap
 import struct
 from pathlib import Path
 
+import numpy as np
 import unicorn
 from ide_machine import IdeMachine
 from unicorn import x86_const as x86
 
+from x86virt.core.device_entries import device_serial_input
 from x86virt.core.layout import NEVER
 from x86virt.vmm.paravirtual import interface as xen
 
@@ -27,10 +29,9 @@ START_INFO, FRAME_LIST, SHARED_INFO = 0x300000, 0x301000, 0x310000
 GUEST_DOMAIN = 1
 GUEST_PAGES = 40
 GUEST_FIRST_FRAME = 0x800  # machine frames of the guest's pages
-N_GRANTS = 512
-CONSOLE_REF, STORE_REF = 0, 1
+MICROSECONDS = 10_000_000  # of the host's time, in which domain 0 must come to its rest
+CONSOLE_REF, STORE_REF, BLOCK_REFS = 0, 1, 16
 CONSOLE_PORT, STORE_PORT = 7, 9  # the guest's
-XS_NAMES = {number: name for name, number in vars(xen).items() if name.startswith("XS_")}
 
 
 class GuestPage:
@@ -79,7 +80,8 @@ class Rig:
         self.engine.hook_add(unicorn.UC_HOOK_INSN, self.port_in, aux1=x86.UC_X86_INS_IN)
         self.engine.hook_add(unicorn.UC_HOOK_INSN, self.port_out, aux1=x86.UC_X86_INS_OUT)
         self.engine.reg_write(x86.UC_X86_REG_EIP, self.load(name))
-        self.line_was = 0
+        self.levels_were = 0
+        self.patience: int | None = None  # commands that the disk ends while domain 0 waits; None: all of them
         self.go()
 
     # -- the domain builder -------------------------------------------------------------------------------------------
@@ -99,7 +101,9 @@ class Rig:
             code = b"\xb8" + number.to_bytes(4, "little") + b"\xcd\x82\xc3"
             self.engine.mem_write(page + number * xen.HYPERCALL_BYTES, code)
         line = f"domid={GUEST_DOMAIN} console={CONSOLE_PORT} store={STORE_PORT} memory=16384 name={name}".encode()
-        info = struct.pack("<32s12I", b"xen-3.0-x86_32", DOMAIN_0_BYTES // PAGE, SHARED_INFO, 3, 0, 0, 0, 0, 0, 0, FRAME_LIST, 0, 0)
+        info = struct.pack(
+            "<32s12I", b"xen-3.0-x86_32", DOMAIN_0_BYTES // PAGE, SHARED_INFO, 3, 0, 0, 0, 0, 0, 0, FRAME_LIST, 0, 0
+        )
         self.engine.mem_write(START_INFO, info + line)
         frames = range(FIRST_MACHINE_FRAME, FIRST_MACHINE_FRAME + DOMAIN_0_BYTES // PAGE)
         self.engine.mem_write(FRAME_LIST, struct.pack(f"<{len(frames)}I", *frames))
@@ -145,30 +149,53 @@ class Rig:
 
     # -- running ------------------------------------------------------------------------------------------------------
 
-    def go(self) -> None:
-        """Run domain 0 until it blocks and no interrupt wakes it: the disk's time passes meanwhile."""
+    def go(self, patience: int | None = None) -> None:
+        """Run domain 0 until nothing wakes it any more; only so many commands of the disk come to their end meanwhile."""
+        left = self.patience if patience is None else patience
         while True:
-            self.blocked = False
-            try:
-                self.engine.emu_start(self.engine.reg_read(x86.UC_X86_REG_EIP), 0xFFFFFFFF)
-            except unicorn.UcError as error:
-                raise Crashed(f"{error} at {self.engine.reg_read(x86.UC_X86_REG_EIP):#x}") from error
-            if self.crash:
-                raise Crashed(self.crash + self.console.decode(errors="replace"))
-            assert self.blocked
-            if self.ide.deadline() == NEVER:
+            self.run()
+            if left == 0 or not self.pass_time():
                 return
-            self.ide.wait()
-            self.follow_line()
-            if not self.pending():
-                return
+            left = None if left is None else left - 1
 
-    def follow_line(self) -> None:
-        """The disk's interrupt line rises: an event of domain 0."""
-        line = self.ide.line
-        if line > self.line_was and 14 in self.lines:
-            self.raise_event(self.lines[14])
-        self.line_was = line
+    def run(self) -> None:
+        """Run domain 0 until it blocks."""
+        self.blocked = False
+        try:
+            self.engine.emu_start(self.engine.reg_read(x86.UC_X86_REG_EIP), 0xFFFFFFFF, timeout=MICROSECONDS)
+        except unicorn.UcError as error:
+            raise Crashed(f"{error} at {self.engine.reg_read(x86.UC_X86_REG_EIP):#x}") from error
+        if not self.blocked:
+            raise Crashed(self.crash + self.console.decode(errors="replace"))
+
+    def pass_time(self) -> bool:
+        """Let the disk do what it is at; whether domain 0 has heard of it."""
+        while not self.pending():
+            if int(self.ide.board.ide.deadline) == NEVER:
+                return False
+            self.ide.wait()
+            self.follow_lines()
+        return True
+
+    def follow_lines(self) -> None:
+        """An interrupt line that rises is an event of domain 0."""
+        levels = int(self.ide.board.irq_levels)
+        for line, port in self.lines.items():
+            if levels & ~self.levels_were & 1 << line:
+                self.raise_event(port)
+        self.levels_were = levels
+
+    def type_serial(self, octet: int) -> None:
+        """A byte on the first serial port's line."""
+        assert device_serial_input(self.ide.boards, self.ide.now, 0, np.array([octet], np.uint8)) == 1
+        for _ in range(4):  # the character's time, and what else may be due
+            self.ide.wait()
+            self.follow_lines()
+        self.go()
+
+    def held(self) -> list[int]:
+        """Grants that domain 0 holds beside the three rings."""
+        return [reference for reference, _ in self.mapped.values() if reference >= BLOCK_REFS]
 
     def shared(self, offset: int) -> int:
         return int.from_bytes(self.engine.mem_read(self.shared_page + offset, 4), "little")
@@ -185,12 +212,12 @@ class Rig:
             self.engine.mem_write(self.shared_page + 4, (self.shared(4) | 1 << port // 32).to_bytes(4, "little"))
             self.engine.mem_write(self.shared_page, b"\1")
 
-    def notify(self, guest_port: int) -> None:
-        """The guest sends an event by one of its ports, and domain 0 runs until it has done what it wanted."""
+    def notify(self, guest_port: int, patience: int | None = None) -> None:
+        """The guest sends an event by one of its ports, and domain 0 runs."""
         for port, remote in self.channels.items():
             if remote == guest_port:
                 self.raise_event(port)
-        self.go()
+        self.go(patience)
 
     # -- hypercalls ---------------------------------------------------------------------------------------------------
 
@@ -316,7 +343,7 @@ class Rig:
         value = self.ide.port_in(port, n)
         while port == 0x3F6 and value & 0x80 and self.ide.wait():
             value = self.ide.port_in(port, n)
-        self.follow_line()
+        self.follow_lines()
         return value
 
     def port_out(self, _: unicorn.Uc, port: int, n: int, value: int, *__: object) -> None:
@@ -325,4 +352,4 @@ class Rig:
             self.console.append(value & 0xFF)
             return
         self.ide.port_out(port, value, n)
-        self.follow_line()
+        self.follow_lines()

@@ -12,10 +12,12 @@
 #define SERIAL 0x3F8
 #define SERIAL_LINE 4
 #define SERIAL_INTERRUPTS (SERIAL + 1)
+#define SERIAL_FIFO (SERIAL + 2)
 #define SERIAL_FORMAT (SERIAL + 3)
 #define SERIAL_MODEM (SERIAL + 4)
 #define SERIAL_STATUS (SERIAL + 5)
 #define DATA_READY 1
+#define FIFO_ON 1
 #define EIGHT_BITS 3
 #define INTERRUPT_GATE 0x0B     /* DTR, RTS, and OUT2, which lets the interrupt out */
 
@@ -28,6 +30,7 @@ static void start_serial(void)
 {
     serial_line = line_open(SERIAL_LINE);
     out8(SERIAL_FORMAT, EIGHT_BITS);
+    out8(SERIAL_FIFO, FIFO_ON);
     out8(SERIAL_MODEM, INTERRUPT_GATE);
     out8(SERIAL_INTERRUPTS, DATA_READY);
 }

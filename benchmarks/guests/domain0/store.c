@@ -33,7 +33,7 @@ int store_absolute(const char *said, char path[PATH_BYTES])
     return tree_is_path(path);
 }
 
-static const char *joined(const char *folder, const char *name, char path[PATH_BYTES])
+const char *store_joined(const char *folder, const char *name, char path[PATH_BYTES])
 {
     const size_t bytes = text_bytes(folder);
 
@@ -46,7 +46,7 @@ static const char *joined(const char *folder, const char *name, char path[PATH_B
 void store_put(const char *folder, const char *name, const char *value)
 {
     char place[PATH_BYTES];
-    const char *path = joined(folder, name, place);
+    const char *path = store_joined(folder, name, place);
 
     tree_write(&store, path, 0, value, text_bytes(value));
     store_changed(path);
@@ -73,7 +73,7 @@ void store_own(const char *path, uint16_t owner, uint16_t reader)
 uint32_t store_number(const char *folder, const char *name, uint32_t otherwise)
 {
     char place[PATH_BYTES];
-    const int node = tree_find(&store, joined(folder, name, place));
+    const int node = tree_find(&store, store_joined(folder, name, place));
     uint32_t value;
 
     if (node < 0 || !read_decimal((const char *)store.node[node].value, store.node[node].bytes, &value))

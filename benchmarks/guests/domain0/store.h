@@ -17,7 +17,10 @@ uint32_t store_home(uint32_t domain, char path[PATH_BYTES]);
 /* What the guest calls a path, made absolute: one without a slash begins at the guest's own part. 0: it is no path. */
 int store_absolute(const char *said, char path[PATH_BYTES]);
 
-/* Values that domain 0 writes. `path` may be put together from two parts. */
+/* A path of two parts. */
+const char *store_joined(const char *folder, const char *name, char path[PATH_BYTES]);
+
+/* Values that domain 0 writes. */
 void store_put(const char *folder, const char *name, const char *value);
 void store_put_number(const char *folder, const char *name, uint32_t value);
 

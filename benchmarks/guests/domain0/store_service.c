@@ -34,9 +34,28 @@ static struct transaction {
 } transactions[TRANSACTIONS];
 static uint32_t last_transaction;
 
+/* What a guest finds of itself, whatever its devices. */
+static void make_home(void)
+{
+    char home[PATH_BYTES], place[PATH_BYTES];
+
+    store_home(guest.domain, home);
+    store_own(home, 0, guest.domain);
+    store_put(home, "name", guest.name);
+    store_put_number(home, "domid", guest.domain);
+    store_put_number(home, "memory/target", guest.memory);
+    store_put_number(home, "console/port", guest.console_port);
+    store_put(home, "console/type", "xenconsoled");
+    store_put_number(home, "store/port", guest.store_port);
+    store_put(home, "cpu/0/availability", "online");
+    store_own(store_joined(home, "device", place), guest.domain, 0);
+    store_own(store_joined(home, "data", place), guest.domain, 0);
+}
+
 void store_start(void)
 {
     tree_clear(&store);
+    make_home();
     if (grant_map_page(guest.domain, GNTTAB_RESERVED_XENSTORE, &wire) == NO_GRANT)
         return;
     port = event_bind(guest.domain, guest.store_port);
@@ -400,22 +419,20 @@ void store_serve(void)
     struct xenstore_domain_interface *ring = &wire.ring;
     int moved = 0;
 
-    if (port < 0 || deaf)
+    if (port < 0 || !(event_taken((uint32_t)port) | watch_event_waits()) || deaf)
         return;
-    if (event_taken((uint32_t)port) | watch_event_waits()) {
-        while (send_reply(ring)) {
-            if (take_watch_event()) {
-                moved = 1;
-            } else if (take_request(ring)) {
-                perform();
-                request_bytes = 0;
-                moved = 1;
-            } else {
-                break;
-            }
+    while (send_reply(ring)) {
+        if (take_watch_event()) {
+            moved = 1;
+        } else if (take_request(ring)) {
+            perform();
+            request_bytes = 0;
+            moved = 1;
+        } else {
+            break;
         }
-        moved |= request_bytes != 0 || reply_bytes != 0;
     }
+    moved |= request_bytes != 0 || reply_bytes != 0;
     if (moved)
         event_send((uint32_t)port);
 }
