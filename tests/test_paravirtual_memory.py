@@ -182,9 +182,9 @@ def test_bad_operations_are_refused(pae: bool) -> None:
     for operation in (
         (PIN_L1, OTHERS, 0), (PIN_L1, VMM_FRAME, 0), (PIN_L1, 0xFFFFFFFF, 0), (PIN_L1, PLAIN[0], 0), (PIN_L1, ARGUMENTS, 0),
         (PIN_L1, BASE_L2, 0), (top, BASE_L1, 0), (top, base, 0), (UNPIN, L1S[0], 0), (UNPIN, OTHERS, 0),
-        (NEW_BASEPTR, BASE_L1, 0), (NEW_BASEPTR, OTHERS, 0), (NEW_BASEPTR, N_FRAMES + 1, 0), (NEW_BASEPTR, PLAIN[0], 0), (12, 0, 0), (8, 0, 0xFFFFF000),
-        (13, here.arguments + 1, 1), (13, 0xFFFFF000, 1), (13, 0, 8193), (16, OTHERS, 0), (17, PLAIN[1], OTHERS),
-        (17, OTHERS, PLAIN[1]), (16, BASE_L1, 0), (17, BASE_L2, PLAIN[1]),
+        (NEW_BASEPTR, BASE_L1, 0), (NEW_BASEPTR, OTHERS, 0), (NEW_BASEPTR, N_FRAMES + 1, 0), (NEW_BASEPTR, PLAIN[0], 0),
+        (12, 0, 0), (8, 0, 0xFFFFF000), (13, here.arguments + 1, 1), (13, 0xFFFFF000, 1), (13, 0, 8193),
+        (16, OTHERS, 0), (17, PLAIN[1], OTHERS), (17, OTHERS, PLAIN[1]), (16, BASE_L1, 0), (17, BASE_L2, PLAIN[1]),
     ):  # fmt: skip
         assert here.extended(operation) == (EINVAL, 0), operation
         assert state_of(here) == before
