@@ -115,13 +115,8 @@ def test_a_callback_may_return_by_the_iret_hypercall() -> None:
     # The callback: EAX on the stack, where iret takes it from; bit 9 of the image of EFLAGS is set already.
     code = b"\xc6\x05" + word(FREE) + b"\x00\xff\x05" + word(DATA) + b"\x50" + mov(EAX, NUMBER_OF["iret"]) + b"\xcd\x82"
     body = mov(EAX, 0x1234) + b"\x40\x40" + save(DATA + 4, EAX) + SEND + SEND + save(DATA + 8, EAX) + b"\x0f\x0b"
-    steps = [
-        Step(
-            BIND
-            + hypercall("set_callbacks", FLAT_RING1_CS, handler, FLAT_RING1_CS, 0)
-            + iret(landing, FLAT_RING1_CS, 0x202)
-        )
-    ]
+    register = hypercall("set_callbacks", FLAT_RING1_CS, handler, FLAT_RING1_CS, 0)
+    steps = [Step(SHARE + BIND + register + iret(landing, FLAT_RING1_CS, 0x202))]
     machine, result = run(Kernel(steps, octets={landing: body, handler: code}))
     assert result.outcome == "exited 1"
     assert results(machine, 3) == [
