@@ -1,11 +1,11 @@
 """What Python calls of the VMM's jitted code besides its loop: each function is an entry, kept in the cache directory."""
 
 from ...core.jit import entry
+from .assist import page_fault
 from .extended import adopt, switch_base
 from .frame_counts import root_of
 from .guest_access import load_guest, load_words, store_guest, store_words
 from .hypercalls import call_of_memory
-from .mmu import page_fault
 from .owners import follow_domain
 from .page_types import get_page_and_type, put_page_and_type
 
