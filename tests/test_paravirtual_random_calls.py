@@ -21,7 +21,8 @@ CALLS = 700
 N_PORTS = 1024
 COMMANDS = {
     "event_channel_op": 12, "sched_op": 8, "vcpu_op": 15, "grant_table_op": 13, "physdev_op": 15, "xen_version": 11,
-    "event_channel_op_compat": 0, "physdev_op_compat": 0, "sched_op_compat": 3, "set_timer_op": 0, "multicall": 0, "console_io": 3,
+    "event_channel_op_compat": 0, "physdev_op_compat": 0, "sched_op_compat": 3, "set_timer_op": 0, "multicall": 0,
+    "console_io": 3,
 }  # fmt: skip
 # What of the VMM's memory no hypercall of these writes: gates, entries, its GDT, page tables.
 FIXED = ((0x0000, 0x3000), (0x8000, 0x9000), (0x10000, 0x20000), (0x70000, 0x80000))
@@ -42,8 +43,8 @@ class Caller:
         table = int(self.rig.vm.domains[choice.randrange(3)].base_frame)
         return choice.choice(
             (
-                choice.randrange(12), choice.randrange(3), 0x7FF0, 0x7FF1, choice.getrandbits(32), choice.randrange(1 << 12), own, other,
-                table, page << 12, own << 12, 0xD000, 0xE000, choice.randrange(0xFB, 0x100) << 24, 0xFFFFFFFF, ROOM, ROOM + 0x100,
+                choice.randrange(12), choice.randrange(3), 0x7FF0, 0x7FF1, choice.getrandbits(32), choice.randrange(1 << 12),
+                own, other, table, page << 12, own << 12, 0xD000, 0xE000, choice.randrange(0xFB, 0x100) << 24, 0xFFFFFFFF, ROOM, ROOM + 0x100,
                 1 << choice.randrange(32), choice.randrange(3) << 16 | choice.randrange(3), choice.randrange(0xA0, 0xC4),
             )
         )  # fmt: skip
