@@ -44,8 +44,9 @@ class Caller:
         return choice.choice(
             (
                 choice.randrange(12), choice.randrange(3), 0x7FF0, 0x7FF1, choice.getrandbits(32), choice.randrange(1 << 12),
-                own, other, table, page << 12, own << 12, 0xD000, 0xE000, choice.randrange(0xFB, 0x100) << 24, 0xFFFFFFFF, ROOM, ROOM + 0x100,
-                1 << choice.randrange(32), choice.randrange(3) << 16 | choice.randrange(3), choice.randrange(0xA0, 0xC4),
+                own, other, table, page << 12, own << 12, 0xD000, 0xE000, choice.randrange(0xFB, 0x100) << 24, 0xFFFFFFFF,
+                ROOM, ROOM + 0x100, 1 << choice.randrange(32), choice.randrange(3) << 16 | choice.randrange(3),
+                choice.randrange(0xA0, 0xC4),
             )
         )  # fmt: skip
 
