@@ -39,6 +39,6 @@ Events, time and devices:
     physical.py, lines.py          the machine's own interrupts and ports
     small.py                       xen_version, console_io
 
-Handlers are kernels (core/jit.py) that work on the records alone, which lie in machine RAM, so that routines in assembly can do the
-same work on the same bytes for the sake of its price (vmm/witness).
+Handlers are kernels (core/jit.py) that work on the records alone, which lie in machine RAM, so that routines in assembly can do
+the same work on the same bytes for the sake of its price (vmm/witness).
 """
