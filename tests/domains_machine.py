@@ -1,4 +1,4 @@
-"""The witness routines of paravirtual guests beside the jitted handlers: both serve one trap from the same state of two domains."""
+"""The witness routines of paravirtual guests beside the jitted handlers: both serve one trap from the same state."""
 
 from collections import Counter
 
@@ -6,15 +6,19 @@ import numpy as np
 
 from x86virt.isa.registers import EAX, ESP
 from x86virt.vmm import layout
-from x86virt.vmm.paravirtual import bounce, hypercalls, interface, records, shared_info
+from x86virt.vmm.paravirtual import bounce, hypercalls, interface, records, schedule, shared_info
 from x86virt.vmm.paravirtual import layout as places
+from x86virt.vmm.paravirtual.frames import DATA_SEGMENTS
 from x86virt.vmm.witness_paravirtual import ARGUMENTS, FRAME_AT, GUEST, N_FRAMES, PAGE, Domains
 from x86virt.vmm.witness_run import Measured
 
 FRAME = ("eip", "cs", "eflags", "esp", "ss")
 IN_FRAME = {name for name, *_ in records.STATE_FIELDS}  # of a domain's record; the image has them on the VMM's stack
 # Of the VMM's record: what means something beyond one exit.
-LASTING = ("flush_clock", "free_frames", "releasing", "current")
+LASTING = ("free_frames", "releasing", "current", "mapping_hint", "yields", "idle", "period", "in_multicall")
+MOMENTS = ("deadline", "poll_deadline", "next_tick", "slice_end", "state_entry", "state_time")  # of system time
+NEARLY = 50_000  # nanoseconds, or cycles: the two do not work at the same moment
+TIME_RECORD = slice(interface.VCPU_TIME + interface.TIME_TSC_STAMP, interface.VCPU_TIME + interface.TIME_MULTIPLIER)
 REGIONS = {
     "channels": (places.CHANNELS, places.CHANNELS_BYTES),
     "grant track": (places.GRANT_TRACK, places.GRANT_TRACK_BYTES),
@@ -34,19 +38,31 @@ class Left:
         ram = witness.processor.ram
         self.values: dict[str, object] = dict(zip(FRAME, frame, strict=True))
         self.values |= {f"register {number}": int(witness.cpu.gpr[number]) for number in range(8) if number != ESP}
-        self.values |= {name: int(witness.xen[name][0]) for name in LASTING}
+        self.values |= {name: np.asarray(witness.xen[name][0]).tolist() for name in LASTING}
+        self.moments = {name: np.asarray(witness.xen[name][0]).ravel().tolist() for name in MOMENTS}
+        self.values["console"] = witness.xen["console"][0].tolist()
         self.values["cr0"] = int(witness.cpu.cr0)
         for name, offset in STACKS.items():
             self.values[name] = int(ram[places.TSS + offset : places.TSS + offset + 4].view("<u4")[0])
         for index, domain in enumerate(witness.domains):
             for name in records.DOMAIN.names or ():
-                if name not in IN_FRAME:
+                if name not in IN_FRAME or index != self.values["current"]:
                     self.values[f"domain {index}: {name}"] = np.asarray(domain[name]).tolist()
+            self.values.pop(f"domain {index}: gpr", None)
+            if index != self.values["current"]:
+                self.values[f"domain {index}: registers"] = [int(value) for value in np.delete(domain["gpr"], ESP)]
         self.regions = {name: ram[first : first + octets].copy() for name, (first, octets) in REGIONS.items()}
+        for index in range(places.N_DOMAINS):
+            stamps = self.regions["shared info"][PAGE * index :][TIME_RECORD]
+            self.moments[f"time of {index}"] = stamps.copy().view("<u8").tolist()
+            stamps[:] = 0
 
     def differences(self, other: "Left") -> list[str]:
         """Where the two differ."""
         rows = [f"{name}: {value} / {other.values[name]}" for name, value in self.values.items() if value != other.values[name]]
+        for name, moments in self.moments.items():
+            if any(abs(mine - theirs) > NEARLY for mine, theirs in zip(moments, other.moments[name], strict=True)):
+                rows.append(f"{name}: {moments} / {other.moments[name]}")
         for name, octets in self.regions.items():
             rows += [f"{name} at {place:#x}" for place in np.nonzero(octets != other.regions[name])[0][:4]]
         return rows
@@ -68,6 +84,8 @@ def take_frame(witness: Domains) -> None:
     domain = witness.domains[int(witness.xen["current"][0])]
     for name, value in zip(FRAME, witness.processor.ram[FRAME_AT : FRAME_AT + 20].view("<u4"), strict=True):
         domain[name] = value
+    for number, segment in enumerate(DATA_SEGMENTS):
+        domain["selectors"][number] = witness.cpu.seg[segment].selector
 
 
 def hands(witness: Domains) -> tuple:
@@ -75,8 +93,9 @@ def hands(witness: Domains) -> tuple:
     return (witness.cpu, witness.memory, witness.xen[0], witness.domains, witness.frames, witness.channels)
 
 
-def deliver_events(witness: Domains) -> None:
-    """The end of the way out: the guest's callback, if events wait."""
+def leave(witness: Domains) -> None:
+    """The way out: who runs next, and that domain's callback, if events wait."""
+    schedule.way_out(*hands(witness), witness.processor.boards[0])
     if shared_info.upcall_due(witness.memory, witness.domains, int(witness.xen["current"][0])):
         bounce.deliver_upcall(*hands(witness))
 
@@ -91,19 +110,17 @@ def compare_call(witness: Domains, name: str, *arguments: int, seen: Counter | N
         witness.cpu.gpr[number] = value & 0xFFFFFFFF
     take_frame(witness)
     hypercalls.hypercall(*hands(witness))
-    asked = int(witness.xen["asked"][0]) & ~records.ASK_EVENTS
-    deliver_events(witness)
-    return judge(measured, mine, handlers_left(witness), asked, seen)
+    leave(witness)
+    return judge(measured, mine, handlers_left(witness), seen)
 
 
-def judge(measured: Measured, mine: Left, theirs: Left, asked: int, seen: Counter | None) -> list[str]:
+def judge(measured: Measured, mine: Left, theirs: Left, seen: Counter | None) -> list[str]:
     """What differs between the two, unless the image has left the case to a slower path."""
     if seen is not None:
         seen.update(["refused"] if measured.refused else [path for path, _ in measured.ticks])
     if measured.refused:
         return []
-    rows = mine.differences(theirs)
-    return rows if not asked else [f"the handlers ask for {asked:#x}", *rows]
+    return mine.differences(theirs)
 
 
 def current_of(witness: Domains):

@@ -5,10 +5,12 @@ import re
 
 import numpy as np
 
+from .layout import NUMBERS
 from .paravirtual import interface, layout, records
 
 INCLUDE = pathlib.Path(__file__).with_name("witness") / "paravirtual.inc"
-MODULES = (("PV_", layout), ("", records), ("", interface))  # places have a prefix: others are in vmm.inc
+MODULES = (layout, records, interface)
+PREFIX = "PV_"  # of places, and of what has the name of another number in vmm.inc
 
 
 def record_names() -> dict[str, np.dtype]:
@@ -24,8 +26,9 @@ def words_used() -> set[str]:
 def include_text() -> str:
     """The NASM include file: the whole numbers of layout, records and interface, and the offsets of the records."""
     rows: dict[str, int] = {}
-    for prefix, module in MODULES:
-        rows |= {prefix + name: value for name, value in vars(module).items() if isinstance(value, int)}
+    for module in MODULES:
+        numbers = {name: value for name, value in vars(module).items() if isinstance(value, int)}
+        rows |= {(PREFIX if module is layout or name in NUMBERS else "") + name: value for name, value in numbers.items()}
     for prefix, record in record_names().items():
         rows[f"{prefix}_RECORD_BYTES"] = record.itemsize
         rows |= {f"{prefix}_{name}": field[1] for name, field in (record.fields or {}).items()}
