@@ -18,7 +18,7 @@ ported build is compared with the native one by what it does. What brings contro
 
 from typing import ClassVar
 
-from x86virt.vmm import PARAVIRTUAL_PATHS, Exit, ParavirtualVm, Strategy
+from x86virt.vmm import PARAVIRTUAL_PATHS, Exit, ParavirtualVm, Strategy, paravirtual_options
 
 
 class Paravirtual(Strategy):
@@ -30,6 +30,7 @@ class Paravirtual(Strategy):
     devices = "split"
     kernel_ring = 1
     needs_vmm = True
+    options = paravirtual_options()
     paths: ClassVar = PARAVIRTUAL_PATHS
     jitted: ClassVar = dict.fromkeys(
         (

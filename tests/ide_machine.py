@@ -43,7 +43,7 @@ class IdeMachine:
 
     def __init__(self, disks: dict[int, bytes | Disk], base: int = PRIMARY) -> None:
         boards = make_board()
-        self.board, self.base, self.now = boards[0], base, 0
+        self.boards, self.board, self.base, self.now = boards, boards[0], base, 0
         self.memory = bytearray(MEMORY_BYTES)
         machine = SimpleNamespace(
             board=self.board, vm=None, memory_bytes=MEMORY_BYTES, processor=SimpleNamespace(boards=boards),

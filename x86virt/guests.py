@@ -6,14 +6,17 @@ import os
 import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .errors import GuestError, ImageError, near_matches
+from .errors import GuestError, ImageError, UnsupportedError, near_matches
 from .start.boot import Bootable
 from .start.recognise import NO_OPTIONS, Opened, StartOptions, open_start
 
+if TYPE_CHECKING:
+    from .vmm.strategy import Strategy
+
 PARAVIRTUAL = "paravirtual"  # what Strategy.processor says of a VMM whose guests are ported to it
-NOT_PORTED = "it is about what only ring 0 has, so that there is no build of it for a paravirtual VMM"
+NOT_PORTED = "is about what only ring 0 has, so that there is no build of it for a paravirtual VMM"
 PACKAGE = pathlib.Path(__file__).resolve().parent
 
 
@@ -91,16 +94,16 @@ def port_sizes() -> list[tuple[str, int, int]]:
     return [("the kernel library", library["changed_lines"], library["lines"]), *ported]
 
 
-def build_for(processor: str, image: Bootable) -> Bootable:
-    """The build of a guest that suits a technique (the `processor` of a strategy): for `paravirtual` the ported one.
+def build_for(strategy: "Strategy", image: Bootable) -> Bootable:
+    """The build of a guest that suits a strategy: where its guests are ported to it, the ported one.
 
-    What is no shipped guest's native image stays as it is. Raises GuestError for a guest that has no ported build.
+    What is no shipped guest's native image stays as it is. Raises UnsupportedError for a guest that has no ported build.
     """
     guest = next((guest for guest in guests().values() if guest.sha256 == image.sha256), None)
-    if processor != PARAVIRTUAL or guest is None:
+    if strategy.processor != PARAVIRTUAL or guest is None:
         return image
     if guest.port is None:
-        raise GuestError(f"guest {guest.name}", NOT_PORTED, "run it under another strategy")
+        raise UnsupportedError(f"strategy {strategy.name}", f"guest {guest.name} {NOT_PORTED}", "run it under another strategy")
     return replace(open_start(guest.port.path).bootable, name=image.name)  # type: ignore[type-var]
 
 

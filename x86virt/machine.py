@@ -19,7 +19,7 @@ from .core.device_entries import (
 )
 from .core.entries import reset_devices
 from .disk_service import DiskService
-from .errors import GuestError, UnsupportedError, show
+from .errors import UnsupportedError, show
 from .exit_counts import ExitCount, subtract
 from .guests import build_for
 from .isa.registers import EAX, EDX, FEATURE_APIC
@@ -170,12 +170,9 @@ class Machine:
     def load(self, image: Bootable, command_line: str = "") -> None:
         """Put a guest into RAM as its boot loader does, and start the strategy.
 
-        Of a shipped guest with two builds it is the one that the strategy runs. Raises Unsupported if there is none.
+        Of a shipped guest with two builds it is the one that the strategy runs. Raises UnsupportedError if there is none.
         """
-        try:
-            image = build_for(self.strategy.processor, image)
-        except GuestError as error:
-            raise Unsupported(f"{error.where}: {error.what}") from error
+        image = build_for(self.strategy, image)
         boot = image.boot(self.memory_bytes, command_line)
         self.guest = (image.name, image.sha256)
         check_start(self.strategy, boot, image.name)

@@ -24,6 +24,7 @@ import port_size  # type: ignore[import-not-found]  # noqa: E402
 
 IMAGES = HERE / "images"
 MANIFEST = IMAGES / "manifest.json"
+DOMAIN_0 = IMAGES / "domain_0.elf"
 BOOT_PROGRAMS = {"sector.asm": IMAGES / "boot_sector.bin", "bios_probe.asm": IMAGES / "bios_probe.bin"}
 """What a BIOS boots: the sector of :mod:`disk`, and the probe of a BIOS (source -> image)."""
 
@@ -136,7 +137,13 @@ GUESTS: dict[str, Guest] = {
             "signal sent to oneself, handler, return",
             "write to a protected page, handler, return",
             "4 KB read from a file of the RAM disk",
+            "one byte read from the device of zeros",
+            "one byte written to the device of nothing",
+            "stat of a file",
+            "open and close of a file",
+            "signal handler set",
         ),
+        ported=True,
     ),
 }
 """Image name -> how it is built."""
@@ -225,8 +232,7 @@ def kernel_objects(source: str, folder: Path, half: str = NATIVE) -> dict[str, s
     disk = folder / "disk.tar"
     disk.write_bytes(archive(source, folder))
     parts = [path for part in ("kernel", half) for path in sorted((HERE / source / part).glob("*.[ca]*"))]
-    defines = [f'-DRAM_DISK="{disk}"', *(f"-D{macro}" for macro in HALVES[half].macros)]
-    return {f"{path.parent.name}/{path.name}": object_of(path, folder, *defines) for path in parts}
+    return {f"{path.parent.name}/{path.name}": object_of(path, folder, f'-DRAM_DISK="{disk}"', half=half) for path in parts}
 
 
 def link_kernel(source: str, objects: dict[str, str], target: Path, half: str = NATIVE) -> None:
@@ -234,13 +240,14 @@ def link_kernel(source: str, objects: dict[str, str], target: Path, half: str = 
     run_tool(*LINKER, "-T", f"{source}/{HALVES[half].script}", "-o", str(target), *objects.values())
 
 
-def object_of(source: Path, folder: Path, *defines: str) -> str:
+def object_of(source: Path, folder: Path, *defines: str, half: str = NATIVE) -> str:
     """Assemble or compile one file of a kernel in C; the object's path. Raises :class:`BuildError`."""
     target = str(folder / f"{source.parent.name}_{source.name}.o")
     if source.suffix == ".asm":
         run_tool(*ASSEMBLER, "-I", "lib/", *defines, "-o", target, str(source.relative_to(HERE)))
     else:
-        run_tool(*COMPILER, *defines, "-c", "-o", target, str(source.relative_to(HERE)))
+        here = source.parent.parent.relative_to(HERE) / half
+        run_tool(*COMPILER, "-I", str(here), "-c", "-o", target, str(source.relative_to(HERE)))
     return target
 
 
@@ -269,6 +276,20 @@ def add_file(disk: tarfile.TarFile, name: str, content: bytes) -> None:
 def build_boot_program(source: str, target: Path) -> None:
     """Assemble what a BIOS boots, from a file of the folder ``boot``. Raises :class:`BuildError`."""
     run_tool("nasm", "-f", "bin", "-w+error", "-o", str(target), f"boot/{source}")
+
+
+def build_domain_0(target: Path) -> None:
+    """Build the kernel of domain 0, which serves the guests of the paravirtual VMM. Raises :class:`BuildError`."""
+    with tempfile.TemporaryDirectory() as folder:
+        objects = [object_of(path, Path(folder)) for path in domain_0_sources()]
+        run_tool(*LINKER, "-T", "domain0/link.ld", "-o", str(target), *objects)
+    target.chmod(0o644)
+
+
+def domain_0_sources() -> list[Path]:
+    """The files of domain 0's kernel: its own, and what it shares with other kernels in C."""
+    shared = ("xen/events.c", "xen/grants.c", "xen/text.c", "ide/ide.c", "unix/kernel/bytes.c")
+    return [*sorted((HERE / "domain0").glob("*.[ca]*")), *(HERE / name for name in shared)]
 
 
 def default_iterations(source: str) -> int:
@@ -323,6 +344,7 @@ def build_all() -> None:
         for half in halves_of(name):
             build_image(name, IMAGES / image_name(name, half), half)
         guests[name] = manifest_entry(name, IMAGES)
+    build_domain_0(DOMAIN_0)
     for source, target in BOOT_PROGRAMS.items():
         build_boot_program(source, target)
     library = port_size.of_library()

@@ -5,12 +5,15 @@ The image goes where its physical addresses say, counted from `paddr_offset`: ps
 """
 
 import hashlib
+import os
+import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ..errors import ImageError, show
 from .boot import ADDRESS_SPACE, PARAVIRTUAL, Boot, command_line_bytes
 from .elf import Segment, read_loadable, read_symbols
+from .files import read_start_file
 from .xen_notes import Notes, read_notes
 
 MAXIMUM_COMMAND_LINE_BYTES = 1023  # of start_info.cmd_line, beside the zero at its end
@@ -45,6 +48,11 @@ class XenImage:
             raise ImageError(self.name, what, "give more memory (--memory)")
         line = command_line_bytes(self.name, command_line, MAXIMUM_COMMAND_LINE_BYTES)
         return Boot(self.entry, (), mode=PARAVIRTUAL, domain=replace(self, command_line=line))
+
+
+def load_xen(path: str | os.PathLike[str]) -> XenImage:
+    """Read and check an image file. Raises ImageError."""
+    return parse_xen(read_start_file(path, "a Xen PV kernel"), pathlib.Path(path).stem, path)
 
 
 def parse_xen(content: bytes, name: str, where: object = "image", ramdisk: bytes = b"") -> XenImage:

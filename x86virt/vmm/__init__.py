@@ -15,6 +15,7 @@ from .options import (
     hardware_options,
     hardware_shadow_options,
     nested_options,
+    paravirtual_options,
     shadow_options,
     translation_options,
 )
@@ -29,5 +30,5 @@ __all__ = [
     "HARDWARE_PATHS", "NESTED_PATHS", "PARAVIRTUAL_PATHS", "SEEN_BY_PROGRAMS", "SHADOW_PATHS", "Choice", "Count", "Exit",
     "GuestFault", "HardwareVm", "HardwareVmm", "ParavirtualVm", "Size", "SoftwareVm", "SoftwareVmm", "Strategy", "SvmVmm",
     "Switch", "Unsupported", "VirtualMachine", "VmmError", "hardware_options", "hardware_shadow_options", "nested_options",
-    "shadow_options", "translation_options",
+    "paravirtual_options", "shadow_options", "translation_options",
 ]  # fmt: skip

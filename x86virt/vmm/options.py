@@ -201,8 +201,16 @@ def translation_options() -> tuple[Option, ...]:
     )
 
 
+def paravirtual_options() -> tuple[Option, ...]:
+    """The options of a VMM whose guests are ported to it."""
+    return (
+        Switch("domain_0", "A second domain drives the devices; without it a guest has its own text alone.", True),
+        P2M,
+    )
+
+
 # What the toolkit's parts look up, also where a strategy does not declare it: then it is the default.
-_ALL = (*shadow_options(), *nested_options(), *hardware_options(), *translation_options())
+_ALL = (*shadow_options(), *nested_options(), *hardware_options(), *translation_options(), *paravirtual_options())
 OF_TOOLKIT = {option.name: option for option in _ALL}
 
 

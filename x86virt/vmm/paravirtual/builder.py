@@ -14,7 +14,7 @@ from ...isa.registers import PTE_A, PTE_D, PTE_P, PTE_RW, PTE_US
 from ...start.xen import XenImage
 from ..exits import Unsupported
 from .host import virt_start
-from .interface import HYPERCALL_BYTES, HYPERCALL_VECTOR, NUMBER_OF
+from .hypercall_page import hypercall_page
 from .structures import START_INFO
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ LEAF = PTE_P | PTE_RW | PTE_US | PTE_A | PTE_D
 LINK = PTE_P | PTE_RW | PTE_US | PTE_A
 QUARTERS = 4
 QUARTER = 1 << 30
-MOV_EAX, INT, RET, PUSH_EAX = 0xB8, 0xCD, 0xC3, 0x50
 MAGIC, MAGIC_PAE = b"xen-3.0-x86_32", b"xen-3.0-x86_32p"
 
 
@@ -128,8 +127,9 @@ class Builder:
         info["nr_pages"] = len(self.frames)
         info["shared_info"] = int(self.vm.domains[self.index].shared_info) << 12
         info["flags"] = flags
-        info["store_mfn"], info["store_evtchn"] = self.frames[plan.store], store_port
-        info["console_mfn"], info["console_evtchn"] = self.frames[plan.console], console_port
+        if store_port and console_port:  # somebody serves them
+            info["store_mfn"], info["store_evtchn"] = self.frames[plan.store], store_port
+            info["console_mfn"], info["console_evtchn"] = self.frames[plan.console], console_port
         info["pt_base"], info["nr_pt_frames"] = self.linear(plan.tables), plan.table_count
         info["mfn_list"] = self.linear(plan.frame_list)
         if image.ramdisk:
@@ -177,13 +177,3 @@ class Builder:
         is_table = (pages >= self.plan.tables) & (pages < self.plan.stack) & there
         entries[is_table] &= ~PTE_RW
         self.write(table * PAGE_BYTES, entries.astype("<u8" if width == 8 else "<u4").tobytes())
-
-
-def hypercall_page() -> bytes:
-    """The page through which a guest calls: for each number MOV EAX, INT, RET; the iret hypercall has EAX on the stack."""
-    page = bytearray()
-    for number in range(PAGE_BYTES // HYPERCALL_BYTES):
-        call = bytes([MOV_EAX]) + number.to_bytes(4, "little") + bytes([INT, HYPERCALL_VECTOR])
-        code = bytes([PUSH_EAX]) + call if number == NUMBER_OF["iret"] else call + bytes([RET])
-        page += code.ljust(HYPERCALL_BYTES, b"\xcc")
-    return bytes(page)

@@ -1,7 +1,8 @@
 """What Python calls of the jitted code of memory: each function is an entry, kept in the cache directory."""
 
 from ...core.jit import entry
-from .extended import adopt
+from .extended import adopt, switch_base
+from .hypercalls import call_of_memory
 from .owners import follow_domain
 from .page_types import get_page_and_type, put_page_and_type
 
@@ -22,6 +23,18 @@ def hold_frame(state, memory, xen, domains, frames, frame, domid, kind):
 def release_frame(state, memory, xen, domains, frames, frame):
     """Give both back."""
     put_page_and_type(state[0], memory, xen[0], domains, frames, frame)
+
+
+@entry
+def call_memory(state, memory, xen, domains, frames, channels, number):
+    """A hypercall of memory, with its arguments in the registers; its result."""
+    return call_of_memory(state[0], memory, xen[0], domains, frames, channels, number)
+
+
+@entry
+def change_base(state, memory, xen, domains, frames, frame):
+    """Another base for the domain that runs: 0, or a negated error."""
+    return switch_base(state[0], memory, xen[0], domains, frames, frame)
 
 
 @entry

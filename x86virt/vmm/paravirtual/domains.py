@@ -8,7 +8,9 @@ from ...core.entries import enter_level
 from ...isa.events import MODE_GUEST_KERNEL, MODE_GUEST_USER, MODE_VMM
 from ...isa.registers import (
     AR_UNUSABLE,
+    CR0_AM,
     CR0_ET,
+    CR0_MP,
     CR0_NE,
     CR0_PE,
     CR0_PG,
@@ -34,8 +36,18 @@ from ...start.xen import XenImage
 from .. import layout as region
 from . import layout
 from .builder import Builder
+from .domain_start import open_to, permit, start_domain
 from .host import DATA_OF_RING, build_own_area, flat_descriptor, segment_limit, share_own_frames, virt_start
-from .interface import FLAT_RING1_CS, FLAT_RING1_DS, FLAT_RING1_SS
+from .interface import (
+    FLAT_RING1_CS,
+    FLAT_RING1_DS,
+    FLAT_RING1_SS,
+    GNTTAB_RESERVED_CONSOLE,
+    GNTTAB_RESERVED_XENSTORE,
+    SIF_INITDOMAIN,
+    SIF_PRIVILEGED,
+)
+from .memory_calls import adopt_base
 from .records import PGC_ALLOCATED
 
 if TYPE_CHECKING:
@@ -43,24 +55,48 @@ if TYPE_CHECKING:
 
 PAGE_BYTES = 4096
 M32 = 0xFFFFFFFF
+DOMAIN_0, GUEST = 0, 1
+NO_PORT = 0
+KERNEL_RING = 1
+DR6_INITIAL, DR7_INITIAL = 0xFFFF0FF0, 0x400
 
 
-def create(vm: "ParavirtualVm", index: int, image: XenImage, frames: np.ndarray) -> None:
-    """A domain with these machine frames, its kernel at its first instruction."""
+def create(vm: "ParavirtualVm", index: int, image: XenImage, frames: np.ndarray) -> tuple[int, int]:
+    """A domain with these machine frames, its kernel at its first instruction: the ports of its store and console."""
     domain = vm.domains[index]
     domain.domid, domain.exists, domain.is_pae = index, 1, int(image.is_pae)
     domain.virt_start, domain.segment_limit = virt_start(image.is_pae), segment_limit(image.is_pae)
-    domain.total_frames = len(frames)
+    domain.total_frames = domain.max_frames = len(frames)
     domain.shared_info = (layout.SHARED_INFO >> 12) + index
     build_own_area(vm, index, image.is_pae)
     share_own_frames(vm, index)
+    start_domain(vm, index)
     give_frames(vm, index, frames)
     builder = Builder(vm, index, image, frames)
     builder.load()
-    store_port, console_port = vm.connect(index)
-    builder.write_start_info(store_port, console_port, vm.flags_of(index))
-    vm.adopt_base(index, builder.build_tables())
+    if index == DOMAIN_0:
+        domain.is_privileged = 1
+    ports = connect(vm, index, builder) if vm.has_domain_0 and index != DOMAIN_0 else (NO_PORT, NO_PORT)
+    builder.write_start_info(*ports, SIF_PRIVILEGED | SIF_INITDOMAIN if index == DOMAIN_0 else 0)
+    adopt_tables(vm, index, builder.build_tables())
     set_first_state(domain, image, builder)
+    return ports
+
+
+def connect(vm: "ParavirtualVm", index: int, builder: Builder) -> tuple[int, int]:
+    """The ports of a guest's store and console, open to domain 0, which is granted their pages."""
+    for reference, page in ((GNTTAB_RESERVED_CONSOLE, builder.plan.console), (GNTTAB_RESERVED_XENSTORE, builder.plan.store)):
+        permit(vm, index, reference, DOMAIN_0, int(builder.frames[page]))
+    return open_to(vm, index, DOMAIN_0), open_to(vm, index, DOMAIN_0)
+
+
+def adopt_tables(vm: "ParavirtualVm", index: int, frame: int) -> None:
+    """The page tables that the builder made become the domain's: validated, pinned, its base. It costs no cycle."""
+    scratch = vm.processor.state.copy()
+    taken = adopt_base(
+        scratch, vm.processor.memory, vm.xens, vm.domains, vm.frames, vm.channels, index, frame
+    )
+    assert taken, "the builder's page tables keep the rules"
 
 
 def give_frames(vm: "ParavirtualVm", index: int, frames: np.ndarray) -> None:
@@ -81,7 +117,8 @@ def set_first_state(domain: np.record, image: XenImage, builder: Builder) -> Non
     domain.gpr[:] = 0
     domain.gpr[ESI] = builder.linear(plan.start_info)
     domain.selectors[:] = FLAT_RING1_DS
-    domain.iopl = 1  # as the kernel could ask for: it may use the ports that are granted to it
+    domain.iopl = KERNEL_RING
+    domain.dr[6], domain.dr[7] = DR6_INITIAL, DR7_INITIAL
 
 
 # -- the processor --------------------------------------------------------------------------------------------------------
@@ -90,7 +127,7 @@ def set_first_state(domain: np.record, image: XenImage, builder: Builder) -> Non
 def take_processor(vm: "ParavirtualVm", index: int) -> None:
     """The processor is the VMM's, in the address space of a domain, with the domain's registers: it is about to resume it."""
     cpu, domain = vm.processor.cpu, vm.domains[index]
-    cpu.cr0 = CR0_ET | CR0_PE | CR0_PG | CR0_WP | CR0_NE
+    cpu.cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_PG
     cpu.cr4 = CR4_PSE | CR4_PGE | (CR4_PAE if domain.is_pae else 0)
     cpu.cr3 = int(domain.base_frame) << 12
     if domain.is_pae:

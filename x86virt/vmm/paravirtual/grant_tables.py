@@ -11,18 +11,18 @@ from ...core.cache import VMM, reference
 from ...core.jit import inline, kernel, load_16, load_32, store_32
 from ...core.physical import write_physical
 from . import layout
+from .frame_counts import get_page, put_page
 from .interface import (
+    GRANT_ENTRY_BYTES,
     GNTST_bad_gntref,
     GNTST_general_error,
     GNTST_okay,
-    GRANT_ENTRY_BYTES,
     GTF_permit_access,
     GTF_reading,
     GTF_readonly,
     GTF_type_mask,
     GTF_writing,
 )
-from .frame_counts import get_page, put_page
 from .page_types import get_page_and_type, put_page_and_type
 from .records import ACTIVE, ACTIVE_ENTRIES, MAPPING, MAPPINGS, N_MAPPINGS, PGT_WRITABLE
 

@@ -80,7 +80,7 @@ def do_memory_op(cpu, ram, xen, domains, frames, channels):
     pointer = cpu.gpr[ECX] & M32
     if command == XENMEM_maximum_ram_page:
         charge(cpu, xen, EVENT_VMM_MEMORY_OP, 1)
-        return len(frames)
+        return xen.n_frames
     if command == XENMEM_current_reservation or command == XENMEM_maximum_reservation:
         return tell_reservation(cpu, ram, xen, domains, command, pointer)
     if command == XENMEM_machphys_mapping:

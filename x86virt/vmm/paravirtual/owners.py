@@ -57,13 +57,13 @@ def follow_domain(cpu, ram, xen, domains, frames):
     """Another domain runs."""
     if cpu.owner_table == 0:
         return
-    for frame in range(len(frames)):
+    for frame in range(xen.n_frames):
         follow_frame(cpu, ram, xen, frames, frame)
-    note_range(cpu, ram, MACHPHYS_FRAME, MACHPHYS_FRAME + ((4 * len(frames) + 0xFFF) >> PAGE_SHIFT), OWNER_GUEST)
+    note_range(cpu, ram, MACHPHYS_FRAME, MACHPHYS_FRAME + ((4 * xen.n_frames + 0xFFF) >> PAGE_SHIFT), OWNER_GUEST)
     note_range(cpu, ram, FIRST_TABLE, END_OF_TABLES, OWNER_GUEST)
     note_range(cpu, ram, FIRST_TEMPLATE, END_OF_TEMPLATES, OWNER_GUEST)
     note_owner(cpu, ram, REGION_TABLE_FRAME, OWNER_GUEST)
-    for frame in range(len(frames)):
+    for frame in range(xen.n_frames):
         info = type_info(frames, frame)
         if owner_of(frames, frame) == xen.current and info & PGT_TYPE == PGT_L1 and info & PGT_COUNT != 0:
             follow_table(cpu, ram, xen, domains, frames, frame)

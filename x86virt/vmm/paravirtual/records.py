@@ -219,6 +219,7 @@ XEN = np.dtype(
         ("unpriced", "<i8"),
         ("n_frames", "<i8"),  # of the machine
         ("free_frames", "<i8"),  # the first frame that is nobody's, plus 1; the next is in its type_info
+        ("in_multicall", "<i8"),  # 1: a list of hypercalls is being gone through
         ("flush_due", "<i8"),  # 1: the TLB at the end of a batch
         ("updates", "<i8", 3),  # requests of a batch: for page tables, directories, the machine-to-physical table
         ("releasing", "<i8"),  # the first L2 whose entries are to be given back, plus 1; the next is in its flush

@@ -60,7 +60,7 @@ class Recount:
         for hold in holds:
             self.take(hold.frame, hold.kind)
         for index in range(layout.N_DOMAINS):
-            if domains[index].exists:
+            if domains[index].exists and domains[index].base_frame:
                 self.take(int(domains[index].base_frame), PGT_L3 if domains[index].is_pae else PGT_L2)
         for table in self.tables:
             self.look_into(table)

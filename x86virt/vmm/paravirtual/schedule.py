@@ -27,6 +27,7 @@ from .interface import (
     EPERM,
     ESRCH,
     N_EVENT_CHANNELS,
+    VIRQ_DOM_EXC,
     RUNSTATE_runnable,
     RUNSTATE_running,
     SCHEDOP_block,
@@ -36,7 +37,6 @@ from .interface import (
     SCHEDOP_shutdown_code,
     SCHEDOP_yield,
     SHUTDOWN_crash,
-    VIRQ_DOM_EXC,
 )
 from .physical import follow_lines, show_console
 from .records import ASK_BOARD, ASK_CRASH, ASK_SCHEDULE, ASK_TIMER

@@ -7,14 +7,20 @@ domain's own GDT and LDT too.
 
 import numpy as np
 
+from ...core.charge import charge as charge_processor
 from ...core.jit import kernel, store_16
+from ...core.page_directory_pointers import set_large_page_size
+from ...core.tlb import flush_tlb
 from ...isa.events import (
+    EVENT_SYS_MOV_CR0_WRITE,
+    EVENT_SYS_MOV_CR4_WRITE,
     EVENT_VMM_DOMAIN_SWITCH,
     EVENT_XEN_DOMAIN_SWITCH,
     MODE_DOMAIN_0,
     MODE_GUEST_KERNEL,
     MODE_GUEST_USER,
 )
+from ...isa.registers import CR4_PAE
 from ..layout import TSS_IO_MAP
 from . import layout
 from .charge import charge, count
@@ -69,6 +75,18 @@ def set_modes(cpu, index):
 
 
 @kernel
+def take_address_space(cpu, ram, xen, domains):
+    """Load the current domain's base. Where its tables have the other format, paging is off while CR4.PAE changes."""
+    if (cpu.cr4 & CR4_PAE != 0) != (np.int64(domains[xen.current].is_pae) != 0):
+        charge_processor(cpu, EVENT_SYS_MOV_CR0_WRITE, 2)
+        charge_processor(cpu, EVENT_SYS_MOV_CR4_WRITE, 1)
+        cpu.cr4 ^= CR4_PAE
+        flush_tlb(cpu, 0)
+        set_large_page_size(cpu)
+    load_base(cpu, ram, xen, domains)
+
+
+@kernel
 def take_up(cpu, ram, xen, domains, frames):
     """Let the processor hold the current domain, whose record has all of it."""
     index = xen.current
@@ -76,7 +94,7 @@ def take_up(cpu, ram, xen, domains, frames):
     set_io_map(ram, domains, index)
     install_fast_trap(ram, domains, index)
     set_modes(cpu, index)
-    load_base(cpu, ram, xen, domains)
+    take_address_space(cpu, ram, xen, domains)
     follow_domain(cpu, ram, xen, domains, frames)
     load_local_table(cpu, ram, domains, index)
     load_debug_registers(cpu, domains, index)

@@ -41,8 +41,10 @@ from .interface import (
     TIME_VERSION,
     VCPU_INFO_BYTES,
     VCPU_PENDING_SELECTOR,
-    VCPU_SSHOTTMR_future,
     VCPU_TIME,
+    VIRQ_TIMER,
+    SHUTDOWN_poweroff,
+    VCPU_SSHOTTMR_future,
     VCPUOP_down,
     VCPUOP_get_physid,
     VCPUOP_get_runstate_info,
@@ -56,8 +58,6 @@ from .interface import (
     VCPUOP_stop_periodic_timer,
     VCPUOP_stop_singleshot_timer,
     VCPUOP_up,
-    SHUTDOWN_poweroff,
-    VIRQ_TIMER,
 )
 from .page_types import get_page_and_type
 from .records import ASK_EVENTS, ASK_SCHEDULE, ASK_TIMER, PGT_WRITABLE

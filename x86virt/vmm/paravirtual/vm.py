@@ -28,7 +28,9 @@ from ..virtual_machine import VirtualMachine
 from . import layout
 from .crashes import CRASHES
 from .crossings import DomainCrossings
-from .domains import create, take_processor
+from .domain_start import run_first, start_clock
+from .domain_zero import create_domain_0
+from .domains import DOMAIN_0, GUEST, create, take_processor
 from .exits import ATTENTION, CRASHED, DONE, ENDED, LEFT, make_exits, reason_of_entry
 from .guest_view import DomainSegments, describe, virtual_registers
 from .host import build_host
@@ -50,7 +52,6 @@ if TYPE_CHECKING:
 
 PAGE_BYTES = 4096
 M32 = 0xFFFFFFFF
-DOMAIN_0, GUEST = 0, 1
 NO_PRICE = -1
 NO_EXIT = -1
 CONSOLE_PORT = 0xE9
@@ -75,12 +76,13 @@ class ParavirtualVm(VirtualMachine):
         self.board = self.boards[0]
         self.xens = self.records(layout.XEN_RECORD, XEN, 1)
         self.domains = self.records(layout.DOMAINS, DOMAIN, layout.N_DOMAINS)
-        self.frames = self.records(layout.FRAME_TABLE, FRAME, layout.MAX_FRAMES)
+        self.frames = self.records(layout.FRAME_TABLE, FRAME, self.machine_frames)
         self.channels = self.records(layout.CHANNELS, CHANNEL, N_CHANNELS)
-        self.machphys = self.processor.memory[layout.MACHPHYS :][: 4 * layout.MAX_FRAMES].view("<u4")
+        self.machphys = self.processor.memory[layout.MACHPHYS :][: 4 * self.machine_frames].view("<u4")
         self.shared = make_exits()
         self.priced: object = None  # the table of prices that the record has
         self.code: int | None = None
+        self.has_domain_0 = False
         self.segments = DomainSegments(self)
         self.crossings = DomainCrossings(self)
         self.interrupts = VirtualInterrupts(self)
@@ -109,30 +111,17 @@ class ParavirtualVm(VirtualMachine):
         """Build the domains, put the processor under the VMM, and let the first go on."""
         assert boot.domain is not None, "the machine has checked it"
         build_host(self)
-        self.xen.current = GUEST
-        create(self, GUEST, boot.domain, self.p2m)
-        take_processor(self, GUEST)
+        start_clock(self)
+        self.has_domain_0 = bool(self.machine.strategy.option("domain_0"))
+        ports = create(self, GUEST, boot.domain, self.p2m)
+        if self.has_domain_0:
+            create_domain_0(self, boot.domain.name, ports)
+        first = DOMAIN_0 if self.has_domain_0 else GUEST
+        take_processor(self, first)
+        run_first(self, first)
         self.before_running()
         self.shared[0].entry = NO_EXIT
         self.go_on(self.part(LEAVE))
-
-    def connect(self, index: int) -> tuple[int, int]:
-        """The ports of the store's and the console's event channels of a new domain."""
-        return 0, 0
-
-    def flags_of(self, index: int) -> int:
-        """SIF_* of a domain's start_info."""
-        return 0
-
-    def adopt_base(self, index: int, frame: int) -> None:
-        """Page tables that the builder made become a domain's: validated, pinned, the base of its address space."""
-        domain = self.domains[index]
-        domain.base_frame = frame
-        template = layout.DIRECTORY_TEMPLATES + PAGE_BYTES * index
-        octets = bytearray(self.processor.read_physical(frame << 12, PAGE_BYTES))
-        first = (int(domain.virt_start) >> 22) * 4
-        octets[first:] = self.processor.read_physical(template + first, PAGE_BYTES - first)
-        self.processor.write_physical(frame << 12, bytes(octets))
 
     def follow_prices(self) -> None:
         """The prices of the VMM's paths, to where its handlers read them."""

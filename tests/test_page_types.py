@@ -1,0 +1,230 @@
+"""Page types of paravirtual guests: random hypercalls against a model of the rules, hostile ones by name, the price of a batch."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from page_type_model import DESCRIPTORS, EFAULT, L1, L2, L3, LAST_L2, NOTHING, OWN, WRITABLE, Model
+from paravirtual_machine import (
+    ARGUMENT_SLOT,
+    ARGUMENTS,
+    BASE_L1,
+    BASE_L2,
+    BASE_L3,
+    DOMAIN_0,
+    FIRST,
+    GUEST,
+    L1S,
+    L2S,
+    L3S,
+    LOWER_L2,
+    N_FRAMES,
+    N_GUEST,
+    OTHERS,
+    PLAIN,
+    PS,
+    PWT,
+    RW,
+    UP,
+    US,
+    A,
+    D,
+    G,
+    P,
+    World,
+)
+
+from x86virt.vmm.paravirtual.records import (
+    PGC_ALLOCATED,
+    PGC_COUNT,
+    PGT_COUNT,
+    PGT_L1,
+    PGT_L2,
+    PGT_L3,
+    PGT_PAE_XEN_L2,
+    PGT_PINNED,
+    PGT_SEG_DESC,
+    PGT_TYPE,
+    PGT_VALIDATED,
+    PGT_WRITABLE,
+)
+
+KINDS = {
+    NOTHING: 0, L1: PGT_L1, L2: PGT_L2, LAST_L2: PGT_L2 | PGT_PAE_XEN_L2, L3: PGT_L3, DESCRIPTORS: PGT_SEG_DESC,
+    WRITABLE: PGT_WRITABLE,
+}  # fmt: skip
+SELF, IO, XEN_DOMAIN = 0x7FF0, 0x7FF1, 0x7FF2
+EINVAL, ESRCH, EPERM = -22, -3, -1
+PIN_L1, PIN_L2, PIN_L3, UNPIN, NEW_BASEPTR = 0, 1, 2, 4, 5
+WORLDS: dict[bool, World] = {}
+
+
+def world(pae: bool) -> World:
+    """A world at its beginning."""
+    if pae not in WORLDS:
+        WORLDS[pae] = World(pae)
+    WORLDS[pae].begin()
+    return WORLDS[pae]
+
+
+def model_of(here: World) -> Model:
+    """The model of a world at its beginning."""
+    model = Model(here.pae, int(here.domains[GUEST].virt_start), {FIRST + n: GUEST for n in range(N_GUEST)}, GUEST, N_GUEST)
+    for frame in model.words:
+        model.words[frame] = [int(word) for word in here.entries(frame)]
+    base = BASE_L3 if here.pae else BASE_L2
+    model.pin(base, 2 if here.pae else 1)
+    model.change_base(base)
+    return model
+
+
+def check(here: World, model: Model) -> None:
+    """Counts, types and contents of all frames are what the model says, and what a recount says."""
+    for frame, owner in model.owner.items():
+        record = here.frames[frame]
+        if owner < 0:
+            assert int(record.count_info) == 0 and int(record.owner) not in (GUEST, DOMAIN_0)
+            continue
+        info = KINDS[model.kind[frame]] | len(model.uses[frame])
+        found = int(record.type_info)
+        assert found & (PGT_TYPE | PGT_PAE_XEN_L2 | PGT_COUNT) == info, (hex(frame), hex(found), model.kind[frame], model.uses[frame])
+        assert bool(found & PGT_PINNED) == (frame in model.pinned)
+        assert found & PGT_VALIDATED or not model.uses[frame]
+        assert int(record.count_info) & PGC_COUNT == len(model.users[frame]), (hex(frame), model.users[frame])
+        assert bool(int(record.count_info) & PGC_ALLOCATED) == (OWN in model.users[frame])
+        if frame != ARGUMENTS:
+            assert here.entries(frame).tolist() == model.words[frame], hex(frame)
+    assert here.faults() == []
+
+
+# -- random sequences ---------------------------------------------------------------------------------------------------
+
+TARGETS = (*L1S, *L2S, *L3S, *PLAIN, *PLAIN, BASE_L1, BASE_L2, BASE_L3, LOWER_L2, OTHERS, 3, N_FRAMES + 5)
+PLACES = (*L1S, *L2S, *L3S, *PLAIN, BASE_L2, BASE_L3, LOWER_L2, OTHERS)
+FLAGS = (P, P | RW, P | RW | US | A, P | A | D, P | US, UP, 0, RW, P | PWT, P | PS | RW, P | G)
+COMMON_FLAGS = (P, UP, P | RW, P | A, 0)
+INDICES = (0, 1, 2, 3, 5, 427, 428, 511, 1007, 1008)
+
+flags = st.one_of(st.sampled_from(COMMON_FLAGS), st.sampled_from(FLAGS))
+entry = st.builds(lambda frame, bits: frame << 12 | bits, st.sampled_from(TARGETS), flags)
+places = st.tuples(st.sampled_from(PLACES), st.sampled_from(INDICES), st.sampled_from((0, 0, 0, 2, 1, 3)))
+requests = st.lists(st.tuples(places, entry), min_size=1, max_size=4)
+foreigners = st.sampled_from((SELF, SELF, SELF, SELF, IO, XEN_DOMAIN, DOMAIN_0, GUEST))
+pins = st.lists(st.tuples(st.sampled_from((0, 1, 2, 3, 4, 4, 5)), st.sampled_from(TARGETS), st.just(0)), min_size=1, max_size=3)
+operation = st.one_of(
+    st.tuples(st.just("update"), requests, foreigners),
+    st.tuples(st.just("update"), requests, st.just(SELF)),
+    st.tuples(st.just("extended"), pins),
+    st.tuples(st.just("pin own level"), st.sampled_from((*L1S, *L2S, *L3S))),
+    st.tuples(st.just("map"), st.sampled_from(INDICES), entry),
+    st.tuples(st.just("store"), st.sampled_from(PLACES), st.sampled_from(INDICES), entry),
+    st.tuples(st.just("base"), st.sampled_from((*L2S, *L3S, BASE_L2, BASE_L3))),
+    st.tuples(st.just("decrease"), st.sampled_from(TARGETS)),
+    st.tuples(st.just("increase")),
+)
+
+
+class Player:
+    """The same operations in the world and in the model."""
+
+    def __init__(self, pae: bool) -> None:
+        self.here = world(pae)
+        self.model = model_of(self.here)
+
+    def index(self, number: int) -> int:
+        """An entry's number within a table."""
+        return min(number, len(self.here.entries(FIRST)) - 1)
+
+    @property
+    def has_arguments(self) -> bool:
+        """Whether the base maps the page of arguments."""
+        table = self.model.base
+        if self.here.pae:
+            table = self.model.frame_of(self.model.words[table][3])
+        return self.model.words[table][ARGUMENT_SLOT] == BASE_L1 << 12 | UP
+
+    def play(self, name: str, *arguments) -> None:
+        """One operation; both must answer alike."""
+        getattr(self, "do_" + name.replace(" ", "_"))(*arguments)
+
+    def do_update(self, wanted: list, foreign: int) -> None:
+        """A batch of mmu_update."""
+        listed = []
+        for (frame, index, command), value in wanted:
+            listed.append((self.here.slot(frame, self.index(index)) | command, value))
+        found = self.here.update(*listed, foreign=foreign)
+        if self.has_arguments:
+            assert found == self.model.update(listed, foreign), (listed, found)
+        else:
+            assert found[0] == (EFAULT if self.model.foreign(foreign) is not None else ESRCH)
+
+    def do_extended(self, wanted: list) -> None:
+        """A batch of mmuext_op."""
+        wanted = [row for number, row in enumerate(wanted) if row[0] != NEW_BASEPTR or number == len(wanted) - 1]
+        if not wanted:
+            return
+        if not self.has_arguments:
+            assert self.here.extended(*wanted)[0] == EFAULT
+            return
+        before = self.here.extended(*wanted)
+        result, done = self.model.extended(wanted)
+        assert before[0] == result
+        assert not self.has_arguments or before[1] == done
+
+    def do_pin_own_level(self, frame: int) -> None:
+        """A frame pinned as what most of its pool are."""
+        self.do_extended([(PIN_L1 if frame in L1S else PIN_L2 if frame in L2S else PIN_L3, frame, 0)])
+
+    def do_map(self, number: int, value: int) -> None:
+        """update_va_mapping, in the first table of the linear space or in that of the arguments."""
+        gla = number << 12
+        assert self.here.map(gla, value) == self.model.map(gla, value)
+        gla = self.here.arguments + (self.index(number or 7) << 12)
+        assert self.here.map(gla, value) == self.model.map(gla, value)
+
+    def do_store(self, frame: int, number: int, value: int) -> None:
+        """A store of the guest's own, where a page may be mapped writable."""
+        if self.model.owner.get(frame) == GUEST and self.model.kind[frame] in (NOTHING, WRITABLE):
+            self.here.put_entry(frame, self.index(number), value)
+            self.model.words[frame][self.index(number)] = value
+
+    def do_base(self, frame: int) -> None:
+        """Another base, without the page of arguments."""
+        from x86virt.vmm.paravirtual.calls import change_base
+
+        here = self.here
+        found = int(change_base(here.state, here.memory, here.xens, here.domains, here.frames, frame))
+        assert found == self.model.attempt(self.model.change_base, frame)
+
+    def do_decrease(self, frame: int) -> None:
+        """A frame given back."""
+        if not self.has_arguments or frame in (BASE_L1, ARGUMENTS):
+            return
+        self.here.put_arguments([frame], 2048)
+        where = self.here.put_arguments([self.here.arguments + 2048, 1, 0, 0, SELF])
+        assert self.here.call("memory_op", 1, where) == self.model.decrease(frame)
+
+    def do_increase(self) -> None:
+        """A frame asked for."""
+        if not self.has_arguments:
+            return
+        where = self.here.put_arguments([self.here.arguments + 2048, 1, 0, 0, SELF])
+        self.here.put_arguments([0], 2048)
+        done = self.here.call("memory_op", 0, where)
+        (frame,) = self.here.get_arguments(2048, 1)
+        if done:
+            self.model.free.remove(frame)
+            self.model.free.append(frame)
+        assert self.model.increase() == (frame if done else None)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(pae=st.booleans(), operations=st.lists(operation, min_size=1, max_size=40))
+def test_random_hypercalls_follow_the_rules(pae: bool, operations: list) -> None:
+    """Results, counts, types and tables are the model's after each step of any sequence."""
+    player = Player(pae)
+    check(player.here, player.model)
+    for name, *arguments in operations:
+        player.play(name, *arguments)
+        check(player.here, player.model)

@@ -1,0 +1,30 @@
+"""What Python calls of the jitted code of memory: each function is an entry, kept in the cache directory."""
+
+from ...core.jit import entry
+from .extended import adopt
+from .owners import follow_domain
+from .page_types import get_page_and_type, put_page_and_type
+
+
+@entry
+def adopt_base(state, memory, xen, domains, frames, channels, index, frame):
+    """Take the first page tables of a domain as its base: 1, or 0."""
+    return adopt(state[0], memory, xen[0], domains, frames, index, frame)
+
+
+@entry
+def hold_frame(state, memory, xen, domains, frames, frame, domid, kind):
+    """Take a reference to a frame and its use as what `kind` says: 1, or 0."""
+    return get_page_and_type(state[0], memory, xen[0], domains, frames, frame, domid, kind)
+
+
+@entry
+def release_frame(state, memory, xen, domains, frames, frame):
+    """Give both back."""
+    put_page_and_type(state[0], memory, xen[0], domains, frames, frame)
+
+
+@entry
+def owners_follow(state, memory, xen, domains, frames):
+    """The check of isolation goes by the domain that runs."""
+    follow_domain(state[0], memory, xen[0], domains, frames)
