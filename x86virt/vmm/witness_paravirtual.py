@@ -196,9 +196,9 @@ class Domains(Image):
             frames["count_info"][frame] += 1
             if frame not in TABLES:
                 frames["type_info"][frame] = records.PGT_WRITABLE | records.PGT_VALIDATED | 1
-        self.table(DIRECTORY)[0] = TABLE << 12 | PTE_P | PTE_RW | PTE_US | PTE_A
-        self.use_as(TABLE, records.PGT_L1)
         for frame in (DIRECTORY, SPARE_DIRECTORY):
+            self.table(frame)[0] = TABLE << 12 | PTE_P | PTE_RW | PTE_US | PTE_A
+            self.use_as(TABLE, records.PGT_L1)
             self.own_entries(frame)
             self.use_as(frame, records.PGT_L2)
             self.frames["type_info"][frame] |= records.PGT_PINNED

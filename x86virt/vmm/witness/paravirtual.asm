@@ -368,6 +368,7 @@ pv_exception:
         jne     .bounce
         mov     ecx, cr2
         mov     esi, [pv_vcpu_info]
+        mov     [edx + DOMAIN_cr2], ecx
         mov     [esi + VCPU_CR2], ecx
         cmp     ecx, [edx + DOMAIN_virt_start]
         jae     refuse                          ; perhaps its LDT's, or the VMM's own affair
@@ -533,10 +534,11 @@ pv_cpuid:
 ; A routine of the VMM's, behind the entry of a trap, which has pushed error code and vector: the label, and the routine.
 %macro ALONE 2
 %1:
+        BEGIN
         TAKE_FRAME
         mov     edx, [pv_domain]
         call    %2
-        END_PATH exit_dispatch
+        LEAVE_BY trap_dispatch
 %endmacro
 
 ALONE pv_forced_cpuid_alone, pv_forced_cpuid

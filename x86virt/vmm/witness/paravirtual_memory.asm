@@ -229,6 +229,8 @@ pv_get_l2_entry:
         call    pv_begin_type
         jc      refuse                          ; perhaps a directory, in a linear page table
         jnz     .got
+        mov     eax, ebx
+        shr     eax, 12
         call    pv_validate_l1
         jc      .invalid
 .got:
