@@ -1,7 +1,9 @@
 """What Python calls of the jitted code of memory: each function is an entry, kept in the cache directory."""
 
 from ...core.jit import entry
-from .extended import adopt
+from .extended import adopt, switch_base
+from .frame_counts import root_of
+from .hypercalls import call_of_memory
 from .owners import follow_domain
 from .page_types import get_page_and_type, put_page_and_type
 
@@ -10,6 +12,12 @@ from .page_types import get_page_and_type, put_page_and_type
 def adopt_base(state, memory, xen, domains, frames, channels, index, frame):
     """Take the first page tables of a domain as its base: 1, or 0."""
     return adopt(state[0], memory, xen[0], domains, frames, index, frame)
+
+
+@entry
+def root_address(state, memory, domains, index):
+    """What CR3 is to name for a domain."""
+    return root_of(state[0], memory, domains, index)
 
 
 @entry
@@ -22,6 +30,18 @@ def hold_frame(state, memory, xen, domains, frames, frame, domid, kind):
 def release_frame(state, memory, xen, domains, frames, frame):
     """Give both back."""
     put_page_and_type(state[0], memory, xen[0], domains, frames, frame)
+
+
+@entry
+def call_memory(state, memory, xen, domains, frames, channels, number):
+    """A hypercall of memory, with its arguments in the registers; its result."""
+    return call_of_memory(state[0], memory, xen[0], domains, frames, channels, number)
+
+
+@entry
+def change_base(state, memory, xen, domains, frames, frame):
+    """Another base for the domain that runs: 0, or a negated error."""
+    return switch_base(state[0], memory, xen[0], domains, frames, frame)
 
 
 @entry
