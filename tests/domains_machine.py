@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 
 from x86virt import load_profile
+from x86virt.core.entries import flush_translations
 from x86virt.core.jit import machine_code
 from x86virt.core.layout import NEVER
 from x86virt.core.run import run as run_processor
@@ -131,7 +132,8 @@ class Pair:
         return rows if outcome == DONE else [f"outcome {outcome}", *rows]
 
     def restore(self, registers: dict[int, int]) -> None:
-        """Start again from the saved state."""
+        """Start again from the saved state, without translations."""
+        flush_translations(self.witness.processor.state)
         self.witness.restore()
         for number, value in registers.items():
             self.witness.cpu.gpr[number] = value & 0xFFFFFFFF

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..core.entries import enter_level, refresh_segment
+from ..core.entries import enter_level, flush_translations, refresh_segment
 from ..core.layout import NEVER
 from ..isa.registers import (
     AR_UNUSABLE,
@@ -332,7 +332,12 @@ class Domains(Image):
     # -- running ------------------------------------------------------------------------------------------------------------
 
     def at(self, label: str, registers: dict[int, int] | None = None) -> Measured:
-        """A run from the saved state at a label."""
+        """A run from the saved state at a label, without translations."""
+        flush_translations(self.processor.state)
+        return self.again(label, registers)
+
+    def again(self, label: str, registers: dict[int, int] | None = None) -> Measured:
+        """The same with the translations that there are."""
         self.restore()
         for number, value in (registers or {}).items():
             self.cpu.gpr[number] = value & M32
@@ -342,7 +347,7 @@ class Domains(Image):
         """The same with translations and windows as an earlier run has left them."""
         self.at(label, registers)
         self.keep_windows()
-        return self.at(label, registers)
+        return self.again(label, registers)
 
     def keep_windows(self) -> None:
         """Start from the windows as the last run left them."""
@@ -469,6 +474,9 @@ def bind_virq(witness: Domains) -> Measured:
     return event_channel_op(witness, interface.EVTCHNOP_bind_virq, interface.VIRQ_DEBUG, 0, 0)
 
 
+FIRST_HANDLE = GUEST * (records.N_MAPPINGS // places.N_DOMAINS)  # of the guest's
+
+
 def granted_page(number: int) -> int:
     """The linear address at which a grant is mapped."""
     return (FREE_ENTRY + number) * PAGE
@@ -484,7 +492,7 @@ def grant_unmap(witness: Domains, count: int) -> Measured:
     """And given back."""
     grant_map(witness, count)
     witness.keep_memory()
-    rows = [(granted_page(number), 0, 0, 0, number, 0) for number in range(count)]
+    rows = [(granted_page(number), 0, 0, 0, FIRST_HANDLE + number, 0) for number in range(count)]
     return witness.call("grant_table_op", interface.GNTTABOP_unmap_grant_ref, LIST, lay_list(witness, rows))
 
 

@@ -955,8 +955,9 @@ pv_grant_map:
         call    pv_find_domain
         jc      .no_domain
         ; 1. A free handle.
+        push    ecx
         call    pv_free_handle
-        jc      .no_handle
+        pop     ecx
         ; 2. The entry of the granter.
         mov     [pv_granter], edx
         call    pv_grant_entry
@@ -1050,27 +1051,31 @@ pv_grant_map:
 .no_domain:
         mov     eax, GNTST_bad_domain
         ret
-.no_handle:
-        mov     eax, GNTST_no_device_space
-        ret
 
-; -> [pv_handle] a handle that is free; carry: none. Uses EAX, EDI.
+; -> [pv_handle] a handle of the current domain's that is free. Uses EAX, ECX, EDI.
+HANDLES_OF_DOMAIN equ N_MAPPINGS / PV_N_DOMAINS
+
         align 16
 pv_free_handle:
-        mov     eax, [XEN(mapping_hint)]
+        mov     edi, [XEN(current)]
+        mov     eax, [XEN(mapping_hint) + edi * 8]
+        imul    ecx, edi, HANDLES_OF_DOMAIN
 .next:
-        cmp     eax, N_MAPPINGS
+        cmp     eax, HANDLES_OF_DOMAIN
         jae     refuse                          ; round again
+        add     eax, ecx
         lea     edi, [eax + eax * 2]
         cmp     dword [edi * 8 + VMM_BASE + MAPPINGS + MAPPING_mapper], 0
         je      .free
+        sub     eax, ecx
         inc     eax
         jmp     .next
 .free:
         mov     [pv_handle], eax
+        sub     eax, ecx
+        mov     edi, [XEN(current)]
         inc     eax
-        mov     [XEN(mapping_hint)], eax
-        clc
+        mov     [XEN(mapping_hint) + edi * 8], eax
         ret
 
 ; EAX a frame of the domain at EDX: a reference, and unless EBX says GNTMAP_readonly a writable use; carry: refused.
@@ -1213,11 +1218,9 @@ pv_grant_unmap:
         mov     eax, [edi + MAPPING_granter]
         mov     edx, [edi + MAPPING_reference]
         mov     dword [edi + MAPPING_mapper], 0
-        mov     dword [edi + MAPPING_how], 0
-        test    bl, GNTMAP_readonly
-        jz      .how
-        mov     dword [edi + MAPPING_how], GNTMAP_readonly
-.how:
+        mov     ecx, ebx
+        and     ecx, ~(GNTMAP_device_map | GNTMAP_host_map)
+        mov     [edi + MAPPING_how], ecx
         mov     edi, eax
         imul    eax, GRANTS_OF_TABLE << ACTIVE_SHIFT
         lea     esi, [eax + edx * 8 + VMM_BASE + ACTIVE_ENTRIES]
