@@ -21,6 +21,7 @@ from paravirtual_kernel import (
     Kernel,
     Step,
     calls,
+    frame_faults,
     frame_of,
     hypercall,
     log,
@@ -387,3 +388,17 @@ def test_a_stack_may_be_of_the_domains_own_table() -> None:
         machine, result = run(Kernel(steps, octets={GDT: table(_2=FLAT_1), FREE: table(_0=FLAT_1)}))
         assert result.outcome == "exited 1" and log(machine)[0][0] == 6
         assert int(machine.vm.domains[1].ss) in (selector, FLAT_RING1_DS)
+
+
+@pytest.mark.parametrize("is_pae", (False, True))
+def test_tables_are_mapped_in_both_formats(is_pae: bool) -> None:
+    """GDT and LDT through the domain's own page table of 32-bit and of PAE entries."""
+    steps = [Step(calls(own_gdt(), protect(LDT), set_ldt(LDT, 512)) + load_segment(FS, 0x13) + load_segment(5, 0x1F))]
+    steps += [
+        Step(b"\x64\xa1" + word(0) + save(DATA + 0x40, EAX) + b"\x65\xa1" + word(0) + save(DATA + 0x44, EAX) + b"\xcc")
+    ]
+    octets = {GDT: table(_2=descriptor(DATA + 0x60, 7, 3, dpl=3)), LDT: table(_3=descriptor(DATA + 0x68, 7, 3, dpl=3))}
+    kernel = Kernel(steps, is_pae=is_pae, octets=octets | {DATA + 0x60: word(0x11) + word(0) + word(0x22)})
+    machine, result = run(kernel)
+    assert result.outcome == "exited 1" and [row[0] for row in log(machine)] == [3]
+    assert words_of(machine, DATA + 0x40, 2) == [0x11, 0x22] and frame_faults(machine) == []

@@ -224,6 +224,20 @@ def test_a_periodic_timer_ticks_while_its_domain_runs(rig: Domains) -> None:
     assert rig.call("vcpu_op", STOP_PERIODIC, 0, 0) == 0 and rig.cpu.timer == NEVER
 
 
+def test_a_domain_starts_with_a_ticker() -> None:
+    """A hundred times a second from the start, which it notices from when it binds the interrupt."""
+    domains = Domains()
+    domains.switch(1)
+    assert domains.cpu.timer == NEVER
+    domains.cpu.ticks = int(domains.cpu.ticks) + 64 * 10**8
+    before = now(domains)
+    bind_timer(domains)
+    assert domains.shared(2048, 4) == 0
+    domains.xen.slice_end = FAR
+    due = time_of(domains, int(domains.cpu.timer) >> 6)
+    assert before < due <= before + 10 * MILLISECOND and due // MILLISECOND % 10 == 0
+
+
 @pytest.mark.parametrize(("low", "high"), [(0, 0), (MILLISECOND - 1, 0), (0, 1 << 18), (0, 0xFFFFFFFF)])
 def test_periods_that_are_refused(rig: Domains, low: int, high: int) -> None:
     """Below a millisecond, or beyond all sense."""

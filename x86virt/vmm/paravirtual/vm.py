@@ -166,10 +166,10 @@ class ParavirtualVm(VirtualMachine):
     def handle_hook(self) -> None:
         """One exit by way of the strategy's hook, which calls `serve`."""
         self.machine.strategy.handle(self, self.crossings.read_exit())
-        if self.board.attention:
-            self.machine.on_board()
         self.crossings.resume()
         self.copy_counts()
+        if self.board.attention:
+            self.machine.on_board()
 
     def serve(self) -> None:
         """Do what the exit at hand asks for."""
