@@ -64,7 +64,11 @@ class Left:
 
     def differences(self, other: "Left") -> list[str]:
         """Where the two differ."""
-        rows = [f"{name}: {value} / {other.values[name]}" for name, value in self.values.items() if value != other.values[name]]
+        rows = [
+            f"{name}: {value} / {other.values[name]}"
+            for name, value in self.values.items()
+            if value != other.values[name]
+        ]
         for name, moments in self.moments.items():
             if any(abs(mine - theirs) > NEARLY for mine, theirs in zip(moments, other.moments[name], strict=True)):
                 rows.append(f"{name}: {moments} / {other.moments[name]}")
@@ -78,7 +82,14 @@ class Handlers:
 
     def __init__(self, witness: Domains) -> None:
         self.witness, processor = witness, witness.processor
-        arrays = (processor.state, processor.memory, processor.boards, processor.codes, processor.blocks, processor.uops)
+        arrays = (
+            processor.state,
+            processor.memory,
+            processor.boards,
+            processor.codes,
+            processor.blocks,
+            processor.uops,
+        )
         processors = (*arrays, processor.details)
         exits = make_exits()
         exits[0].retired_limit = NEVER

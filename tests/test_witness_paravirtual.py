@@ -124,8 +124,11 @@ def test_unknown_hypercalls():
         call("hypercall", number)
 
 
+CALLS = ((21, 0, 2), (21, 1, 2), (3, 0x21, 0x5000), (99, 0, 0), (21, 9, 9), (13, 0, 0))  # the last a list in the list
+
+
 @FEW
-@given(calls=st.lists(st.sampled_from(((21, 0, 2), (21, 1, 2), (3, 0x21, 0x5000), (99, 0, 0), (21, 9, 9), (13, 0, 0))), max_size=6))
+@given(calls=st.lists(st.sampled_from(CALLS), max_size=6))
 def test_multicall(calls):
     _, witness = begin()
     lay_list(witness, [(number, 77, first, second, 0, 0, 0, 0) for number, first, second in calls])
@@ -134,7 +137,8 @@ def test_multicall(calls):
 
 @FEW
 @given(
-    to_user=st.booleans(), eip=WORDS, flags=st.integers(0, 0x3FFFFF).map(lambda value: value & ~0x20100), ss=SELECTORS, above=WORDS
+    to_user=st.booleans(), eip=WORDS, flags=st.integers(0, 0x3FFFFF).map(lambda value: value & ~0x20100), ss=SELECTORS,
+    above=WORDS,
 )  # fmt: skip
 def test_iret(to_user, eip, flags, ss, above):
     _, witness = begin()
@@ -177,7 +181,10 @@ def test_an_event_is_delivered_behind_a_hypercall(to_user):
 
 
 @FEW
-@given(port=st.one_of(st.integers(0, 12), st.sampled_from((1023, 1024, M32))), masked=st.booleans(), pending=st.booleans(), selected=st.booleans())
+@given(
+    port=st.one_of(st.integers(0, 12), st.sampled_from((1023, 1024, M32))), masked=st.booleans(), pending=st.booleans(),
+    selected=st.booleans(),
+)  # fmt: skip
 def test_notifications(port, masked, pending, selected):
     _, witness = begin()
     for index in (GUEST, OTHER):
@@ -297,7 +304,7 @@ def test_a_new_base():
     call("base_switch", "mmuext_op", LIST, 1, 0, SELF)
 
 
-STORES = (b"\x89\x03", b"\xf0\x87\x03", b"\xc7\x03\x67\x90\x40\x00", b"\x89\x8c\x24\x00\x01\x00\x00", b"\x87\x0d\x00\x10\x00\x00")
+STORES = tuple(bytes.fromhex(code) for code in ("8903", "f08703", "c70367904000", "898c2400010000", "870d00100000"))
 
 
 @FEW
@@ -338,7 +345,10 @@ def test_set_gdt(count, before):
 
 
 @FEW
-@given(frames=st.lists(st.integers(FIRST_DATA, FIRST_FRAME + GUEST_FRAMES + 1), min_size=1, max_size=4, unique=True), free=st.booleans())
+@given(
+    frames=st.lists(st.integers(FIRST_DATA, FIRST_FRAME + GUEST_FRAMES + 1), min_size=1, max_size=4, unique=True),
+    free=st.booleans(),
+)  # fmt: skip
 def test_frames_given_back(frames, free):
     _, witness = begin()
     for frame in frames:
@@ -353,7 +363,8 @@ def test_frames_given_back(frames, free):
 # -- grants -----------------------------------------------------------------------------------------------------------------
 
 USES = st.sampled_from((0, 1, 2, 3, 5, 6, 7, 10))
-MAPS = st.tuples(st.integers(0, 3), USES, st.one_of(st.integers(0, 70), st.just(600)), st.sampled_from((OTHER, OTHER, GUEST, 7)))
+REFERENCES = st.one_of(st.integers(0, 70), st.just(600))
+MAPS = st.tuples(st.integers(0, 3), USES, REFERENCES, st.sampled_from((OTHER, OTHER, GUEST, 7)))
 
 
 @MANY
@@ -367,8 +378,9 @@ def test_grants_are_mapped_and_given_back(rows):
     if both.seen["refused"]:
         return
     after_map(both, count)
+    first = FIRST_FRAME + GUEST_FRAMES
     unmaps = [
-        (granted_page(page) * (how >> 1 & 1), 0, (how & 1) * FIRST_FRAME + GUEST_FRAMES + reference << 12, 0, FIRST_HANDLE + handle, 0)
+        (granted_page(page) * (how >> 1 & 1), 0, (first + reference << 12) * (how & 1), 0, FIRST_HANDLE + handle, 0)
         for handle, (page, how, reference, _) in enumerate(rows)
     ]
     count = lay_list(witness, unmaps)
@@ -477,7 +489,11 @@ def test_single_requests():
 
 def test_grants_in_use():
     both, witness = begin()
-    maps = [(granted_page(0), 0, 2, 5, OTHER, 0, 0, 0), (0, 0, 1, 6, OTHER, 0, 0, 0), (granted_page(1), 0, 6, 40, OTHER, 0, 0, 0)]
+    maps = [
+        (granted_page(0), 0, 2, 5, OTHER, 0, 0, 0),
+        (0, 0, 1, 6, OTHER, 0, 0, 0),
+        (granted_page(1), 0, 6, 40, OTHER, 0, 0, 0),
+    ]
     count = lay_list(witness, maps)
     call("grant_map", "grant_table_op", interface.GNTTABOP_map_grant_ref, LIST, count)
     after_map(both, count)

@@ -20,7 +20,11 @@ def record_names() -> dict[str, np.dtype]:
 
 def words_used() -> set[str]:
     """Every word of the routines' sources, so that the file holds what they name and no more."""
-    return set(re.findall(r"\w+", "".join(path.read_text(encoding="utf-8") for path in INCLUDE.parent.glob("paravirtual*.asm"))))
+    return set(
+        re.findall(
+            r"\w+", "".join(path.read_text(encoding="utf-8") for path in INCLUDE.parent.glob("paravirtual*.asm"))
+        )
+    )
 
 
 def include_text() -> str:
@@ -28,7 +32,9 @@ def include_text() -> str:
     rows: dict[str, int] = {}
     for module in MODULES:
         numbers = {name: value for name, value in vars(module).items() if isinstance(value, int)}
-        rows |= {(PREFIX if module is layout or name in NUMBERS else "") + name: value for name, value in numbers.items()}
+        rows |= {
+            (PREFIX if module is layout or name in NUMBERS else "") + name: value for name, value in numbers.items()
+        }
     for prefix, record in record_names().items():
         rows[f"{prefix}_RECORD_BYTES"] = record.itemsize
         rows |= {f"{prefix}_{name}": field[1] for name, field in (record.fields or {}).items()}

@@ -5,7 +5,7 @@ The VMM's region is where it always is; a guest of 256 frames and domain 0 with 
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -217,7 +217,9 @@ class Domains(Image):
     def use_as(self, frame: int, kind: int) -> None:
         """One more use of a frame as a table."""
         self.frames["count_info"][frame] += 1
-        self.frames["type_info"][frame] = kind | records.PGT_VALIDATED | int(self.frames["type_info"][frame]) & records.PGT_COUNT
+        self.frames["type_info"][frame] = (
+            kind | records.PGT_VALIDATED | int(self.frames["type_info"][frame]) & records.PGT_COUNT
+        )
         self.frames["type_info"][frame] += 1
 
     def lay_domains(self) -> None:
@@ -242,7 +244,11 @@ class Domains(Image):
             domain["trap_cs"][:32] = interface.FLAT_RING1_CS
             domain["trap_eip"][:32] = HANDLER + 0x10 * np.arange(32)
             domain["trap_flags"][:32] = interface.TI_MASK_EVENTS
-            domain["base_frame"], domain["total_frames"], domain["max_frames"] = DIRECTORY, GUEST_FRAMES, GUEST_FRAMES + 32
+            domain["base_frame"], domain["total_frames"], domain["max_frames"] = (
+                DIRECTORY,
+                GUEST_FRAMES,
+                GUEST_FRAMES + 32,
+            )
             domain["grant_frames"] = 1
             domain["eip"], domain["cs"], domain["eflags"] = KERNEL_EIP, interface.FLAT_RING1_CS, EFLAGS_IF | 2
             domain["esp"], domain["ss"] = KERNEL_STACK - 0x200, interface.FLAT_RING1_SS
@@ -283,7 +289,9 @@ class Domains(Image):
         self.set_segment(CS, layout.VMM_CODE_SELECTOR, 0xC09B, M32)
         self.set_segment(SS, layout.VMM_DATA_SELECTOR, 0xC093, M32)
         self.processor.set_segment(LDTR, 0, 0, 0, AR_UNUSABLE)
-        self.processor.set_segment(TR, layout.VMM_TSS_SELECTOR, layout.VMM_BASE + layout.TSS, layout.TSS_BYTES - 1, 0x8B)
+        self.processor.set_segment(
+            TR, layout.VMM_TSS_SELECTOR, layout.VMM_BASE + layout.TSS, layout.TSS_BYTES - 1, 0x8B
+        )
         enter_level(self.processor.state, 0)
 
     def set_segment(self, segment: int, selector: int, access: int, limit: int) -> None:
@@ -315,13 +323,23 @@ class Domains(Image):
     def from_kernel(self, pushed: bytes = b"") -> None:
         """The guest's kernel was interrupted."""
         self.come_from(
-            KERNEL_EIP, interface.FLAT_RING1_CS, KERNEL_STACK - 0x100, interface.FLAT_RING1_SS, interface.FLAT_RING1_DS, pushed
+            KERNEL_EIP,
+            interface.FLAT_RING1_CS,
+            KERNEL_STACK - 0x100,
+            interface.FLAT_RING1_SS,
+            interface.FLAT_RING1_DS,
+            pushed,
         )
 
     def from_user(self, pushed: bytes = b"") -> None:
         """A program of the guest's was interrupted."""
         self.come_from(
-            USER_EIP, interface.FLAT_RING3_CS, USER_STACK - 0x100, interface.FLAT_RING3_SS, interface.FLAT_RING3_DS, pushed
+            USER_EIP,
+            interface.FLAT_RING3_CS,
+            USER_STACK - 0x100,
+            interface.FLAT_RING3_SS,
+            interface.FLAT_RING3_DS,
+            pushed,
         )
 
     @property
@@ -371,7 +389,9 @@ def ticks_of(measured: Measured, path: str) -> int:
     return sum(found)
 
 
-def item_and_base(run: Callable[[int], Measured], paths: tuple[str, ...], few: int = 4, many: int = 12) -> tuple[int, int]:
+def item_and_base(
+    run: Callable[[int], Measured], paths: tuple[str, ...], few: int = 4, many: int = 12
+) -> tuple[int, int]:
     """Base and item of a path, from two lengths; paths that it contains are added to it."""
     one, two = (sum(ticks_of(run(count), path) for path in paths) for count in (few, many))
     item = (two - one) // (many - few)
@@ -384,7 +404,7 @@ NEW_ENTRY = PTE_P | PTE_RW | PTE_US | PTE_A
 FREE_ENTRY = GUEST_FRAMES  # of the page table, from which on nothing is mapped
 
 
-def lay_list(witness: Domains, rows: list[tuple[int, ...]]) -> int:
+def lay_list(witness: Domains, rows: Sequence[tuple[int, ...]]) -> int:
     """A list of structures for a hypercall; their count."""
     witness.words(LIST, *(value for row in rows for value in row))
     witness.save()
@@ -418,7 +438,9 @@ def table_update(witness: Domains, count: int) -> Measured:
 
 def directory_update(witness: Domains, count: int) -> Measured:
     """New entries of a directory, for a page table that is in use already."""
-    return mmu_update(witness, [(DIRECTORY * PAGE + 4 * number, TABLE << 12 | NEW_ENTRY) for number in range(1, count + 1)])
+    return mmu_update(
+        witness, [(DIRECTORY * PAGE + 4 * number, TABLE << 12 | NEW_ENTRY) for number in range(1, count + 1)]
+    )
 
 
 def machphys_update(witness: Domains, count: int) -> Measured:
@@ -465,7 +487,9 @@ def memory_op(witness: Domains, count: int) -> Measured:
         witness.table(TABLE)[frame - FIRST_FRAME] = 0
         witness.frames["count_info"][frame] = records.PGC_ALLOCATED | 1
         witness.frames["type_info"][frame] = 0
-    lay_list(witness, [(LIST + 0x40, count, 0, 0, interface.DOMID_SELF), *([(0,)] * 11), *((frame,) for frame in frames)])
+    lay_list(
+        witness, [(LIST + 0x40, count, 0, 0, interface.DOMID_SELF), *([(0,)] * 11), *((frame,) for frame in frames)]
+    )
     return witness.call("memory_op", interface.XENMEM_decrease_reservation, LIST)
 
 
@@ -604,7 +628,9 @@ def measure_paravirtual(profile: "Profile") -> Prices:
     return {
         "hypercall": alone("hypercall", lambda it: it.call("vm_assist", 0, 2)),
         "small_hypercall": alone("small_hypercall", lambda it: it.call("set_callbacks", 0, HANDLER, 0, HANDLER)),
-        "stack_switch": alone("stack_switch", lambda it: it.call("stack_switch", interface.FLAT_RING1_SS, KERNEL_STACK)),
+        "stack_switch": alone(
+            "stack_switch", lambda it: it.call("stack_switch", interface.FLAT_RING1_SS, KERNEL_STACK)
+        ),
         "fpu_taskswitch": alone("fpu_taskswitch", lambda it: it.call("fpu_taskswitch", 1)),
         "multicall": items("multicall", multicall),
         "set_trap_table": items("set_trap_table", set_trap_table),
