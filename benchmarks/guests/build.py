@@ -74,6 +74,8 @@ GUESTS: dict[str, Guest] = {
             "STI, and the delivery of the timer's interrupt that waits",
             "LIDT",
         ),
+        ported=True,
+        results=("vendor",),
     ),
     "hello": Guest("hello.asm", ported=True, own_lines=("ring [01]",)),
     "hello_pse": Guest("hello.asm", macros=("PAGING_PSE",)),
