@@ -240,10 +240,13 @@ def test_a_ported_kernel_uses_neither_sensitive_nor_privileged_instructions(name
 
 PRIVILEGED = {
     "cli": "fa", "sti": "fb", "hlt": "f4", "lgdt": "0f0110", "lidt": "0f0118", "lldt": "0f00d0", "ltr": "0f00d8",
-    "invlpg": "0f0138", "mov cr3": "0f22d8", "mov cr0": "0f22c0", "from cr0": "0f20c0", "from cr2": "0f20d0",
-    "wrmsr": "0f30", "rdmsr": "0f32", "clts": "0f06", "sysexit": "0f35", "jmp far": "ea000000000800",
+    "invlpg": "0f0138", "mov cr3": "0f22d8", "mov cr0": "0f22c0", "from cr4": "0f20e0", "from cr2": "0f20d0", "clts": "0f06",
+    "sysexit": "0f35", "jmp far": "ea000000000800",
 }  # fmt: skip
-LEFT = {"in": "e480", "out": "e680", "int 0x80": "cd80", "iret": "cf", "from cr3": "0f20d8", "ud2": "0f0b"}
+LEFT = {
+    "in": "e480", "out": "e680", "int 0x80": "cd80", "iret": "cf", "from cr3": "0f20d8", "from cr0": "0f20c0", "ud2": "0f0b",
+    "rdmsr": "0f32", "wrmsr": "0f30", "forced cpuid": "0f0b78656e0fa2",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("code", PRIVILEGED.values(), ids=PRIVILEGED.keys())
