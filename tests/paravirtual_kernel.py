@@ -16,7 +16,7 @@ import struct
 from dataclasses import dataclass, field
 
 from profile_for import profile_for
-from small_kernel import DATA_0, EAX, EBX, ECX, EDI, EDX, ESI, ESP, jump, load, mov, push, save, store, word
+from small_kernel import EAX, EBX, ECX, EDI, EDX, ESI, ESP, jump, load, load_segment, mov, push, save, store, word
 
 from x86virt import Machine, RunResult, Strategy, find_strategy, load_profile
 from x86virt.start.elf import Segment
@@ -34,7 +34,16 @@ RAM_BYTES = 8 << 20
 IMAGE_BYTES = 0x20000
 MAX_CYCLES = 20_000_000
 HYPERCALLS, STUBS, COMMON, LOG, WORDS, TRAPS, KERNEL_STACK = 0x1000, 0x2000, 0x3000, 0x4000, 0x6000, 0x6800, 0x8000
-DATA, USER_STACK, GDT, LDT, FREE, START, STEPS, STEPS_END = 0x8000, 0xB000, 0xB000, 0xC000, 0xD000, 0x10000, 0x12000, 0x1F000
+DATA, USER_STACK, GDT, LDT, FREE, START, STEPS, STEPS_END = (
+    0x8000,
+    0xB000,
+    0xB000,
+    0xC000,
+    0xD000,
+    0x10000,
+    0x12000,
+    0x1F000,
+)
 NEXT, CURSOR = WORDS, WORDS + 4
 LOGGED = 12  # words: the vector, and what stands on the stack
 VECTORS = (*range(20), 0x80, 0x81, 0x82, 0x90)
@@ -59,7 +68,9 @@ def calls(*hypercalls: bytes) -> bytes:
     return b"".join(code + save(DATA + 4 * number, EAX) for number, code in enumerate(hypercalls))
 
 
-def to_user(entry: int, flags: int = 0x202, stack: int = USER_STACK, cs: int = FLAT_RING3_CS, ss: int = FLAT_RING3_DS) -> bytes:
+def to_user(
+    entry: int, flags: int = 0x202, stack: int = USER_STACK, cs: int = FLAT_RING3_CS, ss: int = FLAT_RING3_DS
+) -> bytes:
     """IRETD from ring 1 to ring 3."""
     return b"".join(push(value) for value in (ss, stack, flags, cs, entry)) + b"\xcf"
 
@@ -98,7 +109,9 @@ class Kernel:
         put(STEPS, self.code())
         for address, octets in self.octets.items():
             put(address, octets)
-        return XenImage("paravirtual_kernel", "", START, 0, HYPERCALLS, self.is_pae, (Segment(0, bytes(ram), IMAGE_BYTES),))
+        return XenImage(
+            "paravirtual_kernel", "", START, 0, HYPERCALLS, self.is_pae, (Segment(0, bytes(ram), IMAGE_BYTES),)
+        )
 
     def trap_table(self) -> bytes:
         """The table for set_trap_table, which ends with an address of 0."""
@@ -111,7 +124,7 @@ class Kernel:
 
     def start(self) -> bytes:
         """From the domain's first instruction to the first step."""
-        code = mov(ESP, KERNEL_STACK)
+        code = mov(ESP, KERNEL_STACK) + b"".join(load_segment(segment, FLAT_RING3_DS) for segment in (0, 3, 4, 5))
         code += hypercall("set_trap_table", TRAPS)
         code += hypercall("stack_switch", FLAT_RING1_DS, KERNEL_STACK)
         code += hypercall("set_callbacks", FLAT_RING1_CS, entry_of(EVENT), FLAT_RING1_CS, entry_of(FAILSAFE))
@@ -161,7 +174,7 @@ COMMON_HANDLER = common_handler()
 
 def start(kernel: Kernel, strategy: Strategy | None = None) -> Machine:
     """A machine with the kernel loaded."""
-    which = strategy or find_strategy("paravirtual")()
+    which = strategy or find_strategy("paravirtual,domain_0=off")()
     machine = Machine(which, load_profile(profile_for(which)), RAM_BYTES)
     machine.load(kernel.image())
     return machine
@@ -194,6 +207,3 @@ def log(machine: Machine) -> list[list[int]]:
     """What the handlers logged: the vector, then the words from ESP on."""
     (end,) = words_of(machine, CURSOR, 1)
     return [words_of(machine, place, LOGGED) for place in range(LOG, end, 4 * LOGGED)]
-
-
-assert DATA_0 and EDX

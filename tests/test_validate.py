@@ -13,7 +13,16 @@ from x86virt.profile_schema import SCHEMA
 from x86virt.validation import freeze as freezing
 from x86virt.validation.freeze import Freeze, freeze_text, read_freezes
 from x86virt.validation.interval import HIGH, LOW, at_clock, at_end
-from x86virt.validation.judge import NOT_COVERED, PATH_DOMINATED, STRUCTURAL, UNEXPLAINED, Validation, judge, verdict_of
+from x86virt.validation.judge import (
+    INFORMS,
+    NOT_COVERED,
+    PATH_DOMINATED,
+    STRUCTURAL,
+    UNEXPLAINED,
+    Validation,
+    judge,
+    verdict_of,
+)
 from x86virt.validation.plan import PlanError, ProfileValue, Run, chosen_rows, read_plan, shipped_plan, technique
 from x86virt.validation.predict import Iteration, NotPredicted, Prediction, Predictor
 from x86virt.validation.published import half_of_last_digit, published_rows
@@ -75,7 +84,7 @@ def test_what_the_plan_names_is_there():
         if isinstance(entry, ProfileValue):
             assert set(entry.rows.values()) <= set(SCHEMA)
         elif isinstance(entry, Run):
-            assert entry.loop.region < len(guests()[entry.loop.guest].regions)
+            assert max(entry.loop.regions) < len(guests()[entry.loop.guest].regions)
             assert set(entry.loop.counting) <= fixed
 
 
@@ -185,7 +194,7 @@ def test_what_cannot_be_predicted_says_why():
         predictor.strategy("telepathy")
     run = shipped_plan().entry_of(NAMES[NATIVE])
     with pytest.raises(NotPredicted, match="region 7"):
-        predictor.predict(replace(run, loop=replace(run.loop, region=7, iterations=(1, 2))))
+        predictor.predict(replace(run, loop=replace(run.loop, regions=(7,), iterations=(1, 2))))
     assert verdict(None).kind == NOT_COVERED
     assert verdict(None).note == "the guest ran away"
 
@@ -243,6 +252,38 @@ def test_a_claim_of_shape_that_does_not_hold_is_a_problem():
     shape = next(one for one in found.shapes if one.smaller == SOFTWARE)
     assert shape.holds is False
     assert any("faster than the real one" in problem for problem in found.problems)
+
+
+XEN_FORK = "xen03.lmproc.fork.xen"
+XEN_COLUMN = Freeze("xen03.xen", "a test", "", "", {XEN_FORK: 120000.0})
+
+
+def test_a_row_that_informs_is_neither_scored_nor_a_problem_wherever_it_lies():
+    """50 microseconds at 2,400 MHz where 198 were published; the oracle gives the bare machine the same."""
+    found = verdict(predicted(120000, 110000, 130000), {"xen03.xen": XEN_COLUMN}, XEN_FORK)
+    assert (found.kind, found.inside, found.problem) == (INFORMS, False, "")
+    assert (found.predicted, found.low) == (50, Fraction(110000, 2400))
+    assert found.note.endswith("over the bare machine 1.00 here, 1.80 published")
+    assert Validation((found,), ()).score.scored == 0
+
+
+def test_a_row_that_informs_is_hidden_until_its_column_is_frozen_and_may_not_change_then():
+    hidden = verdict(predicted(120000, 110000, 130000), {}, XEN_FORK)
+    assert (hidden.kind, hidden.predicted) == (NOT_COVERED, None)
+    changed = verdict(predicted(120001, 110000, 130000), {"xen03.xen": XEN_COLUMN}, XEN_FORK)
+    assert "changed since it was frozen" in changed.problem
+
+
+def test_a_loop_of_several_regions_is_their_mean():
+    from x86virt.vmm.registry import find_strategy
+
+    plan = shipped_plan()
+    loop = replace(plan.entry_of(NAMES["xen03.lmproc.null_io.xen"]).loop, iterations=(1, 2))
+    predictor, native, profile = Predictor(plan), find_strategy("native"), load_profile("p4_prescott")
+    both = predictor.iteration(loop, native, profile)
+    each = [predictor.iteration(replace(loop, regions=(region,)), native, profile) for region in loop.regions]
+    assert len(each) == 2 and each[0].cycles != each[1].cycles
+    assert both.cycles == sum(one.cycles for one in each) / 2
 
 
 # -- freezes ---------------------------------------------------------------------------------------------------------------

@@ -116,6 +116,11 @@ UNIX = tuple(
             ("signal", "a signal sent to oneself, its handler, its return"),
             ("protection", "a write to a protected page, the signal's handler, its return"),
             ("read", "4 KB read from a file of the RAM disk"),
+            ("null_read", "one byte read from the device of zeros"),
+            ("null_write", "one byte written to the device of nothing"),
+            ("stat", "the status of a file, by its name"),
+            ("open_close", "a file opened by its name, and closed"),
+            ("signal_set", "a signal's handler set"),
         )
     )
 )
@@ -124,6 +129,7 @@ MICRO_ITERATIONS = {"pgfault": 255, "mix": 5, "irq": 20}  # else the guest's def
 SUITE_SENTENCES = {
     "syscall": "the system call round trip",
     "unix": "what lmbench measures, on a small Unix-like kernel: calls, processes, pipes, pages, signals",
+    "lmbench": "the process figures that Barham et al. published, beside ours: bare, paravirtual, translated",
     "optimisations": "what each choice of a software VMM buys: one table of kernels under each, over the bare machine",
     "vmexit": "each kind of VM exit alone, on every profile with the hardware",
     "micro": "one event each: calls, faults, page tables, ports, address spaces, interrupts",
@@ -144,6 +150,10 @@ def suite(name: str) -> tuple[Benchmark, ...]:
         return UNIX
     if name == "micro":
         return tuple(_micro())
+    if name == "lmbench":
+        from .lmbench import benchmarks as published
+
+        return published()
     if name == "optimisations":
         from .optimisations import benchmarks
 
@@ -164,6 +174,11 @@ def _micro() -> Iterable[Benchmark]:
         for number, sentence in enumerate(guest.regions):
             name = guest.name if len(guest.regions) == 1 else f"{guest.name}.{number}"
             yield Benchmark("micro", name, guest.name, number, iterations, sentence)
+
+
+def command_line(guest: str, iterations: int) -> str:
+    """What a guest is told so that it does nothing but what is measured, so often."""
+    return f"iterations={iterations} {WORDS.get(guest, '')}".rstrip()
 
 
 def measure(
@@ -187,8 +202,7 @@ def measure(
             key = (benchmark.guest, count, number)
             if key not in regions:
                 progress(f"{benchmark.guest} under {setup.name}, {setup.profile.name}")
-                line = f"iterations={count} {WORDS.get(benchmark.guest, '')}".rstrip()
-                regions[key] = run_setup(setup, benchmark.guest, line)
+                regions[key] = run_setup(setup, benchmark.guest, command_line(benchmark.guest, count))
             row = _row(benchmark, setup, count, *regions[key])
             if setup.name == NATIVE:
                 row_of_native = row

@@ -163,7 +163,13 @@ GUESTS: dict[str, Guest] = {
             "signal sent to oneself, handler, return",
             "write to a protected page, handler, return",
             "4 KB read from a file of the RAM disk",
+            "one byte read from the device of zeros",
+            "one byte written to the device of nothing",
+            "stat of a file",
+            "open and close of a file",
+            "signal handler set",
         ),
+        ported=True,
     ),
 }
 """Image name -> how it is built."""
@@ -250,8 +256,7 @@ def kernel_objects(source: str, folder: Path, half: str = NATIVE) -> dict[str, s
     disk = folder / "disk.tar"
     disk.write_bytes(archive(source, folder))
     parts = [path for part in ("kernel", half) for path in sorted((HERE / source / part).glob("*.[ca]*"))]
-    defines = [f'-DRAM_DISK="{disk}"', *(f"-D{macro}" for macro in HALVES[half].macros)]
-    return {f"{path.parent.name}/{path.name}": object_of(path, folder, *defines) for path in parts}
+    return {f"{path.parent.name}/{path.name}": object_of(path, folder, f'-DRAM_DISK="{disk}"', half=half) for path in parts}
 
 
 def link_kernel(source: str, objects: dict[str, str], target: Path, half: str = NATIVE) -> None:
@@ -259,13 +264,14 @@ def link_kernel(source: str, objects: dict[str, str], target: Path, half: str = 
     run_tool(*LINKER, "-T", f"{source}/{HALVES[half].script}", "-o", str(target), *objects.values())
 
 
-def object_of(source: Path, folder: Path, *defines: str) -> str:
+def object_of(source: Path, folder: Path, *defines: str, half: str = NATIVE) -> str:
     """Assemble or compile one file of a kernel in C; the object's path. Raises :class:`BuildError`."""
     target = str(folder / f"{source.parent.name}_{source.name}.o")
     if source.suffix == ".asm":
         run_tool(*ASSEMBLER, "-I", "lib/", *defines, "-o", target, str(source.relative_to(HERE)))
     else:
-        run_tool(*COMPILER, *defines, "-c", "-o", target, str(source.relative_to(HERE)))
+        here = source.parent.parent.relative_to(HERE) / half
+        run_tool(*COMPILER, "-I", str(here), "-c", "-o", target, str(source.relative_to(HERE)))
     return target
 
 

@@ -19,11 +19,14 @@ from .output import SCHEMA_VERSION, get_ready, say, show, status_of_rows, write_
 def bench_command(
     suite: str, strategies: Sequence[str], json_file: str | None, iterations: int | None, cold: bool, **machine: Any
 ) -> int:
-    """Run the benchmarks of SUITE (syscall, unix, micro, optimisations, vmexit, speed) and say where the cycles went.
+    """Run the benchmarks of SUITE (syscall, unix, micro, lmbench, optimisations, vmexit, speed): where did the cycles go?
 
     `optimisations` runs the software VMMs with each choice off, or made otherwise, unless strategies are named; `vmexit`
-    the hardware-assisted ones, on every profile unless one is named.
+    the hardware-assisted ones, on every profile unless one is named; `lmbench` the techniques of a publication at its clock.
     """
+    from ..lmbench import NAME as LMBENCH
+    from ..lmbench import STRATEGIES as PUBLISHED
+    from ..lmbench import clock_of, on_that_machine, show_lmbench
     from ..optimisations import NAME as OPTIMISATIONS
     from ..optimisations import STRATEGIES as CHOICES
     from ..optimisations import show_optimisations
@@ -40,12 +43,16 @@ def bench_command(
         raise click.UsageError("--cold is for `bench speed`")
     benchmarks = suite_named(suite)
     if tuple(strategies) == (ALL,):
-        strategies = {OPTIMISATIONS: CHOICES, VMEXIT: ASSISTED}.get(suite, strategies)
+        strategies = {OPTIMISATIONS: CHOICES, VMEXIT: ASSISTED, LMBENCH: PUBLISHED}.get(suite, strategies)
     setups = setups_on_all_profiles(strategies, machine) if suite == VMEXIT else make_setups(strategies, machine)
+    if suite == LMBENCH and not given("profile"):
+        setups = on_that_machine(setups)
     get_ready()
     rows = measure(benchmarks, setups, iterations, say)
     if json_file is not None:
         write_json(json_file, {"schema_version": SCHEMA_VERSION, "rows": [row.as_json() for row in rows]})
+    elif suite == LMBENCH:
+        show(show_lmbench(rows, clock_of(setups[0])))
     else:
         show({OPTIMISATIONS: show_optimisations, VMEXIT: show_vmexit}.get(suite, show_suite)(rows))
     return status_of_rows([row.outcome for row in rows], len(setups))

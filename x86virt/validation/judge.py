@@ -10,9 +10,10 @@ from typing import Any
 from .freeze import Freeze
 from .plan import ARITHMETIC, NotCovered, Plan, ProfileValue, Run, technique
 from .predict import NotPredicted, Prediction, Predictor
-from .published import Published
+from .published import Published, published_rows
 
 STRUCTURAL, PATH_DOMINATED, UNEXPLAINED, NOT_COVERED = "structural", "path_dominated", "unexplained", "not_covered"
+INFORMS = "informs"
 SCORED = (STRUCTURAL, PATH_DOMINATED, UNEXPLAINED)
 MOSTLY = Fraction(1, 2)
 LEAST_CHANGE = 1e-6  # of a frozen prediction, in cycles: files hold decimals
@@ -143,7 +144,7 @@ def verdict_of(row: Published, plan: Plan, predictor: Predictor, freezes: Mappin
         prediction = predictor.predict(entry)
     except NotPredicted as why:
         return replace(blank, note=str(why))
-    return with_freeze(of_run(blank, entry, prediction, predictor), entry, predictor, freezes)
+    return with_freeze(of_run(blank, entry, prediction, predictor), prediction.cycles, entry, predictor, freezes)
 
 
 def why_hidden(run: Run, predictor: Predictor) -> str:
@@ -195,6 +196,7 @@ def of_run(blank: Verdict, entry: Run, prediction: Prediction, predictor: Predic
     row, clock = blank.published, predictor.profile(entry.host).values["cpu.mhz"].exact
     assert clock is not None
     kind = entry.kind or (PATH_DOMINATED if prediction.share_of_paths > MOSTLY else STRUCTURAL)
+    kind = INFORMS if entry.informs else kind
     verdict = replace(
         blank,
         kind=kind,
@@ -204,7 +206,20 @@ def of_run(blank: Verdict, entry: Run, prediction: Prediction, predictor: Predic
         high=row.in_its_unit(prediction.high, clock),
         share_of_paths=prediction.share_of_paths,
     )
+    if entry.informs:
+        notes = [entry.note, entry.informs, *ratio_to_bare(row, entry, prediction, predictor)]
+        return replace(with_inside(verdict), note="; ".join(filter(None, notes)))
     return with_reason(with_inside(verdict), entry)
+
+
+def ratio_to_bare(row: Published, entry: Run, prediction: Prediction, predictor: Predictor) -> Iterable[str]:
+    """What a row is over that of the bare machine, here and as published."""
+    if not entry.over:
+        return
+    bare = predictor.predict(replace(entry, strategy="native"))
+    published = next(one for one in published_rows() if one.id == entry.over)
+    ours, theirs = prediction.cycles / bare.cycles, row.value / published.value
+    yield f"over the bare machine {float(ours):,.2f} here, {float(theirs):,.2f} published"
 
 
 def with_inside(verdict: Verdict) -> Verdict:
@@ -228,13 +243,15 @@ def with_reason(verdict: Verdict, entry: Run) -> Verdict:
     return replace(verdict, kind=kind, note=note, problem=problem)
 
 
-def with_freeze(verdict: Verdict, entry: Run, predictor: Predictor, freezes: Mapping[str, Freeze]) -> Verdict:
+def with_freeze(
+    verdict: Verdict, cycles: Fraction, entry: Run, predictor: Predictor, freezes: Mapping[str, Freeze]
+) -> Verdict:
     """A prediction that changed since its column was frozen wants a mechanism. A stand-in's may differ."""
     own = technique(entry.strategy) in predictor.strategies or entry.host.profile in predictor.profiles
-    if not entry.column or own or verdict.predicted is None:
+    if not entry.column or own:
         return verdict
     before = freezes[entry.column].predicted.get(verdict.published.id)
-    if before is not None and abs(float(verdict.predicted) - before) <= LEAST_CHANGE:
+    if before is not None and abs(float(cycles) - before) <= LEAST_CHANGE:
         return verdict
     what = "not there" if before is None else f"{before:,.2f}"
     problem = f"changed since it was frozen (then {what}): name the mechanism by make freeze COLUMN={entry.column}"

@@ -4,13 +4,16 @@ The file's tables:
 
     in_nanoseconds = [KEYS]           profile keys that follow the bus or the memory: they scale with the clock
     [machine.NAME]                    the processor of a publication: profile, and mhz where its clock was another
-    [loop.NAME]                       what is run: guest, region, iterations = [few, many], and the events of one
-                                      iteration that only count it (`counting`)
+    [loop.NAME]                       what is run: guest, region (several: their mean), iterations = [few, many], and the
+                                      events of one iteration that only count it (`counting`)
     [[run]]                           rows predicted by running a loop under a strategy
     [[value]]                         rows that are values of a profile (kind parameter), or follow from one (arithmetic)
     [[not_covered]]                   rows that nothing here predicts, with why; a `beside` names a loop whose figure is
                                       printed beside them and not scored
     [[shape]]                         a claim of a publication that one figure is smaller than another
+
+A run that `informs` says why its rows cannot be scored: it is predicted and frozen as the others are, and nothing follows from
+whether it agrees. `over` names the row of the bare machine, if the ratio to that is what can be compared.
 
 A row outside its interval must say why it may be: `explained` names the mechanism that is missing here, `unexplained`
 says what was looked for. One that lies inside must say neither.
@@ -54,11 +57,11 @@ class Host:
 
 @dataclass(frozen=True)
 class Loop:
-    """A guest's measured region. The cost of an iteration is that of `many` less `few` of them, over the difference."""
+    """A guest's measured regions. The cost of an iteration is that of `many` less `few` of them, over the difference."""
 
     name: str
     guest: str
-    region: int
+    regions: tuple[int, ...]  # the mean of them is taken
     iterations: tuple[int, int]
     counting: tuple[str, ...]  # events of each iteration that are the loop's and not the operation's
     sentence: str
@@ -77,6 +80,8 @@ class Run:
     note: str = ""
     explained: str = ""
     unexplained: str = ""
+    informs: str = ""  # why its rows are not scored
+    over: str = ""  # the published row of the bare machine
 
 
 @dataclass(frozen=True)
@@ -156,7 +161,8 @@ def read_loop(name: str, table: dict[str, Any]) -> Loop:
     few, many = table["iterations"]
     if not 0 < few < many:
         raise PlanError(f"loop {name}", f"iterations {few} and {many}", "give few, then more")
-    return Loop(name, table["guest"], table["region"], (few, many), tuple(table["counting"]), table["sentence"])
+    regions = table["region"] if isinstance(table["region"], list) else [table["region"]]
+    return Loop(name, table["guest"], tuple(regions), (few, many), tuple(table["counting"]), table["sentence"])
 
 
 def read_run(row: dict[str, Any], hosts: dict[str, Host], loops: dict[str, Loop]) -> Run:
@@ -168,7 +174,10 @@ def read_run(row: dict[str, Any], hosts: dict[str, Host], loops: dict[str, Loop]
         raise PlanError(str(row["ids"]), "both explained and unexplained", "keep one")
     if not kind and not row.get("column"):
         raise PlanError(str(row["ids"]), "a prediction without a column", "name the column that is frozen for it")
-    names = {name: row[name] for name in ("strategy", "kind", "column", "note", "explained", "unexplained") if name in row}
+    if row.get("informs") and (kind or row.get("explained") or row.get("unexplained")):
+        raise PlanError(str(row["ids"]), "a row that only informs", "it needs no kind and no explanation")
+    keys = ("strategy", "kind", "column", "note", "explained", "unexplained", "informs", "over")
+    names = {name: row[name] for name in keys if name in row}
     return Run(tuple(row["ids"]), hosts[row["machine"]], loop=loops[row["loop"]], **names)
 
 
@@ -193,6 +202,7 @@ def check_ids(plan: Plan) -> None:
     known = [row.id for row in published_rows()]
     named = [one for entry in plan.entries for one in entry.ids]
     named += [one for shape in plan.shapes for one in (shape.smaller, shape.larger)]
+    named += [entry.over for entry in plan.entries if isinstance(entry, Run) and entry.over]
     for pattern in named:
         if not fnmatch.filter(known, pattern):
             raise PlanError(pattern, "no such row in published.csv", "correct or remove it")

@@ -91,8 +91,14 @@ class Predictor:
         return Prediction(middle.cycles, least, max(high.cycles, middle.cycles), share)
 
     def iteration(self, loop: Loop, strategy: "type[Strategy]", profile: Profile) -> Iteration:
-        """One iteration under one profile. Raises NotPredicted."""
-        few, many = (self.region(loop, count, strategy, profile) for count in loop.iterations)
+        """One iteration under one profile, the mean of all regions of the loop. Raises NotPredicted."""
+        each = [self.iteration_of(loop, region, strategy, profile) for region in loop.regions]
+        parts = ([getattr(one, name) for one in each] for name in ("cycles", "paths", "counting"))
+        return Iteration(*(sum(part, Fraction(0)) / len(each) for part in parts))
+
+    def iteration_of(self, loop: Loop, region: int, strategy: "type[Strategy]", profile: Profile) -> Iteration:
+        """One iteration of one region. Raises NotPredicted."""
+        few, many = (self.region(loop, region, count, strategy, profile) for count in loop.iterations)
         between = many.ledger - few.ledger
         number = many.iterations - few.iterations
         paths = sum(between.event_ticks(event.name) for event in EVENTS if event.domain in VMM_SOFTWARE)
@@ -103,16 +109,17 @@ class Predictor:
             Fraction(counting, TICKS_PER_CYCLE),
         )
 
-    def region(self, loop: Loop, count: int, strategy: "type[Strategy]", profile: Profile) -> "Region":
-        """The measured region of one run. Raises NotPredicted if the guest does not get through it."""
+    def region(self, loop: Loop, region: int, count: int, strategy: "type[Strategy]", profile: Profile) -> "Region":
+        """A measured region of one run. Raises NotPredicted if the guest does not get through it."""
         from ..api import Setup, run_setup
+        from ..suites import command_line
 
         key = (str(strategy.name), loop.guest, count, profile.digest())
-        if (*key, loop.region) not in self._regions:
-            outcome, regions = run_setup(Setup(strategy, profile), loop.guest, f"iterations={count}")
+        if (*key, region) not in self._regions:
+            outcome, regions = run_setup(Setup(strategy, profile), loop.guest, command_line(loop.guest, count))
             if outcome != "done":
                 raise NotPredicted(f"{loop.guest} under {strategy.name}: {outcome}")
-            self._regions.update({(*key, number): region for number, region in regions.items()})
-        if (*key, loop.region) not in self._regions:
-            raise NotPredicted(f"{loop.guest} under {strategy.name} leaves region {loop.region} out")
-        return self._regions[(*key, loop.region)]
+            self._regions.update({(*key, number): found for number, found in regions.items()})
+        if (*key, region) not in self._regions:
+            raise NotPredicted(f"{loop.guest} under {strategy.name} leaves region {region} out")
+        return self._regions[(*key, region)]

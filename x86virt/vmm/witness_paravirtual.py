@@ -44,6 +44,7 @@ from ..isa.registers import (
     TR,
 )
 from ..processor import Processor
+from ..records import with_attributes
 from . import layout
 from .descriptor import Descriptor
 from .paravirtual import interface, records
@@ -124,7 +125,7 @@ class Domains(Image):
 
     def records(self, place: int, record: np.dtype, count: int) -> np.ndarray:
         """Records in machine RAM."""
-        return self.processor.ram[place : place + record.itemsize * count].view(record)
+        return self.processor.ram[place : place + record.itemsize * count].view(with_attributes(record))
 
     def table(self, frame: int) -> np.ndarray:
         """The entries of a table."""

@@ -8,7 +8,9 @@ from ...core.entries import enter_level
 from ...isa.events import MODE_GUEST_KERNEL, MODE_GUEST_USER, MODE_VMM
 from ...isa.registers import (
     AR_UNUSABLE,
+    CR0_AM,
     CR0_ET,
+    CR0_MP,
     CR0_NE,
     CR0_PE,
     CR0_PG,
@@ -125,7 +127,7 @@ def set_first_state(domain: np.record, image: XenImage, builder: Builder) -> Non
 def take_processor(vm: "ParavirtualVm", index: int) -> None:
     """The processor is the VMM's, in the address space of a domain, with the domain's registers: it is about to resume it."""
     cpu, domain = vm.processor.cpu, vm.domains[index]
-    cpu.cr0 = CR0_ET | CR0_PE | CR0_PG | CR0_WP | CR0_NE
+    cpu.cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_PG
     cpu.cr4 = CR4_PSE | CR4_PGE | (CR4_PAE if domain.is_pae else 0)
     cpu.cr3 = int(domain.base_frame) << 12
     if domain.is_pae:

@@ -33,13 +33,22 @@
 #define CALL_OPTIONS 25         /* () -> OPTION_... */
 #define CALL_FREE_PAGES 26      /* () -> page frames that nobody uses */
 #define CALL_SHUTDOWN 27        /* (code): the first process only */
-#define CALLS 28
+#define CALL_STAT 28            /* (path, struct file_status) */
+#define CALLS 29
 
 #define OPTION_TIMER 1          /* there are ticks: processes are preempted */
 #define OPTION_SYSENTER 2       /* the system call page uses SYSENTER */
 
 #define OPEN_WRITE 1
 #define OPEN_CREATE 2           /* an empty file, whatever was there */
+
+/* Two devices have names as files have: what is read from "zero" is zeros, what is written to "null" is gone. */
+enum { STATUS_FILE, STATUS_ARCHIVED, STATUS_DEVICE };
+struct file_status {
+    uint32_t kind;              /* STATUS_... */
+    uint32_t bytes;
+    uint32_t users;             /* who has it open */
+};
 
 #define ERROR_PERMISSION -1
 #define ERROR_NO_FILE -2

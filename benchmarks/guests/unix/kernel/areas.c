@@ -2,7 +2,7 @@
 #include "areas.h"
 
 #include "../include/abi.h"
-#include "../native/machine.h"
+#include "../include/machine.h"
 #include "bytes.h"
 #include "frames.h"
 #include "process.h"
@@ -99,6 +99,7 @@ int area_fault(struct process *process, uint32_t address, uint32_t error)
         copy_shared_page(process, page, entry);
     else
         return 0;
+    space_commit();
     return 1;
 }
 
@@ -182,6 +183,7 @@ int32_t call_unmap(uint32_t address)
             frame_release(entry & ENTRY_FRAME);
         }
     }
+    space_commit();
     area->start = area->end = 0;
     return 0;
 }

@@ -1,7 +1,7 @@
 /* Text for people, and the two ends of a run. */
 #include "console.h"
 
-#include "../native/machine.h"
+#include "../include/machine.h"
 
 void print(const char *text)
 {

@@ -128,7 +128,6 @@ static void set_registers(uint32_t entry, uint32_t esp)
 static int32_t replace_program(const struct program *program, uint32_t frame, uint32_t esp)
 {
     space_clear(current->root);
-    machine_load_root(current->root);
     areas_forget(current);
     signals_forget_handlers(current);
     for (unsigned number = 0; number < program->segments; number++)
@@ -140,6 +139,7 @@ static int32_t replace_program(const struct program *program, uint32_t frame, ui
     }
     if (!process_add_call_page(current))
         process_exit(STATUS_OF_SIGNAL(SIGNAL_KILL));
+    machine_load_root(current->root); /* whole now, and nothing of the old program is known any more */
     set_registers(program->entry, esp);
     return 0;
 }

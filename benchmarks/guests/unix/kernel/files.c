@@ -2,7 +2,7 @@
 #include "files.h"
 
 #include "../include/abi.h"
-#include "../native/machine.h"
+#include "../include/machine.h"
 #include "bytes.h"
 #include "pipe.h"
 #include "process.h"
@@ -60,20 +60,20 @@ static struct open_file *opened(uint32_t descriptor)
     return descriptor < DESCRIPTORS_OF_PROCESS ? current->descriptors[descriptor] : 0;
 }
 
-int32_t call_open(uint32_t path, uint32_t flags)
+/* OPEN_ZERO or OPEN_NULL for the name of a device, else OPEN_FILE. */
+static enum open_kind kind_named(const char *name)
 {
-    struct open_file *open;
-    struct file *file;
+    if (same_text(name, "zero"))
+        return OPEN_ZERO;
+    return same_text(name, "null") ? OPEN_NULL : OPEN_FILE;
+}
+
+/* Open something that is there; its descriptor, or an error. */
+static int32_t open_new(enum open_kind kind, struct file *file, uint32_t flags)
+{
+    struct open_file *open = open_file_new(kind);
     int descriptor;
 
-    if (!can_read_text(path))
-        return ERROR_BAD_ADDRESS;
-    file = flags & OPEN_CREATE ? file_create((const char *)path) : file_named((const char *)path);
-    if (!file)
-        return ERROR_NO_FILE;
-    if ((flags & OPEN_WRITE) && file->archived)
-        return ERROR_PERMISSION;
-    open = open_file_new(OPEN_FILE);
     if (!open)
         return ERROR_TOO_MANY;
     descriptor = descriptor_for(open);
@@ -83,8 +83,27 @@ int32_t call_open(uint32_t path, uint32_t flags)
     }
     open->file = file;
     open->may_write = flags & OPEN_WRITE;
-    file->users++;
+    if (file)
+        file->users++;
     return descriptor;
+}
+
+int32_t call_open(uint32_t path, uint32_t flags)
+{
+    struct file *file;
+    enum open_kind kind;
+
+    if (!can_read_text(path))
+        return ERROR_BAD_ADDRESS;
+    kind = kind_named((const char *)path);
+    if (kind != OPEN_FILE)
+        return open_new(kind, 0, flags);
+    file = flags & OPEN_CREATE ? file_create((const char *)path) : file_named((const char *)path);
+    if (!file)
+        return ERROR_NO_FILE;
+    if ((flags & OPEN_WRITE) && file->archived)
+        return ERROR_PERMISSION;
+    return open_new(OPEN_FILE, file, flags);
 }
 
 int32_t call_close(uint32_t descriptor)
@@ -114,6 +133,10 @@ int32_t call_read(uint32_t descriptor, uint32_t address, uint32_t bytes)
         return (int32_t)done;
     case OPEN_PIPE_TO_READ:
         return pipe_read(open->pipe, (uint8_t *)address, bytes);
+    case OPEN_ZERO:
+        memset((void *)address, 0, bytes);
+        return (int32_t)bytes;
+    case OPEN_NULL:
     case OPEN_CONSOLE:
         return 0;               /* nobody types */
     default:
@@ -143,6 +166,8 @@ int32_t call_write(uint32_t descriptor, uint32_t address, uint32_t bytes)
         for (done = 0; done < bytes; done++)
             machine_put_character(((const char *)address)[done]);
         return (int32_t)bytes;
+    case OPEN_NULL:
+        return open->may_write ? (int32_t)bytes : ERROR_BAD_DESCRIPTOR;
     default:
         return ERROR_BAD_DESCRIPTOR;
     }
@@ -185,5 +210,23 @@ int32_t call_remove(uint32_t path)
     if (file->archived)
         return ERROR_PERMISSION;
     file_remove(file);
+    return 0;
+}
+
+int32_t call_stat(uint32_t path, uint32_t address)
+{
+    struct file_status *status = (struct file_status *)address;
+    const struct file *file;
+
+    if (!can_read_text(path) || !can_write(address, sizeof *status))
+        return ERROR_BAD_ADDRESS;
+    if (kind_named((const char *)path) != OPEN_FILE) {
+        *status = (struct file_status){STATUS_DEVICE, 0, 0};
+        return 0;
+    }
+    file = file_named((const char *)path);
+    if (!file)
+        return ERROR_NO_FILE;
+    *status = (struct file_status){file->archived ? STATUS_ARCHIVED : STATUS_FILE, file->bytes, file->users};
     return 0;
 }

@@ -18,7 +18,7 @@ struct file {
     uint32_t pages[FILE_PAGES]; /* else its frames, as far as it was written */
 };
 
-enum open_kind { OPEN_CONSOLE, OPEN_FILE, OPEN_PIPE_TO_READ, OPEN_PIPE_TO_WRITE };
+enum open_kind { OPEN_CONSOLE, OPEN_FILE, OPEN_PIPE_TO_READ, OPEN_PIPE_TO_WRITE, OPEN_ZERO, OPEN_NULL };
 
 struct open_file {
     uint32_t users;             /* descriptors; 0 in a place that is free */
@@ -52,5 +52,6 @@ int32_t call_write(uint32_t descriptor, uint32_t address, uint32_t bytes);
 int32_t call_seek(uint32_t descriptor, uint32_t offset);
 int32_t call_duplicate(uint32_t descriptor);
 int32_t call_remove(uint32_t path);
+int32_t call_stat(uint32_t path, uint32_t status);
 
 #endif

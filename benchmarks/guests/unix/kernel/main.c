@@ -1,5 +1,5 @@
 /* From the loader to the first program. */
-#include "../native/machine.h"
+#include "../include/machine.h"
 #include "command_line.h"
 #include "console.h"
 #include "files.h"
@@ -23,7 +23,7 @@ _Noreturn void kernel_main(uint32_t wrong_loader, const char *text)
         panic("not started by a Multiboot loader", EXIT_BAD_LOADER);
     options = command_line(text);
     machine_start();
-    frames_add((uint32_t)kernel_end, MEMORY_BYTES);
+    frames_add(machine_free_from((uint32_t)kernel_end), MEMORY_BYTES);
     spaces_start();
     archive_read(ram_disk, ram_disk_end);
     call_page = machine_call_page(&call_page_bytes);

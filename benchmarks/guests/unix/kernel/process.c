@@ -73,7 +73,6 @@ _Noreturn void process_start_first(const char *const *arguments)
     process->root = space_create();
     prepare_stack(process);
     first_process = current = process;
-    machine_load_root(process->root);
     console_open(process);
     if (exec_first(arguments) != 0)
         panic("the first program cannot be started", EXIT_PANIC);
@@ -172,8 +171,8 @@ _Noreturn void process_exit(uint32_t status)
     for (unsigned number = 0; number < DESCRIPTORS_OF_PROCESS; number++)
         if (current->descriptors[number])
             call_close(number);
+    space_leave();              /* the pages are somebody else's from now on */
     space_clear(current->root);
-    machine_load_root(current->root); /* the pages are somebody else's from now on */
     hand_over_children();
     current->status = status;
     current->state = PROCESS_ENDED;

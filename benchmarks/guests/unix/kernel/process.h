@@ -4,7 +4,7 @@
 
 #include "../include/abi.h"
 #include "../include/sizes.h"
-#include "../native/machine.h"
+#include "../include/machine.h"
 #include "areas.h"
 #include "space.h"
 

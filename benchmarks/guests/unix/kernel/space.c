@@ -1,13 +1,14 @@
-/* Address spaces. The only file that stores page-table entries.
+/* Address spaces. The only file that stores page-table entries, or reads them.
 
    The rules of the TLB: an entry that was not present needs nothing when it is filled; one that was present is followed by
    INVLPG, or, when many change at once, by a load of the root; tables of a space that is not in use need neither, because
-   its next use begins with a load of the root. */
+   its next use begins with a load of the root. Where a hypervisor keeps the tables of spaces in use to itself, a space is
+   retired before it is taken apart, and changes of one in use are committed by those who made them (space_commit). */
 #include "space.h"
 
 #include "../include/abi.h"
 #include "../include/sizes.h"
-#include "../native/machine.h"
+#include "../include/machine.h"
 #include "bytes.h"
 #include "frames.h"
 
@@ -56,23 +57,28 @@ uint32_t space_create(void)
 
 static void release_pages(uint32_t *table)
 {
-    for (unsigned page = 0; page < ENTRIES; page++)
-        if (table[page] & ENTRY_P)
-            frame_release(table[page] & ENTRY_FRAME);
+    for (unsigned page = 0; page < ENTRIES; page++) {
+        const uint32_t entry = machine_entry(&table[page]);
+
+        if (entry & ENTRY_P)
+            frame_release(entry & ENTRY_FRAME);
+    }
 }
 
 void space_clear(uint32_t root)
 {
     uint32_t *directory = (uint32_t *)root;
 
-    for (unsigned index = FIRST_OF_PROGRAM; index < END_OF_PROGRAM; index++)
-        if (directory[index] & ENTRY_P) {
-            const uint32_t table = directory[index] & ENTRY_FRAME;
+    machine_retire_root(root);
+    for (unsigned index = FIRST_OF_PROGRAM; index < END_OF_PROGRAM; index++) {
+        const uint32_t entry = machine_entry(&directory[index]);
 
-            release_pages((uint32_t *)table);
+        if (entry & ENTRY_P) {
+            release_pages(table_of(entry));
             machine_set_entry(&directory[index], 0);
-            frame_release(table);
+            frame_release(entry & ENTRY_FRAME);
         }
+    }
 }
 
 void space_destroy(uint32_t root)
@@ -84,23 +90,23 @@ void space_destroy(uint32_t root)
 /* The place of the entry for an address, in a table that is made if there is none; null if memory ran out. */
 static uint32_t *place_of_entry(uint32_t root, uint32_t address)
 {
-    uint32_t *entry = (uint32_t *)root + DIRECTORY_INDEX(address);
+    uint32_t *place = (uint32_t *)root + DIRECTORY_INDEX(address);
+    uint32_t entry = machine_entry(place);
 
-    if (!(*entry & ENTRY_P)) {
-        const uint32_t table = frame_allocate_clear();
-
-        if (!table)
+    if (!(entry & ENTRY_P)) {
+        entry = frame_allocate_clear();
+        if (!entry)
             return 0;
-        machine_set_entry(entry, table | OPEN_TABLE);
+        machine_set_entry(place, entry | OPEN_TABLE);
     }
-    return table_of(*entry) + TABLE_INDEX(address);
+    return table_of(entry) + TABLE_INDEX(address);
 }
 
 uint32_t space_entry(uint32_t root, uint32_t address)
 {
-    const uint32_t entry = ((uint32_t *)root)[DIRECTORY_INDEX(address)];
+    const uint32_t entry = machine_entry((uint32_t *)root + DIRECTORY_INDEX(address));
 
-    return entry & ENTRY_P ? table_of(entry)[TABLE_INDEX(address)] : 0;
+    return entry & ENTRY_P ? machine_entry(table_of(entry) + TABLE_INDEX(address)) : 0;
 }
 
 int space_map(uint32_t root, uint32_t address, uint32_t entry)
@@ -118,30 +124,41 @@ void space_change(uint32_t root, uint32_t address, uint32_t entry)
     machine_flush_page(address);
 }
 
-/* Give the new space what one entry of the old maps; 0 if memory ran out. Pages that nobody may write stay shared. */
-static int fork_page(uint32_t *old, uint32_t to, uint32_t address, enum fork_way way)
+void space_commit(void)
 {
-    uint32_t entry = *old;
-    uint32_t frame = entry & ENTRY_FRAME;
+    machine_commit();
+}
+
+void space_leave(void)
+{
+    machine_load_root((uint32_t)kernel_directory);
+}
+
+/* Give the new space what one entry of the old maps; 0 if memory ran out. Pages that nobody may write stay shared. */
+static int fork_page(uint32_t *place, uint32_t to, uint32_t address, enum fork_way way)
+{
+    uint32_t entry = machine_entry(place);
+    const uint32_t old = entry & ENTRY_FRAME;
+    uint32_t frame = old;
 
     if (entry & (ENTRY_W | ENTRY_COPY)) {
         if (way == FORK_COPYING) {
             frame = frame_allocate();
             if (!frame)
                 return 0;
-            copy_page((void *)frame, (void *)(entry & ENTRY_FRAME));
+            copy_page((void *)frame, (void *)old);
             entry = frame | ENTRY_P | ENTRY_W | ENTRY_U;
         } else if (entry & ENTRY_W) {
             entry = (entry & ~ENTRY_W) | ENTRY_COPY;
-            machine_set_entry(old, entry);
+            machine_set_entry(place, entry);
         }
     }
     if (!space_map(to, address, entry & ~(ENTRY_A | ENTRY_D))) {
-        if (frame != (*old & ENTRY_FRAME))
+        if (frame != old)
             frame_release(frame);
         return 0;
     }
-    if (frame == (*old & ENTRY_FRAME))
+    if (frame == old)
         frame_share(frame);
     return 1;
 }
@@ -149,7 +166,7 @@ static int fork_page(uint32_t *old, uint32_t to, uint32_t address, enum fork_way
 static int fork_table(uint32_t *table, uint32_t to, uint32_t address, enum fork_way way)
 {
     for (unsigned page = 0; page < ENTRIES; page++, address += PAGE_BYTES)
-        if (table[page] & ENTRY_P && !fork_page(&table[page], to, address, way))
+        if (table[page] & ENTRY_P && !fork_page(&table[page], to, address, way)) /* the bit is the same for everybody */
             return 0;
     return 1;
 }
@@ -159,9 +176,12 @@ int space_fork(uint32_t from, uint32_t to, enum fork_way way)
     uint32_t *directory = (uint32_t *)from;
     int done = 1;
 
-    for (unsigned index = FIRST_OF_PROGRAM; index < END_OF_PROGRAM && done; index++)
-        if (directory[index] & ENTRY_P)
-            done = fork_table(table_of(directory[index]), to, index * TABLE_SPAN, way);
+    for (unsigned index = FIRST_OF_PROGRAM; index < END_OF_PROGRAM && done; index++) {
+        const uint32_t entry = machine_entry(&directory[index]);
+
+        if (entry & ENTRY_P)
+            done = fork_table(table_of(entry), to, index * TABLE_SPAN, way);
+    }
     if (way == FORK_SHARING)
         machine_load_root(from); /* the parent's own pages have become read-only */
     return done;

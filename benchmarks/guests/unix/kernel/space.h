@@ -16,5 +16,7 @@ int space_fork(uint32_t from, uint32_t to, enum fork_way way); /* 0 if memory ra
 uint32_t space_entry(uint32_t root, uint32_t address); /* what maps a page of the program; 0 if nothing does */
 int space_map(uint32_t root, uint32_t address, uint32_t entry); /* a page that is not mapped; 0 if memory ran out */
 void space_change(uint32_t root, uint32_t address, uint32_t entry); /* a page of the space in use that is mapped */
+void space_commit(void);               /* what was mapped or changed in the space in use counts from now on */
+void space_leave(void);                /* use no program's space: the running one's is about to go */
 
 #endif

@@ -72,6 +72,7 @@ static const call calls[CALLS] = {
     [CALL_OPTIONS] = call_options,
     [CALL_FREE_PAGES] = call_free_pages,
     [CALL_SHUTDOWN] = call_shutdown,
+    [CALL_STAT] = call_stat,
 };
 
 void system_call(struct trap_frame *frame)

@@ -2,7 +2,7 @@
 #ifndef SYSTEM_CALLS_H
 #define SYSTEM_CALLS_H
 
-#include "../native/machine.h"
+#include "../include/machine.h"
 
 void system_call(struct trap_frame *frame);
 

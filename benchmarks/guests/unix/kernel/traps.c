@@ -1,6 +1,6 @@
 /* Where everything arrives that interrupts a program. */
 #include "../include/abi.h"
-#include "../native/machine.h"
+#include "../include/machine.h"
 #include "console.h"
 #include "process.h"
 #include "scheduler.h"

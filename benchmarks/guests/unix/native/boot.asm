@@ -28,9 +28,3 @@ _start:                                     ; ring 0, protected mode, paging off
         section .bss.stacks nobits alloc noexec write align=4096
         resb    PAGE
 boot_stack_top:
-
-        section .ramdisk progbits alloc noexec nowrite align=4
-        global  ram_disk, ram_disk_end
-ram_disk:
-        incbin  RAM_DISK
-ram_disk_end:

@@ -1,6 +1,6 @@
 /* GDT, IDT and TSS: flat segments, loaded once; each table alone in its page, because a VMM may write-protect it. */
 #include "descriptors.h"
-#include "machine.h"
+#include "../include/machine.h"
 
 #define GATES 256
 #define STUBS 48                /* 32 exceptions, 16 interrupt lines */

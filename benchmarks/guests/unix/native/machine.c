@@ -1,5 +1,5 @@
 /* The bare machine: one privileged instruction a function. */
-#include "machine.h"
+#include "../include/machine.h"
 #include "../include/sizes.h"
 #include "descriptors.h"
 

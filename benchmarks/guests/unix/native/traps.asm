@@ -75,23 +75,6 @@ machine_return_from_trap:
         sti                                 ; takes effect behind the next instruction
         sysexit
 
-; Change stacks: switch_stacks(where to keep ours, the other's). What C expects to be kept is on the stack.
-        global  switch_stacks
-switch_stacks:
-        mov     eax, [esp + 4]
-        mov     edx, [esp + 8]
-        push    ebx
-        push    esi
-        push    edi
-        push    ebp
-        mov     [eax], esp
-        mov     esp, edx
-        pop     ebp
-        pop     edi
-        pop     esi
-        pop     ebx
-        ret
-
 ; The two bodies of the system call page, which programs call like a function.
         global  call_page_int, call_page_int_end, call_page_sysenter, call_page_sysenter_end
 call_page_int:

@@ -79,9 +79,44 @@ static void test_shared_offset(void)
     close(file);
 }
 
+static void test_devices(void)
+{
+    const int32_t zero = open("zero", OPEN_WRITE), null = open("null", OPEN_WRITE), read_only = open("null", 0);
+
+    bytes[0] = bytes[WRITTEN - 1] = 1;
+    check(zero == 3 && null == 4 && read_only == 5, "devices are opened as files are");
+    check(read(zero, bytes, WRITTEN) == WRITTEN && !bytes[0] && !bytes[WRITTEN - 1], "there is no end of zeros");
+    check(read(null, bytes, 1) == 0, "there is nothing in nothing");
+    check(write(null, bytes, WRITTEN) == WRITTEN, "it takes everything");
+    check(write(read_only, bytes, 1) == ERROR_BAD_DESCRIPTOR && write(zero, bytes, 1) == ERROR_BAD_DESCRIPTOR,
+          "what cannot be written is refused");
+    check(read(zero, (void *)0x100000, 1) == ERROR_BAD_ADDRESS, "no zeros for the kernel");
+    check(seek(zero, 0) == ERROR_BAD_DESCRIPTOR, "a device has no places");
+    close(zero);
+    close(null);
+    close(read_only);
+}
+
+static void test_status(void)
+{
+    struct file_status status;
+    const int32_t file = open("letters", 0);
+
+    check(stat("letters", &status) == 0, "a file's status");
+    check(status.kind == STATUS_ARCHIVED && status.bytes == 27 && status.users == 1, "says what it is");
+    close(file);
+    check(stat("letters", &status) == 0 && status.users == 0, "and who has it open");
+    check(stat("zero", &status) == 0 && status.kind == STATUS_DEVICE, "a device says that it is one");
+    check(stat("nothing", &status) == ERROR_NO_FILE, "what is not there has none");
+    check(stat((const char *)0x100000, &status) == ERROR_BAD_ADDRESS &&
+          stat("letters", (struct file_status *)0x100000) == ERROR_BAD_ADDRESS, "the kernel is out of reach");
+}
+
 int main(void)
 {
     test_archive();
+    test_devices();
+    test_status();
     test_written();
     test_too_large();
     test_shared_offset();

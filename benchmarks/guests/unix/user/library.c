@@ -28,6 +28,7 @@ int32_t close(int32_t descriptor) { return call(CALL_CLOSE, (uint32_t)descriptor
 int32_t seek(int32_t descriptor, uint32_t offset) { return call(CALL_SEEK, (uint32_t)descriptor, offset, 0); }
 int32_t duplicate(int32_t descriptor) { return call(CALL_DUPLICATE, (uint32_t)descriptor, 0, 0); }
 int32_t remove(const char *path) { return call(CALL_REMOVE, (uint32_t)path, 0, 0); }
+int32_t stat(const char *path, struct file_status *status) { return call(CALL_STAT, (uint32_t)path, (uint32_t)status, 0); }
 int32_t pipe(int32_t descriptors[2]) { return call(CALL_PIPE, (uint32_t)descriptors, 0, 0); }
 void *map(uint32_t bytes) { return (void *)call(CALL_MAP, bytes, 0, 0); }
 int32_t unmap(void *address) { return call(CALL_UNMAP, (uint32_t)address, 0, 0); }

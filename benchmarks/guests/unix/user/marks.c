@@ -186,6 +186,40 @@ static void reads(uint32_t iterations)
     close(file);
 }
 
+/* A byte from nowhere, and one to nowhere. */
+static void nothings(uint32_t iterations)
+{
+    const int32_t zero = open("zero", 0), null = open("null", OPEN_WRITE);
+    char byte = 'x';
+    int32_t sum = 0;
+
+    read(zero, &byte, 1);
+    MEASURE(12, iterations, sum += read(zero, &byte, 1));
+    write(null, &byte, 1);
+    MEASURE(13, iterations, sum += write(null, &byte, 1));
+    check(sum == (int32_t)(2 * iterations) && byte == 0, "a zero is read, and it goes nowhere");
+    close(zero);
+    close(null);
+}
+
+static void names(uint32_t iterations)
+{
+    struct file_status status;
+    int32_t sum = 0;
+
+    stat("letters", &status);
+    MEASURE(14, iterations, sum += stat("letters", &status));
+    close(open("letters", 0));
+    MEASURE(15, iterations, sum += close(open("letters", 0)));
+    check(sum == 0 && status.bytes == 27, "the name is known, and can be opened and closed");
+}
+
+static void handlers(uint32_t iterations)
+{
+    on_signal(SIGNAL_USER, note);
+    MEASURE(16, iterations, on_signal(SIGNAL_USER, note));
+}
+
 int main(int count, char **arguments)
 {
     const uint32_t iterations = count == 3 ? decimal(arguments[2]) : 1;
@@ -197,5 +231,8 @@ int main(int count, char **arguments)
     mappings(iterations);
     signals(iterations);
     reads(iterations);
+    nothings(iterations);
+    names(iterations);
+    handlers(iterations);
     return 0;
 }

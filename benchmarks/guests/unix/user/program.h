@@ -39,6 +39,7 @@ int32_t write(int32_t descriptor, const void *from, uint32_t bytes);
 int32_t seek(int32_t descriptor, uint32_t offset);
 int32_t duplicate(int32_t descriptor);
 int32_t remove(const char *path);
+int32_t stat(const char *path, struct file_status *status);
 int32_t pipe(int32_t descriptors[2]);
 void *map(uint32_t bytes);      /* an error is a number above -100 here too: see is_error */
 int32_t unmap(void *address);

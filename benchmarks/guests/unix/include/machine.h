@@ -1,6 +1,7 @@
 /* The machine, as the kernel sees it: everything that only ring 0 may do, and every store that a processor or a VMM looks
-   at. Nothing outside of this folder knows a privileged instruction, so that another folder can take its place: the same
-   kernel then asks a hypervisor instead. */
+   at. Two folders stand behind it: `native/` is the bare machine, `xen/` asks a hypervisor instead. Nothing outside of the two
+   knows a privileged instruction or a hypercall. Each has a `machine_here.h` with what costs nothing: its selectors, and the
+   functions here that are inline. */
 #ifndef MACHINE_H
 #define MACHINE_H
 
@@ -26,11 +27,6 @@ struct trap_frame {
 #define FAULT_WRITE 2           /* error code of a page fault */
 #define FAULT_PRESENT 1
 
-#define KERNEL_CS 0x08
-#define KERNEL_DS 0x10
-#define USER_CS (0x18 | 3)
-#define USER_DS (0x20 | 3)
-
 #define EFLAGS_FIXED 0x002
 #define EFLAGS_IF 0x200
 #define EFLAGS_OF_PROGRAMS 0xCD5 /* CF PF AF ZF SF DF OF: what a program may set in its saved flags */
@@ -49,17 +45,29 @@ void machine_start(void);
 int machine_has_sysenter(void);
 int machine_has_global_pages(void);
 
+/* The lowest frame that is free, if the kernel's image ends here: others may have left something behind it. */
+static inline uint32_t machine_free_from(uint32_t kernel_end);
+
 /* Turn paging on with this page directory. */
 void machine_start_paging(uint32_t root);
 
 /* Store an entry of a page directory or page table. Every change of an address space comes through here. */
 void machine_set_entry(uint32_t *entry, uint32_t value);
 
+/* What an entry says. The tables may name frames otherwise than the kernel does: nobody else reads them. */
+static inline uint32_t machine_entry(const uint32_t *entry);
+
 /* Use this page directory; what the TLB knows of pages that are not global is forgotten. */
 void machine_load_root(uint32_t root);
 
 /* Forget what the TLB knows of one page: after an entry that was present has changed. */
 void machine_flush_page(uint32_t address);
+
+/* Changes of the address space in use, and what is to be forgotten, may wait until this is called or a root is loaded. */
+static inline void machine_commit(void);
+
+/* No program will run in this space before its root is loaded again: its tables may be emptied, given back, built anew. */
+static inline void machine_retire_root(uint32_t root);
 
 /* The linear address of the last page fault. */
 uint32_t machine_fault_address(void);
@@ -80,5 +88,7 @@ _Noreturn void machine_shut_down(uint32_t code);
 
 /* The code of the system call page (position independent): as fast as this processor can. */
 const void *machine_call_page(uint32_t *bytes);
+
+#include "machine_here.h"
 
 #endif
