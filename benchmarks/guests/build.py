@@ -38,8 +38,8 @@ class Guest:
     ``ported`` has a second image, for Xen's paravirtual interface. What both must agree on beside the exit code and the disk: the
     dwords at the symbols of ``results``, and the console but for what the patterns of ``own_lines`` match.
 
-    ``parts`` are the files in C of an assembled guest, by half; ``disk_sectors`` is the size of the empty disk that it gets unless
-    there is another.
+    ``parts`` are the files in C of an assembled guest, by half; ``disk_sectors`` is the size of the empty disk that it gets
+    unless there is another.
     """
 
     source: str
