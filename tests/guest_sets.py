@@ -11,8 +11,13 @@ TIMED_GUESTS = ("clock", "exits", "irq")
 
 
 def portable_guests() -> list[str]:
-    """The guests that run under every strategy."""
+    """The guests that run under every strategy which takes a guest as it is."""
     return [name for name in guests() if name not in BARE_ONLY]
+
+
+def ported_guests() -> list[str]:
+    """The guests that have a build for a paravirtual VMM."""
+    return [name for name, guest in guests().items() if guest.port is not None]
 
 
 UNIX_PROGRAMS = ("clock", "files", "marks", "memory", "pipes", "processes", "signals")

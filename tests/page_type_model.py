@@ -8,11 +8,13 @@ that nobody uses.
 
 from collections.abc import Iterator
 
+import numpy as np
+
 P, RW = 1, 2
 BAD = 8 | 16 | 128 | 256  # write-through, no cache, large, global
-BAD_POINTER = BAD | 2 | 4 | 32 | 64
+
 MARKS = 32 | 64
-NOTHING, L1, L2, LAST_L2, L3, DESCRIPTORS, WRITABLE = "nothing", "L1", "L2", "L2 of the last quarter", "L3", "descriptors", "writable"
+NOTHING, L1, L2, LAST_L2, L3, WRITABLE = "nothing", "L1", "L2", "L2 of the last quarter", "L3", "writable"
 TABLES = (L1, L2, LAST_L2, L3)
 SELF, IO = 0x7FF0, 0x7FF1
 EINVAL, ESRCH, ENOSYS, EFAULT = -22, -3, -38, -14
@@ -33,7 +35,7 @@ class Model:
         self.users: dict[int, set[Who]] = {frame: {OWN} for frame in owners}
         self.uses: dict[int, set[Who]] = {frame: set() for frame in owners}
         self.kind = dict.fromkeys(owners, NOTHING)
-        self.words = {frame: [0] * (512 if pae else 1024) for frame in owners}
+        self.words = {frame: np.zeros(512 if pae else 1024, np.uint64) for frame in owners}
         self.pinned: set[int] = set()
         self.free: list[int] = []
         self.base = 0
@@ -70,25 +72,25 @@ class Model:
                     held.append(index)
                 self.check_last(frame)
                 if kind != L1:
-                    self.words[frame][self.slots(frame) :] = self.own_entries(frame)
+                    self.write_own_entries(frame)
             except Refused:
                 for index in held:
-                    self.let_go(frame, index, self.words[frame][index])
+                    self.let_go(frame, index, self.word(frame, index))
                 self.uses[frame].clear()
                 self.kind[frame] = NOTHING
                 raise
 
-    def own_entries(self, table: int) -> list[int]:
+    def write_own_entries(self, table: int) -> None:
         """What the VMM writes behind the guest's entries of an L2: nothing here. An L3 is left as it is."""
-        behind = self.words[table][self.slots(table) :]
-        return behind if self.kind[table] == L3 else [0] * len(behind)
+        if self.kind[table] != L3:
+            self.words[table][self.slots(table) :] = 0
 
     def cease(self, frame: int, who: Who) -> None:
         """`who` uses it as that no more; what its entries refer to is left with the last one."""
         self.uses[frame].remove(who)
         if not self.uses[frame] and self.kind[frame] in TABLES:
             for index in self.present(frame):
-                self.let_go(frame, index, self.words[frame][index])
+                self.let_go(frame, index, self.word(frame, index))
             if self.kind[frame] == LAST_L2:
                 self.kind[frame] = L2
 
@@ -121,7 +123,11 @@ class Model:
 
     def present(self, table: int) -> Iterator[int]:
         """The entries that refer to something."""
-        return (index for index in range(self.slots(table)) if self.words[table][index] & P)
+        return (int(index) for index in np.flatnonzero(self.words[table][: self.slots(table)] & P))
+
+    def word(self, table: int, index: int) -> int:
+        """An entry."""
+        return int(self.words[table][index])
 
     def frame_of(self, word: int) -> int:
         """The frame that an entry names."""
@@ -129,9 +135,9 @@ class Model:
 
     def hold(self, table: int, index: int, domain: int | None = None) -> None:
         """Refer to what an entry names, as its table's level has it."""
-        word, kind = self.words[table][index], self.kind[table]
+        word, kind = self.word(table, index), self.kind[table]
         frame, who = self.frame_of(word), (table, index)
-        if word & (BAD_POINTER if kind == L3 else BAD) or word >> 44:
+        if word & BAD or word >> 44:
             raise Refused
         domain = self.owner[table] if domain is None else domain
         if kind == L1:
@@ -169,7 +175,7 @@ class Model:
     def check_last(self, table: int) -> None:
         """The last entry of an L3 must be there, and its L2 be no other's."""
         if self.kind[table] == L3:
-            last = self.words[table][3]
+            last = self.word(table, 3)
             if not self.pae or not last & P or len(self.uses[self.frame_of(last)]) != 1:
                 raise Refused
 
@@ -231,7 +237,7 @@ class Model:
 
     def modify(self, table: int, index: int, value: int, preserve: bool, domain: int) -> None:
         """Give an entry of a table in use another value."""
-        old = self.words[table][index]
+        old = self.word(table, index)
         if index >= self.slots(table) or (self.kind[table] == L3 and index >= 3):
             raise Refused
         if preserve:
@@ -256,16 +262,16 @@ class Model:
                 self.rename(table, index, old, shadow, (table, index))
             raise
         if old & P:
-            new, self.words[table][index] = self.words[table][index], old
-            held = self.frame_of(new)
+            self.words[table][index] = old
+            held = self.frame_of(value)
             mark = (table, index, "new")
             if value & P:
-                self.rename(table, index, new, (table, index), mark)
+                self.rename(table, index, value, (table, index), mark)
             self.rename(table, index, old, shadow, (table, index))
             self.let_go(table, index, old)
-            self.words[table][index] = new
+            self.words[table][index] = value
             if value & P and held in self.users:
-                self.rename(table, index, new, mark, (table, index))
+                self.rename(table, index, value, mark, (table, index))
 
     def rename(self, table: int, index: int, word: int, before: Who, after: Who) -> None:
         """Who refers by an entry goes by another name."""
@@ -281,11 +287,11 @@ class Model:
             return EINVAL
         table, index = self.base, gla >> 22
         if self.pae:
-            pointer = self.words[table][gla >> 30]
+            pointer = self.word(table, gla >> 30)
             if not pointer & P:
                 return EINVAL
             table, index = self.frame_of(pointer), gla >> 21 & 511
-        word = self.words[table][index]
+        word = self.word(table, index)
         leaf = self.frame_of(word)
         if not word & P or self.kind[leaf] != L1 or not self.uses[leaf]:
             return EINVAL
@@ -311,7 +317,7 @@ class Model:
         """Use a frame as a table from now on."""
         if level == 3 or (level == 2 and not self.pae):
             return
-        if frame in self.pinned and self.kind[frame] == (L1, L2, L3)[level]:
+        if frame in self.pinned:
             raise Refused
         self.refer_and_use(frame, "pin", self.guest, (L1, L2, L3)[level])
         self.pinned.add(frame)
@@ -349,5 +355,5 @@ class Model:
             return None
         frame = self.free.pop()
         self.owner[frame], self.users[frame], self.uses[frame] = self.guest, {OWN}, set()
-        self.words[frame] = [0] * len(self.words[frame])
+        self.words[frame][:] = 0
         return frame

@@ -21,6 +21,7 @@ from small_kernel import EAX, EBX, ECX, EDI, EDX, ESI, ESP, jump, load, load_seg
 from x86virt import Machine, RunResult, Strategy, find_strategy, load_profile
 from x86virt.start.elf import Segment
 from x86virt.start.xen import XenImage
+from x86virt.vmm.layout import VMM_BYTES
 from x86virt.vmm.paravirtual.interface import (
     FLAT_RING1_CS,
     FLAT_RING1_DS,
@@ -54,6 +55,11 @@ IF = 0x200
 M32 = 0xFFFFFFFF
 LEAVE = b"\xb0\x01\xe6\xf4\xeb\xfe"  # MOV AL, 1; OUT 0xF4, AL; JMP $
 ARGUMENTS = (EBX, ECX, EDX, ESI, EDI)
+
+
+def frame_of(address: int) -> int:
+    """The machine frame of a page of the guest's memory, which lies behind the VMM's region as a whole."""
+    return (VMM_BYTES + address) >> 12
 
 
 def hypercall(name: str | int, *arguments: int) -> bytes:
@@ -174,7 +180,7 @@ COMMON_HANDLER = common_handler()
 
 def start(kernel: Kernel, strategy: Strategy | None = None) -> Machine:
     """A machine with the kernel loaded."""
-    which = strategy or find_strategy("paravirtual,domain_0=off")()
+    which = strategy or find_strategy("paravirtual,domain_0=off,p2m=contiguous")()
     machine = Machine(which, load_profile(profile_for(which)), RAM_BYTES)
     machine.load(kernel.image())
     return machine
@@ -188,9 +194,8 @@ def run(kernel: Kernel, strategy: Strategy | None = None) -> tuple[Machine, RunR
 
 def memory_of(machine: Machine, address: int, count: int) -> bytes:
     """Bytes of the domain's memory; all of it lies at its pseudo-physical place."""
-    vm = machine.vm
-    frame = int(vm.p2m[address >> 12])
-    return vm.processor.read_physical((frame << 12) + (address & 0xFFF), count)
+    assert int(machine.vm.p2m[address >> 12]) == frame_of(address)
+    return machine.vm.processor.read_physical(VMM_BYTES + address, count)
 
 
 def words_of(machine: Machine, address: int, count: int) -> list[int]:
@@ -201,6 +206,11 @@ def words_of(machine: Machine, address: int, count: int) -> list[int]:
 def results(machine: Machine, count: int) -> list[int]:
     """What `calls` kept, as signed numbers."""
     return list(struct.unpack(f"<{count}i", memory_of(machine, DATA, 4 * count)))
+
+
+def frame_faults(machine: Machine) -> list[str]:
+    """What a recount of all frames finds wrong: types and references, by the page tables and what the VMM holds besides."""
+    return machine.vm.faults()
 
 
 def log(machine: Machine) -> list[list[int]]:

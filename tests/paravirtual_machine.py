@@ -12,13 +12,13 @@ from x86virt.processor import Processor
 from x86virt.profile import load_profile
 from x86virt.records import record_array, with_attributes
 from x86virt.vmm.paravirtual import layout
-from x86virt.vmm.paravirtual.calls import adopt_base, call_memory, change_base
 from x86virt.vmm.paravirtual.interface import (
     DOMID_XEN,
     HYPERVISOR_VIRT_START,
     HYPERVISOR_VIRT_START_PAE,
     NUMBER_OF,
 )
+from x86virt.vmm.paravirtual.memory_calls import adopt_base, call_memory, change_base
 from x86virt.vmm.paravirtual.records import CHANNEL, DOMAIN, FRAME, PGC_ALLOCATED, XEN
 from x86virt.vmm.paravirtual.recount import recount
 

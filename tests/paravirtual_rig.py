@@ -18,6 +18,7 @@ from x86virt.vmm.paravirtual.domain_start import run_first
 from x86virt.vmm.paravirtual.domains import create, take_processor
 from x86virt.vmm.paravirtual.interface import HYPERCALL_VECTOR, NUMBER_OF
 from x86virt.vmm.paravirtual.loop import LEAVE, SERVE
+from x86virt.vmm.paravirtual.records import ASK_SCHEDULE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 RAM_BYTES = 12 << 20
 FRAMES = 1024  # of each domain
 ROOM = IMAGE_BYTES + 0x1000 - 0x2000  # a page of the image that its kernel does not use
+RUNNING, RUNNABLE, BLOCKED = range(3)
 ARGUMENTS = (EBX, ECX, EDX, ESI, EDI)
 M32 = 0xFFFFFFFF
 
@@ -123,13 +125,12 @@ class Domains:
 
     def switch(self, index: int) -> None:
         """Let another domain be the current one, whatever the scheduler would say."""
-        if index != self.current:
-            for other in range(3):
-                self.vm.domains[other].run_state = 2
-            self.vm.domains[index].run_state = 1
-            self.xen.asked |= 2
-            self.leave()
-            assert self.current == index
+        for other in range(3):
+            self.vm.domains[other].run_state = BLOCKED
+        self.vm.domains[index].run_state = RUNNING if index == self.current else RUNNABLE
+        self.xen.asked |= ASK_SCHEDULE
+        self.leave()
+        assert self.current == index
 
     def quietly(self, name: str, command: int, *words: int) -> tuple[int, list[int]]:
         """A hypercall of a command and a structure after which no other domain gets to run, woken or not."""
@@ -137,5 +138,5 @@ class Domains:
         result = self.serve(name, command, ROOM)
         self.xen.asked = 0
         for index in range(3):
-            self.vm.domains[index].run_state = 0 if index == self.current else 2
+            self.vm.domains[index].run_state = RUNNING if index == self.current else BLOCKED
         return result, self.get(ROOM, len(words))

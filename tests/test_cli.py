@@ -55,8 +55,9 @@ def test_run_under_several_strategies_gives_a_list(x86virt: Any) -> None:
     assert [run["strategy"] for run in runs][:1] == ["native"]
     there = [run for run in runs if not run["outcome"].startswith("unsupported: p4_prescott has no ")]
     assert {run["strategy"] for run in runs} - {run["strategy"] for run in there} == {"vtx-ept", "svm-npt", "svm-shadow"}
-    assert {run["console"] for run in there} == {runs[0]["console"]}
-    assert {run["instructions"] for run in there} == {runs[0]["instructions"]}
+    assert {run["console"].replace("ring 1", "ring 0") for run in there} == {runs[0]["console"]}
+    as_it_is = [run for run in there if run["strategy"] != "paravirtual"]
+    assert {run["instructions"] for run in as_it_is} == {runs[0]["instructions"]} and len(as_it_is) == len(there) - 1
 
 
 def test_what_is_unsupported_is_said_without_blaming_the_guest(x86virt: Any) -> None:

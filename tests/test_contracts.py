@@ -7,7 +7,7 @@ import random
 
 import numpy as np
 import pytest
-from guest_sets import TIMED_GUESTS, portable_guests, short_line
+from guest_sets import TIMED_GUESTS, portable_guests, ported_guests, short_line
 from naive_twin import NaiveTwin
 from small_kernel import CODE_0, Kernel, Step, far_jump, load, set_cr, start, strategy
 
@@ -55,8 +55,10 @@ def check_ledger(machine: Machine, result: RunResult) -> None:
 # -- conservation -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-@pytest.mark.parametrize("guest", portable_guests())
+BOTH_TECHNIQUES = [(guest, name) for name in STRATEGIES for guest in portable_guests()]
+
+
+@pytest.mark.parametrize(("guest", "name"), [*BOTH_TECHNIQUES, *((guest, "paravirtual") for guest in ported_guests())])
 def test_every_tick_is_in_the_ledger_once(guest: str, name: str) -> None:
     machine = machine_of(guest, name)
     result = machine.run(MAX_CYCLES)
@@ -132,9 +134,10 @@ def unbroken(guest: str, name: str) -> tuple:
 
 
 WHERE = [(guest, name) for name in STRATEGIES for guest in (guests() if name == "native" else portable_guests())]
+PORTED = [(guest, "paravirtual") for guest in ported_guests()]
 
 
-@pytest.mark.parametrize(("guest", "name"), WHERE)
+@pytest.mark.parametrize(("guest", "name"), [*WHERE, *PORTED])
 def test_cuts_and_forgotten_code_change_nothing(guest: str, name: str) -> None:
     """Every guest, cut at random cycles and instruction counts, what only serves speed forgotten at each cut."""
     expected, ticks, instructions = unbroken(guest, name)

@@ -1,11 +1,11 @@
-"""Page types of paravirtual guests: random hypercalls against a model of the rules, hostile ones by name, the price of a batch."""
+"""Page types of paravirtual guests: random hypercalls against a model of the rules, hostile ones, the price of a batch."""
 
 from __future__ import annotations
 
-import pytest
+import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from page_type_model import DESCRIPTORS, EFAULT, L1, L2, L3, LAST_L2, NOTHING, OWN, WRITABLE, Model
+from page_type_model import EFAULT, L1, L2, L3, LAST_L2, NOTHING, OWN, WRITABLE, Model
 from paravirtual_machine import (
     ARGUMENT_SLOT,
     ARGUMENTS,
@@ -51,8 +51,7 @@ from x86virt.vmm.paravirtual.records import (
 )
 
 KINDS = {
-    NOTHING: 0, L1: PGT_L1, L2: PGT_L2, LAST_L2: PGT_L2 | PGT_PAE_XEN_L2, L3: PGT_L3, DESCRIPTORS: PGT_SEG_DESC,
-    WRITABLE: PGT_WRITABLE,
+    NOTHING: 0, L1: PGT_L1, L2: PGT_L2, LAST_L2: PGT_L2 | PGT_PAE_XEN_L2, L3: PGT_L3, WRITABLE: PGT_WRITABLE,
 }  # fmt: skip
 SELF, IO, XEN_DOMAIN = 0x7FF0, 0x7FF1, 0x7FF2
 EINVAL, ESRCH, EPERM = -22, -3, -1
@@ -72,7 +71,7 @@ def model_of(here: World) -> Model:
     """The model of a world at its beginning."""
     model = Model(here.pae, int(here.domains[GUEST].virt_start), {FIRST + n: GUEST for n in range(N_GUEST)}, GUEST, N_GUEST)
     for frame in model.words:
-        model.words[frame] = [int(word) for word in here.entries(frame)]
+        model.words[frame][:] = here.entries(frame)
     base = BASE_L3 if here.pae else BASE_L2
     model.pin(base, 2 if here.pae else 1)
     model.change_base(base)
@@ -88,13 +87,13 @@ def check(here: World, model: Model) -> None:
             continue
         info = KINDS[model.kind[frame]] | len(model.uses[frame])
         found = int(record.type_info)
-        assert found & (PGT_TYPE | PGT_PAE_XEN_L2 | PGT_COUNT) == info, (hex(frame), hex(found), model.kind[frame], model.uses[frame])
+        assert found & (PGT_TYPE | PGT_PAE_XEN_L2 | PGT_COUNT) == info, (hex(frame), hex(found), model.uses[frame])
         assert bool(found & PGT_PINNED) == (frame in model.pinned)
         assert found & PGT_VALIDATED or not model.uses[frame]
         assert int(record.count_info) & PGC_COUNT == len(model.users[frame]), (hex(frame), model.users[frame])
         assert bool(int(record.count_info) & PGC_ALLOCATED) == (OWN in model.users[frame])
         if frame != ARGUMENTS:
-            assert here.entries(frame).tolist() == model.words[frame], hex(frame)
+            assert np.array_equal(here.entries(frame), model.words[frame]), hex(frame)
     assert here.faults() == []
 
 
@@ -141,8 +140,8 @@ class Player:
         """Whether the base maps the page of arguments."""
         table = self.model.base
         if self.here.pae:
-            table = self.model.frame_of(self.model.words[table][3])
-        return self.model.words[table][ARGUMENT_SLOT] == BASE_L1 << 12 | UP
+            table = self.model.frame_of(self.model.word(table, 3))
+        return self.model.word(table, ARGUMENT_SLOT) == BASE_L1 << 12 | UP
 
     def play(self, name: str, *arguments) -> None:
         """One operation; both must answer alike."""
@@ -191,7 +190,7 @@ class Player:
 
     def do_base(self, frame: int) -> None:
         """Another base, without the page of arguments."""
-        from x86virt.vmm.paravirtual.calls import change_base
+        from x86virt.vmm.paravirtual.memory_calls import change_base
 
         here = self.here
         found = int(change_base(here.state, here.memory, here.xens, here.domains, here.frames, frame))

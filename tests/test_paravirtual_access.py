@@ -8,7 +8,8 @@ from bare_machine import DATA, DIRECTORY, TABLE, BareMachine
 
 from x86virt.isa.events import EVENT_ID, MODE_VMM
 from x86virt.records import record_array
-from x86virt.vmm.paravirtual.guest_access import FAULTED, load_guest, load_words, store_guest, store_words
+from x86virt.vmm.paravirtual.memory_calls import load_memory, move_words, store_memory
+from x86virt.vmm.paravirtual.guest_access import FAULTED
 from x86virt.vmm.paravirtual.records import DOMAIN, N_WORDS, XEN
 
 PRESENT, WRITABLE, USER, ACCESSED, DIRTY = 1, 2, 4, 0x20, 0x40
@@ -25,16 +26,21 @@ class Rig:
         self.machine.cpu.mode_table[0] = self.machine.cpu.mode = MODE_VMM
         self.state, self.memory = self.machine.processor.state, self.machine.memory
         self.cpu = self.state[0]
-        self.xen, self.domain = record_array(XEN)[0], record_array(DOMAIN)[0]
-        self.domain.virt_start = VIRT_START
+        self.xens, self.domains = record_array(XEN), record_array(DOMAIN)
+        self.xen = self.xens[0]
+        self.domains[0].virt_start = VIRT_START
 
     def load(self, gla: int, n: int = 4) -> int:
         """Load as a handler does."""
-        return int(load_guest(self.cpu, self.memory, self.domain, gla, n))
+        return int(load_memory(self.state, self.memory, self.domains, 0, gla, n))
 
     def store(self, gla: int, value: int, n: int = 4) -> int:
         """Store as a handler does."""
-        return int(store_guest(self.cpu, self.memory, self.domain, gla, n, value))
+        return int(store_memory(self.state, self.memory, self.domains, 0, gla, n, value))
+
+    def move(self, gla: int, count: int, stores: int = 0) -> int:
+        """Load or store words."""
+        return int(move_words(self.state, self.memory, self.xens, self.domains, 0, gla, count, stores))
 
     def faults(self) -> list[int]:
         """How many faults of the VMM's own were charged: deliveries, and returns."""
@@ -99,7 +105,7 @@ def test_a_pointer_into_the_vmm_is_refused_without_an_access(rig: Rig) -> None:
     before, ticks = rig.faults(), int(rig.cpu.ticks)
     for gla in (VIRT_START, VIRT_START - 3, 0xFFFFFFFF, 0xFFFFFFFD, 1 << 32, (1 << 32) + DATA, -4):
         assert rig.load(gla) == FAULTED and rig.store(gla, 0) == FAULTED
-        assert load_words(rig.cpu, rig.memory, rig.xen, rig.domain, gla, 1) == FAULTED
+        assert rig.move(gla, 1) == FAULTED
     assert rig.faults() == before and int(rig.cpu.ticks) == ticks
     assert rig.load(VIRT_START - 4) == FAULTED and rig.faults() != before  # below it the tables decide
 
@@ -109,18 +115,18 @@ def test_words_are_moved_in_one_piece(rig: Rig) -> None:
     values = [random.Random(7).getrandbits(32) for _ in range(N_WORDS)]
     place = DATA + 0xF80
     rig.xen.words[:] = values
-    assert store_words(rig.cpu, rig.memory, rig.xen, rig.domain, place, N_WORDS) == 0
+    assert rig.move(place, N_WORDS, stores=1) == 0
     assert rig.memory[place : place + 4 * N_WORDS].view(np.uint32).tolist() == values
     rig.xen.words[:] = 0
-    assert load_words(rig.cpu, rig.memory, rig.xen, rig.domain, place, N_WORDS) == 0
+    assert rig.move(place, N_WORDS) == 0
     assert rig.xen.words.tolist() == values
-    assert load_words(rig.cpu, rig.memory, rig.xen, rig.domain, place, N_WORDS + 1) == FAULTED
+    assert rig.move(place, N_WORDS + 1) == FAULTED
     absent = DATA + 0x9000
     rig.machine.set_page(absent, 0, 0)
-    assert load_words(rig.cpu, rig.memory, rig.xen, rig.domain, absent - 8, 3) == FAULTED
-    assert store_words(rig.cpu, rig.memory, rig.xen, rig.domain, absent - 8, 3) == FAULTED
-    assert load_words(rig.cpu, rig.memory, rig.xen, rig.domain, absent - 8, 2) == 0
-    assert load_words(rig.cpu, rig.memory, rig.xen, rig.domain, VIRT_START - 8, 3) == FAULTED
+    assert rig.move(absent - 8, 3) == FAULTED
+    assert rig.move(absent - 8, 3, stores=1) == FAULTED
+    assert rig.move(absent - 8, 2) == 0
+    assert rig.move(VIRT_START - 8, 3) == FAULTED
 
 
 def test_the_guests_data_breakpoints_do_not_see_the_vmm(rig: Rig) -> None:

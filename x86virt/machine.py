@@ -216,6 +216,8 @@ class Machine:
     def set_clock(self, seconds: int) -> None:
         """Set the real-time clock: seconds since the beginning of 1970."""
         device_set_clock(self.boards, int(self.processor.cpu.ticks), seconds)
+        if self.vm is not None:
+            self.vm.on_clock_set()
 
     def write_guest(self, gpa: int, octets: bytes) -> None:
         """Write guest-physical memory."""
@@ -259,6 +261,9 @@ class Machine:
         """Run to the end, or until `max_cycles` cycles have passed since power on."""
         self.advance(core.NEVER, max_cycles)
         self.dialogue.finish()
+        faults = self.vm.faults() if self.vm is not None and self.processor.checks_isolation else []
+        if faults:
+            self.outcome = f"isolation: {faults[0]}"
         return self.result()
 
     def advance(

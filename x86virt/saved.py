@@ -445,7 +445,7 @@ def fill_vm(machine: Machine, state: dict[str, Any], arrays: dict[str, np.ndarra
     if vm.made_interpreter is not None:
         fill_interpreter(vm.made_interpreter, state["interpreter"], arrays)
     vm.physical.look()
-    vm.shadow.restore(arrays["vm.shadow"], state["shadow"])
+    vm.restore_memory(arrays["vm.shadow"], state["shadow"])
 
 
 def fill_python_state(machine: Machine, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:

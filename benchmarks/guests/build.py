@@ -170,6 +170,7 @@ GUESTS: dict[str, Guest] = {
             "signal handler set",
         ),
         ported=True,
+        results=("last_number",),  # of processes
     ),
 }
 """Image name -> how it is built."""

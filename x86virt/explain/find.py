@@ -1,4 +1,4 @@
-"""What is meant: an instruction by name, bytes or text, an event, an exit reason, an exception, a strategy."""
+"""What is meant: an instruction by name, bytes or text, an event, an exit reason, a hypercall, an exception, a strategy."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -14,6 +14,8 @@ from .event import explain_event
 from .exception import BY_NAME, BY_VECTOR, explain_exception
 from .exits import REASONS, explain_exit
 from .hardware import HARDWARE_EXITS, explain_hardware_exit
+from .hypercalls import MEANINGS as DOMAIN_EXITS
+from .hypercalls import PERFORMED, explain_domain_exit, explain_hypercall, hypercall_named
 from .instruction import explain_rows
 from .operands import PREFIXES, operands_text, takes
 from .page import Explanation, Section
@@ -55,7 +57,7 @@ def explain(what: str, profile: "Profile", bits: int = 32) -> list[Explanation]:
     word = text.split()[0].lower() if " " in text else text.lower()
     raise UserError(
         f"explain {show(text)}",
-        "no such instruction, event, exit reason, exception or strategy",
+        "no such instruction, event, exit reason, hypercall, exception or strategy",
         ADVICE + near_matches(word, known_names()),
     )
 
@@ -63,8 +65,9 @@ def explain(what: str, profile: "Profile", bits: int = 32) -> list[Explanation]:
 def known_names() -> list[str]:
     """All single words that can be explained."""
     exceptions = (row.mnemonic for row in BY_VECTOR.values())
+    of_domains = (*DOMAIN_EXITS, *PERFORMED)
     names = (*mnemonics(), *EVENT_ID, *REASONS, *HARDWARE_EXITS, *exceptions, *(row.name for row in ROWS))
-    return list(dict.fromkeys((*names, *strategy_names())))
+    return list(dict.fromkeys((*names, *of_domains, *strategy_names())))
 
 
 def mnemonics() -> list[str]:
@@ -81,6 +84,8 @@ def _named(text: str, profile: "Profile", bits: int) -> list[Explanation]:
         return [explain_event(word, profile)]
     if word.removeprefix("exit ") in REASONS:
         return [explain_exit(word.removeprefix("exit "), profile)]
+    if word.removeprefix("exit ") in DOMAIN_EXITS:
+        return [explain_domain_exit(word.removeprefix("exit "), profile)]
     vector = re.fullmatch(r"(?:vector|exception|interrupt) (0x[0-9a-f]{1,2}|[0-9]{1,3})", word)
     if vector:
         number = int(vector[1], 0)
@@ -94,6 +99,9 @@ def _named(text: str, profile: "Profile", bits: int) -> list[Explanation]:
     rows = rows_named(word)
     if rows:
         return explain_rows(rows, profile)
+    hypercall = hypercall_named(word)
+    if hypercall:
+        return [explain_hypercall(hypercall, profile)]
     if text.upper() in HARDWARE_EXITS:
         return [explain_hardware_exit(text.upper(), profile)]
     if word in BY_NAME:

@@ -53,7 +53,7 @@ OF_THE_OTHER = "It raises #UD: the processor has no {}."
 
 def vtx(row: Row) -> Technique:
     """Intel VT-x."""
-    return Technique("vtx", True, vtx_text(row, operation_of(row)))
+    return Technique("vtx", vtx_text(row, operation_of(row)))
 
 
 def vtx_text(row: Row, operation: str) -> str:
@@ -88,7 +88,7 @@ SVM_OF_ANY_REGISTER = {"DR_TO_REGISTER": ("DRn_READ", EXIT_DR_READ), "REGISTER_T
 
 def svm(row: Row) -> Technique:
     """AMD SVM."""
-    return Technique("svm", True, svm_text(row, operation_of(row)))
+    return Technique("svm", svm_text(row, operation_of(row)))
 
 
 def svm_code(row: Row, operation: str) -> int | None:

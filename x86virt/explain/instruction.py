@@ -347,8 +347,7 @@ def technique_section(row: Row) -> Section:
     """A row for each technique."""
     section = Section("what each technique does with it")
     for technique in techniques(row):
-        note = "" if technique.built else " (not built yet)"
-        section.add(technique.name, technique.text + note)
+        section.add(technique.name, technique.text)
     return section
 
 

@@ -28,7 +28,7 @@ class Section:
 class Explanation:
     """What `x86virt explain` says of one thing: its kind, name, one line, sections for people, data for programs."""
 
-    kind: str  # instruction, event, exit, exception, strategy, unit, units
+    kind: str  # instruction, event, exit, hypercall, exception, strategy, unit, units
     name: str
     title: str
     sections: list[Section]

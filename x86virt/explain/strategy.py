@@ -11,6 +11,7 @@ from ..isa.table import ROWS
 from ..vmm.options import split_options
 from ..vmm.registry import find_strategy, strategy_names
 from .exits import REASONS
+from .hypercalls import MEANINGS as DOMAIN_EXITS
 from .page import Explanation, Section, paragraphs_of
 from .price import price_json, price_text
 
@@ -82,7 +83,7 @@ def hook_lines(strategy: "type[Strategy]") -> dict[str, str]:
     """By exit reason, what its hook says of itself; a technique without a VMM has none."""
     if not strategy.needs_vmm:
         return {}
-    reasons = (*REASONS, *(exit.name for exit in EXITS))
+    reasons = (*REASONS, *DOMAIN_EXITS, *(exit.name for exit in EXITS))
     hooks = {reason: getattr(strategy, f"on_{reason}", None) for reason in reasons}
     return {reason: first_line(hook) for reason, hook in hooks.items() if hook is not None}
 

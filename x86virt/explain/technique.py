@@ -8,9 +8,8 @@ class Technique:
     """What one technique does with one instruction."""
 
     name: str
-    built: bool
     text: str
 
     def as_json(self) -> dict[str, object]:
         """For `--json`."""
-        return {"technique": self.name, "built": self.built, "text": self.text}
+        return {"technique": self.name, "text": self.text}

@@ -1,5 +1,4 @@
-"""What each technique of virtualization does with an instruction: of those that are built, as they are; of the others, as
-their authors have published it.
+"""What each technique of virtualization does with an instruction.
 
 Sources: K. Adams and O. Agesen, A Comparison of Software and Hardware Techniques for x86 Virtualization (ASPLOS 2006);
 P. Barham et al., Xen and the Art of Virtualization (SOSP 2003), and Xen's public headers. VT-x and SVM are in hardware.py.
@@ -94,7 +93,7 @@ def declared_divergences(strategy: str) -> dict[str, dict[str, list[str]]]:
 
 def trap_and_emulate(row: Row) -> Technique:
     """The built technique."""
-    return Technique(TRAP_AND_EMULATE, True, _trap_and_emulate(row, operation_of(row)))
+    return Technique(TRAP_AND_EMULATE, _trap_and_emulate(row, operation_of(row)))
 
 
 def _trap_and_emulate(row: Row, operation: str) -> str:
@@ -133,7 +132,7 @@ def _trap_and_emulate(row: Row, operation: str) -> str:
 
 def native(row: Row) -> Technique:
     """No VMM."""
-    return Technique("native", True, "The guest is the machine's only software: the processor executes it as above.")
+    return Technique("native", "The guest is the machine's only software: the processor executes it as above.")
 
 
 # -- binary translation ----------------------------------------------------------------------------------------------
@@ -184,7 +183,7 @@ def binary_translation(row: Row) -> Technique:
     if kind == CALLOUT:
         path = PATHS.get(operation_of(row))
         text += f" (vmm.{path})." if path else "."
-    return Technique(BINARY_TRANSLATION, True, f"{text} {in_ring_3(row)}")
+    return Technique(BINARY_TRANSLATION, f"{text} {in_ring_3(row)}")
 
 
 def in_ring_3(row: Row) -> str:
@@ -197,13 +196,14 @@ def in_ring_3(row: Row) -> str:
     return "In ring 3 it runs directly."
 
 
-# -- techniques that are not built yet -------------------------------------------------------------------------------
+# -- paravirtual ---------------------------------------------------------------------------------------------------------
 
 
 HYPERCALLS: dict[str, str] = {
     "CLI": "a store to the event mask of the shared page", "STI": "a store to the event mask of the shared page, "
     "and a look for waiting events",
-    "HLT": "the hypercall sched_op (block)", "IRET": "the hypercall iret", "LGDT": "the hypercall set_gdt",
+    "HLT": "the hypercall sched_op (block)", "IRET": "the instruction itself where no event can be lost, else the hypercall "
+    "iret", "LGDT": "the hypercall set_gdt",
     "LIDT": "the hypercall set_trap_table", "LLDT": "the hypercall mmuext_op (set LDT)",
     "LTR": "the hypercall stack_switch, for the stack of the kernel", "CLTS": "the hypercall fpu_taskswitch",
     "LMSW": "the hypercall fpu_taskswitch", "INVLPG": "the hypercall mmuext_op (invalidate), often within a "
@@ -214,7 +214,7 @@ HYPERCALLS: dict[str, str] = {
     "DR_TO_REGISTER": "the hypercall get_debugreg", "WBINVD": "the hypercall mmuext_op (flush cache)",
     "INVD": "nothing: a guest has no use for it", "RDMSR": "nothing: what is left of them traps and is emulated",
     "WRMSR": "nothing: what is left of them traps and is emulated",
-    "SYSEXIT": "the hypercall iret", "SYSENTER": "a callback that the hypervisor enters for it",
+    "SYSEXIT": "nothing: its system calls come by int $0x80", "SYSENTER": "nothing: CPUID does not tell of it",
     "PUSHF": "a read of the event mask of the shared page", "POPF": "a store to the event mask of the shared page",
 }  # fmt: skip
 
@@ -227,7 +227,7 @@ def paravirtual(row: Row) -> Technique:
     elif row.intercept == "IO_INSTRUCTION":
         text = (
             "The ported kernel drives no device by ports: it puts requests into a ring that it shares with a driver "
-            "domain."
+            "domain. A port that is the guest's by grant traps, and the hypervisor performs the access."
         )
     elif operation == "INT_N":
         text = (
@@ -239,9 +239,9 @@ def paravirtual(row: Row) -> Technique:
         text = "It runs directly and shows the real machine; the kernel is ported so that it does not rely on that."
     else:
         text = "It runs directly, on tables and gates that the hypervisor has checked."
-    return Technique("paravirtual", False, text)
+    return Technique("paravirtual", text)
 
 
 def techniques(row: Row) -> list[Technique]:
-    """All of them, built ones first."""
+    """All of them."""
     return [native(row), trap_and_emulate(row), binary_translation(row), vtx(row), svm(row), paravirtual(row)]

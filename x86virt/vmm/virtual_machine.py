@@ -239,6 +239,18 @@ class VirtualMachine(ABC):
     def restore_own(self, state: dict[str, Any]) -> None:
         """Put it back. Raises KeyError, TypeError or ValueError for anything that `own_state` does not give."""
 
+    def restore_memory(self, control: np.ndarray, state: dict[str, list[int]]) -> None:
+        """What the VMM has in machine RAM is back: check it, and make again what follows from it. Raises as `restore_own`."""
+        self.shadow.restore(control, state)
+
+    def faults(self) -> list[str]:
+        """What is wrong in what the VMM has counted of its guest's memory."""
+        return []
+
+    def on_clock_set(self) -> None:
+        """The machine's clock was set, before the guest first runs."""
+        return
+
     @abstractmethod
     def virtual_registers(self) -> tuple[dict[str, int], dict[str, SegmentState]]:
         """The guest's registers and segments, read without any effect."""

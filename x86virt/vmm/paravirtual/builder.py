@@ -127,8 +127,9 @@ class Builder:
         info["nr_pages"] = len(self.frames)
         info["shared_info"] = int(self.vm.domains[self.index].shared_info) << 12
         info["flags"] = flags
-        info["store_mfn"], info["store_evtchn"] = self.frames[plan.store], store_port
-        info["console_mfn"], info["console_evtchn"] = self.frames[plan.console], console_port
+        if store_port and console_port:  # somebody serves them
+            info["store_mfn"], info["store_evtchn"] = self.frames[plan.store], store_port
+            info["console_mfn"], info["console_evtchn"] = self.frames[plan.console], console_port
         info["pt_base"], info["nr_pt_frames"] = self.linear(plan.tables), plan.table_count
         info["mfn_list"] = self.linear(plan.frame_list)
         if image.ramdisk:

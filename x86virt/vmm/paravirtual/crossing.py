@@ -11,9 +11,9 @@ from ..exits import ERROR_CODE_VECTORS
 from ..layout import ENTRIES, ENTRY_BYTES, IDLE, STACK_TOP, VMM_BASE
 from .bounce import deliver_upcall, failsafe
 from .exits import CRASHED, DONE, ENDED, FIRST_HYPERCALL, UNKNOWN_HYPERCALL
+from .frame_counts import load_base
 from .frames import load_data_segments, put_frame, take_frame
 from .interface import HYPERCALL_VECTOR, N_HYPERCALLS
-from .mmu import load_base
 from .records import ASK_CRASH, ASK_FLUSH
 from .schedule import IDLE as NOBODY_RUNS
 from .schedule import NOTHING_LEFT, way_out

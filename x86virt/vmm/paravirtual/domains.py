@@ -47,7 +47,7 @@ from .interface import (
     SIF_INITDOMAIN,
     SIF_PRIVILEGED,
 )
-from .memory_calls import adopt_base
+from .memory_calls import adopt_base, root_address
 from .records import PGC_ALLOCATED
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def take_processor(vm: "ParavirtualVm", index: int) -> None:
     cpu, domain = vm.processor.cpu, vm.domains[index]
     cpu.cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_PG
     cpu.cr4 = CR4_PSE | CR4_PGE | (CR4_PAE if domain.is_pae else 0)
-    cpu.cr3 = int(domain.base_frame) << 12
+    cpu.cr3 = root_address(vm.processor.state.copy(), vm.processor.memory, vm.domains, index)
     if domain.is_pae:
         entries = np.frombuffer(vm.processor.read_physical(int(cpu.cr3), 32), "<i8")
         cpu.pdpte[:] = np.where(entries & 1, entries, 0)

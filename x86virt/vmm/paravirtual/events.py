@@ -57,7 +57,7 @@ from .interface import (
 from .lines import bind_line, is_own_line, unbind_line
 from .records import ASK_EVENTS, CHANNEL
 from .shared_info import bit_of, clear_bits, mask_word, pending_word, select, set_bits
-from .waking import wake
+from .waking import listen_to_ticker, wake
 
 M16 = 0xFFFF
 CHANNEL_BYTES = CHANNEL.itemsize
@@ -180,6 +180,8 @@ def send(cpu, ram, xen, domains, channels, port):
     if state == EVTCHNSTAT_interdomain:
         remote = find_domain(domains, np.int64(channel.remote_domain))
         remote_port = np.int64(channel.detail)
+        if remote == NOBODY:
+            return -EINVAL
         channel_of(cpu, channels, remote, remote_port)
         set_pending(cpu, ram, xen, domains, remote, remote_port)
         return 0
@@ -270,6 +272,8 @@ def bind_virq(cpu, xen, domains, channels, virq, vcpu):
         return port
     open_port(cpu, channels, xen.current, port, EVTCHNSTAT_virq, 0, virq)
     domain.virq_port[virq] = port
+    if virq == VIRQ_TIMER:
+        listen_to_ticker(cpu, xen, xen.current)
     return port
 
 
@@ -341,6 +345,8 @@ def close(cpu, ram, xen, domains, channels, index, port):
         unbind_line(xen, detail)
     elif state == EVTCHNSTAT_interdomain:
         remote = find_domain(domains, np.int64(channel.remote_domain))
+        if remote == NOBODY:
+            return -EINVAL
         open_port(cpu, channels, remote, detail, EVTCHNSTAT_unbound, domid_of(domains, index), 0)
     open_port(cpu, channels, index, port, EVTCHNSTAT_closed, 0, 0)
     clear_bits(cpu, ram, pending_word(domains, index, port), bit_of(port))

@@ -15,7 +15,7 @@ from ...isa.events import (
 )
 from ...isa.registers import EBX, ECX, EDX, ESI
 from .charge import charge
-from .frame_counts import GOT, REFUSED, flush_now, get_page, load_tables, put_page, type_info
+from .frame_counts import GOT, REFUSED, flush_now, get_page, load_base, put_page, type_info
 from .guest_access import FAULTED, is_within, load_guest, load_words
 from .interface import (
     EFAULT,
@@ -166,7 +166,7 @@ def switch_base(cpu, ram, xen, domains, frames, frame):
     forget_ldt_pages(cpu, ram, xen, domains, frames)
     before = np.int64(domain.base_frame)
     domain.base_frame = frame
-    load_tables(cpu, ram, xen, frame)
+    load_base(cpu, ram, xen, domains)
     put_page_and_type(cpu, ram, xen, domains, frames, before)
     xen.flush_due = 0
     return 0

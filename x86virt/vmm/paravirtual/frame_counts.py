@@ -11,9 +11,10 @@ import numpy as np
 
 from ...core.cache import VMM, reference
 from ...core.charge import charge as charge_processor
-from ...core.jit import inline, kernel
+from ...core.jit import inline, kernel, load_32, store_32
 from ...core.page_directory_pointers import load_cr3
 from ...isa.events import EVENT_SYS_MOV_CR3_WRITE
+from ...isa.registers import PDPTE_RESERVED
 from . import layout
 from .records import (
     FRAME,
@@ -28,6 +29,8 @@ from .records import (
 
 FRAME_TABLE = layout.FRAME_TABLE
 FRAME_BYTES = FRAME.itemsize
+PER_DOMAIN_TABLE_BYTES = layout.PER_DOMAIN_TABLE_BYTES
+POINTER_COPIES = layout.PER_DOMAIN_TABLES + 0x1000  # the second page of what each domain has there
 N_DOMAINS = layout.N_DOMAINS
 M32 = 0xFFFFFFFF
 TYPE_AND_QUARTER = PGT_TYPE | PGT_PAE_XEN_L2
@@ -77,17 +80,38 @@ def stamp(xen, frames, frame):
 
 
 @kernel
-def load_tables(cpu, ram, xen, frame):
-    """Load CR3 with the base of page tables, which empties the TLB."""
+def root_of(cpu, ram, domains, index):
+    """What CR3 is to name for a domain: its top table; under PAE paging a copy of the four pointers, without reserved bits."""
+    base = np.int64(domains[index].base_frame) << 12
+    if np.int64(domains[index].is_pae) == 0:
+        return base
+    copy = POINTER_COPIES + index * PER_DOMAIN_TABLE_BYTES
+    reference(cpu, base, VMM)
+    reference(cpu, copy, VMM)
+    for number in range(4):
+        store_32(ram, copy + 8 * number, load_32(ram, base + 8 * number) & ~PDPTE_RESERVED)
+        store_32(ram, copy + 8 * number + 4, load_32(ram, base + 8 * number + 4))
+    return copy
+
+
+@kernel
+def load_root(cpu, ram, xen, address):
+    """Load CR3, which empties the TLB."""
     charge_processor(cpu, EVENT_SYS_MOV_CR3_WRITE, 1)
-    load_cr3(cpu, ram, frame << 12)
+    load_cr3(cpu, ram, address)
     xen.flush_clock += 1
+
+
+@kernel
+def load_base(cpu, ram, xen, domains):
+    """Load CR3 with the base of the current domain."""
+    load_root(cpu, ram, xen, root_of(cpu, ram, domains, xen.current))
 
 
 @kernel
 def flush_now(cpu, ram, xen):
     """Empty the TLB by loading CR3 anew."""
-    load_tables(cpu, ram, xen, cpu.cr3 >> 12)
+    load_root(cpu, ram, xen, cpu.cr3)
 
 
 @inline

@@ -28,6 +28,7 @@ from .records import ACTIVE, ACTIVE_ENTRIES, MAPPING, MAPPINGS, N_MAPPINGS, PGT_
 
 FRAME_BYTES = 0x1000
 ENTRIES_OF_FRAME = FRAME_BYTES // GRANT_ENTRY_BYTES
+HANDLES_OF_DOMAIN = N_MAPPINGS // layout.N_DOMAINS
 MAX_ENTRIES = layout.N_GRANT_FRAMES * ENTRIES_OF_FRAME
 ACTIVE_BYTES, MAPPING_BYTES = ACTIVE.itemsize, MAPPING.itemsize
 FLAGS, DOMID, FRAME = 0, 2, 4  # of an entry
@@ -169,10 +170,11 @@ def store_field(ram, handle, offset, value):
 
 @kernel
 def free_handle(ram, xen):
-    """A handle that is not in use, FAILED if there is none."""
-    for step in range(N_MAPPINGS):
-        handle = (xen.mapping_hint + step) % N_MAPPINGS
-        if load_field(ram, handle, MAPPER) == 0:
-            xen.mapping_hint = handle + 1
-            return handle
+    """A handle of the current domain's that is not in use, FAILED if there is none; each domain has as many."""
+    first, hint = xen.current * HANDLES_OF_DOMAIN, xen.mapping_hint[xen.current]
+    for step in range(HANDLES_OF_DOMAIN):
+        number = (hint + step) % HANDLES_OF_DOMAIN
+        if load_field(ram, first + number, MAPPER) == 0:
+            xen.mapping_hint[xen.current] = number + 1
+            return first + number
     return FAILED

@@ -160,4 +160,4 @@ def share_own_frames(vm: "ParavirtualVm", index: int) -> None:
     shared = layout.SHARED_INFO // PAGE_BYTES + index
     for frame in (shared, *range(first, first + layout.N_GRANT_FRAMES)):
         entry = vm.frames[frame]
-        entry.owner, entry.count_info, entry.type_info = index, PGC_ALLOCATED | 1, PGT_WRITABLE | PGT_VALIDATED | 1
+        entry.owner, entry.count_info, entry.type_info = index, PGC_ALLOCATED | 2, PGT_WRITABLE | PGT_VALIDATED | 1

@@ -21,7 +21,7 @@ from .mmu import do_mmu_update, do_update_va_mapping, do_update_va_mapping_other
 from .multicall import answer_call, begin_calls, end_calls, next_call
 from .physical import do_physdev_op, do_physdev_op_compat
 from .schedule import do_sched_op, do_sched_op_compat
-from .small import do_console_io, do_xen_version
+from .small import do_console_io, do_privileged, do_xen_version
 from .time import do_set_timer_op, do_vcpu_op
 from .trap_table import (
     do_callback_op,
@@ -68,6 +68,7 @@ IRET, VCPU_OP, SET_SEGMENT_BASE, MMUEXT_OP, NMI_OP, SCHED_OP, CALLBACK_OP, EVENT
         "iret", "vcpu_op", "set_segment_base", "mmuext_op", "nmi_op", "sched_op", "callback_op", "event_channel_op", "physdev_op",
     )
 )  # fmt: skip
+PLATFORM_OP, SYSCTL, DOMCTL, KEXEC_OP = (NUMBER_OF[name] for name in ("platform_op", "sysctl", "domctl", "kexec_op"))
 
 
 @kernel
@@ -87,6 +88,8 @@ def call_of_memory(cpu, ram, xen, domains, frames, channels, number):
         return do_vm_assist(cpu, ram, xen, domains, frames, channels)
     if number == GRANT_TABLE_OP:
         return do_grant_table_op(cpu, ram, xen, domains, frames, channels)
+    if number == PLATFORM_OP or number == SYSCTL or number == DOMCTL or number == KEXEC_OP:
+        return do_privileged(cpu, xen, domains)
     return missing(cpu)
 
 

@@ -18,7 +18,7 @@ from ...isa.registers import EBX, ECX, EDI, EDX, ESI
 from . import layout
 from .assist import emulate_table_write
 from .charge import charge
-from .frame_counts import GOT, REFUSED, flush_now, get_page, load_tables, put_page
+from .frame_counts import GOT, REFUSED, flush_now, get_page, put_page
 from .guest_access import FAULTED, is_within, load_guest, load_words, store_guest
 from .interface import (
     DOMID_IO,
@@ -54,12 +54,6 @@ PREEMPTED = 1 << 31  # in a count: the number of those done before stands where 
 MOST_AT_ONCE = 1024  # requests
 N_KINDS = 3
 TABLES, DIRECTORIES, MACHPHYS_ENTRIES = range(N_KINDS)  # of xen.updates
-
-
-@kernel
-def load_base(cpu, ram, xen, domains):
-    """Load CR3 with the base of the current domain."""
-    load_tables(cpu, ram, xen, np.int64(domains[xen.current].base_frame))
 
 
 @kernel

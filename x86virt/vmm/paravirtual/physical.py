@@ -1,7 +1,7 @@
 """The machine's own devices: their interrupts become events of domain 0, which drives them through ports that are open to it.
 
-The VMM keeps the interrupt controllers. An interrupt is acknowledged there at once; a line that stays high until its device is served
-is masked until domain 0 says that it has done so (physdev_op, eoi).
+The VMM keeps the interrupt controllers. An interrupt is acknowledged there at once; a line that stays high until its device is
+served is masked until domain 0 says that it has done so (physdev_op, eoi).
 """
 
 import numpy as np

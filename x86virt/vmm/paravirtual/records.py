@@ -126,7 +126,10 @@ X87_FIELDS = [
     ("fpu_opcode", "<u4"),
 ]
 
-DOMAIN = np.dtype([*IDENTITY_FIELDS, *STATE_FIELDS, *TRAP_FIELDS, *MEMORY_FIELDS, *EVENT_FIELDS, *SCHEDULE_FIELDS, *DEVICE_FIELDS, *X87_FIELDS])
+ALL_FIELDS = (
+    IDENTITY_FIELDS, STATE_FIELDS, TRAP_FIELDS, MEMORY_FIELDS, EVENT_FIELDS, SCHEDULE_FIELDS, DEVICE_FIELDS, X87_FIELDS,
+)  # fmt: skip
+DOMAIN = np.dtype([field for fields in ALL_FIELDS for field in fields])
 assert layout.DOMAINS + layout.N_DOMAINS * DOMAIN.itemsize <= layout.CHANNELS
 
 # -- event channels and grants --------------------------------------------------------------------------------------------
@@ -196,7 +199,7 @@ SCHEDULER_FIELDS = [
     ("masked_lines", "<i8"),  # of the interrupt controllers, one bit each
     ("waiting_lines", "<i8"),  # those masked until domain 0 says that it has served them
     ("level_lines", "<i8"),  # those that are level-triggered, as the last interrupt found them
-    ("mapping_hint", "<i8"),  # where the search for a free handle begins
+    ("mapping_hint", "<i8", layout.N_DOMAINS),  # where the search for a free handle begins
     ("arrived", "<i8"),  # tick of the last exit
     ("quantum", "<i8"),  # ticks after which a long hypercall lets others have the processor
     # a multicall

@@ -1,15 +1,15 @@
 """The frame table counted anew: what every reference and every use of a frame comes from, by the page tables alone.
 
-Run at the end of a run, and by tests. It shares nothing with the code that keeps the counts: types follow from the tables
-that are pinned, or that processors walk by, and from what the VMM holds besides.
+Run at the end of a run, and by tests. It shares nothing with the code that keeps the counts: it goes by the entries of the
+tables that are in use, pins, the bases of the domains, and what the VMM holds besides.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..layout import VMM_BYTES
 from . import layout
 from .records import (
     NOBODY,
@@ -29,9 +29,10 @@ from .records import (
 
 PAGE = 4096
 PRESENT, WRITABLE = 1, 2
-DISALLOWED, POINTER_DISALLOWED = 0x198, 0x1FE
-TABLES = (PGT_L1, PGT_L2, PGT_L3)
-NAMES = {0: "nothing", PGT_L1: "L1", PGT_L2: "L2", PGT_L3: "L3", PGT_SEG_DESC: "descriptors", PGT_WRITABLE: "writable"}
+DISALLOWED = 0x198
+BEYOND = 0x7FFFF << 44  # bits of an entry that no frame has, but for the execute-disable bit
+NAMES = {PGT_L1: "L1", PGT_L2: "L2", PGT_L3: "L3", PGT_SEG_DESC: "descriptors", PGT_WRITABLE: "writable"}
+MOST_FAULTS = 20  # that are told
 
 
 @dataclass(frozen=True)
@@ -47,104 +48,103 @@ class Recount:
     """References and uses by frame, as they follow from the tables."""
 
     def __init__(self, memory: np.ndarray, domains: np.ndarray, frames: np.ndarray, holds: Iterable[Hold]) -> None:
-        self.memory, self.domains, self.frames = memory, domains, frames
-        self.references: Counter[int] = Counter()
-        self.uses: Counter[tuple[int, int]] = Counter()
+        self.memory, self.domains = memory, domains
+        self.owner = frames["owner"].astype(np.int64)
+        self.count_info = frames["count_info"].astype(np.int64)
+        self.type_info = np.where(self.owner == NOBODY, 0, frames["type_info"].astype(np.int64))
+        self.kind = self.type_info & PGT_TYPE
+        self.in_use = self.type_info & PGT_COUNT != 0
+        self.references = np.zeros(len(frames), np.int64)
+        self.uses = {kind: np.zeros(len(frames), np.int64) for kind in NAMES}
         self.faults: list[str] = []
-        self.tables = [frame for frame in range(len(frames)) if self.is_table(frame)]
-        for frame in range(len(frames)):
-            if int(frames[frame].count_info) & PGC_ALLOCATED:
-                self.references[frame] += 1
-            if int(frames[frame].type_info) & PGT_PINNED and int(frames[frame].owner) != NOBODY:
-                self.take(frame, self.kind(frame))
-        for hold in holds:
-            self.take(hold.frame, hold.kind)
-        for index in range(layout.N_DOMAINS):
-            if domains[index].exists and domains[index].base_frame:
-                self.take(int(domains[index].base_frame), PGT_L3 if domains[index].is_pae else PGT_L2)
-        for table in self.tables:
-            self.look_into(table)
-        for frame in range(len(frames)):
-            self.compare(frame)
-        self.look_at_free()
+        self.count_roots(holds)
+        for kind in (PGT_L1, PGT_L2, PGT_L3):
+            for table in np.flatnonzero(self.in_use & (self.kind == kind)):
+                self.look_into(int(table), kind)
+        self.compare()
 
-    def kind(self, frame: int) -> int:
-        """What a frame is used as, by its record."""
-        return int(self.frames[frame].type_info) & PGT_TYPE
+    # -- what there is ------------------------------------------------------------------------------------------------
 
-    def is_table(self, frame: int) -> bool:
-        """Whether a frame's record says that it is in use as a page table."""
-        info = int(self.frames[frame].type_info)
-        return int(self.frames[frame].owner) != NOBODY and info & PGT_TYPE in TABLES and info & PGT_COUNT != 0
-
-    def take(self, frame: int, kind: int) -> None:
-        """Count a reference and, unless the kind is 0, a use."""
-        self.references[frame] += 1
+    def take(self, frames: np.ndarray, kind: int) -> None:
+        """Count a reference to each of these frames and, unless the kind is 0, a use."""
+        np.add.at(self.references, frames, 1)
         if kind:
-            self.uses[frame, kind] += 1
+            np.add.at(self.uses[kind], frames, 1)
 
-    def entries(self, table: int) -> Iterator[tuple[int, int]]:
-        """The present entries of the guest's in a table: number and value."""
-        domain = self.domains[int(self.frames[table].owner)]
-        size = "<u8" if domain.is_pae else "<u4"
-        values = self.memory[table * PAGE : (table + 1) * PAGE].view(size)
-        count = len(values)
-        if self.kind(table) == PGT_L3:
-            count = 4
-        elif self.kind(table) == PGT_L2 and not domain.is_pae:
-            count = int(domain.virt_start) >> 22
-        elif int(self.frames[table].type_info) & PGT_PAE_XEN_L2:
-            count = int(domain.virt_start) >> 21 & 511
-        return ((number, int(value)) for number, value in enumerate(values[:count]) if int(value) & PRESENT)
-
-    def look_into(self, table: int) -> None:
-        """Count what the entries of a table hold, and note those that may not stand there."""
-        kind, domain = self.kind(table), int(self.frames[table].owner)
-        for number, value in self.entries(table):
-            frame = value >> 12 & 0xFFFFFFFF
-            bad = POINTER_DISALLOWED if kind == PGT_L3 else DISALLOWED
-            if value & bad or frame >= len(self.frames) or value >> 44 & ~(1 << 19):
-                self.faults.append(f"entry {number} of {NAMES[kind]} {table:#x} is {value:#x}")
-            elif kind == PGT_L1:
-                self.take(frame, PGT_WRITABLE if value & WRITABLE else 0)
-            elif kind == PGT_L3:
-                self.take(frame, PGT_L2)
-            elif frame != table:
-                self.take(frame, PGT_L2 if self.kind(frame) == PGT_L2 else PGT_L1)
-                if self.kind(frame) == PGT_L2 and value & WRITABLE:
-                    self.faults.append(f"entry {number} of L2 {table:#x} maps an L2 writable")
-            elif value & WRITABLE:
-                self.faults.append(f"entry {number} of L2 {table:#x} maps it writable")
-            if kind != PGT_L1 and int(self.frames[frame].owner) != domain:
-                self.faults.append(f"entry {number} of {NAMES[kind]} {table:#x} names a table that is not its owner's")
-
-    def compare(self, frame: int) -> None:
-        """Compare a frame's record with what was counted."""
-        record = self.frames[frame]
-        owner, info = int(record.owner), int(record.type_info)
-        if owner == NOBODY:
-            if int(record.count_info) or self.references[frame]:
-                self.faults.append(f"frame {frame:#x} is nobody's and has {self.references[frame]} references")
-            return
-        self.expect(frame, "references", int(record.count_info) & PGC_COUNT, self.references[frame])
-        for kind, name in NAMES.items():
-            if kind:
-                uses = info & PGT_COUNT if info & PGT_TYPE == kind else 0
-                self.expect(frame, f"uses as {name}", uses, self.uses[frame, kind])
-        if info & PGT_COUNT and not info & PGT_VALIDATED:
-            self.faults.append(f"frame {frame:#x} is in use and not validated")
-
-    def expect(self, frame: int, what: str, kept: int, counted: int) -> None:
-        """Note a count that is not what it should be."""
-        if kept != counted:
-            self.faults.append(f"frame {frame:#x}: {kept} {what} in its record, {counted} counted")
-
-    def look_at_free(self) -> None:
-        """Domains have as many frames as their records say."""
-        owners = Counter(int(owner) for owner in self.frames["owner"])
+    def count_roots(self, holds: Iterable[Hold]) -> None:
+        """What is not by page tables."""
+        self.take(np.flatnonzero(self.count_info & PGC_ALLOCATED), 0)
+        for kind in (PGT_L1, PGT_L2, PGT_L3):
+            self.take(np.flatnonzero((self.type_info & PGT_PINNED != 0) & (self.kind == kind)), kind)
+        for hold in holds:
+            self.take(np.array([hold.frame]), hold.kind)
         for index in range(layout.N_DOMAINS):
-            if self.domains[index].exists:
-                self.expect(index, "frames of the domain", int(self.domains[index].total_frames), owners[index])
+            if self.domains[index].exists and self.domains[index].base_frame:
+                kind = PGT_L3 if self.domains[index].is_pae else PGT_L2
+                self.take(np.array([int(self.domains[index].base_frame)]), kind)
+
+    def entries(self, table: int, kind: int) -> np.ndarray:
+        """The present entries of the guest's in a table."""
+        domain = self.domains[int(self.owner[table])]
+        values = self.memory[table * PAGE : (table + 1) * PAGE].view("<u8" if domain.is_pae else "<u4")
+        count = len(values)
+        if kind == PGT_L3:
+            count = 4
+        elif kind == PGT_L2 and not domain.is_pae:
+            count = int(domain.virt_start) >> 22
+        elif self.type_info[table] & PGT_PAE_XEN_L2:
+            count = int(domain.virt_start) >> 21 & 511
+        values = values[:count].astype(np.int64)
+        return values[values & PRESENT != 0]
+
+    def look_into(self, table: int, kind: int) -> None:
+        """Count what the entries of a table hold, and note those that may not stand there."""
+        values = self.entries(table, kind)
+        named = values >> 12 & 0xFFFFFFFF
+        bad = values & DISALLOWED != 0
+        bad |= (named >= len(self.owner)) | (values & BEYOND != 0)
+        self.note(values[bad], f"{NAMES[kind]} {table:#x} has the entry")
+        values, named = values[~bad], named[~bad]
+        writable = values & WRITABLE != 0
+        if kind == PGT_L1:
+            self.take(named[writable], PGT_WRITABLE)
+            self.take(named[~writable], 0)
+            return
+        self.note(named[self.owner[named] != self.owner[table]], f"{NAMES[kind]} {table:#x} names another's table")
+        if kind == PGT_L3:
+            self.take(named, PGT_L2)
+            return
+        linear = (self.kind[named] == PGT_L2) | (named == table)
+        self.note(named[linear & writable], f"L2 {table:#x} maps writable the L2")
+        self.take(named[linear & (named != table)], PGT_L2)
+        self.take(named[~linear], PGT_L1)
+
+    # -- what is wrong --------------------------------------------------------------------------------------------------
+
+    def note(self, numbers: np.ndarray, what: str) -> None:
+        """Something is wrong with each of these."""
+        self.faults += [f"{what} {int(number):#x}" for number in numbers[:MOST_FAULTS]]
+
+    def compare(self) -> None:
+        """Compare the records with what was counted."""
+        free = self.owner == NOBODY
+        self.note(np.flatnonzero(free & ((self.count_info != 0) | (self.references != 0))), "referred to, though nobody's: frame")
+        self.expect(np.where(free, 0, self.count_info & PGC_COUNT), self.references, "references")
+        for kind, name in NAMES.items():
+            kept = np.where(self.kind == kind, self.type_info & PGT_COUNT, 0)
+            self.expect(kept, self.uses[kind], f"uses as {name}")
+        self.note(np.flatnonzero(self.in_use & (self.type_info & PGT_VALIDATED == 0)), "in use and not validated: frame")
+        owned = self.count_info & PGC_COUNT != 0
+        owned[: VMM_BYTES // PAGE] = False  # pages of the VMM's region that a domain shares are none of its own
+        for index in range(layout.N_DOMAINS):
+            total = int(np.count_nonzero(owned & (self.owner == index)))
+            if self.domains[index].exists and int(self.domains[index].total_frames) != total:
+                self.faults.append(f"domain {index}: {self.domains[index].total_frames} frames in its record, {total} counted")
+
+    def expect(self, kept: np.ndarray, counted: np.ndarray, what: str) -> None:
+        """Note counts that are not what they should be."""
+        for frame in np.flatnonzero(kept != counted)[:MOST_FAULTS]:
+            self.faults.append(f"frame {int(frame):#x}: {kept[frame]} {what} in its record, {counted[frame]} counted")
 
 
 def recount(memory: np.ndarray, domains: np.ndarray, frames: np.ndarray, holds: Iterable[Hold] = ()) -> list[str]:

@@ -25,8 +25,8 @@ from ..layout import TSS_IO_MAP
 from . import layout
 from .charge import charge, count
 from .debug_registers import load_debug_registers
+from .frame_counts import load_base
 from .local_table import load_local_table
-from .mmu import load_base
 from .owners import follow_domain
 from .trap_table import install_fast_trap, load_kernel_stack
 from .x87_owner import follow_task_switched

@@ -169,12 +169,10 @@ def guest_slots(domains, domid, info):
     """How many entries of an L2 with this type are the guest's; those behind are the VMM's."""
     first = np.int64(domains[domid].virt_start)
     if is_pae(domains, domid) == 0:
-        slots = first >> 22
-    elif info & PGT_PAE_XEN_L2 != 0:
-        slots = (first >> 21) & 0x1FF
-    else:
-        slots = 512
-    return slots
+        return first >> 22
+    if info & PGT_PAE_XEN_L2 != 0:
+        return (first >> 21) & 0x1FF
+    return 512
 
 
 @kernel

@@ -6,11 +6,10 @@ pages, memory types, and bits that the processor reserves.
 
 from ...core.jit import inline, kernel, load_32
 from ...core.physical import write_physical
-from ...isa.registers import EFER_NXE, PTE_A, PTE_D, PTE_G, PTE_HIGH_NX, PTE_P, PTE_PCD, PTE_PS, PTE_PWT, PTE_RW, PTE_US
+from ...isa.registers import EFER_NXE, PTE_A, PTE_D, PTE_G, PTE_HIGH_NX, PTE_P, PTE_PCD, PTE_PS, PTE_PWT, PTE_RW
 
 DISALLOWED = PTE_PWT | PTE_PCD | PTE_PS | PTE_G
 DISALLOWED_HIGH = 0xFFFFF000  # of a frame's number there is room for 44 bits of address
-POINTER_DISALLOWED = DISALLOWED | PTE_RW | PTE_US | PTE_A | PTE_D
 MARKS = PTE_A | PTE_D
 PAGE_SHIFT = 12
 LINE_BYTES = 64  # of the cache, in which a table is read through
@@ -33,8 +32,8 @@ def is_allowed(cpu, low, high):
 
 @inline
 def is_allowed_pointer(low, high):
-    """The same of a page-directory-pointer entry."""
-    return low & POINTER_DISALLOWED == 0 and high & DISALLOWED_HIGH == 0
+    """The same of a page-directory-pointer entry; what the processor reserves there is not loaded (load_base)."""
+    return low & DISALLOWED == 0 and high & DISALLOWED_HIGH == 0
 
 
 @inline

@@ -12,7 +12,7 @@ from ...core.tlb import invalidate_page
 from ...isa.events import EVENT_SYS_INVLPG, EVENT_XEN_ENTRY_REFUSED
 from ...isa.registers import PTE_P, PTE_RW
 from .charge import count
-from .frame_counts import GOT, REFUSED, flush_now, get_page, owner_of, put_page, type_info
+from .frame_counts import GOT, REFUSED, get_page, load_base, owner_of, put_page, type_info
 from .page_types import is_used_as
 from .records import PGT_L1
 from .table_checks import (
@@ -119,8 +119,8 @@ def update_l3_entry(cpu, ram, xen, domains, frames, place, low, high, preserve):
         if get_from_l3_entry(cpu, ram, xen, domains, frames, low, high, number, owner) == REFUSED:
             return refuse_entry(cpu)
     write_entry(cpu, ram, place, low, high, 1)
-    if cpu.cr3 >> PAGE_SHIFT == table:
-        flush_now(cpu, ram, xen)
+    if np.int64(domains[xen.current].base_frame) == table:
+        load_base(cpu, ram, xen, domains)
     put_from_l3_entry(cpu, xen, domains, frames, old_low, old_high)
     release_waiting(cpu, ram, xen, domains, frames)
     return GOT

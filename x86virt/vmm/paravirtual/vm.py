@@ -28,11 +28,12 @@ from ..virtual_machine import VirtualMachine
 from . import layout
 from .crashes import CRASHES
 from .crossings import DomainCrossings
-from .domain_start import run_first, start_clock
+from .domain_start import run_first, set_wall_clock, start_clock
 from .domain_zero import create_domain_0
 from .domains import DOMAIN_0, GUEST, create, take_processor
 from .exits import ATTENTION, CRASHED, DONE, ENDED, LEFT, make_exits, reason_of_entry
 from .guest_view import DomainSegments, describe, virtual_registers
+from .held import frame_faults
 from .host import build_host
 from .interface import (
     EFAULT,
@@ -45,7 +46,9 @@ from .interface import (
     SHUTDOWN_suspend,
 )
 from .loop import LEAVE, SERVE, run_domains
+from .memory_calls import owners_follow
 from .records import CHANNEL, DOMAIN, FRAME, N_CHANNELS, XEN
+from .saving import check_records
 
 if TYPE_CHECKING:
     from ...machine import Machine
@@ -146,6 +149,8 @@ class ParavirtualVm(VirtualMachine):
         """The run's limit and prices, to where the handlers read them."""
         self.shared[0].retired_limit = self.machine.retired_limit
         self.follow_prices()
+        if self.processor.checks_isolation:
+            owners_follow(self.processor.state, self.processor.memory, self.xens, self.domains, self.frames)
 
     def part(self, part: int) -> int:
         """The VMM's code, or one part of it for a single exit."""
@@ -162,10 +167,10 @@ class ParavirtualVm(VirtualMachine):
     def handle_hook(self) -> None:
         """One exit by way of the strategy's hook, which calls `serve`."""
         self.machine.strategy.handle(self, self.crossings.read_exit())
-        if self.board.attention:
-            self.machine.on_board()
         self.crossings.resume()
         self.copy_counts()
+        if self.board.attention:
+            self.machine.on_board()
 
     def serve(self) -> None:
         """Do what the exit at hand asks for."""
@@ -251,6 +256,18 @@ class ParavirtualVm(VirtualMachine):
 
     def restore_own(self, state: dict[str, Any]) -> None:
         """Put it back."""
+
+    def restore_memory(self, control: np.ndarray, state: dict[str, list[int]]) -> None:
+        """The records of domains are back."""
+        check_records(self)
+
+    def faults(self) -> list[str]:
+        """What a count of all frames finds wrong in the frame table."""
+        return frame_faults(self)
+
+    def on_clock_set(self) -> None:
+        """The domains are told."""
+        set_wall_clock(self)
 
     def virtual_registers(self) -> tuple[dict[str, int], dict[str, SegmentState]]:
         """The guest's registers and segments, read from what the VMM and the hardware hold."""

@@ -10,7 +10,7 @@ from .interface import (
     RUNSTATE_offline,
     RUNSTATE_runnable,
 )
-from .records import ASK_SCHEDULE
+from .records import ASK_SCHEDULE, ASK_TIMER
 
 
 @inline
@@ -64,3 +64,12 @@ def shut_down(cpu, xen, domains, index, code):
     xen.deadline[index] = NEVER
     set_run_state(cpu, xen, domains, index, RUNSTATE_offline)
     xen.asked |= ASK_SCHEDULE
+
+
+@kernel
+def listen_to_ticker(cpu, xen, index):
+    """A domain will notice its periodic timer from now on; what has gone by unnoticed does not come back."""
+    missed = system_time(xen, cpu.ticks) - xen.next_tick[index]
+    if xen.period[index] != 0 and missed >= 0:
+        xen.next_tick[index] += (missed // xen.period[index] + 1) * xen.period[index]
+    xen.asked |= ASK_TIMER

@@ -23,8 +23,8 @@ _Noreturn void kernel_main(uint32_t wrong_loader, const char *text)
         panic("not started by a Multiboot loader", EXIT_BAD_LOADER);
     options = command_line(text);
     machine_start();
-    frames_add(machine_free_from((uint32_t)kernel_end), MEMORY_BYTES);
     spaces_start();
+    frames_add(machine_free_from((uint32_t)kernel_end), MEMORY_BYTES);
     archive_read(ram_disk, ram_disk_end);
     call_page = machine_call_page(&call_page_bytes);
     processes_start(call_page, call_page_bytes);

@@ -19,6 +19,7 @@ void take_events(struct trap_frame *frame);
 _Noreturn void failsafe(void);
 
 static uint32_t timer_port;
+static uint64_t next_tick;      /* in nanoseconds of system time */
 static char line[LINE_BYTES];
 static uint32_t in_line;
 
@@ -129,20 +130,30 @@ void take_events(struct trap_frame *frame)
     }
 }
 
+/* Ask for the next tick: at once, if its time has passed. */
+static void set_next_tick(void)
+{
+    next_tick += NANOSECONDS / TIMER_HZ;
+    must_succeed(hypercall(__HYPERVISOR_set_timer_op, (uint32_t)next_tick, (uint32_t)(next_tick >> 32), 0, 0), "a timer");
+}
+
+/* The hypervisor's own periodic timer rests while nobody runs. Time begins at the moment when it was last told to us: the ticks
+   that have passed since then come at once. */
 void machine_start_timer(void)
 {
     struct evtchn_bind_virq bind = {VIRQ_TIMER, 0, 0};
-    struct vcpu_set_periodic_timer period = {NANOSECONDS / TIMER_HZ};
 
+    must_succeed(hypercall(__HYPERVISOR_vcpu_op, VCPUOP_stop_periodic_timer, 0, 0, 0), "to be without a periodic timer");
     must_succeed(hypercall(__HYPERVISOR_event_channel_op, EVTCHNOP_bind_virq, (uint32_t)&bind, 0, 0), "the timer's event");
     timer_port = bind.port;
     clear_bit(&shared_page.info.evtchn_mask[timer_port / 32], timer_port % 32);
-    must_succeed(hypercall(__HYPERVISOR_vcpu_op, VCPUOP_set_periodic_timer, 0, (uint32_t)&period, 0), "the timer");
+    next_tick = shared_page.info.vcpu_info[0].time.system_time;
+    set_next_tick();
 }
 
-/* An event has been acknowledged when its bit was cleared. */
 void machine_end_of_interrupt(void)
 {
+    set_next_tick();
 }
 
 /* Text goes out by lines. */

@@ -1,7 +1,7 @@
 /* Hypercalls that wait for each other. Neighbours of one kind become one call, and several calls one multicall. */
 #include "queue.h"
 
-#include "hypercall.h"
+#include "hypervisor.h"
 
 #define CALLS_AT_MOST 32
 #define UPDATES_AT_MOST 128
@@ -11,6 +11,18 @@ static struct multicall_entry calls[CALLS_AT_MOST];
 static struct mmu_update updates[UPDATES_AT_MOST];
 static struct mmuext_op operations[OPERATIONS_AT_MOST];
 static uint32_t n_calls, n_updates, n_operations;
+
+/* A call by a number that the compiler does not know. */
+static int32_t hypercall_numbered(uint32_t number, const uint32_t arguments[4])
+{
+    uint32_t one = arguments[0], two = arguments[1], three = arguments[2], four = arguments[3];
+    int32_t answer;
+
+    __asm__ volatile("call *%%eax"
+                     : "=a"(answer), "+b"(one), "+c"(two), "+d"(three), "+S"(four)
+                     : "0"(hypercall_page + number * HYPERCALL_BYTES) : "memory");
+    return answer;
+}
 
 static void queue_call(uint32_t number, uint32_t one, uint32_t two, uint32_t three, uint32_t four)
 {

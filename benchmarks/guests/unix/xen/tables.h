@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-#include "hypercall.h"
+#include "hypervisor.h"
 
 /* The page that the hypervisor and this domain share takes the place of this one. */
 extern union shared_page {
