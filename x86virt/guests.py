@@ -25,7 +25,7 @@ class Port:
     """The build of a guest for Xen's paravirtual interface, and the size of the port: of `lines` of code, so many changed.
 
     Both builds must agree on the dwords at the symbols of `results`, and on the console but for what the patterns of
-    `own_lines` match.
+    `own_lines` match. The regions `left_out` are those that it never reaches.
     """
 
     path: pathlib.Path
@@ -33,6 +33,7 @@ class Port:
     lines: int
     results: tuple[str, ...]
     own_lines: tuple[str, ...]
+    left_out: tuple[int, ...]
     sha256: str
 
 
@@ -84,8 +85,8 @@ def port_of(entry: Mapping[str, Any]) -> Port | None:
     port = entry.get("port")
     if port is None:
         return None
-    lines = port["changed_lines"], port["lines"]
-    return Port(images_folder() / port["image"], *lines, tuple(port["results"]), tuple(port["own_lines"]), port["sha256"])
+    lists = (tuple(port[name]) for name in ("results", "own_lines", "left_out"))
+    return Port(images_folder() / port["image"], port["changed_lines"], port["lines"], *lists, port["sha256"])
 
 
 def port_sizes() -> list[tuple[str, int, int]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import SuiteError, near_matches, show
 from .exit_counts import parts_of
-from .guests import guests
+from .guests import PARAVIRTUAL, guests
 
 if TYPE_CHECKING:
     from .api import Setup
@@ -219,11 +219,19 @@ def _row(benchmark: Benchmark, setup: "Setup", iterations: int, outcome: str, re
     row = Row(benchmark.suite, benchmark.name, benchmark.sentence, setup.name, setup.profile.name, iterations, outcome)
     region = regions.get(benchmark.region)
     if outcome != "done" or region is None:
-        row.outcome = outcome if outcome != "done" else f"region {benchmark.region} was not reached"
+        row.outcome = outcome if outcome != "done" else not_reached(benchmark, setup)
         return row
     row.iterations = region.iterations
     fill(row, region)
     return row
+
+
+def not_reached(benchmark: Benchmark, setup: "Setup") -> str:
+    """Why a guest that ended well has no such region."""
+    port = guests()[benchmark.guest].port
+    if setup.strategy.processor == PARAVIRTUAL and port is not None and benchmark.region in port.left_out:
+        return f"unsupported: the interface of {setup.name} has nothing in its place"
+    return f"region {benchmark.region} was not reached"
 
 
 def fill(row: Row, region: "Region") -> None:
