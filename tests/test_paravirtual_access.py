@@ -8,8 +8,8 @@ from bare_machine import DATA, DIRECTORY, TABLE, BareMachine
 
 from x86virt.isa.events import EVENT_ID, MODE_VMM
 from x86virt.records import record_array
-from x86virt.vmm.paravirtual.memory_calls import load_memory, move_words, store_memory
 from x86virt.vmm.paravirtual.guest_access import FAULTED
+from x86virt.vmm.paravirtual.memory_calls import load_memory, move_words, store_memory
 from x86virt.vmm.paravirtual.records import DOMAIN, N_WORDS, XEN
 
 PRESENT, WRITABLE, USER, ACCESSED, DIRTY = 1, 2, 4, 0x20, 0x40

@@ -76,9 +76,9 @@ def test_a_program_ends_as_on_the_bare_machine(program: str, timer: str) -> None
     assert comparison.native.console == b"unix: passed\n"
 
 
-@pytest.mark.parametrize("under", ["paravirtual,domain_0=off", "paravirtual,p2m=scattered"])
+@pytest.mark.parametrize("under", ["paravirtual,domain_0=off", "paravirtual,p2m=contiguous"])
 def test_everything_passes_at_once(under: str) -> None:
-    """Without domain 0 beside it, and with machine frames anywhere; the timer is on."""
+    """Without domain 0 beside it, and with machine frames in one piece; the timer is on."""
     machine = boot("iterations=1", under=under)
     result = machine.run(MAX_CYCLES)
     assert (result.outcome, result.exit_code, result.console) == ("halted", 0, b"unix: passed\n")
