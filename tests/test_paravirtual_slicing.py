@@ -8,6 +8,7 @@ from small_kernel import ECX, mov, store, word
 
 from x86virt import Machine
 from x86virt.core.layout import NEVER
+from x86virt.saved import machine_bytes, machine_of
 
 SHARED = 0xA1000  # of domain 1
 PENDING, MASK = 0x800, 0x880
@@ -70,6 +71,16 @@ def test_timers_wake_the_domain() -> None:
 def test_cycles_do_not_depend_on_pauses(cycles: int) -> None:
     """Ticks, instructions, ledger, memory and the records of domains."""
     assert state(in_pieces(cycles)) == state(in_pieces(MAX_CYCLES))
+
+
+def test_a_saved_machine_goes_on(cycles: int = 70_001) -> None:
+    """Saved and restored at every pause, asleep or awake."""
+    machine = start(kernel())
+    pause = cycles
+    while machine.advance(NEVER, MAX_CYCLES, pause):
+        machine = machine_of(machine_bytes(machine), "pause")
+        pause += cycles
+    assert pause > 3 * cycles and state(machine) == state(in_pieces(MAX_CYCLES))
 
 
 def test_a_list_is_gone_through_at_once() -> None:

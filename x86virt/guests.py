@@ -47,6 +47,7 @@ class Guest:
     default_iterations: int
     sha256: str
     port: Port | None = None
+    disk_sectors: int = 0  # of the empty disk that it gets unless there is another
 
 
 def benchmarks_folder() -> pathlib.Path:
@@ -73,7 +74,7 @@ def guests() -> dict[str, Guest]:
     return {
         name: Guest(
             name, images_folder() / entry["image"], tuple(entry["regions"]), entry["default_iterations"], entry["sha256"],
-            port_of(entry),
+            port_of(entry), entry.get("disk_sectors", 0),
         )
         for name, entry in sorted(manifest()["guests"].items())
     }  # fmt: skip
@@ -106,6 +107,14 @@ def build_for(strategy: "Strategy", image: Bootable) -> Bootable:
     if guest.port is None:
         raise UnsupportedError(f"strategy {strategy.name}", f"guest {guest.name} {NOT_PORTED}", "run it under another strategy")
     return replace(open_start(guest.port.path).bootable, name=image.name)  # type: ignore[type-var]
+
+
+def scratch_sectors(image: Bootable) -> int:
+    """The size of the empty disk that a shipped guest wants, 0 for others; it may be the native or the ported build."""
+    for guest in guests().values():
+        if image.sha256 == guest.sha256 or (guest.port is not None and image.sha256 == guest.port.sha256):
+            return guest.disk_sectors
+    return 0
 
 
 def find_guest(name_or_path: str | os.PathLike[str]) -> Bootable:

@@ -130,6 +130,7 @@ SUITE_SENTENCES = {
     "syscall": "the system call round trip",
     "unix": "what lmbench measures, on a small Unix-like kernel: calls, processes, pipes, pages, signals",
     "lmbench": "the process figures that Barham et al. published, beside ours: bare, paravirtual, translated",
+    "block": "requests to a disk: the ring of a split driver beside the emulated controller",
     "optimisations": "what each choice of a software VMM buys: one table of kernels under each, over the bare machine",
     "vmexit": "each kind of VM exit alone, on every profile with the hardware",
     "micro": "one event each: calls, faults, page tables, ports, address spaces, interrupts",
@@ -150,6 +151,10 @@ def suite(name: str) -> tuple[Benchmark, ...]:
         return UNIX
     if name == "micro":
         return tuple(_micro())
+    if name == "block":
+        from .block import benchmarks as requests
+
+        return requests()
     if name == "lmbench":
         from .lmbench import benchmarks as published
 

@@ -69,6 +69,7 @@ class ParavirtualVm(VirtualMachine):
     segments: DomainSegments
     crossings: DomainCrossings
     runs_every_mode: ClassVar[bool] = False
+    drives_machine: ClassVar[bool] = True
 
     def __init__(self, machine: "Machine") -> None:
         super().__init__(machine, 1)
