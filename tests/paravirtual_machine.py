@@ -7,6 +7,7 @@ The guest's linear space has one page that the test writes arguments to. What ma
 import numpy as np
 
 from x86virt.core.entries import enter_level
+from x86virt.isa.events import EVENT_ID
 from x86virt.isa.registers import EAX, EBX, ECX, EDI, EDX, ESI
 from x86virt.processor import Processor
 from x86virt.profile import load_profile
@@ -38,6 +39,8 @@ P, RW, US, PWT, A, D, PS, G = 1, 2, 4, 8, 32, 64, 128, 256
 UP = P | RW | A | D
 ARGUMENT_SLOT = 300  # of the last L2
 CR0_ON, CR4_PAE = 0x80010001, 0x20
+SELF, IO = 0x7FF0, 0x7FF1
+PIN_L1, PIN_L2, PIN_L3, PIN_L4, UNPIN, NEW_BASEPTR = range(6)
 ARGUMENT_REGISTERS = (EBX, ECX, EDX, ESI, EDI)
 
 
@@ -156,3 +159,18 @@ class World:
     def faults(self) -> list[str]:
         """What a recount finds wrong."""
         return recount(self.memory, self.domains, self.frames)
+
+    def count(self, event: str) -> int:
+        """How often an event was counted."""
+        return int(self.processor.state["ledger_count"][0][EVENT_ID[event]].sum())
+
+
+WORLDS: dict[bool, World] = {}
+
+
+def world(pae: bool) -> World:
+    """A world at its beginning."""
+    if pae not in WORLDS:
+        WORLDS[pae] = World(pae)
+    WORLDS[pae].begin()
+    return WORLDS[pae]

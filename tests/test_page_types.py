@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from page_type_model import EFAULT, L1, L2, L3, LAST_L2, NOTHING, OWN, WRITABLE, Model
+from page_type_model import EFAULT, ESRCH, IO, L1, L2, L3, LAST_L2, NOTHING, OWN, SELF, WRITABLE, Model
 from paravirtual_machine import (
     ARGUMENT_SLOT,
     ARGUMENTS,
@@ -21,7 +21,11 @@ from paravirtual_machine import (
     LOWER_L2,
     N_FRAMES,
     N_GUEST,
+    NEW_BASEPTR,
     OTHERS,
+    PIN_L1,
+    PIN_L2,
+    PIN_L3,
     PLAIN,
     PS,
     PWT,
@@ -33,8 +37,10 @@ from paravirtual_machine import (
     G,
     P,
     World,
+    world,
 )
 
+from x86virt.vmm.paravirtual.memory_calls import change_base
 from x86virt.vmm.paravirtual.records import (
     PGC_ALLOCATED,
     PGC_COUNT,
@@ -44,7 +50,6 @@ from x86virt.vmm.paravirtual.records import (
     PGT_L3,
     PGT_PAE_XEN_L2,
     PGT_PINNED,
-    PGT_SEG_DESC,
     PGT_TYPE,
     PGT_VALIDATED,
     PGT_WRITABLE,
@@ -53,18 +58,7 @@ from x86virt.vmm.paravirtual.records import (
 KINDS = {
     NOTHING: 0, L1: PGT_L1, L2: PGT_L2, LAST_L2: PGT_L2 | PGT_PAE_XEN_L2, L3: PGT_L3, WRITABLE: PGT_WRITABLE,
 }  # fmt: skip
-SELF, IO, XEN_DOMAIN = 0x7FF0, 0x7FF1, 0x7FF2
-EINVAL, ESRCH, EPERM = -22, -3, -1
-PIN_L1, PIN_L2, PIN_L3, UNPIN, NEW_BASEPTR = 0, 1, 2, 4, 5
-WORLDS: dict[bool, World] = {}
-
-
-def world(pae: bool) -> World:
-    """A world at its beginning."""
-    if pae not in WORLDS:
-        WORLDS[pae] = World(pae)
-    WORLDS[pae].begin()
-    return WORLDS[pae]
+XEN_DOMAIN = 0x7FF2
 
 
 def model_of(here: World) -> Model:
@@ -190,8 +184,6 @@ class Player:
 
     def do_base(self, frame: int) -> None:
         """Another base, without the page of arguments."""
-        from x86virt.vmm.paravirtual.memory_calls import change_base
-
         here = self.here
         found = int(change_base(here.state, here.memory, here.xens, here.domains, here.frames, frame))
         assert found == self.model.attempt(self.model.change_base, frame)

@@ -12,10 +12,11 @@ from ...core.jit import inline, kernel, load_32
 from ...core.layout import OK
 from ...core.segment import access_of, base_of, read_descriptor
 from ...isa.events import EVENT_VMM_WRITABLE_TABLE
-from ...isa.registers import AR_DB, EAX, EBX, ECX, EDX, EFLAGS_ARITHMETIC, EFLAGS_RF, ESP, PTE_P, PTE_RW
+from ...isa.registers import AR_DB, EAX, EBX, ECX, EDX, EFLAGS_ARITHMETIC, EFLAGS_RF, PTE_P, PTE_RW
 from .charge import charge
 from .frame_counts import GOT, owner_of
 from .guest_access import FAULTED, fault, load_guest
+from .instruction_fetch import general_register, set_general_register
 from .interface import (
     EINVAL,
     ENOSYS,
@@ -61,8 +62,8 @@ def do_vm_assist(cpu, ram, xen, domains, frames, channels):
 
 
 @kernel
-def emulate_table_write(cpu, ram, xen, domains, frames, error):
-    """Perform the store that has met a page table of the domain's: 1, or 0 if it is none, or may not be."""
+def page_fault(cpu, ram, xen, domains, frames, error):
+    """Whether a page fault of the current domain's is a store to a page table of its, and is performed: 1, or 0."""
     domain = domains[xen.current]
     if error != WRITE_REFUSED or (np.int64(domain.assists) >> VMASST_TYPE_writable_pagetables) & 1 == 0:
         return 0
@@ -140,7 +141,7 @@ def instruction_at(cpu, ram, domain, code):
         return NOT_KNOWN, 0, 0, 0
     end = at + operand_bytes(cpu, ram, domain, at, modrm)
     number = (modrm >> 3) & 7
-    register = register_of(cpu, domain, number)
+    register = general_register(cpu, domain, number)
     if two_bytes == 1:
         kind = kind_of_two_bytes(opcode, number)
         if opcode == OPCODE_BITS:
@@ -240,7 +241,7 @@ def modify(cpu, ram, xen, domains, frames, domain, kind, target, source, number)
     if store_doubleword(cpu, ram, xen, domains, frames, target, new, kind) == 0:
         return 0
     if kind == EXCHANGE:
-        set_register(cpu, domain, number, old)
+        set_general_register(cpu, domain, number, old)
     elif kind == SET_BIT or kind == CLEAR_BIT or kind == FLIP_BIT:
         domain.eflags = np.int64(domain.eflags) & ~CF | int(old & bit != 0)
     elif kind == COMPARE:
@@ -258,24 +259,6 @@ def take_flags(cpu, domain, result, carries):
     cpu.flag_result = sign_extend_32(result)
     cpu.flag_carry = carries & M32
     domain.eflags = np.int64(domain.eflags) & ~EFLAGS_ARITHMETIC | arithmetic_flags(cpu)
-
-
-@inline
-def register_of(cpu, domain, number):
-    """A general register of the guest's."""
-    value = cpu.gpr[number] & M32
-    if number == ESP:
-        value = np.int64(domain.esp)
-    return value
-
-
-@inline
-def set_register(cpu, domain, number, value):
-    """Write it."""
-    if number == ESP:
-        domain.esp = value
-    else:
-        cpu.gpr[number] = value
 
 
 @kernel

@@ -6,9 +6,11 @@ from ...core.jit import kernel
 from ...core.layout import OK
 from ...core.segment import access_of, base_of, is_code, limit_of, read_descriptor
 from ...isa.registers import AR_DB, AR_P, CS, DS, ES, ESP, FS, GS, SS
+from ...isa.vectors import PF
 from .bounce import guest_page_fault
 from .frames import DATA_SEGMENTS
 from .guest_access import FAULTED, fault, load_guest
+from .local_table import map_faulting_ldt_page
 
 M32 = 0xFFFFFFFF
 MAX_PREFIXES = 8
@@ -57,20 +59,23 @@ def set_part(cpu, number, octets, value):
 
 
 @kernel
-def descriptor_of(cpu, ram, selector):
+def descriptor_of(cpu, ram, xen, domains, frames, selector):
     """The descriptor behind a selector of the domain's, as the VMM looks it up: (whether there is one, low, high)."""
     if selector & ~3 == 0:
         return False, 0, 0
     outcome, low, high = read_descriptor(cpu, ram, selector)
+    if outcome != OK and cpu.event_vector == PF and map_faulting_ldt_page(cpu, ram, xen, domains, frames) == 1:
+        outcome, low, high = read_descriptor(cpu, ram, selector)
     if outcome != OK:
         fault(cpu)
     return outcome == OK, low, high
 
 
 @kernel
-def begin_instruction(cpu, ram, xen, domain):
+def begin_instruction(cpu, ram, xen, domains, frames):
     """Note the code segment of the domain that runs, and its sizes; False if it is none."""
-    there, low, high = descriptor_of(cpu, ram, np.int64(domain.cs))
+    domain = domains[xen.current]
+    there, low, high = descriptor_of(cpu, ram, xen, domains, frames, np.int64(domain.cs))
     access = access_of(high)
     if not there or not is_code(access) or access & AR_P == 0:
         return False

@@ -1,6 +1,7 @@
 """What Python calls of the VMM's jitted code besides its loop: each function is an entry, kept in the cache directory."""
 
 from ...core.jit import entry
+from .assist import page_fault
 from .extended import adopt, switch_base
 from .frame_counts import root_of
 from .guest_access import load_guest, load_words, store_guest, store_words
@@ -72,3 +73,9 @@ def move_words(state, memory, xen, domains, index, gla, count, stores):
     if stores == 1:
         return store_words(state[0], memory, xen[0], domains[index], gla, count)
     return load_words(state[0], memory, xen[0], domains[index], gla, count)
+
+
+@entry
+def table_write(state, memory, xen, domains, frames, error):
+    """A page fault of the domain that runs, with its address in CR2: 1 if it was the VMM's affair."""
+    return page_fault(state[0], memory, xen[0], domains, frames, error)

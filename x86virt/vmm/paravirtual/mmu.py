@@ -16,7 +16,6 @@ from ...isa.events import (
 )
 from ...isa.registers import EBX, ECX, EDI, EDX, ESI
 from . import layout
-from .assist import emulate_table_write
 from .charge import charge
 from .frame_counts import GOT, REFUSED, flush_now, get_page, put_page
 from .guest_access import FAULTED, is_within, load_guest, load_words, store_guest
@@ -279,12 +278,3 @@ def flush_mapping(cpu, ram, xen, domain, gla, how, result):
         else:
             flush_page(cpu, gla)
     return result
-
-
-# -- page faults -------------------------------------------------------------------------------------------------------
-
-
-@kernel
-def page_fault(cpu, ram, xen, domains, frames, error):
-    """Whether a page fault of the current domain's was the VMM's affair, and is dealt with: 1, or 0."""
-    return emulate_table_write(cpu, ram, xen, domains, frames, error)

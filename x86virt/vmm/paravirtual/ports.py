@@ -113,12 +113,12 @@ def access_port(cpu, ram, xen, domains, frames, channels, board, opcode):
 
 
 @kernel
-def string_segment(cpu, ram, xen, domain, opcode):
+def string_segment(cpu, ram, xen, domains, frames, opcode):
     """The segment of a string's memory operand: (whether it may be used, base, limit)."""
     segment = ES
     if opcode & OUT != 0:
         segment = xen.data_segment
-    there, low, high = descriptor_of(cpu, ram, selector_of(domain, segment))
+    there, low, high = descriptor_of(cpu, ram, xen, domains, frames, selector_of(domains[xen.current], segment))
     access = access_of(high)
     usable = there and access & AR_P != 0
     if opcode & OUT != 0:
@@ -175,7 +175,7 @@ def port_string(cpu, ram, xen, domains, frames, channels, board, opcode):
     """INS or OUTS, with or without REP: 1, or 0 if the domain may not."""
     domain = domains[xen.current]
     port, n = cpu.gpr[EDX] & 0xFFFF, access_bytes(xen, opcode)
-    usable, base, limit = string_segment(cpu, ram, xen, domain, opcode)
+    usable, base, limit = string_segment(cpu, ram, xen, domains, frames, opcode)
     if not usable:
         return 0
     charge(cpu, xen, EVENT_VMM_TRAP_DISPATCH, 1)

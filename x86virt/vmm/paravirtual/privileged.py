@@ -185,7 +185,7 @@ def perform_two_bytes(cpu, ram, xen, domains, frames, channels):
 def perform(cpu, ram, xen, domains, frames, channels, board):
     """Decode and perform the instruction at which the domain trapped."""
     domain = domains[xen.current]
-    if not begin_instruction(cpu, ram, xen, domain):
+    if not begin_instruction(cpu, ram, xen, domains, frames):
         return NOT_OURS
     opcode = fetch_opcode(cpu, ram, xen, domains, frames, channels)
     if opcode < 0:

@@ -1,6 +1,6 @@
 """Exceptions that a domain raised, and INT n: most are the domain's own, and are delivered to its kernel.
 
-What the VMM does itself: faults of page tables that are its to serve (mmu.page_fault), the LDT's pages, privileged
+What the VMM does itself: faults of page tables that are its to serve (assist.page_fault), the LDT's pages, privileged
 instructions (privileged.py), forced CPUID, the x87 state that another domain still has in the processor. No gate but those of
 INT3, INTO, hypercalls and INT 0x80 is open to a domain: INT n raises #GP with the vector, and the domain's trap table decides.
 """
@@ -11,6 +11,7 @@ from ...core.jit import kernel
 from ...isa.events import EVENT_VMM_TRAP_DISPATCH
 from ...isa.registers import ERROR_EXT, ERROR_IDT, PF_RSVD, PF_U
 from ...isa.vectors import DB, DF, GP, NM, PF, UD
+from .assist import page_fault
 from .bounce import KERNEL_RING, bounce, crash, failsafe, guest_page_fault, is_kernel
 from .charge import charge
 from .crashes import CRASH_DELIVERY, CRASH_DOUBLE_FAULT
@@ -20,7 +21,6 @@ from .frames import has_error_code
 from .interface import TI_DPL_MASK
 from .layout import PER_DOMAIN_GDT, PER_DOMAIN_LDT
 from .local_table import is_in_ldt, map_faulting_ldt_page
-from .mmu import page_fault
 from .privileged import perform_privileged
 from .trap_table import set_task_switched
 from .x87_owner import take_fpu
