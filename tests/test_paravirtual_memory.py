@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from paravirtual_machine import (
     ARGUMENTS,
@@ -47,7 +48,15 @@ from x86virt.isa.events import EVENT_ID
 from x86virt.isa.registers import EBX, ECX
 from x86virt.vmm.paravirtual import layout
 from x86virt.vmm.paravirtual.memory_calls import hold_frame, owners_follow, release_frame
-from x86virt.vmm.paravirtual.records import PGC_ALLOCATED, PGT_COUNT, PGT_L1, PGT_PINNED, PGT_TYPE, PGT_WRITABLE
+from x86virt.vmm.paravirtual.records import (
+    PGC_ALLOCATED,
+    PGT_COUNT,
+    PGT_L1,
+    PGT_PAE_XEN_L2,
+    PGT_PINNED,
+    PGT_TYPE,
+    PGT_WRITABLE,
+)
 from x86virt.vmm.paravirtual.recount import Hold, recount
 
 EPERM, ESRCH, EFAULT, EINVAL, ENOSYS = -1, -3, -14, -22, -38
@@ -155,8 +164,8 @@ def test_entries_of_an_l3() -> None:
     assert here.cpu.pdpte[1] == LOWER_L2 << 12 | P
     assert here.update((here.slot(BASE_L3, 1), LOWER_L2 << 12 | P | RW | A | D)) == (0, 1)
     assert here.cpu.pdpte[1] == LOWER_L2 << 12 | P, "what the processor reserves is not loaded"
-    assert here.update((here.slot(BASE_L3, 1), 0)) == (0, 1)
-    assert here.cpu.pdpte[1] == 0
+    assert here.update((here.slot(BASE_L3, 1), 0), (here.slot(BASE_L3, 2), LOWER_L2 << 12 | P | RW | A | D)) == (0, 2)
+    assert (here.cpu.pdpte[1], here.cpu.pdpte[2]) == (0, LOWER_L2 << 12 | P)
     assert here.faults() == []
 
 
@@ -170,6 +179,49 @@ def test_an_l3_without_a_last_of_its_own_is_refused() -> None:
     assert here.extended((PIN_L2, L2S[0], 0), (PIN_L3, L3S[0], 0)) == (EINVAL, 1)
     assert here.extended((UNPIN, L2S[0], 0), (PIN_L3, L3S[0], 0)) == (0, 2)
     assert here.faults() == []
+
+
+def test_the_last_l2_is_an_ordinary_one_when_no_l3_has_it() -> None:
+    """Nothing of what it was is left."""
+    here = world(True)
+    here.put_entry(L3S[0], 3, L2S[0] << 12 | P)
+    assert here.extended((PIN_L3, L3S[0], 0)) == (0, 1)
+    assert int(here.frames[L2S[0]].type_info) & PGT_PAE_XEN_L2
+    assert here.extended((UNPIN, L3S[0], 0)) == (0, 1)
+    assert not int(here.frames[L2S[0]].type_info) & PGT_PAE_XEN_L2
+    assert here.extended((PIN_L2, L2S[0], 0)) == (0, 1)
+    assert here.faults() == []
+
+
+@FORMATS
+def test_what_a_refused_directory_had_taken_is_given_back(pae: bool) -> None:
+    """Page tables before the bad entry, with all that they map."""
+    here = world(pae)
+    here.put_entry(L1S[0], 5, PLAIN[0] << 12 | UP)
+    here.put_entry(L2S[0], 1, L1S[0] << 12 | UP)
+    here.put_entry(L2S[0], 2, L1S[1] << 12 | UP)
+    here.put_entry(L2S[0], 3, OTHERS << 12 | UP)
+    assert here.extended((PIN_L2, L2S[0], 0)) == (EINVAL, 0)
+    for frame in (L2S[0], L1S[0], L1S[1], PLAIN[0]):
+        assert int(here.frames[frame].type_info) & PGT_COUNT == 0
+        assert int(here.frames[frame].count_info) == PGC_ALLOCATED | 1
+    assert here.faults() == []
+
+
+@FORMATS
+def test_the_vmms_entries_of_a_directory_are_its_own(pae: bool) -> None:
+    """Whatever stood at their places."""
+    here = world(pae)
+    template = here.entries((layout.DIRECTORY_TEMPLATES >> 12) + GUEST)
+    first = 428 if pae else 1008
+    template[first:] = np.arange(first, len(template)) << 12
+    here.entries(L2S[0])[first:] = 0x1234
+    if pae:
+        here.put_entry(L3S[0], 3, L2S[0] << 12 | P)
+        assert here.extended((PIN_L3, L3S[0], 0)) == (0, 1)
+    else:
+        assert here.extended((PIN_L2, L2S[0], 0)) == (0, 1)
+    assert np.array_equal(here.entries(L2S[0])[first:], template[first:])
 
 
 @FORMATS
