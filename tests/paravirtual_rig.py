@@ -37,7 +37,7 @@ class Domains:
     """The rig. The domain of `current` is running; all calls are its."""
 
     def __init__(self, count: int = 3, profile: str = "") -> None:
-        strategy = find_strategy("paravirtual")()
+        strategy = find_strategy("paravirtual,domain_0=off")()
         self.machine = Machine(strategy, load_profile(profile or profile_for(strategy)), RAM_BYTES)
         self.machine.load(Kernel([]).image())
         self.vm: ParavirtualVm = self.machine.vm

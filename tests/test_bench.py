@@ -16,6 +16,7 @@ from x86virt.isa.events import MODE_NAMES
 from x86virt.profile import load_profile
 from x86virt.speed import (
     PHASES,
+    VMM_LOOPS,
     Loop,
     measure_loop,
     measure_phases,
@@ -29,7 +30,7 @@ from x86virt.suites import Row, measure, suite
 BOTH = ("native", "trap-and-emulate")
 
 
-@pytest.mark.parametrize("name", ["syscall", "micro", "optimisations", "vmexit"])
+@pytest.mark.parametrize("name", ["syscall", "micro", "lmbench", "optimisations", "vmexit"])
 def test_every_benchmark_names_a_region_that_its_guest_has(name: str) -> None:
     for benchmark in suite(name):
         assert 0 <= benchmark.region < len(guests()[benchmark.guest].regions)
@@ -263,6 +264,15 @@ def test_exits_are_counted_under_a_vmm(quick: None) -> None:
     row = measure_loop(make_setup("trap-and-emulate"), Loop("syscall", "syscall", 50, "trip", has_sysenter=False))
     assert row.outcome == "done"
     assert row.exits_per_second is not None and row.exits_per_second >= 2 * row.iterations / row.seconds
+
+
+def test_hypercalls_are_counted_by_themselves(quick: None) -> None:
+    loop = next(loop for loop in VMM_LOOPS if loop.name == "vmm_hypercall")
+    setup = make_setup("paravirtual")
+    assert loop.suits(setup.strategy) and not loop.suits(make_setup("trap-and-emulate").strategy)
+    row = measure_loop(setup, loop)
+    assert row.outcome == "done" and row.events_per_second is not None
+    assert 2 * row.iterations <= round(row.events_per_second * row.seconds) <= 4 * row.iterations + 100
 
 
 def test_a_processor_without_sysenter_differs_in_that_bit_only() -> None:

@@ -94,7 +94,7 @@ def test_compare_says_that_the_states_are_the_same(x86virt: Any) -> None:
     comparison = answer.json()
     assert comparison["equal"] is True
     there = [run["strategy"] for run in comparison["runs"] if not run["outcome"].startswith("unsupported")]
-    assert there == ["native", "binary-translation", "trap-and-emulate", "vtx-shadow"]
+    assert there == ["native", "binary-translation", "paravirtual", "trap-and-emulate", "vtx-shadow"]
     assert comparison["differences"]["trap-and-emulate"]["checkpoints"] > 0
     assert "the same as native" in x86virt("compare", "hello").out
 

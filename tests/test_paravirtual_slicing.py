@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 from paravirtual_kernel import DATA, FREE, Kernel, Step, hypercall, log, memory_of, start
-from small_kernel import store, word
+from small_kernel import ECX, mov, store, word
 
 from x86virt import Machine
 from x86virt.core.layout import NEVER
+from x86virt.saved import machine_bytes, machine_of
 
 SHARED = 0xA1000  # of domain 1
 PENDING, MASK = 0x800, 0x880
@@ -70,3 +71,31 @@ def test_timers_wake_the_domain() -> None:
 def test_cycles_do_not_depend_on_pauses(cycles: int) -> None:
     """Ticks, instructions, ledger, memory and the records of domains."""
     assert state(in_pieces(cycles)) == state(in_pieces(MAX_CYCLES))
+
+
+def test_a_saved_machine_goes_on(cycles: int = 70_001) -> None:
+    """Saved and restored at every pause, asleep or awake."""
+    machine = start(kernel())
+    pause = cycles
+    while machine.advance(NEVER, MAX_CYCLES, pause):
+        machine = machine_of(machine_bytes(machine), "pause")
+        pause += cycles
+    assert pause > 3 * cycles and state(machine) == state(in_pieces(MAX_CYCLES))
+
+
+def test_a_list_is_gone_through_at_once() -> None:
+    """However long the machine has been running: what counts is how long the hypercall takes."""
+    entries = b"".join(word(17) + word(-1) + bytes(24) for _ in range(20))  # xen_version(0)
+    wait = mov(ECX, 40_000) + b"\xe2\xfe"  # LOOP $
+    made = Kernel([Step(wait + hypercall("multicall", FREE, 20))], octets={FREE: entries})
+    machine = start(made)
+    machine.vm.xen.quantum = 64 * 40_000
+    result = machine.run(MAX_CYCLES)
+    assert result.outcome == "exited 1" and int(machine.vm.xen.calls[13]) == 1 and int(machine.vm.xen.calls[17]) == 20
+    assert results_of(machine) == [word(3 << 16 | 4)] * 20
+
+
+def results_of(machine: Machine) -> list[bytes]:
+    """The results in the list."""
+    octets = memory_of(machine, FREE, 640)
+    return [octets[place : place + 4] for place in range(4, 640, 32)]

@@ -55,7 +55,8 @@ def count(rig: Domains, event: str) -> int:
 
 def test_calls_are_made_in_order(rig: Domains) -> None:
     """Each has its arguments and its result; the caller's registers stay."""
-    put_list(rig, entry("xen_version", 0), entry("xen_version", 7), entry(63), entry("multicall", ROOM, 1), entry("vcpu_op", 3, 1))
+    calls = entry("xen_version", 0), entry("xen_version", 7), entry(63), entry("multicall", ROOM, 1), entry("vcpu_op", 3, 1)
+    put_list(rig, *calls)
     registers = {EDX: 1, ESI: 2, EDI: 3, EBP: 4}
     for register, value in registers.items():
         rig.cpu.gpr[register] = value

@@ -6,7 +6,7 @@ sees the answer was decided by the channel, in simulated time.
 
 from typing import TYPE_CHECKING, Any
 
-from .bus_master import gather, scatter
+from .bus_master import Memory, gather, scatter
 from .core.entries import device_request_answered
 from .core.ide_state import (
     REQUEST_DMA_READ,
@@ -51,12 +51,35 @@ class GuestMemory:
         return True
 
 
+class MachineMemory:
+    """Machine memory, as the bus master of the machine's own board sees it: there is nothing between that confines a device."""
+
+    def __init__(self, machine: "Machine") -> None:
+        self.processor = machine.processor
+
+    def read(self, address: int, count: int) -> bytes | None:
+        """Bytes of RAM; None if there is none at one of them."""
+        return self.processor.read_physical(address, count) if self.has(address, count) else None
+
+    def write(self, address: int, octets: bytes) -> bool:
+        """Store bytes in RAM; False if there is none at one of them."""
+        if not self.has(address, len(octets)):
+            return False
+        self.processor.write_physical(address, octets)
+        return True
+
+    def has(self, address: int, count: int) -> bool:
+        """Whether there is RAM at all of these addresses."""
+        return address + count <= self.processor.ram_bytes
+
+
 class DiskService:
     """The disks of a machine, by place: 0 primary master, 1 primary slave, 2 and 3 the same of the secondary channel."""
 
     def __init__(self, machine: "Machine") -> None:
         self.machine = machine
-        self.memory = GuestMemory(machine)
+        drives_machine = machine.vm is not None and machine.vm.drives_machine
+        self.memory: Memory = MachineMemory(machine) if drives_machine else GuestMemory(machine)
         self.disks: dict[int, Disk] = {}
 
     # -- plugging in ----------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ class Port:
     """The build of a guest for Xen's paravirtual interface, and the size of the port: of `lines` of code, so many changed.
 
     Both builds must agree on the dwords at the symbols of `results`, and on the console but for what the patterns of
-    `own_lines` match.
+    `own_lines` match. The regions `left_out` are those that it never reaches.
     """
 
     path: pathlib.Path
@@ -33,6 +33,7 @@ class Port:
     lines: int
     results: tuple[str, ...]
     own_lines: tuple[str, ...]
+    left_out: tuple[int, ...]
     sha256: str
 
 
@@ -46,6 +47,7 @@ class Guest:
     default_iterations: int
     sha256: str
     port: Port | None = None
+    disk_sectors: int = 0  # of the empty disk that it gets unless there is another
 
 
 def benchmarks_folder() -> pathlib.Path:
@@ -72,7 +74,7 @@ def guests() -> dict[str, Guest]:
     return {
         name: Guest(
             name, images_folder() / entry["image"], tuple(entry["regions"]), entry["default_iterations"], entry["sha256"],
-            port_of(entry),
+            port_of(entry), entry.get("disk_sectors", 0),
         )
         for name, entry in sorted(manifest()["guests"].items())
     }  # fmt: skip
@@ -83,8 +85,10 @@ def port_of(entry: Mapping[str, Any]) -> Port | None:
     port = entry.get("port")
     if port is None:
         return None
-    lines = port["changed_lines"], port["lines"]
-    return Port(images_folder() / port["image"], *lines, tuple(port["results"]), tuple(port["own_lines"]), port["sha256"])
+    return Port(
+        images_folder() / port["image"], port["changed_lines"], port["lines"], tuple(port["results"]),
+        tuple(port["own_lines"]), tuple(port["left_out"]), port["sha256"],
+    )  # fmt: skip
 
 
 def port_sizes() -> list[tuple[str, int, int]]:
@@ -94,7 +98,7 @@ def port_sizes() -> list[tuple[str, int, int]]:
     return [("the kernel library", library["changed_lines"], library["lines"]), *ported]
 
 
-def build_for(strategy: "Strategy", image: Bootable) -> Bootable:
+def build_for(strategy: "Strategy | type[Strategy]", image: Bootable) -> Bootable:
     """The build of a guest that suits a strategy: where its guests are ported to it, the ported one.
 
     What is no shipped guest's native image stays as it is. Raises UnsupportedError for a guest that has no ported build.
@@ -105,6 +109,14 @@ def build_for(strategy: "Strategy", image: Bootable) -> Bootable:
     if guest.port is None:
         raise UnsupportedError(f"strategy {strategy.name}", f"guest {guest.name} {NOT_PORTED}", "run it under another strategy")
     return replace(open_start(guest.port.path).bootable, name=image.name)  # type: ignore[type-var]
+
+
+def scratch_sectors(image: Bootable) -> int:
+    """The size of the empty disk that a shipped guest wants, 0 for others; it may be the native or the ported build."""
+    for guest in guests().values():
+        if image.sha256 == guest.sha256 or (guest.port is not None and image.sha256 == guest.port.sha256):
+            return guest.disk_sectors
+    return 0
 
 
 def find_guest(name_or_path: str | os.PathLike[str]) -> Bootable:

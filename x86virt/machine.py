@@ -18,10 +18,11 @@ from .core.device_entries import (
     devices_as_firmware_left_them,
 )
 from .core.entries import reset_devices
+from .disk import SECTOR, Disk
 from .disk_service import DiskService
 from .errors import UnsupportedError, show
 from .exit_counts import ExitCount, subtract
-from .guests import build_for
+from .guests import build_for, scratch_sectors
 from .isa.registers import EAX, EDX, FEATURE_APIC
 from .ledger import Ledger
 from .processor import Processor
@@ -173,6 +174,7 @@ class Machine:
         Of a shipped guest with two builds it is the one that the strategy runs. Raises UnsupportedError if there is none.
         """
         image = build_for(self.strategy, image)
+        self.plug_in_scratch_disk(scratch_sectors(image))
         boot = image.boot(self.memory_bytes, command_line)
         self.guest = (image.name, image.sha256)
         check_start(self.strategy, boot, image.name)
@@ -191,6 +193,11 @@ class Machine:
         self.set_up_devices()
         self.dialogue.watch()
         self.strategy.setup(self)
+
+    def plug_in_scratch_disk(self, sectors: int) -> None:
+        """The empty disk that a shipped guest wants, unless it gets another."""
+        if sectors and not self.disks.disks:
+            self.disks.attach(Disk.of_bytes("scratch", bytes(sectors * SECTOR)))
 
     def mp_tables(self) -> list[tuple[int, bytes]]:
         """What an operating system that starts without firmware finds out about the APICs from."""

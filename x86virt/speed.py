@@ -90,6 +90,8 @@ VMM_LOOPS = (
     Loop("vmm_privileged", "portio", 100, "VM exit", counted=(EXITS,), processors=("trap_and_emulate",)),
     Loop("vmm_hardware", "portio", 100, "VM exit", counted=(EXITS,), processors=("vtx", "svm")),
     Loop("vmm_callout", "portio", 100, "callout", counted=(EXITS,), processors=("binary_translation",)),
+    Loop("vmm_hypercall", "ptemod", 100, "hypercall", counted=("vmm.hypercall",), processors=("paravirtual",)),
+    Loop("vmm_bounce", "divzero", 100, "bounced exception", counted=("vmm.bounce",), processors=("paravirtual",)),
     Loop("vmm_fill", "ptemod", 100, "shadow fill", counted=("vmm.shadow_fill",), memory="shadow"),
     Loop("vmm_reflect", "divzero", 100, "reflected exception", counted=("vmm.reflect",), processors=SOFTWARE),
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import SuiteError, near_matches, show
 from .exit_counts import parts_of
-from .guests import guests
+from .guests import PARAVIRTUAL, guests
 
 if TYPE_CHECKING:
     from .api import Setup
@@ -130,6 +130,7 @@ SUITE_SENTENCES = {
     "syscall": "the system call round trip",
     "unix": "what lmbench measures, on a small Unix-like kernel: calls, processes, pipes, pages, signals",
     "lmbench": "the process figures that Barham et al. published, beside ours: bare, paravirtual, translated",
+    "block": "requests to a disk: the ring of a split driver beside the emulated controller",
     "optimisations": "what each choice of a software VMM buys: one table of kernels under each, over the bare machine",
     "vmexit": "each kind of VM exit alone, on every profile with the hardware",
     "micro": "one event each: calls, faults, page tables, ports, address spaces, interrupts",
@@ -150,6 +151,10 @@ def suite(name: str) -> tuple[Benchmark, ...]:
         return UNIX
     if name == "micro":
         return tuple(_micro())
+    if name == "block":
+        from .block import benchmarks as requests
+
+        return requests()
     if name == "lmbench":
         from .lmbench import benchmarks as published
 
@@ -214,11 +219,19 @@ def _row(benchmark: Benchmark, setup: "Setup", iterations: int, outcome: str, re
     row = Row(benchmark.suite, benchmark.name, benchmark.sentence, setup.name, setup.profile.name, iterations, outcome)
     region = regions.get(benchmark.region)
     if outcome != "done" or region is None:
-        row.outcome = outcome if outcome != "done" else f"region {benchmark.region} was not reached"
+        row.outcome = outcome if outcome != "done" else not_reached(benchmark, setup)
         return row
     row.iterations = region.iterations
     fill(row, region)
     return row
+
+
+def not_reached(benchmark: Benchmark, setup: "Setup") -> str:
+    """Why a guest that ended well has no such region."""
+    port = guests()[benchmark.guest].port
+    if setup.strategy.processor == PARAVIRTUAL and port is not None and benchmark.region in port.left_out:
+        return f"unsupported: the interface of {setup.name} has nothing in its place"
+    return f"region {benchmark.region} was not reached"
 
 
 def fill(row: Row, region: "Region") -> None:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -36,7 +36,11 @@ class Guest:
     ``source`` is the NASM file, or the folder of a kernel in C; ``macros`` are defined on the assembler's command line, and
     ``regions[n]`` says what one iteration of measured region ``n`` is (none for a guest that measures nothing). A guest that is
     ``ported`` has a second image, for Xen's paravirtual interface. What both must agree on beside the exit code and the disk: the
-    dwords at the symbols of ``results``, and the console but for what the patterns of ``own_lines`` match.
+    dwords at the symbols of ``results``, and the console but for what the patterns of ``own_lines`` match. Regions that the
+    ported build never reaches, because the interface has nothing of the kind, are ``left_out``.
+
+    ``parts`` are the files in C of an assembled guest, by half; ``disk_sectors`` is the size of the empty disk that it gets
+    unless there is another.
     """
 
     source: str
@@ -45,10 +49,34 @@ class Guest:
     ported: bool = False
     results: tuple[str, ...] = ()
     own_lines: tuple[str, ...] = ()
+    parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    disk_sectors: int = 0
+    left_out: tuple[int, ...] = ()
 
+
+NATIVE, XEN = "native", "xen"
+BYTES, NUMBERS = "unix/kernel/bytes.c", "xen/text.c"
+BLOCK_FRONT_END = ("xen/front.c", "xen/store_front.c", "xen/block_front.c", NUMBERS, BYTES)
+DOMAIN_0_PARTS = ("xen/events.c", "xen/grants.c", "ide/ide.c", NUMBERS, BYTES)
+"""Files in C that kernels share, beside each kernel's own."""
 
 GUESTS: dict[str, Guest] = {
     "alu": Guest("alu.asm", ("1000 passes over register arithmetic",), ported=True, results=("sum",)),
+    "blockio": Guest(
+        "blockio.asm",
+        (
+            "4 KB written to the disk and waited for",
+            "4 KB read from the disk and waited for",
+            "32 times 4 KB read from the disk, asked for at once",
+            "44 KB read from the disk by one request",
+        ),
+        ported=True,
+        parts={
+            NATIVE: ("blockio/requests.c", "blockio/native/disk.c", "ide/ide.c", BYTES),
+            XEN: ("blockio/requests.c", "blockio/xen/disk.c", *BLOCK_FRONT_END),
+        },
+        disk_sectors=512,
+    ),
     "callret": Guest("callret.asm", ("call and return in ring 3", "call and return in the kernel"), ported=True),
     "clock": Guest("clock.asm", ported=True, own_lines=("read [0-9a-f]{8}, interrupted [0-9a-f]{8}",)),
     "cr3switch": Guest("cr3switch.asm", ("write to CR3", "write to CR3, then one read of each of 16 pages"), ported=True),
@@ -72,6 +100,8 @@ GUESTS: dict[str, Guest] = {
             "STI, and the delivery of the timer's interrupt that waits",
             "LIDT",
         ),
+        ported=True,
+        results=("vendor",),
     ),
     "hello": Guest("hello.asm", ported=True, own_lines=("ring [01]",)),
     "hello_pse": Guest("hello.asm", macros=("PAGING_PSE",)),
@@ -119,6 +149,7 @@ GUESTS: dict[str, Guest] = {
         ported=True,
         results=("user_iterations",),
         own_lines=("syscall: no SYSENTER here, region 1 left out\\n",),
+        left_out=(1,),
     ),
     "tasks": Guest("tasks.asm"),
     "truefault": Guest("truefault.asm", ("page fault skipped by the kernel",), ported=True, results=("fault_count",)),
@@ -158,9 +189,6 @@ COMPILER = (
 )  # fmt: skip
 ASSEMBLER = ("nasm", "-f", "elf32", "-w+error")
 LINKER = ("ld", "-m", "elf_i386", "-n", "--build-id=none", "-z", "noexecstack")
-NATIVE, XEN = "native", "xen"
-
-
 @dataclass(frozen=True)
 class Half:
     """One of the two ways to build a guest: macros for the assembler and the compiler, linker script, suffix of the image."""
@@ -211,10 +239,11 @@ def build_image(name: str, target: Path, half: str = NATIVE) -> None:
             build_kernel(guest.source, Path(folder), target, half)
         else:
             linked_object = str(Path(folder) / f"{name}.o")
+            parts = [object_of(HERE / part, Path(folder)) for part in guest.parts.get(half, ())]
             defines = [f"-D{macro}" for macro in (*guest.macros, *HALVES[half].macros)]
             run_tool(*ASSEMBLER, "-I", "lib/", "-I", f"lib/{half}/", *defines, "-o", linked_object, guest.source)
             script = HALVES[half].script
-            run_tool("ld", "-m", "elf_i386", "-n", "--build-id=none", "-T", script, "-o", str(target), linked_object)
+            run_tool("ld", "-m", "elf_i386", "-n", "--build-id=none", "-T", script, "-o", str(target), linked_object, *parts)
     target.chmod(0o644)
 
 
@@ -289,8 +318,7 @@ def build_domain_0(target: Path) -> None:
 
 def domain_0_sources() -> list[Path]:
     """The files of domain 0's kernel: its own, and what it shares with other kernels in C."""
-    shared = ("xen/events.c", "xen/grants.c", "xen/text.c", "ide/ide.c", "unix/kernel/bytes.c")
-    return [*sorted((HERE / "domain0").glob("*.[ca]*")), *(HERE / name for name in shared)]
+    return [*sorted((HERE / "domain0").glob("*.[ca]*")), *(HERE / name for name in DOMAIN_0_PARTS)]
 
 
 def default_iterations(source: str) -> int:
@@ -314,10 +342,18 @@ def manifest_entry(name: str, images: Path) -> dict[str, object]:
         "default_iterations": default_iterations(guest.source),
         **image_entry(images / image_name(name, NATIVE)),
     }
+    if guest.disk_sectors:
+        entry["disk_sectors"] = guest.disk_sectors
     if guest.ported:
         size = port_size.of_guest(guest.source)
-        of_port = {"changed_lines": size.changed, "lines": size.lines, "results": guest.results, "own_lines": guest.own_lines}
-        entry["port"] = {**image_entry(images / image_name(name, XEN)), **of_port}
+        entry["port"] = {
+            **image_entry(images / image_name(name, XEN)),
+            "changed_lines": size.changed,
+            "lines": size.lines,
+            "results": guest.results,
+            "own_lines": guest.own_lines,
+            "left_out": guest.left_out,
+        }
     return entry
 
 

@@ -105,11 +105,9 @@ check_stamp:
 read_stamps:
         rdtsc
         call    check_stamp
-%ifndef XEN
         mov     ecx, MSR_TSC
         rdmsr                               ; some emulators answer 0: it is only added to the sum
         MIX     read_sum
-%endif
         ret
 
 %ifdef XEN

@@ -22,10 +22,12 @@ CALL_LENGTH     equ 3                       ; VMCALL, VMMCALL
 UD2_LENGTH      equ 2
 READ_LENGTH     equ 2                       ; MOV EAX, [EDI]
 CR0_NE          equ 1 << 5
+CR0_TS          equ 1 << 3
 FRESH           equ 0x400000                ; frames that nothing has used: mapped one to one
 FRESH_FRAMES    equ 1000
 ABSENT          equ FRESH + (PTES - 1) * PAGE
 ABSENT_PTE      equ page_table_1 + (PTES - 1) * 4
+PIT_PERIOD      equ 838                     ; nanoseconds
 PIT_MODE_0      equ 0x30                    ; channel 0, low byte then high byte, its output rises once, binary
 IDLE_COUNT      equ 200                     ; 168 microseconds
 SHORT_COUNT     equ 30                      ; 25 microseconds
@@ -60,11 +62,11 @@ guest_main:
 ; CPUID, and whose processor it is.
 identify:
         xor     eax, eax
-        cpuid
+        IDENTIFY
         mov     [vendor], ebx
         LOOP_BEGIN 0
         xor     eax, eax
-        cpuid
+        IDENTIFY
         LOOP_END
         cmp     ebx, [vendor]
         FAIL_IF ne, 1, "CPUID changed its mind"
@@ -118,15 +120,33 @@ registers:
         wrmsr
         LOOP_END
         LOOP_BEGIN 7
-        invlpg  [ABSENT - PAGE]
+        FLUSH_PAGE ABSENT - PAGE
         LOOP_END
         mov     ebx, page_directory
         LOOP_BEGIN 8
-        mov     cr3, ebx
+        LOAD_CR3 ebx
         LOOP_END
-        mov     eax, cr3
+        READ_CR3 eax
         cmp     eax, ebx
         FAIL_IF ne, 5, "CR3 is not what was written"
+%ifdef XEN
+        xor     ebx, ebx                    ; of CR0 the kernel may turn TS, by a hypercall of its own
+        LOOP_BEGIN 9
+        xor     ebx, CR0_TS
+        push    ebx
+        HYPERCALL fpu_taskswitch
+        pop     ebx
+        LOOP_END
+        mov     eax, cr0
+        and     eax, CR0_TS
+        cmp     eax, ebx
+        FAIL_IF ne, 6, "CR0.TS is not what was asked for"
+        xor     ebx, ebx
+        HYPERCALL fpu_taskswitch
+        LOOP_BEGIN 14
+        call    idt_load
+        LOOP_END
+%else
         mov     ebx, CR0_VALUE
         LOOP_BEGIN 9
         xor     ebx, CR0_NE
@@ -140,11 +160,11 @@ registers:
         LOOP_BEGIN 14
         lidt    [idt_pointer]
         LOOP_END
+%endif
         ret
 
 memory:
-        mov     dword [ABSENT_PTE], 0
-        invlpg  [ABSENT]
+        CHANGE_PTE ABSENT, ABSENT_PTE, 0
         mov     dword [faults], 0
         mov     dword [length], READ_LENGTH
         mov     edi, ABSENT
@@ -180,9 +200,7 @@ memory:
 
 ; What takes one tick after another. EBX counts them down.
 interrupts:
-        call    pic_init
-        mov     al, 0xFE                    ; line 0 alone
-        out     PIC1_DATA, al
+        OPEN_TIMER_LINE
         mov     dword [trap_handlers + VECTOR_IRQ0 * 4], tick_in_halt
         mov     ebx, [iterations]
 .wait:
@@ -190,9 +208,8 @@ interrupts:
         call    shot
         mov     dword [ticks], 0
         REGION_BEGIN 11
-        sti
-        hlt
-        cli
+        ENABLE_AND_HALT
+        DISABLE_INTERRUPTS
         cmp     dword [ticks], 1
         FAIL_IF ne, 9, "HLT ended without its tick"
         dec     ebx
@@ -206,9 +223,9 @@ interrupts:
         call    await_request
         mov     dword [ticks], 0
         REGION_BEGIN 13
-        sti
+        ENABLE_INTERRUPTS
         nop                                 ; STI holds interrupts off for one instruction
-        cli
+        DISABLE_INTERRUPTS
         cmp     dword [ticks], 1
         FAIL_IF ne, 10, "STI did not let the waiting tick in"
         dec     ebx
@@ -217,6 +234,10 @@ interrupts:
 
 ; One rise of the timer's output after ECX periods. Clobbers EAX.
 shot:
+%ifdef XEN
+        imul    eax, ecx, PIT_PERIOD
+        jmp     timer_shot
+%else
         mov     al, PIT_MODE_0
         out     PIT_CONTROL, al
         mov     al, cl
@@ -224,6 +245,7 @@ shot:
         mov     al, ch
         out     PIT_CHANNEL_0, al
         ret
+%endif
 
 ; Ask the controller, interrupts off, until line 0 has a request waiting. Clobbers EAX, ECX.
 await_request:
@@ -252,7 +274,7 @@ count_tick:
 
 ; #PF: the page is not present and stays so.
 page_fault:
-        mov     eax, cr2
+        READ_CR2 eax
         cmp     eax, ABSENT
         FAIL_IF ne, 12, "CR2 is not the page read"
         cmp     dword [ebp + FRAME_ERROR], 0

@@ -36,10 +36,12 @@ TRAPPING_MNEMONICS = frozenset(
     "cli sti hlt in out lgdt lidt lldt ltr lmsw clts invlpg wbinvd rdmsr wrmsr sysexit ljmp int iretd".split()
 )
 """Instructions that fault outside of ring 0 (or do the same there, as a far jump and INT through an open gate do)."""
-PORTED_MNEMONICS = frozenset("in out int iretd ud2".split())
-"""What a kernel that is ported to hypercalls still has of these: ports that were granted to it, and the roads of traps."""
+PORTED_MNEMONICS = frozenset("in out int iretd ud2 rdmsr wrmsr".split())
+"""What a kernel that is ported to hypercalls still has of these: what its VMM performs for it, and the roads of traps."""
+FORCED_EMULATION = b"\x0f\x0bxen"  # before an instruction that the VMM is to perform
 PORTED_SUFFIX = ".xen.elf"
-MOV_FROM_CONTROL, MOV_TO_CONTROL, CR3 = 0x20, 0x22, 3
+MOV_FROM_CONTROL, MOV_TO_CONTROL = 0x20, 0x22
+READABLE_CONTROL = (0, 3)
 MOV_FROM_SEGMENT = 0x8C
 PUSH_SEGMENT = frozenset({(0x06, 0), (0x0E, 0), (0x16, 0), (0x1E, 0), (0x0F, 0xA0), (0x0F, 0xA8)})
 POP_SEGMENT = frozenset({(0x07, 0), (0x17, 0), (0x1F, 0), (0x0F, 0xA1), (0x0F, 0xA9)})
@@ -88,8 +90,9 @@ def why_not_ported(instruction: capstone.CsInsn) -> str | None:
         return "privileged: a hypercall or a store to shared memory stands in its place"
     if instruction.opcode[0] == 0x0F and instruction.opcode[1] == MOV_TO_CONTROL:
         return "a control register is written by hypercalls"
-    if instruction.opcode[0] == 0x0F and instruction.opcode[1] == MOV_FROM_CONTROL and instruction.modrm >> 3 & 7 != CR3:
-        return "of the control registers only CR3 is read"
+    from_control = instruction.opcode[0] == 0x0F and instruction.opcode[1] == MOV_FROM_CONTROL
+    if from_control and instruction.modrm >> 3 & 7 not in READABLE_CONTROL:
+        return "of the control registers only CR0 and CR3 are read"
     return None
 
 
@@ -98,6 +101,8 @@ def lint_bytes(code: bytes, address: int, symbol: str = "", ported: bool = False
     disassembler = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32)
     disassembler.detail = True
     end = address + len(code)
+    if ported:
+        code = code.replace(FORCED_EMULATION, b"\x90" * len(FORCED_EMULATION))
     reached = address
     for instruction in disassembler.disasm(code, address):
         reached = instruction.address + instruction.size

@@ -19,11 +19,14 @@ from .output import SCHEMA_VERSION, get_ready, say, show, status_of_rows, write_
 def bench_command(
     suite: str, strategies: Sequence[str], json_file: str | None, iterations: int | None, cold: bool, **machine: Any
 ) -> int:
-    """Run the benchmarks of SUITE (syscall, unix, micro, lmbench, optimisations, vmexit, speed): where did the cycles go?
+    """Run the benchmarks of SUITE (syscall, unix, micro, block, lmbench, optimisations, vmexit, speed): where did the cycles go?
 
     `optimisations` runs the software VMMs with each choice off, or made otherwise, unless strategies are named; `vmexit`
     the hardware-assisted ones, on every profile unless one is named; `lmbench` the techniques of a publication at its clock.
     """
+    from ..block import NAME as BLOCK
+    from ..block import STRATEGIES as WITH_DISKS
+    from ..block import show_block
     from ..lmbench import NAME as LMBENCH
     from ..lmbench import STRATEGIES as PUBLISHED
     from ..lmbench import clock_of, on_that_machine, show_lmbench
@@ -43,7 +46,7 @@ def bench_command(
         raise click.UsageError("--cold is for `bench speed`")
     benchmarks = suite_named(suite)
     if tuple(strategies) == (ALL,):
-        strategies = {OPTIMISATIONS: CHOICES, VMEXIT: ASSISTED, LMBENCH: PUBLISHED}.get(suite, strategies)
+        strategies = {OPTIMISATIONS: CHOICES, VMEXIT: ASSISTED, LMBENCH: PUBLISHED, BLOCK: WITH_DISKS}.get(suite, strategies)
     setups = setups_on_all_profiles(strategies, machine) if suite == VMEXIT else make_setups(strategies, machine)
     if suite == LMBENCH and not given("profile"):
         setups = on_that_machine(setups)
@@ -54,7 +57,7 @@ def bench_command(
     elif suite == LMBENCH:
         show(show_lmbench(rows, clock_of(setups[0])))
     else:
-        show({OPTIMISATIONS: show_optimisations, VMEXIT: show_vmexit}.get(suite, show_suite)(rows))
+        show({OPTIMISATIONS: show_optimisations, VMEXIT: show_vmexit, BLOCK: show_block}.get(suite, show_suite)(rows))
     return status_of_rows([row.outcome for row in rows], len(setups))
 
 

@@ -1,6 +1,7 @@
 """`x86virt gdb`: a machine that waits for a debugger."""
 
 import contextlib
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from .pc_options import start_options, take_conversation, take_start
 if TYPE_CHECKING:
     from ..gdb.server import Server
     from ..machine import Machine
+    from ..start.boot import Bootable
 
 DEFAULT_PORT = 1234
 NOBODY_ELSE = {"serial": None, "screen": False}  # what a person types comes once only: a run that goes back has no place for it
@@ -48,7 +50,7 @@ def gdb_command(guest: str | None, port: int, once: bool, strategy: str, command
     guest's. `reverse-stepi` and `reverse-continue` go back by running again from snapshots; what the debugger writes into
     registers or memory makes a new future. A client that detaches or hangs up leaves the machine to the next one.
     """
-    from ..guests import open_guest
+    from ..guests import build_for, open_guest
 
     refuse_given(("disk_write",), "cannot be taken back when the run goes back")
     wishes = take_start(machine)
@@ -56,23 +58,22 @@ def gdb_command(guest: str | None, port: int, once: bool, strategy: str, command
     if guest is None and not wishes.by_firmware:
         raise click.UsageError("give a GUEST, a --disk or a --bios")
     opened = open_guest(guest, wishes.options())
-    image = opened.bootable
     setups = wishes.setups(opened, (strategy,), {**machine, "max_cycles": None}, no_limit=True)
     if len(setups) != 1:
         raise click.UsageError("gdb takes one strategy")
     setup = setups[0]
+    image = build_for(setup.strategy, opened.bootable)
     get_ready()
     from ..api import strategy_errors
     from ..gdb.server import Server
     from ..gdb.travel import Travel
-    from ..start.multiboot import Image
 
     server = Server(port)
     with strategy_errors(setup.name), contextlib.ExitStack() as stack:
         loaded = stack.enter_context(closing_disks(setup.load(image, command_line)))
         if conversation is not None:
             stack.enter_context(conversation.with_machine(loaded))
-        announce(server, f"{image.name} under {setup.name}, {setup.profile.name}", guest if isinstance(image, Image) else None)
+        announce(server, f"{image.name} under {setup.name}, {setup.profile.name}", symbol_file(guest, image))
         server.serve(Travel(loaded, symbols=image.symbols), once, say)
     return STATUS_DONE
 
@@ -84,12 +85,22 @@ def closing_disks(machine: "Machine") -> Iterator["Machine"]:
         yield machine
 
 
-def announce(server: "Server", what: str, guest: str | None) -> None:
-    """Say how to connect, on stdout, ready to paste."""
+def symbol_file(guest: str | None, image: "Bootable") -> str | os.PathLike[str] | None:
+    """The file that tells gdb the guest's symbols: that of the build that runs."""
     from ..guests import guests
+    from ..start.multiboot import Image
+    from ..start.xen import XenImage
 
     shipped = guests().get(guest or "")
-    path = guest if shipped is None else shipped.path
+    if isinstance(image, XenImage) and shipped is not None and shipped.port is not None:
+        return shipped.port.path
+    if not isinstance(image, Image | XenImage):
+        return None
+    return guest if shipped is None else shipped.path
+
+
+def announce(server: "Server", what: str, path: str | os.PathLike[str] | None) -> None:
+    """Say how to connect, on stdout, ready to paste."""
     file = "" if path is None else f" {shlex.quote(str(path))}"
     click.echo(f"{what}, waits for gdb on port {server.port}:")
     click.echo(f"  gdb -q{file} -ex 'target remote 127.0.0.1:{server.port}'")

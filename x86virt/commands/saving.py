@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..api import Setup, converse
+from ..errors import UnsupportedError
+from ..guests import PARAVIRTUAL
 from .options import NATIVE, given
 from .output import STATUS_DIFFERENT, get_ready, say, show_run_of
 
@@ -18,8 +20,12 @@ if TYPE_CHECKING:
 def run_recorded(
     setup: Setup, image: "Bootable", command_line: str, path: str, conversation: "Conversation | None"
 ) -> "RunResult":
-    """`run --record`."""
+    """`run --record`. Raises UnsupportedError where the bare machine runs another build of the guest than the strategy."""
     from ..replay import record, write_log
+
+    if setup.strategy.processor == PARAVIRTUAL:
+        what = "a record is for the bare machine, which cannot run a kernel that is ported to a VMM"
+        raise UnsupportedError(f"strategy {setup.name}", what, "compare the two builds by `x86virt compare`")
 
     result, log = record(setup, image, command_line, conversation)
     write_log(log, path)

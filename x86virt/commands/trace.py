@@ -93,7 +93,7 @@ def trace_command(
     GUEST is what `run` takes: a shipped guest's name, or the file of a kernel or a boot disk. Options that filter may be
     repeated: the same one twice shows either, different ones show what passes all.
     """
-    from ..guests import open_guest
+    from ..guests import build_for, open_guest
     from ..symbols import Symbols
 
     wishes = take_start(machine)
@@ -106,7 +106,8 @@ def trace_command(
     setups = wishes.setups(opened, (strategy,), machine)
     if len(setups) != 1:
         raise click.UsageError("trace takes one strategy")
-    setup, image = setups[0], opened.bootable
+    setup = setups[0]
+    image = build_for(setup.strategy, opened.bootable)
     symbols = Symbols(image.symbols)
     shown = make_filter(addresses, rings, events, transitions, symbols)
     get_ready()

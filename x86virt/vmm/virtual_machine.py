@@ -54,6 +54,7 @@ class VirtualMachine(ABC):
 
     translation: "Translator | None" = None  # of a technique that translates
     runs_every_mode: ClassVar[bool] = False  # the guest may run directly in real-address and virtual-8086 mode too
+    drives_machine: ClassVar[bool] = False  # its devices are the machine's own, driven by one of its domains
     cluster = 0  # instructions that the interpreter performs behind one that exited
     segments: SegmentOperands
     crossings: Ways

@@ -5,10 +5,12 @@ import re
 
 import numpy as np
 
+from .layout import NUMBERS
 from .paravirtual import interface, layout, records
 
 INCLUDE = pathlib.Path(__file__).with_name("witness") / "paravirtual.inc"
-MODULES = (("PV_", layout), ("", records), ("", interface))  # places have a prefix: others are in vmm.inc
+MODULES = (layout, records, interface)
+PREFIX = "PV_"  # of places, and of what has the name of another number in vmm.inc
 
 
 def record_names() -> dict[str, np.dtype]:
@@ -18,14 +20,21 @@ def record_names() -> dict[str, np.dtype]:
 
 def words_used() -> set[str]:
     """Every word of the routines' sources, so that the file holds what they name and no more."""
-    return set(re.findall(r"\w+", "".join(path.read_text(encoding="utf-8") for path in INCLUDE.parent.glob("paravirtual*.asm"))))
+    return set(
+        re.findall(
+            r"\w+", "".join(path.read_text(encoding="utf-8") for path in INCLUDE.parent.glob("paravirtual*.asm"))
+        )
+    )
 
 
 def include_text() -> str:
     """The NASM include file: the whole numbers of layout, records and interface, and the offsets of the records."""
     rows: dict[str, int] = {}
-    for prefix, module in MODULES:
-        rows |= {prefix + name: value for name, value in vars(module).items() if isinstance(value, int)}
+    for module in MODULES:
+        numbers = {name: value for name, value in vars(module).items() if isinstance(value, int)}
+        rows |= {
+            (PREFIX if module is layout or name in NUMBERS else "") + name: value for name, value in numbers.items()
+        }
     for prefix, record in record_names().items():
         rows[f"{prefix}_RECORD_BYTES"] = record.itemsize
         rows |= {f"{prefix}_{name}": field[1] for name, field in (record.fields or {}).items()}

@@ -37,6 +37,7 @@ def arrive(cpu, ram, xen, domains, exits):
     vector = vector_of(cpu)
     xen.vector = vector
     exits.begun = cpu.ticks
+    xen.arrived = cpu.ticks
     exits.entry = vector
     if vector == HYPERCALL_VECTOR:
         exits.entry = UNKNOWN_HYPERCALL

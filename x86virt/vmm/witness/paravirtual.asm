@@ -59,9 +59,11 @@ BOUNCE_MASK  equ 2              ; events are masked while its handler runs
 
 ; Out of the VMM: what was asked for meanwhile, an event for the guest, and the frame. The path's name is the argument.
 %macro LEAVE_BY 1
-        test    dword [XEN(asked)], ~ASK_EVENTS
-        jnz     refuse                  ; a flush, the scheduler: paths and events of their own
-        mov     dword [XEN(asked)], 0
+        mov     eax, [XEN(asked)]
+        test    eax, eax
+        jz      %%events
+        call    pv_asked
+%%events:
         mov     esi, [pv_vcpu_info]
         cmp     byte [esi + VCPU_UPCALL_MASK], 0
         jne     %%restore
@@ -85,6 +87,18 @@ BOUNCE_MASK  equ 2              ; events are masked while its handler runs
         END_PATH exit_dispatch          ; the image is left here
         iretd
 %endmacro
+
+; What handlers have asked for, EAX: the scheduler. A flush is the processor's, timers have been set already. Uses all but EBP.
+        align 16
+pv_asked:
+        test    eax, ASK_CRASH | ASK_BOARD
+        jnz     refuse
+        test    eax, ASK_SCHEDULE
+        jz      .done
+        call    pv_schedule
+.done:
+        mov     dword [XEN(asked)], 0
+        ret
 
 ; -- hypercalls ---------------------------------------------------------------------------------------------------------
 
@@ -121,8 +135,8 @@ pv_multicall:
         BEGIN
         mov     esi, [ebx]
         mov     edi, [ebx + 4]
-        cmp     dword [pv_in_multicall], 0
-        jne     .invalid
+        cmp     dword [XEN(in_multicall)], 0
+        jne     .inner
         test    edi, 0xF8000000                 ; its bytes must be counted in 32 bits
         jnz     .fault
         mov     ecx, edi
@@ -133,7 +147,7 @@ pv_multicall:
         ja      .fault
         test    edi, edi
         jz      .done
-        mov     dword [pv_in_multicall], 1
+        mov     dword [XEN(in_multicall)], 1
         mov     edi, ecx                        ; the end of the list
 .next:
         mov     eax, [esi + CALL_OP]
@@ -165,7 +179,7 @@ pv_multicall:
         jnz     refuse                          ; the rest of the list is another time's
         cmp     esi, edi
         jne     .next
-        mov     dword [pv_in_multicall], 0
+        mov     dword [XEN(in_multicall)], 0
 .done:
         xor     eax, eax
         END_PATH multicall
@@ -177,8 +191,8 @@ pv_multicall:
         mov     eax, -EFAULT
         END_PATH multicall
         ret
-.invalid:
-        mov     eax, -EINVAL
+.inner:
+        mov     eax, -ENOSYS
         END_PATH multicall
         ret
 
@@ -301,6 +315,7 @@ pv_set_trap_table:
 ; stack_switch(selector, pointer): where traps from ring 3 come to in ring 1.
 TSS_ESP1 equ 12
 TSS_SS1  equ 16
+TSS_IO_MAP_FIELD equ 102
 
         align 16
 pv_stack_switch:
@@ -353,6 +368,7 @@ pv_exception:
         jne     .bounce
         mov     ecx, cr2
         mov     esi, [pv_vcpu_info]
+        mov     [edx + DOMAIN_cr2], ecx
         mov     [esi + VCPU_CR2], ecx
         cmp     ecx, [edx + DOMAIN_virt_start]
         jae     refuse                          ; perhaps its LDT's, or the VMM's own affair
@@ -515,18 +531,18 @@ pv_cpuid:
 
 ; -- each by itself -------------------------------------------------------------------------------------------------------
 
-; A routine of the VMM's, behind the entry of a trap: the label, and the routine.
+; A routine of the VMM's, behind the entry of a trap, which has pushed error code and vector: the label, and the routine.
 %macro ALONE 2
 %1:
-        push    byte 0
-        push    byte 0
+        BEGIN
         TAKE_FRAME
         mov     edx, [pv_domain]
         call    %2
-        END_PATH exit_dispatch
+        LEAVE_BY trap_dispatch
 %endmacro
 
 ALONE pv_forced_cpuid_alone, pv_forced_cpuid
+ALONE pv_writable_table_alone, pv_writable_table
 
 ; Those whose arguments are in ESI and EDI.
 pv_scan_alone:

@@ -229,6 +229,8 @@ pv_get_l2_entry:
         call    pv_begin_type
         jc      refuse                          ; perhaps a directory, in a linear page table
         jnz     .got
+        mov     eax, ebx
+        shr     eax, 12
         call    pv_validate_l1
         jc      .invalid
 .got:
@@ -727,3 +729,467 @@ pv_flush_tlb:
 
 pv_refuse_operation:
         jmp     refuse
+
+; -- descriptors --------------------------------------------------------------------------------------------------------
+
+DESCRIPTOR_DPL   equ 3 << 13
+DESCRIPTOR_DPL_1 equ 1 << 13
+
+; EAX, ECX a descriptor -> as it may stand in a table of the domain at EDX; carry: refused. Uses ESI, EDI.
+        align 16
+pv_check_descriptor:
+        test    ecx, HIGH_PRESENT
+        jz      .harmless
+        test    ecx, DESCRIPTOR_DPL
+        jnz     .outer
+        or      ecx, DESCRIPTOR_DPL_1
+.outer:
+        test    ecx, HIGH_SEGMENT
+        jz      refuse                          ; a gate
+        push    ebx
+        mov     edi, ecx
+        and     edi, HIGH_CODE | HIGH_EXPAND
+        cmp     edi, HIGH_EXPAND
+        je      refuse                          ; offsets from the limit up
+        ; 1. The base, and the bytes of the limit.
+        mov     ebx, eax
+        mov     esi, ecx
+        shr     ebx, 16
+        and     esi, 0xFF
+        mov     edi, ecx
+        shl     esi, 16
+        and     edi, 0xFF000000
+        or      ebx, esi
+        or      ebx, edi
+        movzx   edi, ax
+        mov     esi, ecx
+        and     esi, 0xF0000
+        or      edi, esi
+        inc     edi
+        test    ecx, HIGH_G
+        jz      .bytes
+        shl     edi, 12
+.bytes:
+        ; 2. It ends before what is the VMM's, or its limit is cut off there.
+        mov     esi, [edx + DOMAIN_segment_limit]
+        shl     esi, 12
+        cmp     ebx, esi
+        jae     .refused
+        add     esi, 0x1000
+        test    edi, edi
+        jz      .cut
+        add     edi, ebx
+        jc      .cut
+        cmp     edi, esi
+        jbe     .fits
+.cut:
+        test    ecx, HIGH_G
+        jz      .refused
+        sub     esi, ebx
+        shr     esi, 12
+        dec     esi
+        mov     edi, esi
+        and     eax, 0xFFFF0000
+        and     edi, 0xFFFF
+        and     ecx, ~0xF0000
+        and     esi, 0xF0000
+        or      eax, edi
+        or      ecx, esi
+.fits:
+        pop     ebx
+.harmless:
+        clc
+        ret
+.refused:
+        pop     ebx
+        stc
+        ret
+
+; update_descriptor(machine address, descriptor), 64 bits each.
+        align 16
+pv_update_descriptor:
+        BEGIN
+        mov     eax, [ebx + 8]
+        mov     ecx, [ebx + 12]
+        call    pv_check_descriptor
+        jc      .invalid
+        push    ecx
+        push    eax
+        mov     eax, [ebx]
+        test    al, 7
+        jnz     .no_place
+        cmp     dword [ebx + 4], 0
+        jne     .no_place
+        shr     eax, 12
+        call    pv_get_page
+        jc      .no_place
+        mov     esi, edi
+        push    eax
+        mov     eax, [edi + FRAME_type_info]
+        mov     ecx, PGT_WRITABLE
+        and     eax, PGT_TYPE
+        cmp     eax, PGT_SEG_DESC
+        jne     .kind
+        mov     ecx, eax
+.kind:
+        call    pv_begin_type
+        pop     eax
+        jc      .no_type
+        jz      refuse                          ; all of the page is to be looked at
+        call    pv_window
+        mov     ecx, [ebx]
+        and     ecx, 0xFFF
+        add     edi, ecx
+        pop     eax
+        pop     ecx
+        mov     [edi], eax
+        mov     [edi + 4], ecx
+        mov     edi, esi
+        call    pv_drop_type
+        call    pv_put_page
+        xor     eax, eax
+        END_PATH update_descriptor
+        ret
+.no_type:
+        call    pv_put_page
+.no_place:
+        add     esp, 8
+.invalid:
+        mov     eax, -EINVAL
+        END_PATH update_descriptor
+        ret
+
+; set_gdt(list of frames, entries). The TLB is flushed behind it, by the processor.
+PER_DOMAIN_MAPPED equ PTE_P | PTE_RW | PTE_A | PTE_D
+GDT_PAGE_ENTRIES  equ 512
+
+        align 16
+pv_set_gdt:
+        BEGIN
+        mov     esi, [ebx]
+        mov     ecx, [ebx + 4]
+        cmp     ecx, FIRST_RESERVED_GDT_ENTRY
+        ja      .invalid
+        push    ebp
+        mov     ebp, ecx
+        add     ecx, GDT_PAGE_ENTRIES - 1
+        shr     ecx, 9
+        lea     eax, [esi + ecx * 4]
+        cmp     eax, [edx + DOMAIN_virt_start]
+        ja      refuse
+        ; 1. The new frames, as pages of descriptors.
+        xor     ebx, ebx
+        push    ecx
+.get:
+        cmp     ebx, [esp]
+        jae     .got
+        mov     eax, [esi + ebx * 4]
+        mov     [pv_frames + ebx * 4], eax
+        call    pv_get_page
+        jc      refuse                          ; those that were got are to be given back
+        mov     ecx, PGT_SEG_DESC
+        call    pv_begin_type
+        jc      refuse
+        jz      refuse                          ; all of the page is to be looked at
+        inc     ebx
+        jmp     .get
+.got:
+        pop     ecx
+        mov     [edx + DOMAIN_gdt_entries], ebp
+        ; 2. They take the place of the old ones, and are mapped where the processor finds them.
+        mov     esi, [edx + DOMAIN_domid]
+        imul    esi, PV_PER_DOMAIN_TABLE_BYTES
+        xor     ebx, ebx
+.map:
+        xor     eax, eax
+        cmp     ebx, ecx
+        jae     .none
+        mov     eax, [pv_frames + ebx * 4]
+.none:
+        mov     edi, [edx + DOMAIN_gdt_frames + ebx * 4]
+        mov     [edx + DOMAIN_gdt_frames + ebx * 4], eax
+        mov     [pv_frames + ebx * 4], edi
+        test    eax, eax
+        jz      .entry
+        shl     eax, 12
+        or      eax, PER_DOMAIN_MAPPED
+.entry:
+        mov     [esi + VMM_BASE + PV_PER_DOMAIN_TABLES + ebx * 4], eax
+        inc     ebx
+        cmp     ebx, FIRST_RESERVED_GDT_PAGE
+        jb      .map
+        ; 3. The old ones are given back.
+        xor     ebx, ebx
+.put:
+        mov     eax, [pv_frames + ebx * 4]
+        test    eax, eax
+        jz      .put_back
+        mov     edi, eax
+        shl     edi, FRAME_SHIFT
+        add     edi, VMM_BASE + PV_FRAME_TABLE
+        call    pv_drop_type
+        call    pv_put_page
+.put_back:
+        inc     ebx
+        cmp     ebx, FIRST_RESERVED_GDT_PAGE
+        jb      .put
+        pop     ebp
+        xor     eax, eax
+        END_PATH set_gdt
+        ret
+.invalid:
+        mov     eax, -EINVAL
+        END_PATH set_gdt
+        ret
+
+; -- memory_op ----------------------------------------------------------------------------------------------------------
+
+; memory_op(command, reservation): frames that the domain gives back, one by one, or gets. What it gets is cleared by the
+; processor's string instruction, whose time is its own.
+RESERVATION_EXTENTS equ 0
+RESERVATION_COUNT   equ 4
+RESERVATION_ORDER   equ 8
+RESERVATION_DOMAIN  equ 16
+RESERVATION_BYTES   equ 20
+
+        align 16
+pv_memory_op:
+        BEGIN
+        mov     eax, [ebx]
+        mov     esi, [ebx + 4]
+        cmp     eax, XENMEM_populate_physmap
+        je      .reservation
+        cmp     eax, XENMEM_decrease_reservation
+        jne     refuse
+.reservation:
+        lea     ecx, [esi + RESERVATION_BYTES]
+        cmp     ecx, [edx + DOMAIN_virt_start]
+        ja      .fault
+        cmp     word [esi + RESERVATION_DOMAIN], DOMID_SELF
+        jne     refuse
+        cmp     dword [esi + RESERVATION_ORDER], 0
+        jne     refuse
+        mov     ecx, [esi + RESERVATION_COUNT]
+        mov     esi, [esi + RESERVATION_EXTENTS]
+        test    ecx, 0xF0000000
+        jnz     refuse
+        push    eax
+        lea     eax, [esi + ecx * 4]
+        cmp     eax, [edx + DOMAIN_virt_start]
+        ja      refuse
+        mov     [pv_end], eax
+        pop     eax
+        xor     ebx, ebx
+        test    ecx, ecx
+        jz      .done
+        cmp     eax, XENMEM_decrease_reservation
+        jne     .populate
+.next:
+        mov     eax, [esi]
+        call    pv_get_page
+        jc      .done
+        test    dword [edi + FRAME_type_info], PGT_PINNED
+        jnz     refuse
+        mov     ecx, [edi + FRAME_count_info]
+        test    ecx, PGC_ALLOCATED
+        jz      .mapped
+        and     ecx, ~PGC_ALLOCATED
+        mov     [edi + FRAME_count_info], ecx
+        call    pv_put_page
+.mapped:
+        mov     dword [VMM_BASE + PV_MACHPHYS + eax * 4], INVALID_M2P_ENTRY
+        call    pv_put_page
+        inc     ebx
+        add     esi, 4
+        cmp     esi, [pv_end]
+        jb      .next
+.done:
+        mov     eax, ebx
+        END_PATH memory_op
+        ret
+.populate:
+        mov     eax, [XEN(free_frames)]
+        dec     eax
+        js      .done
+        mov     ecx, [edx + DOMAIN_total_frames]
+        cmp     ecx, [edx + DOMAIN_max_frames]
+        jae     .done
+        mov     edi, eax
+        shl     edi, FRAME_SHIFT
+        add     edi, VMM_BASE + PV_FRAME_TABLE
+        inc     ecx
+        mov     [edx + DOMAIN_total_frames], ecx
+        mov     ecx, [edi + FRAME_type_info]
+        mov     [XEN(free_frames)], ecx
+        mov     ecx, [XEN(flush_clock)]
+        inc     ecx
+        cmp     [edi + FRAME_flush], ecx
+        je      refuse                          ; stale translations
+        mov     ecx, [edx + DOMAIN_domid]
+        mov     [edi + FRAME_owner], ecx
+        mov     dword [edi + FRAME_count_info], PGC_ALLOCATED | 1
+        mov     dword [edi + FRAME_type_info], 0
+        mov     ecx, [esi]
+        mov     [VMM_BASE + PV_MACHPHYS + eax * 4], ecx
+        mov     [esi], eax
+        inc     ebx
+        add     esi, 4
+        cmp     esi, [pv_end]
+        jb      .populate
+        jmp     .done
+.fault:
+        mov     eax, -EFAULT
+        END_PATH memory_op
+        ret
+
+; -- the assist of writable page tables -----------------------------------------------------------------------------------
+
+; A write of the guest's kernel has met a page table of its own, which it maps read-only: the instruction is performed as an
+; update of the entry. MOV and XCHG of a doubleword, in the flat segment of the interface.
+PREFIX_LOCK      equ 0xF0
+WRITE_REFUSED    equ 3          ; the error code
+
+        align 16
+pv_writable_table:
+        BEGIN
+        ; 1. The entry, by the page that was written to.
+        mov     edx, [pv_domain]
+        test    dword [edx + DOMAIN_assists], 1 << VMASST_TYPE_writable_pagetables
+        jz      refuse
+        cmp     dword [ebp + P_ERROR], WRITE_REFUSED
+        jne     refuse
+        mov     esi, cr2
+        call    pv_l1_place
+        jc      refuse
+        mov     eax, [edi]
+        mov     ecx, eax
+        and     ecx, PTE_P | PTE_RW
+        cmp     ecx, PTE_P
+        jne     refuse
+        shr     eax, 12
+        mov     edi, eax
+        shl     edi, FRAME_SHIFT
+        add     edi, VMM_BASE + PV_FRAME_TABLE
+        mov     ecx, [edi + FRAME_owner]
+        cmp     ecx, [edx + DOMAIN_domid]
+        jne     refuse
+        mov     ecx, [edi + FRAME_type_info]
+        test    ecx, PGT_COUNT
+        jz      refuse
+        and     ecx, PGT_TYPE
+        cmp     ecx, PGT_L1
+        jne     refuse
+        test    esi, 3
+        jnz     refuse
+        push    eax
+        push    esi
+        ; 2. The instruction -> ESI behind it, EBX the value, ECX the register that gets the old one, or -1.
+        cmp     dword [ebp + P_CS], FLAT_RING1_CS
+        jne     refuse
+        mov     esi, [ebp + P_EIP]
+        lea     eax, [esi + 15]
+        cmp     eax, [edx + DOMAIN_virt_start]
+        ja      refuse
+        movzx   eax, byte [esi]
+        cmp     al, PREFIX_LOCK
+        jne     .opcode
+        inc     esi
+        movzx   eax, byte [esi]
+.opcode:
+        inc     esi
+        mov     ecx, -1
+        cmp     al, 0x89
+        je      .register
+        cmp     al, 0x87
+        je      .exchange
+        cmp     al, 0xC7
+        je      .immediate
+        cmp     al, 0xA3
+        jne     refuse
+        mov     ebx, [ebp + P_EAX]
+        add     esi, 4
+        jmp     .update
+.immediate:
+        call    pv_operand
+        test    eax, 7 << 3
+        jnz     refuse
+        mov     ebx, [esi]
+        add     esi, 4
+        mov     ecx, -1
+        jmp     .update
+.exchange:
+        call    pv_operand
+        shr     eax, 3
+        and     eax, 7
+        movzx   ecx, byte [pv_register_slots + eax]
+        mov     ebx, [ebp + ecx]
+        jmp     .update
+.register:
+        call    pv_operand
+        shr     eax, 3
+        and     eax, 7
+        movzx   ecx, byte [pv_register_slots + eax]
+        mov     ebx, [ebp + ecx]
+        mov     ecx, -1
+.update:
+        ; 3. The entry is updated.
+        mov     [pv_left], ecx
+        pop     edi
+        pop     eax
+        push    edi
+        call    pv_window
+        pop     ecx
+        and     ecx, 0xFFC
+        add     edi, ecx
+        push    dword [edi]
+        call    pv_change_l1
+        pop     eax
+        jc      refuse                          ; its own page fault then
+        mov     ecx, [pv_left]
+        test    ecx, ecx
+        js      .done
+        mov     [ebp + ecx], eax
+.done:
+        mov     [ebp + P_EIP], esi
+        and     dword [ebp + P_EFLAGS], ~EFLAGS_RF
+        END_PATH writable_table
+        ret
+
+; ESI at ModRM of an operand in memory -> EAX ModRM, ESI behind the operand. Uses ECX.
+        align 16
+pv_operand:
+        movzx   eax, byte [esi]
+        inc     esi
+        mov     ecx, eax
+        shr     ecx, 6
+        cmp     ecx, 3
+        je      refuse
+        push    eax
+        and     eax, 7
+        cmp     eax, 4
+        jne     .no_index
+        movzx   eax, byte [esi]
+        inc     esi
+        and     eax, 7
+        cmp     eax, 5
+        jne     .displacement
+        test    ecx, ecx
+        jnz     .displacement
+        add     esi, 4
+        jmp     .end
+.no_index:
+        cmp     eax, 5
+        jne     .displacement
+        test    ecx, ecx
+        jnz     .displacement
+        mov     ecx, 2
+.displacement:
+        cmp     ecx, 1
+        jb      .end
+        je      .byte
+        add     esi, 3
+.byte:
+        inc     esi
+.end:
+        pop     eax
+        ret

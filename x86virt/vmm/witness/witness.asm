@@ -88,18 +88,28 @@ pv_in_multicall:     dd 0
 pv_arguments:        times 6 dd 0
 pv_channels:         dd 0       ; the event channels of the domain that runs
 pv_end:              dd 0       ; of the guest's list of requests
+pv_left:             dd 0       ; of it
+pv_structure:        dd 0       ; the one at hand
+pv_granter:          dd 0
+pv_handle:           dd 0
+pv_frame:            dd 0
+pv_frames:           times FIRST_RESERVED_GDT_PAGE dd 0
+pv_now:              dq 0       ; system time as the VMM was entered
+pv_timer:            dq 0       ; the cycle for which the host's timer is set
+pv_register_slots:   db P_EAX, P_ECX, P_EDX, P_EBX, P_ESP, P_EBP, P_ESI, P_EDI      ; of the frame, by numbers of registers
         align 64
 pv_hypercalls:
-        dd      pv_set_trap_table, pv_mmu_update, pv_missing, pv_stack_switch, pv_set_callbacks, pv_fpu_taskswitch
-        times   13 - 6 dd pv_missing
-        dd      pv_multicall, pv_update_va_mapping
-        times   21 - 15 dd pv_missing
-        dd      pv_vm_assist, pv_missing, pv_iret
-        times   26 - 24 dd pv_missing
-        dd      pv_mmuext_op
-        times   32 - 27 dd pv_missing
-        dd      pv_event_channel_op
-        times   N_HYPERCALLS - 33 dd pv_missing
+        dd      pv_set_trap_table, pv_mmu_update, pv_set_gdt, pv_stack_switch
+        dd      pv_set_callbacks, pv_fpu_taskswitch
+        times 4 dd pv_missing
+        dd      pv_update_descriptor, pv_missing, pv_memory_op, pv_multicall
+        dd      pv_update_va_mapping, pv_set_timer_op, pv_missing, pv_missing
+        dd      pv_console_io, pv_missing, pv_grant_table_op, pv_vm_assist
+        dd      pv_missing, pv_iret, pv_missing, pv_missing
+        dd      pv_mmuext_op, pv_missing, pv_missing, pv_sched_op
+        dd      pv_missing, pv_missing, pv_event_channel_op
+        times 31 dd pv_missing
+        times N_HYPERCALLS - ($ - pv_hypercalls) / 4 dd pv_missing
 N_OPERATIONS equ 14
 pv_operations:
         dd      pv_pin_l1, pv_pin_l2, pv_refuse_operation, pv_refuse_operation, pv_unpin, pv_new_base, pv_flush_tlb

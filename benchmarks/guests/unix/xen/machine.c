@@ -8,7 +8,6 @@
 #define OF_PROGRAMS 3           /* DPL: ring 3 may raise it by INT */
 #define NANOSECONDS 1000000000u
 #define PORT_VERDICT 0xF4
-#define LINE_BYTES 80
 
 extern const uint32_t machine_trap_stubs[EXCEPTIONS];
 extern void machine_system_call_entry(void), machine_event_entry(void), machine_failsafe_entry(void);
@@ -20,8 +19,6 @@ _Noreturn void failsafe(void);
 
 static uint32_t timer_port;
 static uint64_t next_tick;      /* in nanoseconds of system time */
-static char line[LINE_BYTES];
-static uint32_t in_line;
 
 void must_succeed(int32_t answer, const char *what)
 {
@@ -88,7 +85,7 @@ void machine_set_kernel_stack(uint32_t top)
 /* The hypervisor unmasks events while it waits, and delivers the one that ends it. */
 void machine_wait_for_interrupt(void)
 {
-    hypercall(__HYPERVISOR_sched_op, SCHEDOP_block, 0, 0, 0);
+    sched_op(SCHEDOP_block, 0);
     shared_page.info.vcpu_info[0].evtchn_upcall_mask = 1;
 }
 
@@ -144,7 +141,7 @@ void machine_start_timer(void)
     struct evtchn_bind_virq bind = {VIRQ_TIMER, 0, 0};
 
     must_succeed(hypercall(__HYPERVISOR_vcpu_op, VCPUOP_stop_periodic_timer, 0, 0, 0), "to be without a periodic timer");
-    must_succeed(hypercall(__HYPERVISOR_event_channel_op, EVTCHNOP_bind_virq, (uint32_t)&bind, 0, 0), "the timer's event");
+    must_succeed(event_channel_op(EVTCHNOP_bind_virq, &bind), "the timer's event");
     timer_port = bind.port;
     clear_bit(&shared_page.info.evtchn_mask[timer_port / 32], timer_port % 32);
     next_tick = shared_page.info.vcpu_info[0].time.system_time;
@@ -156,23 +153,14 @@ void machine_end_of_interrupt(void)
     set_next_tick();
 }
 
-/* Text goes out by lines. */
-void machine_put_character(char character)
-{
-    line[in_line++] = character;
-    if (character == '\n' || in_line == LINE_BYTES) {
-        hypercall(__HYPERVISOR_console_io, CONSOLEIO_write, in_line, (uint32_t)line, 0);
-        in_line = 0;
-    }
-}
-
 _Noreturn void machine_shut_down(uint32_t code)
 {
     const struct sched_shutdown shutdown = {SHUTDOWN_poweroff};
 
+    console_drain();
     __asm__ volatile("outb %0, %1" : : "a"((uint8_t)code), "Nd"((uint16_t)PORT_VERDICT));
     for (;;)
-        hypercall(__HYPERVISOR_sched_op, SCHEDOP_shutdown, (uint32_t)&shutdown, 0, 0);
+        sched_op(SCHEDOP_shutdown, &shutdown);
 }
 
 _Noreturn void failsafe(void)

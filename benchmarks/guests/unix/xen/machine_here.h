@@ -29,6 +29,9 @@ static inline uint32_t machine_entry(const uint32_t *entry)
     return value & ENTRY_P ? MACHINE_TO_PSEUDO[value / PAGE_BYTES] * PAGE_BYTES | (value & ~ENTRY_FRAME) : value;
 }
 
+/* Wait until all text has been taken. */
+void console_drain(void);
+
 static inline void machine_commit(void)
 {
     queue_commit();
