@@ -661,8 +661,8 @@ def test_a_recount_finds_what_is_wrong(spoiling: Callable[[World], None]) -> Non
     ("low", "high", "bad"),
     [
         (0xC400, 0x00CF9B00, 1), (0xC400, 0x00CFBB00, 0), (0xC400, 0x00CFFB00, 0), (0xC401, 0x00CFBB00, 1),
-        (0xFFFF, 0x00CF3B00, 0), (0x67, 0x0000A900, 1), (0x67, 0x00008E00, 1), (FLAT_RING1_CS << 16, 0x0000EC00, 0), (0xFFFF, 0xFFCFBB00, 1),
-        (0, 0x0000B300, 0), (0xC400, 0x00CFB700, 1),
+        (0xFFFF, 0x00CF3B00, 0), (0x67, 0x0000A900, 1), (0x67, 0x00008E00, 1), (FLAT_RING1_CS << 16, 0x0000EC00, 0),
+        (0xFFFF, 0xFFCFBB00, 1), (0, 0x0000B300, 0), (0xC400, 0x00CFB700, 1),
     ],
 )  # fmt: skip
 def test_a_recount_looks_at_descriptors(low: int, high: int, bad: int) -> None:
