@@ -115,6 +115,7 @@ class ParavirtualVm(VirtualMachine):
         """Build the domains, put the processor under the VMM, and let the first go on."""
         assert boot.domain is not None, "the machine has checked it"
         build_host(self)
+        self.follow_prices()
         start_clock(self)
         self.has_domain_0 = bool(self.machine.strategy.option("domain_0"))
         ports = create(self, GUEST, boot.domain, self.p2m)
