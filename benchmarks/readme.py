@@ -15,11 +15,12 @@ import sys
 from rich.console import Console, RenderableType
 from x86virt.benchmarks import bench_speed
 
-from x86virt import vmexit
+from x86virt import block, lmbench, vmexit
 from x86virt.api import bench, make_setup
+from x86virt.catalogue import catalogue
 from x86virt.optimisations import STRATEGIES as CHOICES
 from x86virt.optimisations import benchmarks, show_optimisations
-from x86virt.report import show_suite
+from x86virt.report import plain_table, show_suite
 from x86virt.speed import measure_speed, show_speed
 from x86virt.suites import measure
 from x86virt.validation.freeze import read_freezes
@@ -32,7 +33,9 @@ README = pathlib.Path(__file__).resolve().parent.parent / "README.md"
 STRATEGIES = ("native", "trap-and-emulate")
 PUBLISHED = "aa06.nano.*.sw"
 ASSISTED = "aa06.nano.*.hw"
-ASSISTED_SPEED = (("vtx-shadow", "nehalem"), ("vtx-ept", "nehalem"), ("svm-npt", "k10_barcelona"))
+FURTHER_SPEED = (
+    ("paravirtual", "p4_prescott"), ("vtx-shadow", "nehalem"), ("vtx-ept", "nehalem"), ("svm-npt", "k10_barcelona"),
+)  # fmt: skip
 WITH_NESTED_PAGING = {"nehalem": "vtx-", "k10_barcelona": "svm-"}  # whose extension the strategies' names begin with
 
 
@@ -78,10 +81,31 @@ def vmexit_table() -> str:
     return as_text(vmexit.show_vmexit(measure(vmexit.benchmarks(), setups)))
 
 
+def lmbench_table() -> str:
+    """What `x86virt bench lmbench` prints."""
+    setups = lmbench.on_that_machine([make_setup(strategy) for strategy in lmbench.STRATEGIES])
+    return as_text(lmbench.show_lmbench(measure(lmbench.benchmarks(), setups), lmbench.clock_of(setups[0])))
+
+
+def block_table() -> str:
+    """What `x86virt bench block` prints of the techniques that its processor has."""
+    setups = [make_setup(strategy) for strategy in block.STRATEGIES if not strategy.startswith("vtx-")]
+    return as_text(block.show_block(measure(block.benchmarks(), setups)))
+
+
+def ports_table() -> str:
+    """What `x86virt list ports` prints."""
+    columns, rows = catalogue("ports")
+    table = plain_table(columns)
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    return as_text(table)
+
+
 def speed_table(cold: bool) -> str:
     """The table that `x86virt bench speed` prints."""
     setups = [make_setup(strategy) for strategy in (*STRATEGIES, "binary-translation")]
-    setups += [make_setup(strategy, profile) for strategy, profile in ASSISTED_SPEED]
+    setups += [make_setup(strategy, profile) for strategy, profile in FURTHER_SPEED]
     return as_text(show_speed(measure_speed(setups, cold, lambda line: print(line, file=sys.stderr))))
 
 
@@ -107,6 +131,9 @@ def main() -> int:
         after = with_block(after, "published", published_table(PUBLISHED))
         after = with_block(after, "assisted", published_table(ASSISTED))
         after = with_block(after, "vmexit", vmexit_table())
+        after = with_block(after, "lmbench", lmbench_table())
+        after = with_block(after, "block", block_table())
+        after = with_block(after, "ports", ports_table())
         after = with_block(after, "speed", speed_table(cold=True))
         after = with_block(after, "comparison", comparison_table())
     README.write_text(after, encoding="utf-8")

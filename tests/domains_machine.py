@@ -15,7 +15,7 @@ from x86virt.vmm.paravirtual import interface, records
 from x86virt.vmm.paravirtual import layout as places
 from x86virt.vmm.paravirtual.exits import DONE, make_exits
 from x86virt.vmm.paravirtual.loop import ARRIVE, LEAVE, SERVE, run_domains
-from x86virt.vmm.witness_paravirtual import ARGUMENTS, FRAME_AT, N_FRAMES, PAGE, Domains
+from x86virt.vmm.witness_domains import ARGUMENTS, FRAME_AT, N_FRAMES, PAGE, Domains
 
 FRAME = ("eip", "cs", "eflags", "esp", "ss")
 IN_FRAME = {name for name, *_ in records.STATE_FIELDS}  # of a domain's record; the image has them on the VMM's stack

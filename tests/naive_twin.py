@@ -28,7 +28,8 @@ PLAIN = {
     "lgdt": "sys.lgdt", "lidt": "sys.lidt", "ltr": "sys.ltr", "lldt": "sys.lldt", "invlpg": "sys.invlpg",
     "rdmsr": "sys.rdmsr", "wrmsr": "sys.wrmsr", "clts": "sys.clts", "ljmp": "sys.far_jmp_same_cpl",
     "sysenter": "sys.sysenter", "sysexit": "sys.sysexit", "in": "sys.in_port_lpc", "out": "sys.out_port_lpc",
-    "clc": "ins.flag", "stc": "ins.flag", "cmc": "ins.flag",
+    "clc": "ins.flag", "stc": "ins.flag", "cmc": "ins.flag", "lfence": "ins.lfence", "mfence": "ins.mfence",
+    "sfence": "ins.sfence",
 }  # fmt: skip
 REPEATED = {"stosb": ("ins.rep_stos_byte", 1), "stosd": ("ins.rep_stos_byte", 4)}
 REPEATED |= {"movsb": ("ins.rep_movs_byte", 1), "movsd": ("ins.rep_movs_byte", 4)}

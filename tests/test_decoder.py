@@ -104,7 +104,7 @@ def modrm_forms(row: Row, address: int) -> list[bytes]:
     if not row.modrm:
         return [b""]
     modrms = MEMORY_FORMS if any(code.startswith("M") for code in row.operands) else REGISTER_FORMS + MEMORY_FORMS
-    if "Rd" in row.operands:
+    if "Rd" in row.operands or not row.operands:
         modrms = REGISTER_FORMS
     if row.modrm.isdigit():
         modrms = tuple(modrm for modrm in modrms if modrm >> 3 & 7 == int(row.modrm))
@@ -132,7 +132,8 @@ def opcodes(row: Row) -> list[bytes]:
 
 
 MANDATORY = (0xF3, 0x66)  # prefixes that may be part of an opcode
-NO_OPERAND_SIZE = ("VMPTRLD", "VMPTRST", "VMREAD", "VMWRITE")  # with 66 they are other instructions, or none
+FENCES = ("LFENCE", "MFENCE", "SFENCE")
+NO_OPERAND_SIZE = ("VMPTRLD", "VMPTRST", "VMREAD", "VMWRITE", *FENCES)  # with 66 they are other instructions, or none
 
 
 def encodings(row: Row, width: int, address: int = 32, code_16: bool = False) -> list[bytes]:
@@ -171,7 +172,7 @@ def test_every_form_of_a_row_has_the_length_and_name_that_capstone_gives(row: Ro
 PREFIXES = (b"\x26", b"\x2e", b"\x36", b"\x3e", b"\x64", b"\x65", b"\xf0", b"\xf2", b"\xf3")
 ALL_PREFIXES = (*PREFIXES, b"\x66", b"\x67")
 # Their F3, F2 and 66 prefixes choose the instruction: a test of their own.
-VMX_BY_PREFIX = (*NO_OPERAND_SIZE, "VMCLEAR", "VMXON", "INVEPT", "INVVPID")
+BY_PREFIX = (*NO_OPERAND_SIZE, "VMCLEAR", "VMXON", "INVEPT", "INVVPID")
 NAMES_BY_PREFIX = {
     "0fc730": {"": "vmptrld", "66": "vmclear", "f3": "vmxon", "66f3": "vmxon", "f366": "vmxon"},
     "0fc738": {"": "vmptrst"},
@@ -180,12 +181,15 @@ NAMES_BY_PREFIX = {
     "0f79c3": {"": "vmwrite"},
     "0f388000": {"66": "invept"},
     "0f388100": {"66": "invvpid"},
+    "0faee8": {"": "lfence"},
+    "0faef7": {"": "mfence"},
+    "0faef8": {"": "sfence"},
 }
 
 
 @CODE_SIZES
 @pytest.mark.parametrize("opcode", NAMES_BY_PREFIX)
-def test_prefixes_that_choose_a_vmx_instruction(opcode: str, code_16: bool) -> None:
+def test_prefixes_that_choose_an_instruction(opcode: str, code_16: bool) -> None:
     """66, F3 and F2 in front of opcodes that they are part of (SDM volume 2, chapter 2: F3 and F2 before 66); else #UD."""
     for prefixes in ("", "66", "f3", "f2", "66f3", "f366", "f266", "2e", "662e"):
         plain = prefixes.replace("2e", "")
@@ -208,7 +212,7 @@ def test_prefixes_add_their_length_and_keep_the_name(prefix: bytes) -> None:
     """Segment overrides, LOCK, REP: each row's first and last form behind each prefix."""
     for row in ROWS:
         forms = encodings(row, 32)
-        if row.mnemonic in VMX_BY_PREFIX:
+        if row.mnemonic in BY_PREFIX:
             continue
         for octets in (forms[0], forms[-1]):
             check(prefix + octets)
@@ -220,7 +224,7 @@ def test_prefixes_add_their_length_and_keep_the_name(prefix: bytes) -> None:
 def test_several_prefixes(prefix: bytes) -> None:
     """Combinations in any order, repeated ones included."""
     for row in ROWS:
-        if row.mnemonic not in VMX_BY_PREFIX:
+        if row.mnemonic not in BY_PREFIX:
             check(prefix + encodings(row, 32)[0])
 
 
@@ -229,7 +233,7 @@ def test_prefixes_in_any_order_and_number(code_16: bool) -> None:
     """Each row with random prefixes, sizes among them; the sizes that result choose the form."""
     random = np.random.default_rng(1)
     for row in ROWS:
-        if row.mnemonic in VMX_BY_PREFIX:
+        if row.mnemonic in BY_PREFIX:
             continue
         for _ in range(12):
             prefixes = b"".join(ALL_PREFIXES[index] for index in random.integers(0, 11, random.integers(1, 6)))
@@ -330,6 +334,14 @@ NEWER |= {0x05, 0x07, 0x0A, 0x0C, 0x0E, 0x0F, 0x24, 0x26, 0x36, 0x37, 0x38, 0x39
 X87_ALIASES = {(0xDC, 0x1A), (0xDC, 0x1B), (0xDD, 0x19), (0xDE, 0x1A), (0xDF, 0x19), (0xDF, 0x1A), (0xDF, 0x1B)}
 # (condition on prefixes, bytes from the opcode, two-byte opcode, ModRM, our answer, Capstone's), reason
 DIFFERENCES = (
+    (
+        lambda p, r, two, m, o, t: two and o[2].upper() in FENCES and m & 7 != 0 and t[0] == 0,
+        "fences take any r/m (SDM volume 2, table A-6), Capstone r/m 0 alone",
+    ),
+    (
+        lambda p, r, two, m, o, t: two and r[1] == 0xAE and m >= 0xC0 and o[0] == "invalid",
+        "later instructions behind prefixes and in other register forms of group 15",
+    ),
     (
         lambda p, r, two, m, o, t: two and o[2] in ("nop", "prefetch") and t[0] in (0, o[1]),
         "hints of the P6: no operation here, MPX and CET on later processors, and Capstone refuses some forms",

@@ -112,7 +112,7 @@ def operand_form(row: Row, width: int, rng: random.Random, registers: list[int])
         return b""
     reg = int(row.modrm) if row.modrm.isdigit() else rng.randrange(6 if "Sw" in row.operands else 8)
     wants_memory = any(code.startswith("M") and code != "M" for code in row.operands)
-    if not wants_memory and "M" not in row.operands and rng.random() < 0.5:
+    if not row.operands or (not wants_memory and "M" not in row.operands and rng.random() < 0.5):
         return bytes([0xC0 | reg << 3 | rng.randrange(8)])
     modrm, tail, bases = rng.choice(MEMORY_MODRM)
     for register, content in bases.items():
@@ -326,12 +326,9 @@ STRING_ROWS = [row for row in USER_ROWS if row.operation.startswith("string")]
 
 
 def widths(row: Row) -> tuple[int, ...]:
-    """Operand sizes that make a difference: both, but for byte operations one."""
-    return (
-        (32,)
-        if row.operands and row.operands[0] in ("Eb", "Gb", "AL", "Zb", "Ob") and len(row.operands) < 3
-        else (16, 32)
-    )
+    """Operand sizes that make a difference: both, but for byte operations, and where 66 makes another instruction, one."""
+    of_bytes = row.operands and row.operands[0] in ("Eb", "Gb", "AL", "Zb", "Ob") and len(row.operands) < 3
+    return (32,) if of_bytes or row.mnemonic.endswith("FENCE") else (16, 32)
 
 
 @pytest.mark.parametrize("row", USER_ROWS, ids=lambda row: f"{row.name}-{row.encoding.replace(' ', '')}")

@@ -22,6 +22,7 @@ from x86virt.core.layout import NEVER, STOP_ON_CODE
 from x86virt.guests import guests
 from x86virt.machine import Machine
 from x86virt.ported import compare_builds
+from x86virt.suites import UNIX, Row, measure
 from x86virt.vmm.registry import find_strategy
 
 PARAVIRTUAL = "paravirtual"
@@ -82,6 +83,39 @@ def test_everything_passes_at_once(under: str) -> None:
     machine = boot("iterations=1", under=under)
     result = machine.run(MAX_CYCLES)
     assert (result.outcome, result.exit_code, result.console) == ("halted", 0, b"unix: passed\n")
+
+
+# -- what it costs ------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def marks() -> dict[str, Row]:
+    """The rows of the suite."""
+    rows = measure(UNIX, [make_setup(PARAVIRTUAL)], 4)
+    assert all(row.outcome == "done" for row in rows)
+    return {row.benchmark: row for row in rows}
+
+
+def count(benchmark: str, event: str) -> float:
+    """How often an event happens in one iteration."""
+    cell = marks()[benchmark].events.get(event)
+    return cell.count if cell else 0.0
+
+
+def test_a_system_call_that_changes_nothing_never_reaches_the_vmm() -> None:
+    """INT 0x80 goes straight from ring 3 to ring 1, and IRET back."""
+    for name in ("null_int80", "null_page", "null_read", "null_write", "stat", "open_close", "signal_set", "signal", "read"):
+        assert marks()[name].modes["vmm"] == 0 and not marks()[name].exits, name
+    assert count("null_int80", "sys.int_n_cpl3_to_cpl0") == count("null_int80", "sys.iret_cpl0_to_cpl3") == 1
+
+
+def test_changes_of_page_tables_are_batched() -> None:
+    """A fork pins and unpins a space of three tables, and its 100 entries are not 100 calls; a switch is one call of two."""
+    assert count("fork", "vmm.hypercall") < 10 and count("fork", "vmm.table_scan") == 2 * 3 * 1024 - 2 * 16
+    assert count("ring", "vmm.hypercall") == count("ring", "vmm.base_switch") == 8
+    assert count("ring", "vmm.multicall") == 2 * 8
+    assert count("mmap", "vmm.multicall") == 16, "16 pages are unmapped by one"
+    assert count("page_touch", "vmm.hypercall") == 1
 
 
 # -- events that come at the edges of a system call ------------------------------------------------------------------------

@@ -14,28 +14,30 @@ from x86virt.vmm import layout, witness_include
 from x86virt.vmm.paravirtual import interface, records
 from x86virt.vmm.paravirtual import layout as places
 from x86virt.vmm.prices import PathPrices
-from x86virt.vmm.witness_paravirtual import (
+from x86virt.vmm.witness_domains import (
     DESCRIPTORS,
     DIRECTORY,
     DISK_LINE,
     FIRST_DATA,
     FIRST_FRAME,
-    FIRST_HANDLE,
-    FREE_ENTRY,
     GUEST,
     GUEST_FRAMES,
     KERNEL_EIP,
     LIST,
-    NEW_ENTRY,
     OTHER,
     PAGE,
     SPARE_DIRECTORY,
     SPARE_TABLE,
     TABLE,
     Domains,
+    linear_of,
+)
+from x86virt.vmm.witness_paravirtual import (
+    FIRST_HANDLE,
+    FREE_ENTRY,
+    NEW_ENTRY,
     granted_page,
     lay_list,
-    linear_of,
     measure_paravirtual,
     table_scan,
 )

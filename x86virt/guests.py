@@ -85,8 +85,10 @@ def port_of(entry: Mapping[str, Any]) -> Port | None:
     port = entry.get("port")
     if port is None:
         return None
-    lists = (tuple(port[name]) for name in ("results", "own_lines", "left_out"))
-    return Port(images_folder() / port["image"], port["changed_lines"], port["lines"], *lists, port["sha256"])
+    return Port(
+        images_folder() / port["image"], port["changed_lines"], port["lines"], tuple(port["results"]),
+        tuple(port["own_lines"]), tuple(port["left_out"]), port["sha256"],
+    )  # fmt: skip
 
 
 def port_sizes() -> list[tuple[str, int, int]]:
@@ -96,7 +98,7 @@ def port_sizes() -> list[tuple[str, int, int]]:
     return [("the kernel library", library["changed_lines"], library["lines"]), *ported]
 
 
-def build_for(strategy: "Strategy", image: Bootable) -> Bootable:
+def build_for(strategy: "Strategy | type[Strategy]", image: Bootable) -> Bootable:
     """The build of a guest that suits a strategy: where its guests are ported to it, the ported one.
 
     What is no shipped guest's native image stays as it is. Raises UnsupportedError for a guest that has no ported build.

@@ -65,8 +65,6 @@ _SVM_FEATURES = {
 
 # Keys that price an event of their own name and are not live, with the part that will charge it.
 _LATER_EVENTS = {
-    "ins.lfence": "SSE2",
-    "ins.mfence": "SSE2",
     "sys.mov_cr8_write": "long mode",
     "sys.syscall": "long mode",
     "sys.sysret": "long mode",

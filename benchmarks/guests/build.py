@@ -36,8 +36,8 @@ class Guest:
     ``source`` is the NASM file, or the folder of a kernel in C; ``macros`` are defined on the assembler's command line, and
     ``regions[n]`` says what one iteration of measured region ``n`` is (none for a guest that measures nothing). A guest that is
     ``ported`` has a second image, for Xen's paravirtual interface. What both must agree on beside the exit code and the disk: the
-    dwords at the symbols of ``results``, and the console but for what the patterns of ``own_lines`` match. Regions that the ported
-    build never reaches, because the interface has nothing of the kind, are ``left_out``.
+    dwords at the symbols of ``results``, and the console but for what the patterns of ``own_lines`` match. Regions that the
+    ported build never reaches, because the interface has nothing of the kind, are ``left_out``.
 
     ``parts`` are the files in C of an assembled guest, by half; ``disk_sectors`` is the size of the empty disk that it gets
     unless there is another.

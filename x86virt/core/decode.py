@@ -321,11 +321,17 @@ def find_row(d, space, opcode, position):
         place = OPCODE_MAP[MAP_X87, (opcode & 7) << 3 | d.modrm_reg, d.modrm_rm, 0]
     elif space == 1 and opcode == 1 and d.has_memory == 0 and OPCODE_MAP[MAP_0F01, modrm, 0, 0] != 0:
         place = OPCODE_MAP[MAP_0F01, modrm, 0, 0]
-    elif space == 1 and (opcode & 0xFE == 0x78 or (opcode == 0xC7 and d.modrm_reg >= 6)):
+    elif space == 1 and (opcode & 0xFE == 0x78 or is_chosen_by_prefix(d, opcode)):
         place = place_by_prefix(d, opcode)
     if place == 0:
         return INVALID_ROW
     return place - 1
+
+
+@inline
+def is_chosen_by_prefix(d, opcode):
+    """Whether 66, F3 and F2 are part of a form of 0F C7 or 0F AE: VMX's pointers, and fences."""
+    return (opcode == 0xC7 and d.modrm_reg >= 6) or (opcode == 0xAE and d.has_memory == 0)
 
 
 @kernel

@@ -4,13 +4,19 @@ A binary translator turns one guest instruction into several, or several into on
 translator's cache, a table of notes beside it says with which instruction a guest instruction completes, which
 event of the ledger an instruction stands for (an in-cache look-up that hit leaves no other trace), and which ones are not
 the guest's but the translator's own, for the check of isolation. Notes cost no cycle
-and change no effect; everywhere else each instruction outside the VMM's mode is one of the guest's.
+and change no effect; everywhere else each instruction outside the modes of the VMM and of domain 0, which works for it, is one of the guest's.
 """
 
-from ..isa.events import MODE_VMM
-from .jit import kernel, load_8
+from ..isa.events import MODE_DOMAIN_0, MODE_VMM
+from .jit import inline, kernel, load_8
 from .layout import NOTE_EVENT_SHIFT, NOTE_RETIRES
 from .tables import NO_EVENT
+
+
+@inline
+def is_vmms(cpu):
+    """Whether what runs is the VMM, or a domain that works for it."""
+    return cpu.mode == MODE_VMM or cpu.mode == MODE_DOMAIN_0
 
 
 @kernel
@@ -30,7 +36,7 @@ def note_at(cpu, ram, place):
 @kernel
 def guest_instructions(cpu, note):
     """How many guest instructions complete with an instruction that has this note."""
-    if cpu.mode == MODE_VMM:
+    if is_vmms(cpu):
         return 0
     return note & NOTE_RETIRES
 
@@ -42,7 +48,7 @@ def room_behind(cpu, note, counted):
     `counted` are its own and those before it. At the limit the processor stops behind the instruction that reaches it;
     what follows and completes none belongs to the next one already.
     """
-    if cpu.mode == MODE_VMM:
+    if is_vmms(cpu):
         return 0
     return counted + 1 - (note & NOTE_RETIRES)
 

@@ -3,10 +3,9 @@
 They cost nothing while there are none: `cpu.watch` says which kinds are set, beside the processor's own breakpoints. No
 block begins at an address of code or runs on over it, so that control comes to `find_block` there, and the front cache takes
 no page with an address of data. No cycle depends on any of that. Code stops before the instruction, data behind it (behind
-the iteration of a repeated string instruction). The VMM's own instructions meet no stop.
+the iteration of a repeated string instruction). The VMM's own instructions, and domain 0's, meet no stop.
 """
 
-from ..isa.events import MODE_VMM
 from .jit import inline, kernel
 from .layout import (
     DELIVERIES_OF_PROCESSOR,
@@ -18,6 +17,7 @@ from .layout import (
     STOP_ON_WRITES,
     STOPPED,
 )
+from .retirement import is_vmms
 
 M32 = 0xFFFFFFFF
 WATCH_STOP_CODE, WATCH_STOP_DATA, WATCH_STOP_DELIVERIES = 8, 16, 32  # of cpu.watch
@@ -59,7 +59,7 @@ def check_code_stop(cpu, gla):
     An instruction that did not complete has not retired: where it is tried again, nothing stops a second time.
     """
     number = code_stop_at(cpu, gla)
-    if number == 0 or cpu.mode == MODE_VMM or (cpu.stop_passed == gla and cpu.stop_passed_retired == cpu.retired):
+    if number == 0 or is_vmms(cpu) or (cpu.stop_passed == gla and cpu.stop_passed_retired == cpu.retired):
         return OK
     cpu.stop_passed = gla
     cpu.stop_passed_retired = cpu.retired
@@ -99,7 +99,7 @@ def report_met_stop(cpu):
 @kernel
 def data_stop_at(cpu, gla, n, write):
     """The number, plus 1, of the first stop that an access to `n` bytes meets; 0: none."""
-    if cpu.mode == MODE_VMM:
+    if is_vmms(cpu):
         return 0
     kind = STOP_ON_READS
     if write == 1:

@@ -246,6 +246,8 @@ def places(row: Row) -> list[tuple[int, int, int, int]]:
     forms = (0, 1)
     if any(code.startswith("M") for code in row.operands):
         forms = (1,)
+    elif row.modrm and not row.operands:
+        forms = (0,)
     return [(space, number, field, form) for number in numbers for field in fields for form in forms]
 
 

@@ -35,6 +35,10 @@ ROWS: tuple[Row, ...] = (
     ),
     insn("PREFETCH", "0F 18 /r", "Ev", "hint", "ins.nop", "a hint without effect", capstone="nop"),
     insn("PREFETCH", "0F 0D /r", "Ev", "hint", "ins.nop", "a hint without effect", capstone="nop"),
+    # Every processor that has SSE2 has these; of SSE2 itself this machine has nothing, and CPUID says so.
+    insn("LFENCE", "0F AE /5", "", "nop", "ins.lfence", "earlier loads come first"),
+    insn("MFENCE", "0F AE /6", "", "nop", "ins.mfence", "earlier loads and stores come first"),
+    insn("SFENCE", "0F AE /7", "", "nop", "ins.sfence", "earlier stores come first"),
     insn("PUSH", "50+r", "Zv", "push", "ins.push", "push a register"),
     insn("PUSH", "68 iz", "Iz", "push", "ins.push", "push an immediate"),
     insn("PUSH", "6A ib", "Ibs", "push", "ins.push", "push an immediate"),
