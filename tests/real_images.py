@@ -5,7 +5,8 @@ python tests/real_images.py [--only NAME] [--strategy NAME] [--transcript] [--re
 Their files come from Debian's packages by name (debian_packages.py). Each is judged by what it writes; printed are the
 guest's instructions, its simulated seconds and the evidence. Those of UNDER_VMMS run under VMMs too, and what they write is
 compared with the bare machine's, letter by letter; those of PORTED run under their VMM only. A package that cannot be had is
-reported plainly, and is a failure with `--required`. `--readme` puts the figures, which are the same on every host, into the README.
+reported plainly, and is a failure with `--required`. `--readme` puts the figures, which are the same on every host, into the
+README.
 """
 
 from __future__ import annotations

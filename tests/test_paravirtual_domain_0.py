@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ide_machine import SECTOR, pattern
 from paravirtual_kernel import MAX_CYCLES, Kernel, Step, frame_faults, hypercall, start
-from small_kernel import ESI, store
+from small_kernel import ESI
 
 from x86virt import Machine, find_strategy, load_profile
 from x86virt.block import benchmarks
