@@ -33,7 +33,7 @@ from .domains import DOMAIN_0, GUEST, create, take_processor
 from .exits import ATTENTION, CRASHED, DONE, ENDED, make_exits, reason_of_entry
 from .guest_view import DomainSegments, describe, virtual_registers, write_register
 from .held import frame_faults
-from .host import build_host
+from .host import build_host, list_free_frames
 from .interface import (
     SHUTDOWN_crash,
     SHUTDOWN_poweroff,
@@ -113,6 +113,7 @@ class ParavirtualVm(VirtualMachine):
         ports = create(self, GUEST, boot.domain, self.p2m)
         if self.has_domain_0:
             create_domain_0(self, boot.domain.name, ports)
+        list_free_frames(self)
         first = DOMAIN_0 if self.has_domain_0 else GUEST
         take_processor(self, first)
         run_first(self, first)
