@@ -62,8 +62,10 @@ class Model:
 
 
 domains = st.integers(0, 2)
-names = st.sampled_from([0, 1, 2, SELF, 3, 0x7FF1])
-ports = st.one_of(st.integers(0, 9), st.sampled_from([31, 32, 33, 1023, 1024, 0xFFFFFFFF]))
+names = st.sampled_from([0, 1, 2, SELF, SELF, SELF, 3, 0x7FF1])
+remotes = st.sampled_from([0, 1, 2, 0, 1, 2, SELF, 0x7FF1])
+odd_ports = (0, 31, 32, 33, 1023, 1024, 0xFFFFFFFF)
+seldom = st.sampled_from([False, False, False, False, False, True])
 
 
 @settings(max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
@@ -88,13 +90,20 @@ class Channels(RuleBasedStateMachine):
         self.rig.switch(index)
         return self.rig.quietly("event_channel_op", command, *words)
 
+    def some_port(self, data: st.DataObject, index: int) -> int:
+        """A port of a domain's, mostly one that is in use."""
+        used = sorted(self.models[index].ports)
+        if not used or data.draw(seldom):
+            used = [*odd_ports, *range(1, 6)]
+        return data.draw(st.sampled_from(used))
+
     def named(self, index: int, domid: int) -> int | None:
         """The domain that a number means."""
         if domid == SELF:
             return index
         return domid if domid < 3 else None
 
-    @rule(index=domains, domid=names, remote=names)
+    @rule(index=domains, domid=names, remote=remotes)
     def alloc_unbound(self, index: int, domid: int, remote: int) -> None:
         """A port for another to bind to."""
         owner = self.named(index, domid)
@@ -109,9 +118,15 @@ class Channels(RuleBasedStateMachine):
             assert (result, words[1]) == (0, port)
             model.ports[port] = (UNBOUND, index if remote == SELF else remote, 0)
 
-    @rule(index=domains, domid=names, port=ports)
-    def bind_interdomain(self, index: int, domid: int, port: int) -> None:
-        """Bind to what another has kept."""
+    @rule(index=domains, data=st.data())
+    def bind_interdomain(self, index: int, data: st.DataObject) -> None:
+        """Bind to what another has kept, mostly for this domain."""
+        kept = [(end, port) for end in range(3) for port, use in self.models[end].ports.items() if use[:2] == (UNBOUND, index)]
+        if kept and not data.draw(seldom):
+            domid, port = data.draw(st.sampled_from(kept))
+        else:
+            domid = data.draw(names)
+            port = self.some_port(data, domid if domid < 3 else index)
         remote, model = self.named(index, domid), self.models[index]
         result, words = self.perform(index, BIND_INTERDOMAIN, domid, port, 0)
         if remote is None:
@@ -168,10 +183,10 @@ class Channels(RuleBasedStateMachine):
             assert (result, words[2]) == (0, model.free())
             model.ports[model.free()] = (PIRQ, 0, pirq)
 
-    @rule(index=domains, port=ports)
-    def close(self, index: int, port: int) -> None:
+    @rule(index=domains, data=st.data())
+    def close(self, index: int, data: st.DataObject) -> None:
         """The other end waits anew."""
-        model = self.models[index]
+        port, model = self.some_port(data, index), self.models[index]
         result, _ = self.perform(index, CLOSE, port)
         if port not in model.ports:
             assert result == -EINVAL
@@ -184,9 +199,10 @@ class Channels(RuleBasedStateMachine):
                 model.ports.pop(port)
         model.pending.discard(port)
 
-    @rule(index=domains, port=ports)
-    def send(self, index: int, port: int) -> None:
+    @rule(index=domains, data=st.data())
+    def send(self, index: int, data: st.DataObject) -> None:
         """Notify."""
+        port = self.some_port(data, index)
         state, remote, detail = self.models[index].ports.get(port, (CLOSED, 0, 0))
         result, _ = self.perform(index, SEND, port)
         assert result == (0 if state in (UNBOUND, INTERDOMAIN, IPI) else -EINVAL)
@@ -195,10 +211,19 @@ class Channels(RuleBasedStateMachine):
         elif state == IPI:
             self.models[index].raise_event(port)
 
-    @rule(index=domains, port=ports)
-    def unmask(self, index: int, port: int) -> None:
+    @rule(index=domains, data=st.data())
+    def send_much(self, index: int, data: st.DataObject) -> None:
+        """Notify through all that may be notified."""
+        for port, (state, _, _) in sorted(self.models[index].ports.items()):
+            if state in (INTERDOMAIN, IPI) and data.draw(st.booleans()):
+                state, remote, detail = self.models[index].ports[port]
+                assert self.perform(index, SEND, port)[0] == 0
+                self.models[remote if state == INTERDOMAIN else index].raise_event(detail if state == INTERDOMAIN else port)
+
+    @rule(index=domains, data=st.data())
+    def unmask(self, index: int, data: st.DataObject) -> None:
         """Unmask by the hypercall."""
-        model = self.models[index]
+        port, model = self.some_port(data, index), self.models[index]
         result, _ = self.perform(index, UNMASK, port)
         assert result == (0 if port < N_PORTS else -EINVAL)
         if port in model.mask:
@@ -206,18 +231,20 @@ class Channels(RuleBasedStateMachine):
             if port in model.pending:
                 model.select(port)
 
-    @rule(index=domains, port=ports, vcpu=st.sampled_from([0, 0, 1]))
-    def bind_vcpu(self, index: int, port: int, vcpu: int) -> None:
+    @rule(index=domains, data=st.data(), vcpu=st.sampled_from([0, 0, 1]))
+    def bind_vcpu(self, index: int, data: st.DataObject, vcpu: int) -> None:
         """There is one processor; what is tied to it stays so."""
+        port = self.some_port(data, index)
         state, _, number = self.models[index].ports.get(port, (CLOSED, 0, 0))
         result, _ = self.perform(index, BIND_VCPU, port, vcpu)
         movable = state in (UNBOUND, INTERDOMAIN, PIRQ) or (state == VIRQ and number not in PER_VCPU)
         assert result == (-ENOENT if vcpu else 0 if movable else -EINVAL)
 
-    @rule(index=domains, domid=names, port=ports)
-    def status(self, index: int, domid: int, port: int) -> None:
+    @rule(index=domains, domid=names, data=st.data())
+    def status(self, index: int, domid: int, data: st.DataObject) -> None:
         """What a port is used for."""
         owner = self.named(index, domid)
+        port = self.some_port(data, index if owner is None else owner)
         result, words = self.perform(index, STATUS, domid, port, 99, 99, 99, 99)
         if owner is None:
             assert result == -ESRCH
@@ -230,9 +257,10 @@ class Channels(RuleBasedStateMachine):
             last = {UNBOUND: [remote, 99], INTERDOMAIN: [remote, detail], VIRQ: [detail, 99], PIRQ: [detail, 99]}
             assert (result, words[2:]) == (0, [state, 0, *last.get(state, [99, 99])])
 
-    @rule(index=domains, port=st.integers(0, 40), masked=st.booleans())
-    def guest_masks(self, index: int, port: int, masked: bool) -> None:
+    @rule(index=domains, data=st.data(), masked=st.sampled_from([False, False, True]))
+    def guest_masks(self, index: int, data: st.DataObject, masked: bool) -> None:
         """The guest writes a mask bit itself, of which the VMM hears nothing."""
+        port = min(self.some_port(data, index), N_PORTS - 1)
         model, place = self.models[index], MASK + port // 32 * 4
         bit, before = 1 << port % 32, self.rig.shared(place, 4, index)
         self.rig.set_shared(place, 4, before | bit if masked else before & ~bit, index)

@@ -133,6 +133,16 @@ def test_the_record_tells_the_time(rig: Domains) -> None:
     assert 0 <= now(rig) - (system + time_of(rig, later - stamp)) <= 2
 
 
+def test_each_update_makes_a_version(rig: Domains) -> None:
+    """Even ones, each greater than the last."""
+    versions = []
+    for _ in range(3):
+        rig.switch(2)
+        rig.switch(1)
+        versions.append(record(rig)[0])
+    assert versions == sorted(set(versions)) and not any(version % 2 for version in versions)
+
+
 def test_the_wall_clock_is_the_machines(rig: Domains) -> None:
     """Seconds since 1970 as system time was 0; whoever sets the clock of the machine sets it."""
     cmos = rig.vm.board.cmos
@@ -220,7 +230,7 @@ def test_a_periodic_timer_ticks_while_its_domain_runs(rig: Domains) -> None:
     assert rig.cpu.timer == NEVER
     rig.cpu.ticks += 64 * 10**9
     rig.switch(1)
-    assert rig.shared(2048, 4) == 1 << port
+    assert rig.shared(2048, 4) == 1 << port and rig.cpu.timer > rig.cpu.ticks
     assert rig.call("vcpu_op", STOP_PERIODIC, 0, 0) == 0 and rig.cpu.timer == NEVER
 
 
@@ -364,9 +374,21 @@ def test_a_woken_domain_preempts(rig: Domains) -> None:
     rig.xen.period[:] = 0
     rig.with_words("event_channel_op", 4, second)
     assert rig.current == 2
-    rig.set_shared(0, 1, 0)
-    rig.call("sched_op", BLOCK, 0)
+    rig.vm.domains[0].run_state, rig.vm.domains[0].boosted = RUNNABLE, 1
+    schedule(rig)
+    assert rig.current == 2  # it was woken itself
+    rig.xen.slice_end = now(rig)
+    schedule(rig)
+    assert rig.current == 0
+    rig.vm.domains[0].run_state = BLOCKED
+    schedule(rig)
     assert rig.current == 1 and states(rig)[1] == RUNNING
+
+
+def schedule(rig: Domains) -> None:
+    """Something has asked for the scheduler."""
+    rig.xen.asked |= 2
+    rig.leave()
 
 
 def test_domains_take_turns(rig: Domains) -> None:
@@ -388,8 +410,11 @@ def test_domains_take_turns(rig: Domains) -> None:
 
 def test_who_yields_lets_others_go_first(rig: Domains) -> None:
     """Once; alone, it goes on."""
+    rig.xen.slice_end = now(rig) + SLICE
     assert rig.call("sched_op", YIELD, 0) == 0 and rig.current == 1
     rig.vm.domains[0].run_state = RUNNABLE
+    schedule(rig)
+    assert rig.current == 1
     assert rig.call("sched_op_compat", YIELD, 0) == 0
     assert rig.current == 0 and states(rig) == [RUNNING, RUNNABLE, BLOCKED]
     assert rig.call("sched_op", YIELD, 0) == 0 and rig.current == 1
