@@ -2,12 +2,14 @@
 
 from functools import cache
 
+import numpy as np
 import pytest
 from domains_machine import Pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from x86virt.isa.registers import EAX, EBX, ECX
+from x86virt.isa.events import EVENT_ID
+from x86virt.isa.registers import EAX, EBX, ECX, EDX, ESI, ESP, PTE_RW
 from x86virt.isa.vectors import DE, PF, UD
 from x86virt.profile import load_profile
 from x86virt.vmm import layout, witness_include
@@ -20,6 +22,7 @@ from x86virt.vmm.witness_domains import (
     DISK_LINE,
     FIRST_DATA,
     FIRST_FRAME,
+    FRAME_AT,
     GUEST,
     GUEST_FRAMES,
     KERNEL_EIP,
@@ -36,9 +39,12 @@ from x86virt.vmm.witness_paravirtual import (
     FIRST_HANDLE,
     FREE_ENTRY,
     NEW_ENTRY,
+    bounce,
     granted_page,
+    item_and_base,
     lay_list,
     measure_paravirtual,
+    mmu_update,
     table_scan,
 )
 
@@ -538,3 +544,74 @@ def test_prices_are_what_running_costs():
     table = measure_paravirtual(load_profile("p4_prescott"))
     assert {path: prices().table[path] for path in table} == table
     assert all(base >= 0 and base + item > 0 for base, item in table.values())
+
+
+# Path -> cases that are charged it beside the one that it is measured at: requests of one entry for table updates.
+UPDATES = {
+    "an entry taken away": (20, 0),
+    "a mapping for reading": (FREE_ENTRY, FIRST_DATA << 12 | NEW_ENTRY & ~PTE_RW),
+    "another frame": (20, FIRST_DATA + 30 << 12 | NEW_ENTRY),
+    "no more to be written": (20, FIRST_FRAME + 20 << 12 | NEW_ENTRY & ~PTE_RW),
+}
+
+
+@pytest.mark.parametrize("case", UPDATES)
+def test_updates_cost_about_as_much_whatever_they_change(case):
+    _, witness = begin()
+    entry, value = UPDATES[case]
+    ticks = item_and_base(
+        lambda count: mmu_update(witness.begin(), [(TABLE * PAGE + 4 * (entry + number), value) for number in range(count)]),
+        ("table_update",), 2, 6,
+    )[1]  # fmt: skip
+    assert 0.5 <= ticks / prices().table["table_update"][1] <= 2.0, ticks
+
+
+def test_members_of_a_class_cost_about_as_much():
+    _, witness = begin()
+    calls = {
+        "small_hypercall": [("vm_assist", 0, 2), ("sched_op", interface.SCHEDOP_block)],
+        "set_timer": [("set_timer_op", 0, 0)],
+        "fpu_taskswitch": [("fpu_taskswitch", 0)],
+    }
+    whole = prices().ticks("hypercall", 1)  # which stands before each of them
+    for path, members in calls.items():
+        for name, *arguments in members:
+            witness.begin().put(int(witness.domains["vcpu_info"][GUEST]), b"\1\1")
+            witness.save()
+            ticks = dict(witness.call(name, *arguments).ticks)[path]
+            assert 0.5 <= (whole + ticks) / (whole + prices().ticks(path, 1)) <= 2.0, (name, ticks)
+    assert 0.5 <= dict(bounce(witness.begin(), to_user=False).ticks)["bounce"] / prices().ticks("bounce", 1) <= 1.0
+    ticks = dict(unmask(witness.begin()).ticks)["event_channel_op"]
+    assert 0.5 <= (whole + ticks) / (whole + prices().ticks("event_channel_op", 1)) <= 2.0
+
+
+def unmask(witness: Domains):
+    """A port unmasked."""
+    lay_list(witness, [(3,)])
+    return witness.call("event_channel_op", interface.EVTCHNOP_unmask, LIST)
+
+
+def test_a_batch_costs_by_its_length():
+    """The handlers charge twice as much for twice as many requests, apart from the base and references to the tables."""
+    both, witness = begin()
+    for path, (base, item) in prices().table.items():
+        event = EVENT_ID[f"vmm.{path}"]
+        witness.xen["base_ticks"][0, event], witness.xen["item_ticks"][0, event] = base, item
+    charged = witness.xen["base_ticks"][0].copy(), witness.xen["item_ticks"][0].copy()
+    spent = {}
+    for count in (256, 32, 64, 128, 256):  # the first one finds cold caches
+        places_of = range(TABLE * PAGE + 4 * FREE_ENTRY, TABLE * PAGE + 4 * (FREE_ENTRY + count), 4)
+        rows = [(place, 0, FIRST_DATA + place // 4 % 64 << 12 | NEW_ENTRY, 0) for place in places_of]
+        lay_list(witness, rows)
+        witness.save()
+        registers = dict(zip((EAX, EBX, ECX, EDX, ESI), (1, LIST, count, 0, SELF), strict=True))
+        both.restore(registers | {ESP: layout.VMM_BASE + FRAME_AT})
+        before = int(witness.cpu.ticks)
+        assert both.handlers.exit_at(interface.HYPERCALL_VECTOR) == 0
+        assert np.count_nonzero(witness.table(TABLE)[FREE_ENTRY:]) == count
+        spent[count] = int(witness.cpu.ticks) - before
+        witness.begin()
+        witness.xen["base_ticks"][0], witness.xen["item_ticks"][0] = charged
+    steps = [spent[2 * count] - spent[count] for count in (32, 64, 128)]
+    assert steps[1] == pytest.approx(2 * steps[0], rel=0.02) and steps[2] == pytest.approx(2 * steps[1], rel=0.02)
+    assert steps[2] >= 128 * prices().table["table_update"][1]
