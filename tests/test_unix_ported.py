@@ -40,9 +40,9 @@ def ported() -> Path:
     return port.path
 
 
-def boot(line: str, image: Path | None = None, under: str = PARAVIRTUAL) -> Machine:
+def boot(line: str, image: Path | None = None, under: str = PARAVIRTUAL, checked: bool = False) -> Machine:
     """A machine with the ported kernel, about to start."""
-    machine = Machine(find_strategy(under)(), load_profile("p4_prescott"), MEMORY)
+    machine = Machine(find_strategy(under)(), load_profile("p4_prescott"), MEMORY, check_isolation=checked)
     machine.load(find_guest(image or ported()), line)
     return machine
 
@@ -83,6 +83,14 @@ def test_everything_passes_at_once(under: str) -> None:
     machine = boot("iterations=1", under=under)
     result = machine.run(MAX_CYCLES)
     assert (result.outcome, result.exit_code, result.console) == ("halted", 0, b"unix: passed\n")
+    assert machine.vm.faults() == [], "every frame's type and count follow from the tables"
+
+
+def test_no_access_leaves_the_guests_own_frames() -> None:
+    """Each access is checked; the run would end `isolation: ...`, as it would if a count were wrong at its end."""
+    machine = boot("iterations=1 program=memory timer=off", checked=True)
+    result = machine.run(MAX_CYCLES)
+    assert (result.outcome, result.exit_code) == ("halted", 0), result.console
 
 
 # -- what it costs ------------------------------------------------------------------------------------------------------
