@@ -30,7 +30,7 @@ from x86virt.suites import Row, measure, suite
 BOTH = ("native", "trap-and-emulate")
 
 
-@pytest.mark.parametrize("name", ["syscall", "micro", "lmbench", "optimisations", "vmexit"])
+@pytest.mark.parametrize("name", ["syscall", "micro", "block", "lmbench", "optimisations", "vmexit"])
 def test_every_benchmark_names_a_region_that_its_guest_has(name: str) -> None:
     for benchmark in suite(name):
         assert 0 <= benchmark.region < len(guests()[benchmark.guest].regions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import struct
 
@@ -9,15 +10,18 @@ import numpy as np
 import pytest
 from ide_machine import SECTOR, pattern
 from paravirtual_kernel import MAX_CYCLES, Kernel, Step, frame_faults, hypercall, start
+from rich.console import Console
 from small_kernel import ESI
 
 from x86virt import Machine, find_strategy, load_profile
-from x86virt.block import benchmarks
+from x86virt.api import make_setup
+from x86virt.block import ACCESSES, BATCH, BUSY, DOMAINS, EXITS, REMARKS, TIME, benchmarks, figures, show_block
 from x86virt.core.device_entries import device_serial_input
 from x86virt.core.jit import JIT_DISABLED
 from x86virt.core.layout import NEVER
 from x86virt.disk import Disk
 from x86virt.guests import find_guest
+from x86virt.suites import measure
 from x86virt.vmm.paravirtual import interface as xen
 from x86virt.vmm.paravirtual.structures import START_INFO
 
@@ -146,3 +150,19 @@ def test_a_disk_that_is_too_small(strategy: str) -> None:
     machine = blockio(strategy, pattern(255))
     assert machine.result().exit_code == 1
     assert machine.console() == b"blockio: failed: no disk of 128 KB or more (exit code 1)\n"
+
+
+@slow
+def test_the_table_shows_one_request_at_a_time() -> None:
+    rows = measure(benchmarks(), [make_setup("native"), make_setup("paravirtual"), make_setup("vtx-ept")], 2)
+    shown = figures(next(row for row in rows if row.benchmark == BATCH and row.strategy == "native"))
+    assert shown[ACCESSES] == 15 and shown[EXITS] == shown[DOMAINS] == 0  # one command: as many for each of the 32
+    split = {row.benchmark: figures(row) for row in rows if row.strategy == "paravirtual"}
+    assert split["read"][ACCESSES] == split["long"][ACCESSES] == 13  # the VMM has the interrupt controllers
+    assert split["read"][DOMAINS] == 2 and split[BATCH][DOMAINS] == 2
+    assert 0 < split["read"][BUSY] < split["read"][TIME]
+    file = io.StringIO()
+    Console(file=file, width=150).print(show_block(rows))
+    text = file.getvalue()
+    assert text.count("busy cycles") == 4 and "of which domain 0" in text and "vtx-ept: unsupported" in text
+    assert all(row.sentence in text for row in benchmarks()) and REMARKS[0] in text
