@@ -9,8 +9,10 @@
 #   make conformance-unix  every program of the Unix-like kernel under every VMM, in lock step with the bare machine
 #   make conformance-bios  what our BIOS answers, beside SeaBIOS and Bochs's BIOS where they are installed
 #   make conformance-vmm  every VMM against the bare machine: random kernels, every sensitive case (SEED=n, ARGUMENTS='--kernels 1000')
+#   make conformance-paravirtual  random hypercalls of memory against a model of the rules (SEED=n, ARGUMENTS='--sequences 5000')
 #   make conformance-boots  boots from firmware under every VMM, recorded and replayed on the bare machine (ARGUMENTS='--only timer')
 #   make fuzz        run hostile guests for minutes; `make fuzz SEED=7 SEEDS=20`
+#   make fuzz-domains  kernels that ask a paravirtual VMM for anything; `make fuzz-domains SEED=7 KERNELS=20000`
 #   make fuzz-guests  guests of VMX and SVM with any VMCS and VMCB, bounds checks on
 #   make speed       measure the emulator itself
 #   make bench-speed the same guest on this emulator and on QEMU, Bochs, v86 and Unicorn where they are installed
@@ -22,7 +24,7 @@
 #   make check       are the committed profiles and the README's table current?
 #   make help        this text
 
-.PHONY: help bench speed bench-speed test conformance conformance-x87 conformance-system conformance-unix conformance-vmm conformance-bios conformance-boots permutations fuzz fuzz-guests lint check readme guests gen \
+.PHONY: help bench speed bench-speed test conformance conformance-x87 conformance-system conformance-unix conformance-vmm conformance-paravirtual conformance-bios conformance-boots permutations fuzz fuzz-domains fuzz-guests lint check readme guests gen \
 	profiles prices freeze wheel clean clean-cache
 .DEFAULT_GOAL := help
 
@@ -89,6 +91,10 @@ conformance-system: $(VENV)/installed-test
 conformance-vmm: $(VENV)/installed-test
 	@$(BIN)/python tests/conformance_vmm.py --seed $(SEED) $(ARGUMENTS)
 
+# `make conformance-paravirtual SEED=7 ARGUMENTS='--sequences 5000'` plays others.
+conformance-paravirtual: $(VENV)/installed-test
+	@$(BIN)/python tests/conformance_paravirtual.py --seed $(SEED) $(ARGUMENTS)
+
 conformance-boots: $(VENV)/installed-test
 	@$(BIN)/python tests/replay_boots.py $(ARGUMENTS)
 
@@ -122,6 +128,11 @@ permutations: $(VENV)/installed-test
 SEEDS ?= 4
 fuzz: $(VENV)/installed-test
 	@$(BIN)/python -m tests.fuzz_hostile --seed $(SEED) --seeds $(SEEDS)
+
+# Kernels in ring 1 that ask a paravirtual VMM for anything; `make fuzz-domains SEED=7 KERNELS=20000`.
+KERNELS ?= 3000
+fuzz-domains: $(VENV)/installed-test
+	@$(BIN)/python -m tests.fuzz_domains --kernels $(KERNELS) --seed $(SEED)
 
 # Guests of VMX and SVM whose VMCS or VMCB is anything; `make fuzz-guests ATTACKS=100000`.
 ATTACKS ?= 20000

@@ -17,6 +17,7 @@ FIRST_PARTITION = 2048  # sectors
 DISK_BYTES = 16 << 20
 PARTITION_TABLE, PARTITION_BYTES = 446, 64
 BOOTABLE, LINUX_PARTITION = 0x80, 0x83
+SIGNATURE = b"\x55\xaa"
 NO_CYLINDERS = b"\xfe\xff\xff"  # a place that only its sector number gives
 
 GRUB_MODULES = "biosdisk part_msdos tar serial terminal multiboot linux normal echo minicmd ls boot halt reboot"
@@ -46,8 +47,13 @@ def grub_disk(folder: Path, files: dict[str, bytes]) -> bytes:
 
     Raises debian_packages.Missing.
     """
-    core = grub_core(folder)
-    boot = bytearray(grub_file("boot.img").read_bytes())
+    return partitioned_disk(files, grub_file("boot.img").read_bytes(), grub_core(folder))
+
+
+def partitioned_disk(files: dict[str, bytes], boot_sector: bytes = b"", core: bytes = b"") -> bytes:
+    """A disk with `files` on its first partition, a tar archive; `core` lies between the boot sector and it."""
+    boot = bytearray(boot_sector.ljust(SECTOR, b"\0"))
+    boot[-len(SIGNATURE) :] = SIGNATURE
     partition = struct.pack(
         "<B3sB3sII", BOOTABLE, NO_CYLINDERS, LINUX_PARTITION, NO_CYLINDERS, FIRST_PARTITION,
         DISK_BYTES // SECTOR - FIRST_PARTITION,

@@ -29,7 +29,8 @@ START_INFO, FRAME_LIST, SHARED_INFO = 0x300000, 0x301000, 0x310000
 GUEST_DOMAIN = 1
 GUEST_PAGES = 40
 GUEST_FIRST_FRAME = 0x800  # machine frames of the guest's pages
-MICROSECONDS = 10_000_000  # of the host's time, in which domain 0 must come to its rest
+# Of the host's time, in which domain 0 must come to its rest; the model of the disk may have to be compiled.
+MICROSECONDS = 200_000_000
 CONSOLE_REF, STORE_REF, BLOCK_REFS = 0, 1, 16
 CONSOLE_PORT, STORE_PORT = 7, 9  # the guest's
 

@@ -208,11 +208,6 @@ def results(machine: Machine, count: int) -> list[int]:
     return list(struct.unpack(f"<{count}i", memory_of(machine, DATA, 4 * count)))
 
 
-def frame_faults(machine: Machine) -> list[str]:
-    """What a recount of all frames finds wrong: types and references, by the page tables and what the VMM holds besides."""
-    return machine.vm.faults()
-
-
 def log(machine: Machine) -> list[list[int]]:
     """What the handlers logged: the vector, then the words from ESP on."""
     (end,) = words_of(machine, CURSOR, 1)

@@ -158,7 +158,7 @@ class World:
 
     def faults(self) -> list[str]:
         """What a recount finds wrong."""
-        return recount(self.memory, self.domains, self.frames)
+        return recount(self.memory, self.domains, self.frames, (), self.xen)
 
     def count(self, event: str) -> int:
         """How often an event was counted."""

@@ -243,7 +243,7 @@ def test_machine_frames_are_what_was_asked_for(option: str) -> None:
 
 
 def test_a_kernel_whose_first_memory_reaches_the_vmm_is_refused() -> None:
-    outcome = started(base=0xFBE00000).outcome
+    outcome = started(base=0xFBF00000).outcome
     assert outcome == "unsupported: the domain's first memory ends at 0xfc400000, in what is the VMM's: link the kernel lower"
 
 

@@ -21,7 +21,6 @@ from paravirtual_kernel import (
     Kernel,
     Step,
     calls,
-    frame_faults,
     frame_of,
     hypercall,
     log,
@@ -401,4 +400,4 @@ def test_tables_are_mapped_in_both_formats(is_pae: bool) -> None:
     kernel = Kernel(steps, is_pae=is_pae, octets=octets | {DATA + 0x60: word(0x11) + word(0) + word(0x22)})
     machine, result = run(kernel)
     assert result.outcome == "exited 1" and [row[0] for row in log(machine)] == [3]
-    assert words_of(machine, DATA + 0x40, 2) == [0x11, 0x22] and frame_faults(machine) == []
+    assert words_of(machine, DATA + 0x40, 2) == [0x11, 0x22] and machine.vm.faults() == []

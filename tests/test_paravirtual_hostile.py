@@ -19,7 +19,6 @@ from paravirtual_kernel import (
     Kernel,
     Step,
     calls,
-    frame_faults,
     frame_of,
     hypercall,
     log,
@@ -61,7 +60,7 @@ def test_a_pointer_that_is_none_is_refused(name: str, arguments: tuple[int | Non
     assert all(-200 < value < 0 for value in found), found
     if name not in ("sched_op_compat", "physdev_op"):
         assert -EFAULT in found
-    assert log(machine)[-1][0] == 3 and frame_faults(machine) == []
+    assert log(machine)[-1][0] == 3 and machine.vm.faults() == []
 
 
 MISSING = [number for number in range(N_HYPERCALLS + 8) if number not in HYPERCALLS]
@@ -118,7 +117,7 @@ def test_no_domain_harms_the_vmm(found: list[Step], is_pae: bool) -> None:
     assert result.outcome.startswith(OUTCOMES), result.outcome
     assert vmm_memory(machine) == vmm_memory(untouched)
     if not result.outcome.startswith("crashed"):
-        assert frame_faults(machine) == []
+        assert machine.vm.faults() == []
     owners = np.array([int(frame.owner) for frame in machine.vm.frames[: region.VMM_BYTES >> 12]])
     before = np.array([int(frame.owner) for frame in untouched.vm.frames[: region.VMM_BYTES >> 12]])
     assert (owners == before).all()

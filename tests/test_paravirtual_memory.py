@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from paravirtual_machine import (
     ARGUMENTS,
@@ -46,8 +48,20 @@ from x86virt.core.layout import OWNER_GUEST, OWNER_VMM
 from x86virt.isa.events import EVENT_ID
 from x86virt.isa.registers import EBX, ECX
 from x86virt.vmm.paravirtual import layout
+from x86virt.vmm.paravirtual.interface import FLAT_RING1_CS
 from x86virt.vmm.paravirtual.memory_calls import hold_frame, owners_follow, release_frame
-from x86virt.vmm.paravirtual.records import PGC_ALLOCATED, PGT_COUNT, PGT_L1, PGT_PINNED, PGT_TYPE, PGT_WRITABLE
+from x86virt.vmm.paravirtual.records import (
+    NOBODY,
+    PGC_ALLOCATED,
+    PGT_COUNT,
+    PGT_L1,
+    PGT_PAE_XEN_L2,
+    PGT_PINNED,
+    PGT_SEG_DESC,
+    PGT_TYPE,
+    PGT_VALIDATED,
+    PGT_WRITABLE,
+)
 from x86virt.vmm.paravirtual.recount import Hold, recount
 
 EPERM, ESRCH, EFAULT, EINVAL, ENOSYS = -1, -3, -14, -22, -38
@@ -155,8 +169,8 @@ def test_entries_of_an_l3() -> None:
     assert here.cpu.pdpte[1] == LOWER_L2 << 12 | P
     assert here.update((here.slot(BASE_L3, 1), LOWER_L2 << 12 | P | RW | A | D)) == (0, 1)
     assert here.cpu.pdpte[1] == LOWER_L2 << 12 | P, "what the processor reserves is not loaded"
-    assert here.update((here.slot(BASE_L3, 1), 0)) == (0, 1)
-    assert here.cpu.pdpte[1] == 0
+    assert here.update((here.slot(BASE_L3, 1), 0), (here.slot(BASE_L3, 2), LOWER_L2 << 12 | P | RW | A | D)) == (0, 2)
+    assert (here.cpu.pdpte[1], here.cpu.pdpte[2]) == (0, LOWER_L2 << 12 | P)
     assert here.faults() == []
 
 
@@ -170,6 +184,49 @@ def test_an_l3_without_a_last_of_its_own_is_refused() -> None:
     assert here.extended((PIN_L2, L2S[0], 0), (PIN_L3, L3S[0], 0)) == (EINVAL, 1)
     assert here.extended((UNPIN, L2S[0], 0), (PIN_L3, L3S[0], 0)) == (0, 2)
     assert here.faults() == []
+
+
+def test_the_last_l2_is_an_ordinary_one_when_no_l3_has_it() -> None:
+    """Nothing of what it was is left."""
+    here = world(True)
+    here.put_entry(L3S[0], 3, L2S[0] << 12 | P)
+    assert here.extended((PIN_L3, L3S[0], 0)) == (0, 1)
+    assert int(here.frames[L2S[0]].type_info) & PGT_PAE_XEN_L2
+    assert here.extended((UNPIN, L3S[0], 0)) == (0, 1)
+    assert not int(here.frames[L2S[0]].type_info) & PGT_PAE_XEN_L2
+    assert here.extended((PIN_L2, L2S[0], 0)) == (0, 1)
+    assert here.faults() == []
+
+
+@FORMATS
+def test_what_a_refused_directory_had_taken_is_given_back(pae: bool) -> None:
+    """Page tables before the bad entry, with all that they map."""
+    here = world(pae)
+    here.put_entry(L1S[0], 5, PLAIN[0] << 12 | UP)
+    here.put_entry(L2S[0], 1, L1S[0] << 12 | UP)
+    here.put_entry(L2S[0], 2, L1S[1] << 12 | UP)
+    here.put_entry(L2S[0], 3, OTHERS << 12 | UP)
+    assert here.extended((PIN_L2, L2S[0], 0)) == (EINVAL, 0)
+    for frame in (L2S[0], L1S[0], L1S[1], PLAIN[0]):
+        assert int(here.frames[frame].type_info) & PGT_COUNT == 0
+        assert int(here.frames[frame].count_info) == PGC_ALLOCATED | 1
+    assert here.faults() == []
+
+
+@FORMATS
+def test_the_vmms_entries_of_a_directory_are_its_own(pae: bool) -> None:
+    """Whatever stood at their places."""
+    here = world(pae)
+    template = here.entries((layout.DIRECTORY_TEMPLATES >> 12) + GUEST)
+    first = 428 if pae else 1008
+    template[first:] = np.arange(first, len(template)) << 12
+    here.entries(L2S[0])[first:] = 0x1234
+    if pae:
+        here.put_entry(L3S[0], 3, L2S[0] << 12 | P)
+        assert here.extended((PIN_L3, L3S[0], 0)) == (0, 1)
+    else:
+        assert here.extended((PIN_L2, L2S[0], 0)) == (0, 1)
+    assert np.array_equal(here.entries(L2S[0])[first:], template[first:])
 
 
 @FORMATS
@@ -561,3 +618,61 @@ def test_a_linear_page_table_shows_tables_and_changes_none(pae: bool) -> None:
     assert here.update((here.slot(BASE_L2, 20), BASE_L2 << 12 | UP)) == (EINVAL, 0)
     assert int(here.frames[BASE_L1].type_info) & PGT_TYPE == PGT_L1
     assert here.faults() == []
+
+
+# -- the recount --------------------------------------------------------------------------------------------------------------
+
+
+def spoil(here: World, name: str, frame: int, value: int) -> None:
+    """Change a field of a frame's record."""
+    here.frames[frame][name] = int(here.frames[frame][name]) + value
+
+
+@pytest.mark.parametrize(
+    "spoiling",
+    [
+        lambda here: spoil(here, "count_info", PLAIN[0], 1),
+        lambda here: spoil(here, "count_info", BASE_L1, -1),
+        lambda here: spoil(here, "type_info", BASE_L1, 1),
+        lambda here: spoil(here, "type_info", ARGUMENTS, -1),
+        lambda here: spoil(here, "type_info", PLAIN[0], PGT_L1 | PGT_VALIDATED),
+        lambda here: spoil(here, "type_info", BASE_L1, -PGT_VALIDATED),
+        lambda here: spoil(here, "owner", BASE_L1, -1),
+        lambda here: here.put_entry(BASE_L1, 9, OTHERS << 12 | P),
+        lambda here: here.put_entry(BASE_L1, 9, N_FRAMES << 12 | P),
+        lambda here: here.put_entry(BASE_L1, 0, ARGUMENTS << 12 | UP | PS),
+        lambda here: here.put_entry(BASE_L2, 9, BASE_L2 << 12 | UP),
+        lambda here: here.put_entry(BASE_L2, 9, L1S[0] << 12 | UP),
+        lambda here: here.domains[GUEST].__setitem__("total_frames", 3),
+        lambda here: here.xens.__setitem__("free_frames", PLAIN[0] + 1),
+        lambda here: here.xens.__setitem__("releasing", PLAIN[0] + 1),
+        lambda here: here.frames[PLAIN[0]].__setitem__("owner", NOBODY),
+    ],
+)
+def test_a_recount_finds_what_is_wrong(spoiling: Callable[[World], None]) -> None:
+    """Each count, each type, each entry, each list."""
+    here = world(False)
+    assert here.faults() == []
+    spoiling(here)
+    assert here.faults() != []
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "bad"),
+    [
+        (0xC400, 0x00CF9B00, 1), (0xC400, 0x00CFBB00, 0), (0xC400, 0x00CFFB00, 0), (0xC401, 0x00CFBB00, 1),
+        (0xFFFF, 0x00CF3B00, 0), (0x67, 0x0000A900, 1), (0x67, 0x00008E00, 1), (FLAT_RING1_CS << 16, 0x0000EC00, 0),
+        (0xFFFF, 0xFFCFBB00, 1), (0, 0x0000B300, 0), (0xC400, 0x00CFB700, 1),
+    ],
+)  # fmt: skip
+def test_a_recount_looks_at_descriptors(low: int, high: int, bad: int) -> None:
+    """Of ring 0, of the VMM's kinds, beyond the guest's room."""
+    here = world(False)
+    here.domains[GUEST].segment_limit = 0xFC400
+    assert hold_frame(here.state, here.memory, here.xens, here.domains, here.frames, PLAIN[0], GUEST, PGT_SEG_DESC) == 1
+    holds = [Hold(PLAIN[0], PGT_SEG_DESC, "a test")]
+    assert recount(here.memory, here.domains, here.frames, holds, here.xen) == []
+    words = here.memory[PLAIN[0] << 12 :][:4096].view("<u4")
+    words[6:8] = low, high
+    assert len(recount(here.memory, here.domains, here.frames, holds, here.xen)) == bad
+    release_frame(here.state, here.memory, here.xens, here.domains, here.frames, PLAIN[0])

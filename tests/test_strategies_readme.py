@@ -12,12 +12,13 @@ from small_kernel import strategy
 
 from x86virt import Machine, RunResult, Strategy, find_guest, find_strategy, load_profile
 from x86virt.equivalence import compare_runs
+from x86virt.guests import build_for
 from x86virt.vmm import SoftwareVmm, VmmError, shadow_options, translation_options
 
 GUIDE = pathlib.Path(__file__).resolve().parent.parent / "strategies" / "README.md"
 TEXT = GUIDE.read_text(encoding="utf-8")
 LISTINGS = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", TEXT, re.DOTALL)
-GROWING = LISTINGS[:5]  # from nothing to a VMM; the last two build on the toolkit's bases
+GROWING = LISTINGS[:5]  # from nothing to a VMM; the others build on the toolkit's bases
 COMMAND = re.compile(r"\$ x86virt run (\w+) --strategy mine\.py:Mine(?: -p (\w+))?\noutcome  (.*)")
 MEMORY = 8 << 20
 MAX_CYCLES = 2_000_000_000
@@ -33,7 +34,7 @@ def load(listing: str, folder: pathlib.Path) -> type[Strategy]:
 def run(mine: Strategy, guest: str, profile: str = "") -> RunResult:
     """A guest under a strategy."""
     machine = Machine(mine, load_profile(profile or "p4_prescott"), MEMORY)
-    machine.load(find_guest(guest), "iterations=5")
+    machine.load(build_for(mine, find_guest(guest)), "iterations=5")
     return machine.run(MAX_CYCLES)
 
 
@@ -58,7 +59,7 @@ def test_listing_does_what_the_guide_prints(number: int, tmp_path: pathlib.Path)
 
 
 def test_guide_grows_step_by_step_to_forty_lines() -> None:
-    assert TEXT.count("```python") == len(LISTINGS) == len(GROWING) + 2
+    assert TEXT.count("```python") == len(LISTINGS) == len(GROWING) + 3
     sizes = [len(code_lines(listing)) for listing, _ in GROWING]
     assert sizes == sorted(sizes)
     assert sizes[0] < 8

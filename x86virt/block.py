@@ -21,8 +21,8 @@ PORTS = ("sys.in_port_lpc", "sys.out_port_lpc", "sys.in_port_chipset", "sys.out_
 SWITCHES = ("vmm.domain_switch",)
 REMARKS = (
     "Busy is what the processor does, for a request; the rest of the time it waits for the disk.",
-    "Under the ring, domain 0 drives the machine's disk: its accesses to ports are in the figures. The sectors of an emulated disk "
-    "come from nowhere: what a VMM's own driver would do at a real disk is not in them.",
+    "Under the ring, domain 0 drives the machine's disk: its accesses to ports are in the figures. The sectors of an emulated "
+    "disk come from nowhere: what a VMM's own driver would do at a real disk is not in them.",
 )
 
 

@@ -3,8 +3,8 @@
 A binary translator turns one guest instruction into several, or several into one. Where the processor executes from the
 translator's cache, a table of notes beside it says with which instruction a guest instruction completes, which
 event of the ledger an instruction stands for (an in-cache look-up that hit leaves no other trace), and which ones are not
-the guest's but the translator's own, for the check of isolation. Notes cost no cycle
-and change no effect; everywhere else each instruction outside the modes of the VMM and of domain 0, which works for it, is one of the guest's.
+the guest's but the translator's own, for the check of isolation. Notes cost no cycle and change no effect; everywhere else
+each instruction outside the modes of the VMM and of domain 0, which works for it, is one of the guest's.
 """
 
 from ..isa.events import MODE_DOMAIN_0, MODE_VMM

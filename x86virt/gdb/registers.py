@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..core.entries import all_eflags, set_all_eflags
 from ..isa.registers import EFLAGS_FIXED, EFLAGS_IMPLEMENTED, EFLAGS_TF, EFLAGS_VM, ESP, GENERAL_REGISTERS
-from ..vmm import HardwareVm, SoftwareVm, layout
+from ..vmm import HardwareVm, ParavirtualVm, SoftwareVm, layout
 
 if TYPE_CHECKING:
     from ..machine import Machine
@@ -30,6 +30,8 @@ def write_register(machine: "Machine", name: str, value: int) -> bool:
         return write_hardware(machine.vm, name, value & M32)
     elif isinstance(machine.vm, SoftwareVm):
         return write_virtual(machine.vm, name, value & M32)
+    elif isinstance(machine.vm, ParavirtualVm):
+        return machine.vm.write_register(name, value & M32)
     else:
         return write_bare(machine.processor, name, value & M32)
     return True

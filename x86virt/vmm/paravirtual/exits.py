@@ -15,7 +15,6 @@ N_ENTRIES = UNKNOWN_HYPERCALL + 1
 
 # Outcomes of the loop, beside those of the processor (core/layout.py).
 DONE = 0
-LEFT = 1000  # the hypercall is a Python handler's
 ENDED = 1001  # no domain can run any more, or the guest has ended
 CRASHED = 1002  # the VMM gives a domain up: XEN.crash says why
 ATTENTION = 1003  # the guest was resumed; a device asks for attention

@@ -31,4 +31,4 @@ def holds(vm: "ParavirtualVm") -> Iterator[Hold]:
 
 def frame_faults(vm: "ParavirtualVm") -> list[str]:
     """What a count of all frames, from the page tables and what the VMM holds, finds wrong in the frame table."""
-    return recount(vm.processor.memory, vm.domains, vm.frames, holds(vm))
+    return recount(vm.processor.memory, vm.domains, vm.frames, holds(vm), vm.xen)

@@ -98,6 +98,14 @@ def own_frames(vm: "ParavirtualVm") -> None:
         frames[name] = 0
 
 
+def list_free_frames(vm: "ParavirtualVm") -> None:
+    """The frames that are nobody's once all domains are built, in a list in ascending order."""
+    free = np.flatnonzero(vm.frames["owner"] == NOBODY)
+    if free.size:
+        vm.frames["type_info"][free] = [*(free[1:] + 1), 0]
+        vm.xen.free_frames = free[0] + 1
+
+
 # -- of each domain -----------------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 Each handler takes the arguments where int $0x82 left them, in EBX, ECX, EDX, ESI and EDI, works on the record of the domain
 that runs, domains[xen.current], and returns what the guest finds in EAX: 0 or more, or a negated error. What must follow it
-asks for in xen.asked. LEFT_TO_PYTHON instead: the virtual machine's own method of the handler's name does it (vm.py).
+asks for in xen.asked.
 """
 
 from ...core.jit import kernel
@@ -201,16 +201,11 @@ def do_multicall(cpu, ram, xen, domains, frames, channels):
 
 @kernel
 def hypercall(cpu, ram, xen, domains, frames, channels):
-    """Int $0x82: the handler of the number in EAX, and its result there. Returns it, or LEFT_TO_PYTHON.
-
-    The iret hypercall gives EAX another value: it returns what is in it.
-    """
+    """Int $0x82: the handler of the number in EAX, and its result there; that of iret is what its frame has for EAX."""
     number = cpu.gpr[EAX]
     charge(cpu, xen, EVENT_VMM_HYPERCALL, 1)
     if number == MULTICALL:
         result = do_multicall(cpu, ram, xen, domains, frames, channels)
     else:
         result = counted_call(cpu, ram, xen, domains, frames, channels, number)
-    if result <= M32:
-        cpu.gpr[EAX] = result & M32
-    return result
+    cpu.gpr[EAX] = result & M32

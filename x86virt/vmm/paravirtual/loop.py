@@ -4,12 +4,11 @@ from ...core.jit import call_machine_code, entry, kernel
 from ...core.layout import HOOK
 from ..layout import HOST_TIMER_VECTOR
 from .crossing import arrive, leave, vector_of
-from .exits import ATTENTION, DONE, LEFT
+from .exits import ATTENTION, DONE
 from .hypercalls import hypercall
 from .interface import HYPERCALL_VECTOR
 from .layout import IRQ_VECTOR, N_IRQS
 from .physical import physical_interrupt
-from .records import LEFT_TO_PYTHON
 from .time import host_timer
 from .traps import handle_trap
 
@@ -19,18 +18,16 @@ TURNS, ARRIVE, SERVE, LEAVE = range(4)
 
 @kernel
 def serve(cpu, ram, xen, domains, frames, channels, board):
-    """Do what an exit asks for: DONE, or LEFT_TO_PYTHON."""
+    """Do what an exit asks for."""
     vector = xen.vector
     if vector == HYPERCALL_VECTOR:
-        if hypercall(cpu, ram, xen, domains, frames, channels) == LEFT_TO_PYTHON:
-            return LEFT_TO_PYTHON
+        hypercall(cpu, ram, xen, domains, frames, channels)
     elif vector == HOST_TIMER_VECTOR:
         host_timer(cpu, ram, xen, domains, frames, channels)
     elif vector >= IRQ_VECTOR and vector < IRQ_VECTOR + N_IRQS:
         physical_interrupt(cpu, ram, xen, domains, frames, channels, board, vector - IRQ_VECTOR)
     else:
-        return handle_trap(cpu, ram, xen, domains, frames, channels, board, vector)
-    return DONE
+        handle_trap(cpu, ram, xen, domains, frames, channels, board, vector)
 
 
 @entry
@@ -47,7 +44,8 @@ def run_domains(state, ram, boards, codes, blocks, uops, details, shared, xens, 
         arrive(cpu, ram, xen, domains, exits)
         return DONE
     if part == SERVE:
-        return serve(cpu, ram, xen, domains, frames, channels, board)
+        serve(cpu, ram, xen, domains, frames, channels, board)
+        return DONE
     if part == LEAVE:
         return leave(cpu, ram, xen, domains, frames, channels, board, exits)
     while True:
@@ -55,8 +53,7 @@ def run_domains(state, ram, boards, codes, blocks, uops, details, shared, xens, 
         if outcome != HOOK or exits.in_code[vector_of(cpu)] == 0:
             return outcome
         arrive(cpu, ram, xen, domains, exits)
-        if serve(cpu, ram, xen, domains, frames, channels, board) == LEFT_TO_PYTHON:
-            return LEFT
+        serve(cpu, ram, xen, domains, frames, channels, board)
         outcome = leave(cpu, ram, xen, domains, frames, channels, board, exits)
         if outcome != DONE:
             return outcome

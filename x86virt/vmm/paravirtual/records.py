@@ -176,7 +176,6 @@ ASK_EVENTS = 8  # pending events are to be looked for
 ASK_TIMER = 16  # a timer's deadline has changed
 ASK_BOARD = 32  # lines of the interrupt controllers are to be masked or unmasked
 N_WORDS = 64
-LEFT_TO_PYTHON = 1 << 40  # a handler's result: the Python handler of the same name is to do it
 
 CONSOLE_BYTES = 512  # of a call of console_io that are taken at a time
 

@@ -32,6 +32,9 @@ PRESENT, WRITABLE = 1, 2
 DISALLOWED = 0x198
 BEYOND = 0x7FFFF << 44  # bits of an entry that no frame has, but for the execute-disable bit
 NAMES = {PGT_L1: "L1", PGT_L2: "L2", PGT_L3: "L3", PGT_SEG_DESC: "descriptors", PGT_WRITABLE: "writable"}
+P_BIT, DPL_BITS, S_BIT, G_BIT = 1 << 15, 3 << 13, 1 << 12, 1 << 23  # of a descriptor's high doubleword
+CODE_BIT, DIRECTION_BIT = 1 << 11, 1 << 10
+CALL_GATE = 12
 MOST_FAULTS = 20  # that are told
 
 
@@ -119,6 +122,20 @@ class Recount:
         self.take(named[linear & (named != table)], PGT_L2)
         self.take(named[~linear], PGT_L1)
 
+    def look_at_descriptors(self, frame: int) -> None:
+        """Note the descriptors of a page that no domain may have: of ring 0, of what the VMM alone has, beyond its room."""
+        words = self.memory[frame * PAGE : (frame + 1) * PAGE].view("<u4").astype(np.int64)
+        low, high = words[::2], words[1::2]
+        base = low >> 16 | (high & 0xFF) << 16 | high & 0xFF000000
+        octets = (low & 0xFFFF | high & 0xF0000) + 1 << np.where(high & G_BIT, 12, 0) & 0xFFFFFFFF
+        end = int(self.domains[int(self.owner[frame])].segment_limit) + 1 << 12
+        downward = high & (CODE_BIT | DIRECTION_BIT) == DIRECTION_BIT
+        within = np.where(downward, (octets == 0) | (base + octets > 0xFFFFFFFF), (octets != 0) & (base + octets <= end))
+        segment = high & S_BIT != 0
+        gate = np.isin(high >> 8 & 15, (0, CALL_GATE))
+        bad = (high & P_BIT != 0) & ((high & DPL_BITS == 0) | np.where(segment, ~within, ~gate))
+        self.note(np.flatnonzero(bad), f"page of descriptors {frame:#x} has a bad one at")
+
     # -- what is wrong --------------------------------------------------------------------------------------------------
 
     def note(self, numbers: np.ndarray, what: str) -> None:
@@ -133,7 +150,12 @@ class Recount:
         for kind, name in NAMES.items():
             kept = np.where(self.kind == kind, self.type_info & PGT_COUNT, 0)
             self.expect(kept, self.uses[kind], f"uses as {name}")
-        self.note(np.flatnonzero(self.in_use & (self.type_info & PGT_VALIDATED == 0)), "in use and not validated: frame")
+        validated = self.type_info & PGT_VALIDATED != 0
+        self.note(np.flatnonzero(self.in_use & ~validated), "in use and not validated: frame")
+        tables = np.isin(self.kind, (PGT_L1, PGT_L2, PGT_L3))
+        self.note(np.flatnonzero(tables & validated & ~self.in_use), "a valid table that nobody uses: frame")
+        for frame in np.flatnonzero(validated & (self.kind == PGT_SEG_DESC)):
+            self.look_at_descriptors(int(frame))
         owned = self.count_info & PGC_COUNT != 0
         owned[: VMM_BYTES // PAGE] = False  # pages of the VMM's region that a domain shares are none of its own
         for index in range(layout.N_DOMAINS):
@@ -147,6 +169,20 @@ class Recount:
             self.faults.append(f"frame {int(frame):#x}: {kept[frame]} {what} in its record, {counted[frame]} counted")
 
 
-def recount(memory: np.ndarray, domains: np.ndarray, frames: np.ndarray, holds: Iterable[Hold] = ()) -> list[str]:
+def free_list_faults(frames: np.ndarray, xen: np.record) -> list[str]:
+    """What is wrong with the list of frames that are to be had: each is nobody's, and in it once."""
+    left = set(np.flatnonzero(frames["owner"] == NOBODY).tolist())
+    following = int(xen.free_frames)
+    while following - 1 in left:
+        left.remove(following - 1)
+        following = int(frames[following - 1].type_info)
+    faults = [f"the list of free frames goes on at {following - 1:#x}"] if following else []
+    return faults + ["an L2 waits to be released"] * bool(xen.releasing)
+
+
+def recount(
+    memory: np.ndarray, domains: np.ndarray, frames: np.ndarray, holds: Iterable[Hold] = (), xen: np.record | None = None
+) -> list[str]:
     """What is wrong in the frame table; nothing, if all is well."""
-    return Recount(memory, domains, frames, holds).faults
+    faults = Recount(memory, domains, frames, holds).faults
+    return faults if xen is None else faults + free_list_faults(frames, xen)

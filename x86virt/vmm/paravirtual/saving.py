@@ -54,7 +54,7 @@ FRAME_FIELDS = ("gdt_frames", "ldt_frames", "base_frame", "total_frames", "max_f
 XEN_BOUNDS = {
     "current": (0, layout.N_DOMAINS - 1), "crash": (0, len(CRASHES) - 1), "fpu_owner": (-1, layout.N_DOMAINS - 1),
     "console_length": (0, CONSOLE_BYTES), "mapping_hint": (0, N_MAPPINGS), "in_multicall": (0, 1), "vector": (0, 255),
-    "tsc_shift": (-63, 63), "tsc_multiplier": (0, WORD), "flush_clock": (0, LARGEST), "quantum": (1, LARGEST),
+    "tsc_shift": (-4, 8), "tsc_multiplier": (1 << 31, WORD), "flush_clock": (0, LARGEST), "quantum": (1, LARGEST),
 }  # fmt: skip
 
 

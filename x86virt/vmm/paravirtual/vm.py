@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ...core.entries import device_write
 from ...core.jit import machine_code
 from ...core.run import run as run_processor
 from ...isa.events import EVENT_ID, EVENTS
-from ...isa.registers import CS, EAX, EBX, ECX, EDX, ESP
+from ...isa.registers import CS, ESP
 from ...records import with_attributes
 from ...start.boot import Boot
 from ..exits import GuestFault, Unsupported, VmmError
@@ -31,15 +30,11 @@ from .crossings import DomainCrossings
 from .domain_start import run_first, set_wall_clock, start_clock
 from .domain_zero import create_domain_0
 from .domains import DOMAIN_0, GUEST, create, take_processor
-from .exits import ATTENTION, CRASHED, DONE, ENDED, LEFT, make_exits, reason_of_entry
-from .guest_view import DomainSegments, describe, virtual_registers
+from .exits import ATTENTION, CRASHED, DONE, ENDED, make_exits, reason_of_entry
+from .guest_view import DomainSegments, describe, virtual_registers, write_register
 from .held import frame_faults
-from .host import build_host
+from .host import build_host, list_free_frames
 from .interface import (
-    EFAULT,
-    ENOSYS,
-    NUMBER_OF,
-    CONSOLEIO_write,
     SHUTDOWN_crash,
     SHUTDOWN_poweroff,
     SHUTDOWN_reboot,
@@ -57,9 +52,6 @@ PAGE_BYTES = 4096
 M32 = 0xFFFFFFFF
 NO_PRICE = -1
 NO_EXIT = -1
-CONSOLE_PORT = 0xE9
-MOST_TEXT = 1024  # characters of one call of console_io, before others get a chance
-INT_BYTES = 2
 SHUTDOWNS = {SHUTDOWN_poweroff: "halted", SHUTDOWN_reboot: "reset", SHUTDOWN_suspend: "unsupported: the guest suspends itself"}
 
 
@@ -121,6 +113,7 @@ class ParavirtualVm(VirtualMachine):
         ports = create(self, GUEST, boot.domain, self.p2m)
         if self.has_domain_0:
             create_domain_0(self, boot.domain.name, ports)
+        list_free_frames(self)
         first = DOMAIN_0 if self.has_domain_0 else GUEST
         take_processor(self, first)
         run_first(self, first)
@@ -175,41 +168,10 @@ class ParavirtualVm(VirtualMachine):
 
     def serve(self) -> None:
         """Do what the exit at hand asks for."""
-        outcome = self.part(SERVE)
-        if outcome != DONE:
-            self.serve_in_python()
-
-    def serve_in_python(self) -> None:
-        """A hypercall whose handler is a method of this class."""
-        number = int(self.processor.cpu.gpr[EAX])
-        name = next(name for name, its in NUMBER_OF.items() if its == number)
-        self.processor.cpu.gpr[EAX] = getattr(self, f"do_{name}")() & M32
-
-    def do_console_io(self) -> int:
-        """console_io: text of the guest's for the machine's console, so much at a time; the rest by the same call again."""
-        gpr, domain = self.processor.cpu.gpr, self.domain
-        count, gla = int(gpr[ECX]), int(gpr[EDX])
-        if int(gpr[EBX]) != CONSOLEIO_write:
-            return -ENOSYS
-        most = min(count, MOST_TEXT, max(0, int(domain.virt_start) - gla))
-        text = self.bytes_at(gla, most)
-        if count and (not text or len(text) < most):
-            return -EFAULT
-        self.charge("console_write", len(text))
-        for character in text:
-            device_write(self.boards, CONSOLE_PORT, 1, character, self.processor.cpu.ticks)
-        self.machine.dialogue.drain()
-        if len(text) == count:
-            return 0
-        gpr[ECX], gpr[EDX] = count - len(text), gla + len(text)
-        domain.eip = int(domain.eip) - INT_BYTES & M32
-        return int(gpr[EAX])
+        self.part(SERVE)
 
     def go_on(self, outcome: int) -> bool:
         """What the way out came to; False: the processor is to act on the outcome."""
-        if outcome == LEFT:
-            self.serve_in_python()
-            outcome = self.part(LEAVE)
         if outcome == CRASHED:
             self.machine.stop(f"crashed: {CRASHES[int(self.xen.crash)]}")
         elif outcome == ENDED:
@@ -291,6 +253,10 @@ class ParavirtualVm(VirtualMachine):
         """A general register of the domain that runs."""
         cpu = self.processor.cpu
         return int(self.domain.esp) if number == ESP and cpu.cpl == 0 else int(cpu.gpr[number])
+
+    def write_register(self, name: str, value: int) -> bool:
+        """A debugger writes a register of the guest's; False if this one cannot be written."""
+        return write_register(self, name, value)
 
     # -- the interpreter has no part in this ----------------------------------------------------------------------------
 
