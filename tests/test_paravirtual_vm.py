@@ -1,6 +1,4 @@
-"""A machine with domains as a whole: hooks and machine code alike, a debugger's view of the guest, saved files made
-on purpose.
-"""
+"""A machine with domains as a whole: hooks and machine code alike, a debugger's view, saved files made on purpose."""
 
 from __future__ import annotations
 
