@@ -9,6 +9,7 @@
 #   make conformance-unix  every program of the Unix-like kernel under every VMM, in lock step with the bare machine
 #   make conformance-bios  what our BIOS answers, beside SeaBIOS and Bochs's BIOS where they are installed
 #   make conformance-vmm  every VMM against the bare machine: random kernels, every sensitive case (SEED=n, ARGUMENTS='--kernels 1000')
+#   make conformance-paravirtual  random hypercalls of memory against a model of the rules (SEED=n, ARGUMENTS='--sequences 5000')
 #   make conformance-boots  boots from firmware under every VMM, recorded and replayed on the bare machine (ARGUMENTS='--only timer')
 #   make fuzz        run hostile guests for minutes; `make fuzz SEED=7 SEEDS=20`
 #   make fuzz-domains  kernels that ask a paravirtual VMM for anything; `make fuzz-domains SEED=7 KERNELS=20000`
@@ -23,7 +24,7 @@
 #   make check       are the committed profiles and the README's table current?
 #   make help        this text
 
-.PHONY: help bench speed bench-speed test conformance conformance-x87 conformance-system conformance-unix conformance-vmm conformance-bios conformance-boots permutations fuzz fuzz-domains fuzz-guests lint check readme guests gen \
+.PHONY: help bench speed bench-speed test conformance conformance-x87 conformance-system conformance-unix conformance-vmm conformance-paravirtual conformance-bios conformance-boots permutations fuzz fuzz-domains fuzz-guests lint check readme guests gen \
 	profiles prices freeze wheel clean clean-cache
 .DEFAULT_GOAL := help
 
@@ -89,6 +90,10 @@ conformance-system: $(VENV)/installed-test
 # `make conformance-vmm SEED=7 ARGUMENTS='--strategy trap-and-emulate --only paging --kernels 5000'` chooses others.
 conformance-vmm: $(VENV)/installed-test
 	@$(BIN)/python tests/conformance_vmm.py --seed $(SEED) $(ARGUMENTS)
+
+# `make conformance-paravirtual SEED=7 ARGUMENTS='--sequences 5000'` plays others.
+conformance-paravirtual: $(VENV)/installed-test
+	@$(BIN)/python tests/conformance_paravirtual.py --seed $(SEED) $(ARGUMENTS)
 
 conformance-boots: $(VENV)/installed-test
 	@$(BIN)/python tests/replay_boots.py $(ARGUMENTS)

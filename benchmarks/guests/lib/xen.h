@@ -328,6 +328,8 @@
 #define GNTTAB_RESERVED_CONSOLE 0x0
 #define GNTTAB_RESERVED_XENSTORE 0x1
 #define GRANT_ENTRY_BYTES 0x8
+#define XEN_MAJOR_VERSION 0x3
+#define XEN_MINOR_VERSION 0x4
 #define XENVER_version 0x0
 #define XENVER_extraversion 0x1
 #define XENVER_compile_info 0x2
