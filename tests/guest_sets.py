@@ -10,7 +10,7 @@ TIMED_GUESTS = ("clock", "exits", "irq")
 """Guests that read the time or wait for interrupts: how many instructions they need is the processor's and the VMM's."""
 
 DISK_GUESTS = ("blockio",)
-"""Guests that wait for a disk, whose time is in no log: they are held to what they do in the end (test_paravirtual_domain_0.py)."""
+"""Guests that wait for a disk, whose time is in no log: held to what they do in the end (test_paravirtual_domain_0.py)."""
 
 
 def portable_guests() -> list[str]:
