@@ -9,6 +9,9 @@ BARE_ONLY = frozenset({"hypervisor", "tasks"})
 TIMED_GUESTS = ("clock", "exits", "irq")
 """Guests that read the time or wait for interrupts: how many instructions they need is the processor's and the VMM's."""
 
+DISK_GUESTS = ("blockio",)
+"""Guests that wait for a disk, whose time is in no log: held to what they do in the end (test_paravirtual_domain_0.py)."""
+
 
 def portable_guests() -> list[str]:
     """The guests that run under every strategy which takes a guest as it is."""

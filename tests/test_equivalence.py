@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from guest_sets import TIMED_GUESTS, portable_guests
+from guest_sets import DISK_GUESTS, TIMED_GUESTS, portable_guests
 from hypothesis import given, settings
 from profile_for import profile_for
 from random_kernels import kernels
@@ -43,7 +43,7 @@ from x86virt.vmm.probe import MOST_LOOKS, Probe
 
 MEMORY = 8 << 20
 MAX_CYCLES = 2_000_000_000
-NOT_E1 = (*TIMED_GUESTS, "stealth", "unix")  # they live by time (test_replay.py, test_unix.py), or look for the VMM
+NOT_E1 = (*TIMED_GUESTS, *DISK_GUESTS, "stealth", "unix")  # they live by time (test_replay.py, test_unix.py), or look for the VMM
 E1_GUESTS = [name for name in portable_guests() if name not in NOT_E1]
 TrapAndEmulate: type = type(strategy("trap-and-emulate"))
 
@@ -74,7 +74,7 @@ def test_guest_is_equal_at_every_checkpoint(name: str) -> None:
 
 
 def test_the_only_guests_without_e1_are_those_of_time_and_of_sensitive_instructions() -> None:
-    assert set(portable_guests()) - set(E1_GUESTS) == {"clock", "exits", "irq", "stealth", "unix"}
+    assert set(portable_guests()) - set(E1_GUESTS) == {"blockio", "clock", "exits", "irq", "stealth", "unix"}
     assert len(E1_GUESTS) >= 10
 
 

@@ -9,7 +9,7 @@ import struct
 import numpy as np
 import pytest
 from ide_machine import SECTOR, pattern
-from paravirtual_kernel import MAX_CYCLES, Kernel, Step, frame_faults, hypercall, start
+from paravirtual_kernel import MAX_CYCLES, Kernel, Step, hypercall, start
 from rich.console import Console
 from small_kernel import ESI
 
@@ -57,7 +57,7 @@ class Rings:
         """Run to the end; domain 0 must have lived to see it. What came out on the console."""
         result = self.machine.run(MAX_CYCLES)
         assert result.outcome == "exited 1"
-        assert not self.machine.vm.domains[0].shut_down and not frame_faults(self.machine)
+        assert not self.machine.vm.domains[0].shut_down and not self.machine.vm.faults()
         return result.console
 
 
@@ -129,7 +129,7 @@ def test_requests_move_what_they_should(strategy: str) -> None:
     assert machine.disks.disks[0].read(0, SECTORS) == words.tobytes() + pattern(SECTORS)[256 * SECTOR :]
     assert [region.number for region in machine.regions] == [row.region for row in benchmarks()]
     if machine.vm is not None and strategy.startswith("paravirtual"):
-        assert not frame_faults(machine)
+        assert not machine.vm.faults()
 
 
 @slow
