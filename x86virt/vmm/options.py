@@ -138,7 +138,7 @@ PARAVIRTUAL_PATHS = (
     "directory_update", "machphys_update", "mapping_update", "table_scan", "entry_reference", "extended_operation",
     "base_switch", "writable_table", "memory_op", "event_channel_op", "event_send", "grant_map", "grant_unmap",
     "grant_copy", "set_timer", "time_update", "timer_interrupt", "physical_interrupt", "schedule", "domain_switch",
-    "console_write", "store_request",
+    "console_write",
 )  # fmt: skip
 SHADOW_PATHS = (
     "shadow_fill", "shadow_table", "shadow_flush", "shadow_switch", "shadow_sync", "shadow_check", "traced_write",
