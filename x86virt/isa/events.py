@@ -424,7 +424,6 @@ _PARAVIRTUAL_PATHS = {
     "vmm.schedule": "The scheduler: who runs next.",
     "vmm.domain_switch": "The state of one domain put away and that of another taken up, up to the load of CR3.",
     "vmm.console_write": "Characters written by console_io.",
-    "vmm.store_request": "A request to the store served.",
 }
 
 # What happens at that interface: counts only.
@@ -999,12 +998,11 @@ EVENT_VMM_PHYSICAL_INTERRUPT = 372
 EVENT_VMM_SCHEDULE = 373
 EVENT_VMM_DOMAIN_SWITCH = 374
 EVENT_VMM_CONSOLE_WRITE = 375
-EVENT_VMM_STORE_REQUEST = 376
-EVENT_XEN_FRAME_VALIDATED = 377
-EVENT_XEN_FRAME_RELEASED = 378
-EVENT_XEN_ENTRY_REFUSED = 379
-EVENT_XEN_HYPERCALL_REFUSED = 380
-EVENT_XEN_HYPERCALL_MISSING = 381
-EVENT_XEN_EVENT = 382
-EVENT_XEN_EVENT_MERGED = 383
-EVENT_XEN_DOMAIN_SWITCH = 384
+EVENT_XEN_FRAME_VALIDATED = 376
+EVENT_XEN_FRAME_RELEASED = 377
+EVENT_XEN_ENTRY_REFUSED = 378
+EVENT_XEN_HYPERCALL_REFUSED = 379
+EVENT_XEN_HYPERCALL_MISSING = 380
+EVENT_XEN_EVENT = 381
+EVENT_XEN_EVENT_MERGED = 382
+EVENT_XEN_DOMAIN_SWITCH = 383
