@@ -127,6 +127,22 @@ class Channels(RuleBasedStateMachine):
         else:
             domid = data.draw(names)
             port = self.some_port(data, domid if domid < 3 else index)
+        self.bind(index, domid, port)
+
+    @rule(index=domains, remote=domains, masked=st.booleans())
+    def connect(self, index: int, remote: int, masked: bool) -> None:
+        """A domain keeps a port for another, which binds to it when a third has tried in vain."""
+        model = self.models[index]
+        port = model.free()
+        assert self.perform(index, ALLOC_UNBOUND, SELF | remote << 16, 0) == (0, [SELF | remote << 16, port])
+        model.ports[port] = (UNBOUND, remote, 0)
+        self.bind((remote + 1) % 3, index, port)
+        self.set_mask(index, port, masked)
+        self.set_mask(remote, self.models[remote].free(), masked)
+        self.bind(remote, index, port)
+
+    def bind(self, index: int, domid: int, port: int) -> None:
+        """Bind to a port of a domain's."""
         remote, model = self.named(index, domid), self.models[index]
         result, words = self.perform(index, BIND_INTERDOMAIN, domid, port, 0)
         if remote is None:
@@ -260,7 +276,10 @@ class Channels(RuleBasedStateMachine):
     @rule(index=domains, data=st.data(), masked=st.sampled_from([False, False, True]))
     def guest_masks(self, index: int, data: st.DataObject, masked: bool) -> None:
         """The guest writes a mask bit itself, of which the VMM hears nothing."""
-        port = min(self.some_port(data, index), N_PORTS - 1)
+        self.set_mask(index, min(self.some_port(data, index), N_PORTS - 1), masked)
+
+    def set_mask(self, index: int, port: int, masked: bool) -> None:
+        """The same for a port."""
         model, place = self.models[index], MASK + port // 32 * 4
         bit, before = 1 << port % 32, self.rig.shared(place, 4, index)
         self.rig.set_shared(place, 4, before | bit if masked else before & ~bit, index)
