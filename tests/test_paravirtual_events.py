@@ -364,3 +364,15 @@ def test_events_are_counted_and_merged() -> None:
     for _ in range(3):
         domains.quietly("event_channel_op", SEND, words[1])
     assert [ledger[name] + int(domains.cpu.ledger_count[EVENT_ID[name], MODE_VMM]) for name in names] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("command", "words"), [(BIND_VIRQ, (0, 0, 0)), (BIND_VIRQ, (5, 0, 0)), (BIND_PIRQ, (9, 0, 0))])
+def test_what_was_closed_can_be_bound_again(command: int, words: tuple[int, ...]) -> None:
+    """A virtual interrupt, and a line of the machine's."""
+    domains = rig()
+    domains.switch(PRIVILEGED)
+    domains.quietly("event_channel_op", RESET, SELF)
+    for _ in range(2):
+        result, answer = domains.quietly("event_channel_op", command, *words)
+        assert result == 0 and domains.quietly("event_channel_op", command, *words)[0] == -EEXIST
+        assert domains.quietly("event_channel_op", CLOSE, answer[2])[0] == 0
