@@ -127,6 +127,22 @@ class Channels(RuleBasedStateMachine):
         else:
             domid = data.draw(names)
             port = self.some_port(data, domid if domid < 3 else index)
+        self.bind(index, domid, port)
+
+    @rule(index=domains, remote=domains, masked=st.booleans())
+    def connect(self, index: int, remote: int, masked: bool) -> None:
+        """A domain keeps a port for another, which binds to it when a third has tried in vain."""
+        model = self.models[index]
+        port = model.free()
+        assert self.perform(index, ALLOC_UNBOUND, SELF | remote << 16, 0) == (0, [SELF | remote << 16, port])
+        model.ports[port] = (UNBOUND, remote, 0)
+        self.bind((remote + 1) % 3, index, port)
+        self.set_mask(index, port, masked)
+        self.set_mask(remote, self.models[remote].free(), masked)
+        self.bind(remote, index, port)
+
+    def bind(self, index: int, domid: int, port: int) -> None:
+        """Bind to a port of a domain's."""
         remote, model = self.named(index, domid), self.models[index]
         result, words = self.perform(index, BIND_INTERDOMAIN, domid, port, 0)
         if remote is None:
@@ -260,7 +276,10 @@ class Channels(RuleBasedStateMachine):
     @rule(index=domains, data=st.data(), masked=st.sampled_from([False, False, True]))
     def guest_masks(self, index: int, data: st.DataObject, masked: bool) -> None:
         """The guest writes a mask bit itself, of which the VMM hears nothing."""
-        port = min(self.some_port(data, index), N_PORTS - 1)
+        self.set_mask(index, min(self.some_port(data, index), N_PORTS - 1), masked)
+
+    def set_mask(self, index: int, port: int, masked: bool) -> None:
+        """The same for a port."""
         model, place = self.models[index], MASK + port // 32 * 4
         bit, before = 1 << port % 32, self.rig.shared(place, 4, index)
         self.rig.set_shared(place, 4, before | bit if masked else before & ~bit, index)
@@ -345,3 +364,15 @@ def test_events_are_counted_and_merged() -> None:
     for _ in range(3):
         domains.quietly("event_channel_op", SEND, words[1])
     assert [ledger[name] + int(domains.cpu.ledger_count[EVENT_ID[name], MODE_VMM]) for name in names] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("command", "words"), [(BIND_VIRQ, (0, 0, 0)), (BIND_VIRQ, (5, 0, 0)), (BIND_PIRQ, (9, 0, 0))])
+def test_what_was_closed_can_be_bound_again(command: int, words: tuple[int, ...]) -> None:
+    """A virtual interrupt, and a line of the machine's."""
+    domains = rig()
+    domains.switch(PRIVILEGED)
+    domains.quietly("event_channel_op", RESET, SELF)
+    for _ in range(2):
+        result, answer = domains.quietly("event_channel_op", command, *words)
+        assert result == 0 and domains.quietly("event_channel_op", command, *words)[0] == -EEXIST
+        assert domains.quietly("event_channel_op", CLOSE, answer[2])[0] == 0
