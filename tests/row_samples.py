@@ -56,7 +56,7 @@ def sample(row: Row, wide: bool, selector: int) -> bytes:
             if "Dd" in row.operands
             else 0
         )
-        if "Cd" in row.operands or "Dd" in row.operands:
+        if "Cd" in row.operands or "Dd" in row.operands or not row.operands:
             octets.append(0xC0 | field << 3)
         else:
             octets.append(field << 3 | (5 if wide else 6))

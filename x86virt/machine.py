@@ -261,7 +261,7 @@ class Machine:
         """Run to the end, or until `max_cycles` cycles have passed since power on."""
         self.advance(core.NEVER, max_cycles)
         self.dialogue.finish()
-        faults = self.vm.faults() if self.vm is not None and self.processor.checks_isolation else []
+        faults = self.vm.faults() if self.vm is not None else []
         if faults:
             self.outcome = f"isolation: {faults[0]}"
         return self.result()
