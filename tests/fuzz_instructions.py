@@ -35,12 +35,14 @@ EXCLUSIONS = {
     "ret": "RET releasing 8000 bytes or more: Unicorn extends the sign of the count",
     "bound": "BOUND whose operand reaches past 64 KB with a 16-bit address: the second bound's offset wraps, as in Bochs; "
     "Unicorn reads it beyond",
+    "fences": "66 before a fence: an instruction of later processors, undefined on these; Unicorn executes the fence",
     "lock neg": "LOCK NEG: Unicorn takes the flags from the operand, not from the result",
 }
 SYSTEM = ("PUSHF", "PUSH_SREG", "SREG_TO_REGISTER")
 FIXED_REGISTERS = {  # registers whose value an operation without a ModRM byte needs
     "xlat": (EBX,), "string": (ESI, EDI), "string_byte": (ESI, EDI),
 }  # fmt: skip
+FENCES = ("LFENCE", "MFENCE", "SFENCE")
 OVERRIDES = (0x26, 0x36, 0x3E, 0x64, 0x65)
 MARGIN = 0x1100  # FS and GS lie up to that much above DS
 CENTRE = 0x8000
@@ -85,6 +87,8 @@ class Generator:
         row = rng.choice(COMPARED)
         default = 16 if code_16 else 32
         width, address = (default if rng.random() < 0.6 else 48 - default for _ in range(2))
+        if row.mnemonic in FENCES:
+            width = default
         sizes = Sizes(code_16, stack_16, width, address)
         registers = [value(rng) for _ in range(8)]
         high = rng.getrandbits(16) << 16 if stack_16 else 0
@@ -151,7 +155,7 @@ class Generator:
         rng = self.rng
         reg = int(row.modrm) if row.modrm.isdigit() else rng.randrange(6 if "Sw" in row.operands else 8)
         memory_only = any(code.startswith("M") for code in row.operands)
-        if not memory_only and rng.random() < 0.4:
+        if row.mnemonic in FENCES or (not memory_only and rng.random() < 0.4):
             return bytes([0xC0 | reg << 3 | rng.randrange(8)]), False
         if sizes.address == 16:
             return self.memory_16(reg), True
